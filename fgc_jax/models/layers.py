@@ -1,0 +1,150 @@
+"""The layers every backbone and head is built from; arrays are [B, H, W, C]."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from fgc_jax.models import conv
+
+relu6 = jax.nn.relu6
+
+
+class Conv(nnx.Module):
+    """Square convolution; `kernel` is [k, k, in_features / groups, out_features].
+
+    padding is an int, "SAME" (TensorFlow's asymmetric rule) or None for kernel_size // 2. The
+    weights are float32; the convolution computes in `dtype`.
+    """
+
+    def __init__(
+        self,
+        in_features,
+        out_features,
+        kernel_size,
+        *,
+        stride=1,
+        padding=None,
+        groups=1,
+        use_bias=False,
+        dtype=jnp.float32,
+        rngs,
+    ):
+        if in_features % groups or out_features % groups:
+            raise ValueError(
+                f"groups={groups} must divide in_features={in_features} and "
+                f"out_features={out_features}"
+            )
+        shape = (kernel_size, kernel_size, in_features // groups, out_features)
+        # Kaiming normal over the fan out, as torchvision and timm start their networks.
+        std = (2.0 / (kernel_size * kernel_size * out_features // groups)) ** 0.5
+        self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
+        self.stride = stride
+        self.padding = kernel_size // 2 if padding is None else padding
+        self.groups = groups
+        self.dtype = dtype
+
+    def __call__(self, x):
+        y = conv.conv2d(
+            x.astype(self.dtype),
+            self.kernel[...].astype(self.dtype),
+            stride=self.stride,
+            padding=self.padding,
+            groups=self.groups,
+        )
+        if self.bias is not None:
+            y = y + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
+        return y
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over [B, H, W], statistics in float32, output in `dtype`.
+
+    The running statistics follow PyTorch: old * momentum + new * (1 - momentum), where the new
+    variance is the unbiased one (divided by n - 1); the batch itself is normalised with the
+    biased one. (flax stores the biased variance instead.)
+    """
+
+    def __init__(self, features, *, epsilon=1e-5, momentum=0.9, dtype=jnp.float32, rngs):
+        del rngs  # Nothing is drawn; taken so that all layers are built alike.
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.mean = nnx.BatchStat(jnp.zeros(features))
+        self.var = nnx.BatchStat(jnp.ones(features))
+        self.epsilon = epsilon
+        self.momentum = momentum
+        self.dtype = dtype
+        self.use_running_average = False
+
+    def set_view(self, use_running_average: bool | None = None):
+        """Called by nnx.view.
+
+        Args:
+          use_running_average: if True, normalise with the stored statistics and leave them.
+        """
+        if use_running_average is not None:
+            self.use_running_average = use_running_average
+
+    def __call__(self, x):
+        x32 = x.astype(jnp.float32)
+        if self.use_running_average:
+            mean, var = self.mean[...], self.var[...]
+        else:
+            axes = tuple(range(x.ndim - 1))
+            mean = x32.mean(axes)
+            var = jnp.maximum(jnp.square(x32).mean(axes) - jnp.square(mean), 0.0)
+            count = x.size // x.shape[-1]
+            unbiased = var * (count / max(count - 1, 1))
+            self.mean[...] = self._blend(self.mean[...], mean)
+            self.var[...] = self._blend(self.var[...], unbiased)
+        factor = self.scale[...] * lax.rsqrt(var + self.epsilon)
+        shift = self.bias[...] - mean * factor
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        return (x32 * factor.reshape(shape) + shift.reshape(shape)).astype(self.dtype)
+
+    def _blend(self, old, new):
+        return self.momentum * old + (1.0 - self.momentum) * lax.stop_gradient(new)
+
+
+class Linear(nnx.Module):
+    """Affine map of the last axis in float32; `kernel` is [in_features, out_features]."""
+
+    def __init__(self, in_features, out_features, *, use_bias=True, rngs):
+        bound = in_features**-0.5
+        shape = (in_features, out_features)
+        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound))
+        self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
+
+    def __call__(self, x):
+        y = x.astype(jnp.float32) @ self.kernel[...]
+        if self.bias is not None:
+            y = y + self.bias[...].reshape((1,) * (x.ndim - 1) + (-1,))
+        return y
+
+
+class Blocks(nnx.Module):
+    """Modules in order, as attributes "0", "1", ... so that every key of the state is a string."""
+
+    def __init__(self, modules):
+        modules = tuple(modules)
+        self.length = len(modules)
+        for index, module in enumerate(modules):
+            setattr(self, str(index), module)
+
+    def __len__(self):
+        return self.length
+
+    def __iter__(self):
+        return (getattr(self, str(index)) for index in range(self.length))
+
+    def __getitem__(self, index):
+        return getattr(self, str(range(self.length)[index]))
+
+
+def max_pool(x, window, stride, padding):
+    """Maximum of each window [window, window] of x [B, H, W, C]; padding is an int on each side."""
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return lax.reduce_window(
+        x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), pads
+    )
