@@ -1,0 +1,56 @@
+"""Devices: the data-parallel mesh, its shardings, and host arrays placed on it."""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+def make() -> Mesh:
+    """A one-axis mesh over all devices of all processes.
+
+    `Mesh` has Auto axes, unlike `jax.make_mesh`: ordinary gathers and permutations over the
+    batch then need no sharding annotations.
+    """
+    return Mesh(np.array(jax.devices()), ("data",))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same whole array on each device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def sharded(mesh: Mesh) -> NamedSharding:
+    """Axis 0 (the batch) cut over the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def to_global(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """This process's share of a batch -> global arrays cut over the devices of all processes."""
+    sharding = sharded(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, array)
+        for name, array in batch.items()
+    }
+
+
+def replicate(mesh: Mesh, tree):
+    """Puts a tree of host or device arrays whole on each device, as new buffers."""
+    return jax.jit(lambda leaves: leaves, out_shardings=replicated(mesh))(tree)
+
+
+def gather(tree):
+    """Global arrays -> NumPy arrays with the values of all processes, on every process."""
+    if jax.process_count() == 1:
+        return jax.tree.map(np.asarray, tree)
+    from jax.experimental import multihost_utils
+
+    return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
+
+
+def check_batch_size(name: str, batch_size: int) -> None:
+    """Raises ValueError unless a global batch can be cut evenly over the devices."""
+    if batch_size % jax.device_count():
+        raise ValueError(
+            f"{name}={batch_size} cannot be cut evenly over {jax.device_count()} devices: "
+            f"use a multiple of {jax.device_count()}"
+        )

@@ -1,0 +1,126 @@
+"""Parameter trees: paths, group rules, splitting, merging and counting.
+
+A tree is a pure nested dict with string keys. A path joins the keys with "/", as in
+``backbone/layer4/2/conv3/kernel``; a flat dict maps paths to leaves.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+Tree = Mapping[str, Any]
+
+
+def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
+    """Nested dict -> flat dict with "/"-joined paths, in sorted order of the keys."""
+    flat = {}
+    for key in sorted(tree):
+        path = f"{prefix}/{key}" if prefix else key
+        if isinstance(tree[key], Mapping):
+            flat.update(flatten(tree[key], path))
+        else:
+            flat[path] = tree[key]
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat dict with "/"-joined paths -> nested dict."""
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *parents, name = path.split("/")
+        node = tree
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[name] = leaf
+    return tree
+
+
+def is_under(path: str, prefix: str) -> bool:
+    """Whether a path is the prefix itself or lies below it ("layer1" does not hold "layer10")."""
+    return path == prefix or path.startswith(prefix + "/")
+
+
+def select(tree: Tree, paths: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits a tree into (the leaves at `paths`, the rest)."""
+    chosen, rest = {}, {}
+    for path, leaf in flatten(tree).items():
+        (chosen if path in paths else rest)[path] = leaf
+    return unflatten(chosen), unflatten(rest)
+
+
+def merge(first: Tree, second: Tree) -> dict[str, Any]:
+    """Union of two trees with disjoint leaves: the inverse of `select`."""
+    return unflatten({**flatten(first), **flatten(second)})
+
+
+def match_rules(rules: Sequence[tuple[str, Any]], paths: Iterable[str]) -> dict[str, Any]:
+    """Gives each path the value of the first rule `(regex, value)` that matches all of it.
+
+    Raises:
+        ValueError: a pattern is no regular expression, a path is matched by no rule, or a rule
+            is the first match of nothing (a typo there would silently train or freeze nothing).
+    """
+    compiled = []
+    for pattern, value in rules:
+        try:
+            compiled.append((re.compile(pattern), value))
+        except re.error as error:
+            raise ValueError(f"group rule {pattern!r} is not a regular expression: {error}") from None
+    paths = list(paths)
+    hits = [0] * len(compiled)
+    values, uncovered = {}, []
+    for path in paths:
+        for index, (pattern, value) in enumerate(compiled):
+            if pattern.fullmatch(path):
+                hits[index] += 1
+                values[path] = value
+                break
+        else:
+            uncovered.append(path)
+    if uncovered:
+        raise ValueError(f"no group rule matches these parameters: {_shorten(uncovered)}")
+    dead = [rules[index][0] for index, count in enumerate(hits) if not count]
+    if dead:
+        raise ValueError(
+            f"these group rules match no parameter that an earlier rule has not taken: {dead}; "
+            f"the parameters are {_shorten(paths)}"
+        )
+    return values
+
+
+def reinitialise(params: Tree, fresh: Callable[[], Tree], paths: Collection[str]) -> dict[str, Any]:
+    """`params` with the leaves at `paths` taken from the newly initialised tree `fresh()`."""
+    if not paths:
+        return dict(params)
+    replaced, _ = select(fresh(), paths)
+    _, kept = select(params, paths)
+    return merge(kept, replaced)
+
+
+def count(tree: Tree) -> int:
+    """Number of scalars in a tree of arrays or shape structs."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+def num_bytes(tree: Tree) -> int:
+    """Bytes that a tree of arrays or shape structs takes."""
+    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def fingerprint(tree: Any) -> str:
+    """sha256 over paths, shapes, types and bytes of every leaf: equal means bit-identical."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _shorten(names: Sequence[str], most: int = 6) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown}, ... ({len(names)} in all)"
