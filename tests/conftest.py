@@ -1,0 +1,26 @@
+"""What every test shares: one platform, strict broadcasting, a compile cache, quiet TensorFlow.
+
+JAX reads these variables when it is first imported, and processes that tests start inherit them,
+so they are set in the environment rather than through `jax.config`.
+"""
+
+import os
+from pathlib import Path
+
+CACHE = Path(__file__).resolve().parents[1] / ".cache" / "jax"
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+from absl import flags  # noqa: E402  (after the environment)
+
+
+def pytest_configure() -> None:
+    """Lets tests read absl flags, which libraries define and only `absl.app` parses."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
