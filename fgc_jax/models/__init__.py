@@ -1,0 +1,268 @@
+"""The tables of backbones and heads, and what is built and loaded from them.
+
+A model config is anything with these attributes: backbone, backbone_b ("" for one stream), head,
+head_options (dict), feature_map, dtype ("float32" or "bfloat16", of the backbones), pretrained,
+pretrained_b ("" for random weights, else a spec of `convert.weights.read`), and weights_tag (""
+for the tag whose source `pretrained` is, or else the backbone's first).
+"""
+
+import dataclasses
+import functools
+import inspect
+import types
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fgc_jax.convert import timm, weights
+from fgc_jax.models import efficientnet, heads, resnet, vgg
+from fgc_jax.models.backbone import Backbone, Preprocess
+from fgc_jax.models.classifier import Classifier
+
+BACKBONES: dict[str, Backbone] = {**resnet.RESNETS, **vgg.VGGS, **efficientnet.EFFICIENTNETS}
+
+HEADS = {"gap": heads.Gap, "bilinear": heads.Bilinear, "vgg_fc": heads.VggFc}
+
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def _lookup(table, name, what):
+    if name not in table:
+        raise ValueError(f"unknown {what} {name!r}; allowed: {', '.join(table)}")
+    return table[name]
+
+
+def _streams(config):
+    """The backbones' names: one, or two with the second stream's last."""
+    names = (config.backbone, config.backbone_b) if config.backbone_b else (config.backbone,)
+    for name in names:
+        row = _lookup(BACKBONES, name, "backbone")
+        _lookup(row.channels, config.feature_map, f"feature map of {name}")
+    return names
+
+
+def build(config, num_classes: int, *, rngs: nnx.Rngs) -> Classifier:
+    """A classifier with new random weights; runs under nnx.eval_shape and jax.jit.
+
+    Raises:
+        ValueError: an unknown backbone, head, option of the head, feature map or dtype, fewer
+            than two classes, or two streams whose maps have different strides.
+    """
+    names = _streams(config)
+    rows = [BACKBONES[name] for name in names]
+    head = _lookup(HEADS, config.head, "head")
+    dtype = _lookup(_DTYPES, config.dtype, "dtype")
+    options = dict(config.head_options)
+    allowed = [
+        name
+        for name, parameter in inspect.signature(head).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name != "rngs"
+    ]
+    for option in options:
+        _lookup(dict.fromkeys(allowed), option, f"option of the head {config.head!r}")
+    if num_classes < 2:
+        raise ValueError(f"a classifier needs at least two classes, not {num_classes}")
+    strides = [row.strides[config.feature_map] for row in rows]
+    if strides[0] != strides[-1]:
+        raise ValueError(
+            f"the grids of the two streams differ: {config.feature_map!r} has stride "
+            f"{strides[0]} in {names[0]} and {strides[-1]} in {names[-1]}"
+        )
+    backbones = [row.build(dtype=dtype, rngs=rngs, last=config.feature_map) for row in rows]
+    channels = tuple(row.channels[config.feature_map] for row in rows)
+    return Classifier(
+        backbones[0],
+        head(channels, num_classes, rngs=rngs, **options),
+        *backbones[1:],
+        feature_map=config.feature_map,
+        rescale_b=_rescale(config) if config.backbone_b else None,
+    )
+
+
+def _rescale(config):
+    """What turns pixels normalised for the first stream into those of the second, or None."""
+    first, second = preprocess(config), _facts(config.backbone_b, config.pretrained_b, "")
+    if (first.mean, first.std) == (second.mean, second.std):
+        return None
+    triples = list(zip(first.mean, first.std, second.mean, second.std, strict=True))
+    factor = tuple(std / std_b for _, std, _, std_b in triples)
+    shift = tuple((mean - mean_b) / std_b for mean, _, mean_b, std_b in triples)
+    return factor, shift
+
+
+def layer_prefixes(config) -> dict[str, tuple[str, ...]]:
+    """Layer name -> path prefixes of its parameters, from input to output, head excluded.
+
+    Layers behind config.feature_map are not built and not listed. With two streams each entry
+    holds a layer of both, paired from the output ("a+b" where the names differ); what the
+    deeper stream has more comes first, alone.
+    """
+    lists = []
+    for name, root in zip(_streams(config), ("backbone", "backbone_b"), strict=False):
+        row = BACKBONES[name]
+        entries = list(row.layers.items())[: row.depths[config.feature_map]]
+        lists.append([(layer, tuple(f"{root}/{p}" for p in paths)) for layer, paths in entries])
+    if len(lists) == 1:
+        return dict(lists[0])
+    total = max(map(len, lists))
+    padded = [[None] * (total - len(entries)) + entries for entries in lists]
+    paired = {}
+    for pair in zip(*padded, strict=True):
+        present = [entry for entry in pair if entry is not None]
+        name = "+".join(dict.fromkeys(layer for layer, _ in present))
+        paired[name] = tuple(path for _, paths in present for path in paths)
+    return paired
+
+
+def preprocess(config) -> Preprocess:
+    """What the (first) backbone's weights expect of its input."""
+    _streams(config)
+    return _facts(config.backbone, config.pretrained, config.weights_tag)
+
+
+def _facts(name, pretrained, tag):
+    table = _lookup(BACKBONES, name, "backbone").weights
+    if tag:
+        return _lookup(table, tag, f"weights_tag of {name}")
+    source = pretrained.partition("@")[0]
+    matching = [facts for facts in table.values() if facts.source == source]
+    return matching[0] if matching else next(iter(table.values()))
+
+
+def _advice(name):
+    """Where the weights of a backbone can be had, for an error message."""
+    row = BACKBONES[name]
+    lines = [f"Weights known to fit {name} (about {row.parameters * 4 / 1e6:.0f} MB each):"]
+    for facts in row.weights.values():
+        digest = facts.url.rpartition("-")[2].partition(".")[0]
+        file = f", or the file {facts.url}" if facts.url else ""
+        check = f" (sha256 begins {digest})" if file.endswith(".pth") else ""
+        lines.append(f"  {facts.source} ({facts.license}){file}{check}")
+    lines.append(
+        "Save a file anywhere and give its path or directory instead. A hub download is cached "
+        "under HF_HOME, and with HF_HUB_OFFLINE=1 only that cache is read, so it can be copied to "
+        "a machine without network."
+    )
+    return "\n".join(lines)
+
+
+def _read(spec, name):
+    return timm.normalise(weights.read(spec, _advice(name)))
+
+
+def load_pretrained(config, params, stats, *, classifier: bool = False):
+    """Puts the configured weights into the trees of a `build`-ed model: (params, stats, report).
+
+    config.pretrained and config.pretrained_b fill their streams; "" leaves a stream as it is. If
+    the head is the one the weights were trained with, its hidden layers (VGG's fc1 and fc2) are
+    taken too, and the last linear layer only with classifier=True. The report says what was taken
+    and what was left out on purpose.
+
+    Raises:
+        ValueError: the weights cannot be had, or a key or parameter is unaccounted for.
+    """
+    report = []
+    specs = (config.pretrained, config.pretrained_b)
+    for name, spec, root in zip(_streams(config), specs, ("backbone", "backbone_b"), strict=False):
+        if not spec:
+            report.append(f"{root} ({name}): random weights")
+            continue
+        state = _read(spec, name)
+        names, left_out = _names(config, name, root, state, classifier)
+        try:
+            params, stats = timm.fill(params, stats, state, names, left_out)
+        except ValueError as error:
+            raise ValueError(f"{spec} does not hold the weights of {name}: {error}") from None
+        taken = ", ".join(ours for ours, _ in names)
+        unused = [module for module in left_out if any(k.startswith(module + ".") for k in state)]
+        left = f"; left out on purpose: {', '.join(unused)}" if unused else ""
+        report.append(f"{root} ({name}): {spec} fills {taken}{left}")
+    return params, stats, "\n".join(report)
+
+
+def _names(config, name, root, state, classifier):
+    """(pairs for convert.timm, timm modules left out on purpose) of one stream."""
+    row = BACKBONES[name]
+    names, left_out = [(root, "")], []
+    for theirs, ours in row.head_names.items():
+        fits = config.head == row.head and not config.backbone_b and f"{theirs}.weight" in state
+        if fits and (classifier or ours != "fc"):
+            names.append((f"head/{ours}", theirs))
+        else:
+            left_out.append(theirs)
+    for paths in list(row.layers.values())[row.depths[config.feature_map] :]:
+        left_out.extend(path.replace("/", ".") for path in paths)
+    return names, left_out
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _forward(graphdef, params, stats, images):
+    return nnx.merge(graphdef, params, stats)(images)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedClassifier:
+    """A network in evaluation mode; see `load`. `report` says where its weights come from."""
+
+    graphdef: nnx.GraphDef
+    params: dict
+    stats: dict
+    preprocess: Preprocess
+    num_classes: int
+    report: str
+
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """images f32 [B, H, W, 3], normalised by `preprocess` -> (logits f32 [B, K], maps)."""
+        return _forward(self.graphdef, self.params, self.stats, images)
+
+
+def load(
+    name: str, weights: str | None = None, *, num_classes: int | None = None, seed: int = 0
+) -> LoadedClassifier:
+    """The network `name` with its original kind of head, ready to call.
+
+    weights: a spec of `convert.weights.read`, or None for random weights drawn from `seed`.
+    num_classes: None for as many as the weights' own classifier has (1000 if they have none); the
+    classifier is kept if the number is equal, else a new random one takes its place.
+
+    Raises:
+        ValueError: an unknown name, or weights that are missing or do not fit.
+    """
+    row = _lookup(BACKBONES, name, "backbone")
+    config = types.SimpleNamespace(
+        backbone=name,
+        backbone_b="",
+        pretrained=weights or "",
+        pretrained_b="",
+        weights_tag="",
+        head=row.head,
+        head_options={},
+        feature_map="features",
+        dtype="float32",
+    )
+    classes = None
+    if weights:
+        last = next(theirs for theirs, ours in row.head_names.items() if ours == "fc")
+        state = _read(weights, name)
+        classes = len(state[f"{last}.weight"]) if f"{last}.weight" in state else None
+    num_classes = num_classes or classes or 1000
+
+    @jax.jit
+    def init():
+        model = build(config, num_classes, rngs=nnx.Rngs(seed))
+        return nnx.to_pure_dict(nnx.state(model, nnx.Param)), nnx.to_pure_dict(
+            nnx.state(model, nnx.BatchStat)
+        )
+
+    abstract = nnx.eval_shape(lambda: build(config, num_classes, rngs=nnx.Rngs(seed)))
+    graphdef = nnx.graphdef(nnx.view(abstract, use_running_average=True, deterministic=True))
+    params, stats, report = load_pretrained(config, *init(), classifier=num_classes == classes)
+    return LoadedClassifier(
+        graphdef=graphdef,
+        params=jax.tree.map(jnp.asarray, params),
+        stats=jax.tree.map(jnp.asarray, stats),
+        preprocess=preprocess(config),
+        num_classes=num_classes,
+        report=report,
+    )

@@ -1,0 +1,1 @@
+"""Weights of PyTorch networks: reading files without torch, and renaming keys."""

@@ -1,0 +1,171 @@
+"""Renames and reorders: a timm or torchvision state dict <-> our trees.
+
+Attribute names of our modules equal timm's, so only leaves differ: weight is kernel or scale,
+running_mean is mean, convolutions OIHW <-> HWIO, linear layers are transposed.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from fgc_jax import params as trees
+
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+_WRAPPING = ("module.", "_orig_mod.")  # Left by DataParallel and torch.compile.
+_TORCHVISION_VGG = {
+    "classifier.0.": "pre_logits.fc1.",
+    "classifier.3.": "pre_logits.fc2.",
+    "classifier.6.": "head.fc.",
+}
+
+
+def normalise(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A state dict with timm's key names, whatever the source called them.
+
+    Understands torchvision's VGG, `efficientnet_lite_pytorch`, wrapping prefixes, and drops
+    num_batches_tracked, which no computation reads.
+    """
+    state = {k: x for k, x in state.items() if not k.endswith("num_batches_tracked")}
+    for prefix in _WRAPPING:
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): x for key, x in state.items()}
+    if "classifier.0.weight" in state and any(key.startswith("features.") for key in state):
+        return {_from_torchvision_vgg(key): x for key, x in state.items()}
+    if "_conv_stem.weight" in state:
+        return _from_lite(state)
+    return state
+
+
+def _from_torchvision_vgg(key):
+    for old, new in _TORCHVISION_VGG.items():
+        if key.startswith(old):
+            return new + key.removeprefix(old)
+    return key
+
+
+def _from_lite(state):
+    """Names of efficientnet_lite_pytorch, whose blocks are numbered through, not by stage."""
+    top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+    top["_fc"] = "classifier"
+    separable = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw"}
+    separable["_bn2"] = "bn2"
+    inverted = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw"}
+    inverted |= {"_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}
+
+    # A stage begins where the number of output channels changes.
+    places, stage, index, before = {}, -1, 0, None
+    while (width := state.get(f"_blocks.{len(places)}._project_conv.weight")) is not None:
+        stage, index = (stage, index + 1) if len(width) == before else (stage + 1, 0)
+        before = len(width)
+        places[str(len(places))] = f"blocks.{stage}.{index}"
+
+    renamed = {}
+    for key, x in state.items():
+        found = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
+        if found and found[1] in places:
+            expanded = f"_blocks.{found[1]}._expand_conv.weight" in state
+            names = inverted if expanded else separable
+            renamed[f"{places[found[1]]}.{names.get(found[2], found[2])}.{found[3]}"] = x
+        else:
+            module, _, leaf = key.rpartition(".")
+            renamed[f"{top.get(module, module)}.{leaf}"] = x
+    return renamed
+
+
+def source_key(path: str, names: Sequence[tuple[str, str]]) -> str | None:
+    """Key in a timm state dict for a path of ours, or None if `names` does not cover it.
+
+    names: (our module path, timm's module name) pairs; the first that holds the path is used.
+    """
+    for ours, theirs in names:
+        if trees.is_under(path, ours):
+            *modules, leaf = path[len(ours) + 1 :].split("/")
+            return ".".join(filter(None, [theirs, *modules, _LEAVES[leaf]]))
+    return None
+
+
+def fill(
+    params: trees.Tree,
+    stats: trees.Tree,
+    state: Mapping[str, np.ndarray],
+    names: Sequence[tuple[str, str]],
+    left_out: Iterable[str] = (),
+) -> tuple[dict, dict]:
+    """(params, stats) with the leaves that `names` covers taken from `state`, as float32 NumPy.
+
+    names: see `source_key`. left_out: timm module names whose keys may stay unused.
+
+    Raises:
+        ValueError: lists every key of `state` without a place, every covered parameter without
+            a key, and every difference in shape.
+    """
+    flat = [trees.flatten(params), trees.flatten(stats)]
+    used, missing, shapes = set(), [], []
+    for tree in flat:
+        for path, leaf in tree.items():
+            key = source_key(path, names)
+            if key is None:
+                continue
+            if key not in state:
+                missing.append(f"{path} (expected {key})")
+                continue
+            used.add(key)
+            value = from_torch(state[key], path, leaf.shape)
+            if value.shape != tuple(leaf.shape):
+                shapes.append(f"{key} {state[key].shape} for {path} {tuple(leaf.shape)}")
+            tree[path] = value
+    left_out = tuple(name + "." for name in left_out)
+    strays = [key for key in state if key not in used and not key.startswith(left_out)]
+    problems = [
+        f"{title}: {_listed(items)}"
+        for title, items in (
+            ("keys of the weights without a place in the model", strays),
+            ("parameters of the model without a key in the weights", missing),
+            ("shapes that differ", shapes),
+        )
+        if items
+    ]
+    if problems:
+        raise ValueError("the weights do not fit the model; " + "; ".join(problems))
+    return trees.unflatten(flat[0]), trees.unflatten(flat[1])
+
+
+def from_torch(value: np.ndarray, path: str, shape: Sequence[int]) -> np.ndarray:
+    """A PyTorch weight in our axis order, float32; `shape` is that of our leaf at `path`."""
+    value = np.asarray(value).astype(np.float32, copy=False)
+    if not path.endswith("/kernel"):
+        return value
+    if len(shape) == 4 and value.ndim == 2 and value.size == np.prod(shape):
+        # torchvision's VGG keeps as linear what timm (and we) compute as a convolution.
+        value = value.reshape(shape[3], shape[2], shape[0], shape[1])
+    if value.ndim == 4:
+        return np.ascontiguousarray(value.transpose(2, 3, 1, 0))
+    return np.ascontiguousarray(value.T)
+
+
+def to_state_dict(
+    params: trees.Tree, stats: trees.Tree, names: Sequence[tuple[str, str]]
+) -> dict[str, np.ndarray]:
+    """The inverse of `fill`: what `names` covers, with timm's keys and PyTorch's axis order."""
+    state = {}
+    for path, leaf in {**trees.flatten(params), **trees.flatten(stats)}.items():
+        key = source_key(path, names)
+        if key is not None:
+            value = np.asarray(leaf)
+            if path.endswith("/kernel"):
+                value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+            state[key] = np.ascontiguousarray(value)
+    return state
+
+
+def _listed(items, most=12):
+    items = sorted(items)
+    shown = ", ".join(items[:most])
+    return shown if len(items) <= most else f"{shown}, ... ({len(items)} in all)"

@@ -1,0 +1,241 @@
+"""Reads the tensors of a PyTorch checkpoint with NumPy alone, and executes nothing from it.
+
+A checkpoint is a pickle, and unpickling can run any code. The unpickler here knows the few names
+that a state dict needs and refuses every other one. Both formats are read: the zip archive
+(torch >= 1.6) and the older plain sequence of pickles and raw storages.
+"""
+
+import dataclasses
+import math
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+_DTYPES = {
+    "FloatStorage": np.dtype(np.float32),
+    "DoubleStorage": np.dtype(np.float64),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+_MAGIC = 0x1950A86A20F9469CFC6C
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    key: str
+    dtype: np.dtype
+    numel: int
+    start: int = 0  # In elements: old files may store views of a storage.
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    storage: Any
+    offset: Any
+    shape: Any
+    strides: Any
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds dicts, lists, numbers, strings and tensors; any other name is an error."""
+
+    def __init__(self, file):
+        super().__init__(file, encoding="utf-8")
+
+        # Made anew for each file: pickles may set attributes of the functions they are given.
+        def tensor(storage, offset, shape, strides, *_):
+            return _Tensor(storage, offset, shape, strides)
+
+        def parameter(data, *_):
+            return data
+
+        def size(shape=()):
+            return tuple(shape)
+
+        self.allowed = {
+            ("collections", "OrderedDict"): OrderedDict,
+            ("torch._utils", "_rebuild_tensor"): tensor,
+            ("torch._utils", "_rebuild_tensor_v2"): tensor,
+            ("torch._utils", "_rebuild_parameter"): parameter,
+            ("torch", "Size"): size,
+        }
+
+    def find_class(self, module, name):
+        if module in ("torch", "torch.cuda") and name in _DTYPES:
+            return _DTYPES[name]
+        try:
+            return self.allowed[module, name]
+        except KeyError:
+            raise ValueError(
+                f"the file asks to load {module}.{name}, which is refused: only tensors in plain "
+                "dicts are read, because a pickle can run any code. If you trust the file, load "
+                "it with torch and save its state_dict() again"
+            ) from None
+
+    def persistent_load(self, saved_id):
+        kind, dtype, key, _, numel, *view = saved_id
+        if kind != "storage" or not isinstance(dtype, np.dtype) or not _is_count(numel):
+            raise ValueError(f"unknown kind of stored object: {saved_id!r:.200}")
+        storage = _Storage(str(key), dtype, numel)
+        if view and view[0] is not None:
+            _, start, numel = view[0]
+            if not (_is_count(start) and _is_count(numel) and start + numel <= storage.numel):
+                raise ValueError(f"a view lies outside its storage: {saved_id!r:.200}")
+            return dataclasses.replace(storage, numel=numel, start=start)
+        return storage
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a .pth, .pt or .bin file by name, as stored (also when nested under
+    "state_dict" or "model").
+
+    Raises:
+        ValueError: the file is truncated, is no checkpoint, or holds anything but tensors.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+        file.seek(0)
+        try:
+            content, storages = (_read_zip if is_zip else _read_legacy)(file)
+            return {key: _build(key, x, storages) for key, x in _state_dict(content).items()}
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        # A broken pickle can raise nearly anything; what it raises says nothing to the user.
+        except Exception as error:
+            raise ValueError(
+                f"{path} ({path.stat().st_size:,} bytes) is truncated or is no PyTorch "
+                f"checkpoint: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _read_zip(file):
+    with zipfile.ZipFile(file) as archive:
+        pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
+        if len(pickles) != 1:
+            raise ValueError("is a zip archive without a data.pkl: not a PyTorch checkpoint")
+        folder = pickles[0].removesuffix("data.pkl")
+        names = set(archive.namelist())
+        order = b"little"
+        if folder + "byteorder" in names:
+            order = archive.read(folder + "byteorder")
+        with archive.open(pickles[0]) as stream:
+            content = _Unpickler(stream).load()
+        storages = {}
+        for storage in _storages(content):
+            info = archive.getinfo(f"{folder}data/{storage.key}")
+            # Never inflate: a small file could claim any amount of memory.
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"storage {storage.key} is compressed, which PyTorch never does")
+            storages[storage.key] = _array(archive.read(info), storage, order)
+    return content, storages
+
+
+def _read_legacy(file):
+    if _Unpickler(file).load() != _MAGIC:
+        raise ValueError("is no PyTorch checkpoint (wrong magic number)")
+    _Unpickler(file).load()  # The protocol's version, always 1001.
+    _Unpickler(file).load()  # Facts of the writer's machine; storages are little-endian on all.
+    content = _Unpickler(file).load()
+    keys = _Unpickler(file).load()
+    wanted = {storage.key: storage for storage in _storages(content)}
+    storages = {}
+    for key in keys:
+        numel = int.from_bytes(file.read(8), "little")
+        if key not in wanted:
+            raise ValueError(f"storage {key} belongs to no tensor")
+        size = wanted[key].dtype.itemsize * numel
+        data = file.read(size)
+        if len(data) != size:
+            raise EOFError(f"storage {key} ends after {len(data):,} of {size:,} bytes")
+        storages[key] = _array(data, wanted[key], b"little")
+    return content, storages
+
+
+def _storages(content):
+    """Every storage that a tensor inside nested dicts refers to, once each."""
+    found, stack, seen = {}, [content], set()
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            if id(item) not in seen:  # A pickle may put a dict inside itself.
+                seen.add(id(item))
+                stack.extend(item.values())
+        elif isinstance(item, _Tensor) and isinstance(item.storage, _Storage):
+            found[item.storage.key] = item.storage
+    return found.values()
+
+
+def _array(data, storage, order):
+    dtype = storage.dtype
+    if len(data) % dtype.itemsize:
+        raise EOFError(f"storage {storage.key} holds {len(data):,} bytes, no multiple of its type")
+    if order == b"big":
+        # Swapped as plain integers, because bfloat16 knows no byte order.
+        plain = np.dtype(f"u{dtype.itemsize}")
+        return np.frombuffer(data, plain.newbyteorder(">")).astype(plain).view(dtype)
+    if order != b"little":
+        raise ValueError(f"unknown byte order {order!r}")
+    return np.frombuffer(data, dtype)
+
+
+def _state_dict(content):
+    for _ in range(2):
+        if not isinstance(content, dict):
+            break
+        for name in _WRAPPERS:
+            if isinstance(content.get(name), dict):
+                content = content[name]
+                break
+    if not isinstance(content, dict) or not content:
+        raise ValueError("holds no dict of tensors")
+    strays = [
+        str(key)
+        for key, x in content.items()
+        if not isinstance(key, str) or not isinstance(x, _Tensor)
+    ]
+    if strays:
+        raise ValueError(f"these entries are not tensors: {', '.join(strays[:8])}")
+    return content
+
+
+def _build(key, tensor, storages):
+    storage, offset, shape, strides = (
+        tensor.storage,
+        tensor.offset,
+        tensor.shape,
+        tensor.strides,
+    )
+    numbers = (offset, *shape, *strides)
+    if (
+        not isinstance(storage, _Storage)
+        or len(shape) != len(strides)
+        or not all(map(_is_count, numbers))
+    ):
+        raise ValueError(f"tensor {key} is malformed")
+    data = storages[storage.key][storage.start :]
+    if math.prod(shape) == 0:
+        return np.zeros(shape, data.dtype)
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    # The second half keeps a stride of zero from turning a few bytes into any amount of memory.
+    if last >= data.size or math.prod(shape) > data.size:
+        raise ValueError(f"tensor {key} of shape {tuple(shape)} reaches beyond its storage")
+    steps = [stride * data.itemsize for stride in strides]
+    view = np.lib.stride_tricks.as_strided(data[offset:], shape, steps, writeable=False)
+    return np.ascontiguousarray(view).reshape(shape)

@@ -1,0 +1,123 @@
+"""Reads a set of weights from a file, a directory, an installed package or the Hugging Face hub."""
+
+import importlib.metadata
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from fgc_jax.convert import torch_file
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_PREFERRED = ("model.safetensors", "pytorch_model.bin")
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+
+def read(spec: str, advice: str = "") -> dict[str, np.ndarray]:
+    """State dict of `spec`: names as stored -> arrays as stored.
+
+    spec: a file (.safetensors, .pth, .pt, .bin), a directory with one, "package:NAME" (an
+    installed distribution that contains one) or "hub:OWNER/NAME[@REVISION]" (cached by
+    huggingface_hub; HF_HUB_OFFLINE=1 reads the cache only). advice: what to tell the user, at the
+    end of the message, when the weights are not there.
+
+    Raises:
+        ValueError: nothing there, not readable, or not only tensors.
+    """
+    path = locate(spec, advice)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return torch_file.read(path)
+
+
+def locate(spec: str, advice: str = "") -> Path:
+    """The local file that `spec` (see `read`) stands for; downloads from the hub if need be."""
+    kind, separator, name = spec.partition(":")
+    try:
+        if separator and kind == "package":
+            return _in_package(name)
+        if separator and kind == "hub":
+            return _from_hub(name)
+        path = Path(spec).expanduser()
+        if path.is_dir():
+            return _choose([p for p in sorted(path.iterdir()) if p.suffix in SUFFIXES], str(path))
+        if not path.is_file():
+            raise ValueError(f"no such file or directory: {path}")
+        if path.suffix not in SUFFIXES:
+            raise ValueError(f"{path} must end in one of {', '.join(SUFFIXES)}")
+        return path
+    except ValueError as error:
+        advice = f"\n{advice}" if advice else ""
+        raise ValueError(f"cannot get the weights {spec!r}: {error}{advice}") from error
+
+
+def _choose(files, place):
+    for name in _PREFERRED:
+        for path in files:
+            if path.name == name:
+                return path
+    if len(files) != 1:
+        names = ", ".join(path.name for path in files) or "none"
+        raise ValueError(
+            f"{place} must hold one weights file ({', '.join(SUFFIXES)}) or one named "
+            f"{' or '.join(_PREFERRED)}; found: {names}"
+        )
+    return files[0]
+
+
+def _in_package(name):
+    try:
+        files = importlib.metadata.distribution(name).files or ()
+    except importlib.metadata.PackageNotFoundError:
+        raise ValueError(f"the package is not installed: pip install {name}") from None
+    # Located through the package's own file list, so that none of its code is imported.
+    found = [Path(file.locate()) for file in files if Path(file.name).suffix in SUFFIXES]
+    return _choose([path for path in found if path.is_file()], f"package {name}")
+
+
+def _from_hub(name):
+    # Imported here: it takes half a second that other sources need not pay.
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    repo, _, revision = name.partition("@")
+    problem = None
+    for file in _PREFERRED:
+        try:
+            return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision or None))
+        except errors.LocalEntryNotFoundError as error:
+            # Also an EntryNotFoundError, so it must be caught first; the next name may be cached.
+            problem = f"{repo} is not in the local cache, and the hub cannot be reached ({error})"
+        except errors.EntryNotFoundError:
+            problem = problem or f"{repo} holds neither {' nor '.join(_PREFERRED)}"
+        except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+            raise ValueError(f"{repo}: {error}") from error
+    raise ValueError(problem)
+
+
+def _read_safetensors(path):
+    try:
+        entries = safetensors.deserialize(path.read_bytes())
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{path} ({path.stat().st_size:,} bytes) is truncated or no safetensors file: {error}"
+        ) from None
+    state = {}
+    for key, entry in entries:
+        if entry["dtype"] not in _DTYPES:
+            raise ValueError(f"{path}: {key} has the type {entry['dtype']}, which is not supported")
+        data = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]])
+        state[key] = data.reshape(entry["shape"])
+    return state

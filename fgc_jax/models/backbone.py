@@ -1,0 +1,109 @@
+"""What a row of the backbone table holds: constructor, feature maps, layers, weights' facts."""
+
+import dataclasses
+from collections.abc import Callable
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+    """What one set of weights expects of its input, and where it comes from.
+
+    mean, std: of RGB values scaled to [0, 1]. size, test_size: side of the square crop in pixels,
+    in training and the one recommended for testing. crop_fraction, test_crop_fraction: crop side
+    over the short side of the resized image, at `size` and at `test_size`. interpolation:
+    "bilinear" or "bicubic". source: a spec for `convert.weights.read`; url: the original file,
+    whose name ends in the first eight digits of its sha256.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    size: int
+    test_size: int
+    interpolation: str
+    crop_fraction: float
+    test_crop_fraction: float
+    license: str
+    source: str
+    url: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """One row of BACKBONES.
+
+    build: (dtype=, rngs=, last=) -> nnx.Module; `last` names the deepest feature map needed, and
+        layers behind it are not built. module(x [B, H, W, 3], rngs=) -> dict of maps [B, h, w, c].
+    channels, strides: of each feature map. "features" is timm's forward_features.
+    layers: layer name -> parameter path prefixes inside the backbone, ordered input to output.
+    depths: feature map -> how many of `layers`, from the input, it depends on.
+    weights: tag -> facts; the first tag is the default.
+    head: the key of HEADS that the published weights were trained with.
+    head_names: timm's module names of that head -> paths inside our head.
+    parameters: count with the 1000-way head.
+    """
+
+    build: Callable
+    channels: dict[str, int]
+    strides: dict[str, int]
+    layers: dict[str, tuple[str, ...]]
+    depths: dict[str, int]
+    weights: dict[str, Preprocess]
+    head: str
+    head_names: dict[str, str]
+    parameters: int
+
+
+def timm_tag(
+    model: str,
+    tag: str,
+    *,
+    norm=IMAGENET,
+    size: int = 224,
+    test_size: int | None = None,
+    interpolation: str = "bicubic",
+    crop: float = 0.875,
+    test_crop: float | None = None,
+    licence: str = "apache-2.0",
+    url: str = "",
+) -> Preprocess:
+    """Facts of `timm/<model>.<tag>` on the Hugging Face hub, as timm 1.0.31 states them."""
+    return Preprocess(
+        mean=norm[0],
+        std=norm[1],
+        size=size,
+        test_size=size if test_size is None else test_size,
+        interpolation=interpolation,
+        crop_fraction=crop,
+        test_crop_fraction=crop if test_crop is None else test_crop,
+        license=licence,
+        source=f"hub:timm/{model}.{tag}",
+        url=url,
+    )
+
+
+def torchvision_tag(model: str, digest: str) -> Preprocess:
+    """Facts of torchvision's first ImageNet weights (V1), which timm calls tv_in1k."""
+    return timm_tag(
+        model,
+        "tv_in1k",
+        interpolation="bilinear",
+        licence="bsd-3-clause",
+        url=f"https://download.pytorch.org/models/{model}-{digest}.pth",
+    )
+
+
+def torchvision2_tag(model: str, digest: str) -> Preprocess:
+    """Facts of torchvision's second ImageNet weights (V2), which timm calls tv2_in1k."""
+    return timm_tag(
+        model,
+        "tv2_in1k",
+        size=176,
+        test_size=224,
+        interpolation="bilinear",
+        test_crop=0.965,
+        licence="bsd-3-clause",
+        url=f"https://download.pytorch.org/models/{model}-{digest}.pth",
+    )

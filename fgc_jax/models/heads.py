@@ -1,0 +1,156 @@
+"""Classifier heads: feature maps -> logits, in float32 from the first line.
+
+A head is built as Head(channels, num_classes, rngs=rngs, **options), with the channel counts of
+its one or two feature maps, and called as head(maps, rngs=) with a tuple of maps [B, h, w, C].
+It returns logits, float32 [B, num_classes]. `rngs` (nnx.Rngs) is needed by dropout in training.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from fgc_jax.models import layers
+
+
+def _one_stream(head, channels):
+    if len(channels) != 1:
+        raise ValueError(f"head {head!r} takes one stream, not {len(channels)}: use 'bilinear'")
+    return channels[0]
+
+
+def _normal(rngs, shape, std):
+    return nnx.Param(std * jax.random.normal(rngs.params(), shape))
+
+
+class Gap(nnx.Module):
+    """Global pooling, dropout and a linear layer.
+
+    pool: "avg", or "avgmax" for [maximum, average] side by side. mlp: the head of fastai 1.0
+    (batch norm, dropout / 2, `hidden` units, ReLU, batch norm) before dropout and linear layer.
+    """
+
+    def __init__(
+        self, channels, num_classes, *, pool="avg", mlp=False, hidden=512, dropout=0.0, rngs
+    ):
+        features = _one_stream("gap", channels)
+        if pool not in ("avg", "avgmax"):
+            raise ValueError(f"pool must be 'avg' or 'avgmax', not {pool!r}")
+        self.pool = pool
+        features = 2 * features if pool == "avgmax" else features
+        self.mlp = mlp
+        if mlp:
+            self.bn1 = layers.BatchNorm(features, rngs=rngs)
+            self.dropout1 = nnx.Dropout(dropout / 2)
+            self.fc1 = layers.Linear(features, hidden, rngs=rngs)
+            self.fc1.kernel = _normal(rngs, (features, hidden), math.sqrt(2 / features))
+            self.bn2 = layers.BatchNorm(hidden, rngs=rngs)
+            features = hidden
+        self.dropout = nnx.Dropout(dropout)
+        self.fc = layers.Linear(features, num_classes, rngs=rngs)
+        if mlp:
+            self.fc.kernel = _normal(rngs, (features, num_classes), math.sqrt(2 / features))
+
+    def __call__(self, maps, *, rngs=None):
+        (x,) = maps
+        x = x.astype(jnp.float32)
+        average = x.mean((1, 2))
+        if self.pool == "avgmax":
+            x = jnp.concatenate([x.max((1, 2)), average], axis=-1)
+        else:
+            x = average
+        if self.mlp:
+            x = self.dropout1(self.bn1(x), rngs=rngs)
+            x = self.bn2(jax.nn.relu(self.fc1(x)))
+        return self.fc(self.dropout(x, rngs=rngs))
+
+
+def signed_sqrt(x, epsilon):
+    """sign(x) sqrt(|x| + epsilon), element-wise; its slope is at most 1 / (2 sqrt(epsilon))."""
+    return jnp.sign(x) * jnp.sqrt(jnp.abs(x) + epsilon)
+
+
+def l2_normalise(x):
+    """Rows of x [B, N] divided by their length; rows of zeros stay zero, with a zero gradient."""
+    squares = jnp.square(x).sum(-1, keepdims=True)
+    # The floor is on the square: the gradient of a square root at zero is not finite.
+    return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
+
+
+class Bilinear(nnx.Module):
+    """Outer products of two feature maps, averaged over the positions, then a linear layer.
+
+    Paper: Bilinear CNN Models for Fine-grained Visual Recognition (arXiv 1504.07889). One map is
+    multiplied with itself; two may differ in channels but not in grid. The C1 x C2 averages go
+    through signed_sqrt, l2_normalise over the whole vector, and dropout. projection: channels
+    of a 1x1 convolution without bias before the product, one for each stream; 0 for none. The
+    linear layer holds C1 * C2 * num_classes weights, Xavier normal.
+    """
+
+    def __init__(self, channels, num_classes, *, projection=0, epsilon=1e-5, dropout=0.0, rngs):
+        if len(channels) not in (1, 2):
+            raise ValueError(f"head 'bilinear' takes one or two feature maps, not {len(channels)}")
+        if projection < 0:
+            raise ValueError(f"projection must be a number of channels or 0, not {projection}")
+        self.epsilon = epsilon
+        self.projections = None
+        if projection:
+            make = (layers.Linear(c, projection, use_bias=False, rngs=rngs) for c in channels)
+            self.projections = layers.Blocks(make)
+            channels = (projection,) * len(channels)
+        features = channels[0] * channels[-1]
+        self.dropout = nnx.Dropout(dropout)
+        self.fc = layers.Linear(features, num_classes, rngs=rngs)
+        std = math.sqrt(2 / (features + num_classes))
+        self.fc.kernel = _normal(rngs, (features, num_classes), std)
+
+    def __call__(self, maps, *, rngs=None):
+        maps = [x.astype(jnp.float32) for x in maps]
+        if maps[0].shape[1:3] != maps[-1].shape[1:3]:
+            raise ValueError(
+                f"the two streams have different grids, {maps[0].shape[1:3]} and "
+                f"{maps[-1].shape[1:3]} (rows, columns): choose maps of equal stride"
+            )
+        if self.projections is not None:
+            maps = [project(x) for project, x in zip(self.projections, maps, strict=True)]
+        b, h, w, _ = maps[0].shape
+        x = jnp.einsum("bhwc,bhwd->bcd", maps[0], maps[-1]) / (h * w)
+        x = l2_normalise(signed_sqrt(x.reshape(b, -1), self.epsilon))
+        return self.fc(self.dropout(x, rngs=rngs))
+
+
+def _stretch(x, axis, size):
+    """Averages an axis of x [B, H, W, C] to `size` >= its length, as adaptive pooling does."""
+    length = x.shape[axis]
+    if length >= size:
+        return x
+    weights = np.zeros((size, length), np.float32)
+    for index in range(size):
+        start, stop = index * length // size, -(-(index + 1) * length // size)
+        weights[index, start:stop] = 1 / (stop - start)
+    return jnp.moveaxis(jnp.tensordot(x, weights, axes=(axis, 1)), -1, axis)
+
+
+class VggFc(nnx.Module):
+    """VGG's three fully connected layers in timm's convolutional form, for any input size.
+
+    fc1 is a 7x7 convolution without padding (grids under 7 are stretched to 7 first), fc2 a 1x1
+    one; the result is averaged over the positions left, so a 224-px image gives VGG's own logits.
+    """
+
+    def __init__(self, channels, num_classes, *, hidden=4096, dropout=0.0, rngs):
+        features = _one_stream("vgg_fc", channels)
+        self.fc1 = layers.Conv(features, hidden, 7, padding=0, use_bias=True, rngs=rngs)
+        self.fc2 = layers.Conv(hidden, hidden, 1, use_bias=True, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout)
+        self.fc = layers.Linear(hidden, num_classes, rngs=rngs)
+        self.fc.kernel = _normal(rngs, (hidden, num_classes), 0.01)
+
+    def __call__(self, maps, *, rngs=None):
+        (x,) = maps
+        x = _stretch(_stretch(x.astype(jnp.float32), 1, 7), 2, 7)
+        x = self.dropout(jax.nn.relu(self.fc1(x)), rngs=rngs)
+        x = jax.nn.relu(self.fc2(x)).mean((1, 2))
+        return self.fc(self.dropout(x, rngs=rngs))

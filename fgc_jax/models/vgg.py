@@ -1,0 +1,102 @@
+"""VGG with and without batch normalisation.
+
+Paper: Very Deep Convolutional Networks for Large-Scale Image Recognition (arXiv 1409.1556). The
+indices of `features` are torchvision's and timm's: ReLUs and poolings count.
+"""
+
+import functools
+
+import jax
+from flax import nnx
+
+from fgc_jax.models import layers
+from fgc_jax.models.backbone import Backbone, torchvision_tag
+
+WIDTHS = (64, 128, 256, 512, 512)
+
+
+def _pool(x):
+    return layers.max_pool(x, 2, 2, 0)
+
+
+class Vgg(nnx.Module):
+    """Maps "stage1" ... "stage5" (before each pooling) and "features" (after the last one).
+
+    "stage5" of VGG-16 is conv5_3 after its ReLU, the map of the bilinear papers.
+    """
+
+    def __init__(self, depths, batch_norm, *, dtype, rngs, last="features"):
+        wanted = list(_strides()).index(last)
+        modules, features = [], 3
+        for stage, (depth, width) in enumerate(zip(depths, WIDTHS, strict=True)):
+            if stage > wanted:
+                break
+            for _ in range(depth):
+                modules.append(
+                    layers.Conv(features, width, 3, use_bias=True, dtype=dtype, rngs=rngs)
+                )
+                if batch_norm:
+                    modules.append(layers.BatchNorm(width, dtype=dtype, rngs=rngs))
+                modules.append(jax.nn.relu)
+                features = width
+            if stage < wanted:
+                modules.append(_pool)
+        self.features = layers.Blocks(modules)
+        self.last = last
+
+    def __call__(self, x, *, rngs=None):
+        maps = {}
+        for layer in self.features:
+            if layer is _pool:
+                maps[f"stage{len(maps) + 1}"] = x
+            x = layer(x)
+        maps[self.last] = x
+        return maps
+
+
+def _strides():
+    return {"stage1": 1, "stage2": 2, "stage3": 4, "stage4": 8, "stage5": 16, "features": 32}
+
+
+def row(depths, batch_norm, *, parameters=0, weights=None) -> Backbone:
+    """A row of BACKBONES; `depths` counts the convolutions between two poolings."""
+    ordered, layer_counts, index = {}, {}, 0
+    for stage, depth in enumerate(depths, start=1):
+        for _ in range(depth):
+            name = f"features/{index}"
+            ordered[name] = (name, f"features/{index + 1}") if batch_norm else (name,)
+            index += 3 if batch_norm else 2
+        index += 1
+        layer_counts[f"stage{stage}"] = len(ordered)
+    return Backbone(
+        build=functools.partial(Vgg, depths, batch_norm),
+        channels={f"stage{i}": w for i, w in enumerate(WIDTHS, start=1)} | {"features": WIDTHS[-1]},
+        strides=_strides(),
+        layers=ordered,
+        depths=layer_counts | {"features": len(ordered)},
+        weights=weights or {},
+        head="vgg_fc",
+        head_names={"pre_logits.fc1": "fc1", "pre_logits.fc2": "fc2", "head.fc": "fc"},
+        parameters=parameters,
+    )
+
+
+def _row(model, depths, parameters, digest):
+    return row(
+        depths,
+        model.endswith("_bn"),
+        parameters=parameters,
+        weights={"tv_in1k": torchvision_tag(model, digest)},
+    )
+
+
+VGGS = {
+    "vgg11": _row("vgg11", (1, 1, 2, 2, 2), 132_863_336, "8a719046"),
+    "vgg13": _row("vgg13", (2, 2, 2, 2, 2), 133_047_848, "19584684"),
+    "vgg16": _row("vgg16", (2, 2, 3, 3, 3), 138_357_544, "397923af"),
+    "vgg19": _row("vgg19", (2, 2, 4, 4, 4), 143_667_240, "dcbb9e9d"),
+    "vgg11_bn": _row("vgg11_bn", (1, 1, 2, 2, 2), 132_868_840, "6002323d"),
+    "vgg13_bn": _row("vgg13_bn", (2, 2, 2, 2, 2), 133_053_736, "abd245e5"),
+    "vgg16_bn": _row("vgg16_bn", (2, 2, 3, 3, 3), 138_365_992, "6c64b313"),
+    "vgg19_bn": _row("vgg19_bn", (2, 2, 4, 4, 4), 143_678_248, "c79401a0"),
+}
