@@ -1,0 +1,149 @@
+"""The lock files fit pyproject.toml, and the Makefile's environments are made once and repaired."""
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCKS = ("requirements.lock", "requirements-parity.txt")
+
+
+def read_lock(name: str) -> dict[str, str]:
+    """Package name -> its one pinned version."""
+    pins: dict[str, str] = {}
+    for line in (ROOT / name).read_text().splitlines():
+        if line.lstrip().startswith("#"):
+            continue
+        found = re.fullmatch(r"([\w.-]+)==([\w.+!]+)( ; .+)?", line)
+        assert found, f"{name}: {line!r} is not a plain pin"
+        package = str(canonicalize_name(found[1]))
+        assert pins.setdefault(package, found[2]) == found[2], f"{name}: {package} twice"
+    return pins
+
+
+def unlocked(requirements: list[str], pins: dict[str, str]) -> list[str]:
+    problems = []
+    for text in requirements:
+        requirement = Requirement(text)
+        version = pins.get(str(canonicalize_name(requirement.name)))
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            problems.append(f"{text}: locked is {version}; run `make lock`")
+    return problems
+
+
+def test_lock_satisfies_every_dependency() -> None:
+    project = PROJECT["project"]
+    extras = [text for extra in project["optional-dependencies"].values() for text in extra]
+    assert unlocked(project["dependencies"] + extras, read_lock(LOCKS[0])) == []
+    assert unlocked(PROJECT["dependency-groups"]["parity"], read_lock(LOCKS[1])) == []
+    assert len(unlocked(["jax<0.1", "coffee"], read_lock(LOCKS[0]))) == 2
+
+
+def test_locks_agree() -> None:
+    main, parity = map(read_lock, LOCKS)
+    different = {name for name in main.keys() & parity.keys() if main[name] != parity[name]}
+    assert different == set()
+
+
+def test_oracles_are_no_dependency() -> None:
+    assert not {"torch", "torchvision", "timm"} & read_lock(LOCKS[0]).keys()
+
+
+# Stands in for Python: answers the version check, makes an "environment" that holds itself, and
+# records pip's arguments; pip fails while FAIL exists.
+FAKE_PYTHON = """#!/bin/sh
+case "$1 $2" in
+"-c "*) cat "{version}" ;;
+"-m venv") mkdir -p "$3/bin" "$3/lib/python$(cat "{version}")" && cp "$0" "$3/bin/python" ;;
+"-m pip") echo "$@" >> "{log}"; [ ! -e "{fail}" ] ;;
+*) echo "unexpected: $@" >&2; exit 2 ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what `make` reads, with a stand-in for Python."""
+    for name in ("Makefile", "pyproject.toml", *LOCKS):
+        shutil.copy(ROOT / name, tmp_path)
+    names = {name: tmp_path / name for name in ("version", "log", "fail")}
+    names["version"].write_text("3.12\n")
+    python = tmp_path / "python"
+    python.write_text(FAKE_PYTHON.format(**names))
+    python.chmod(0o755)
+    return tmp_path
+
+
+def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", f"PYTHON={checkout / 'python'}", *arguments]
+    return subprocess.run(
+        command, cwd=checkout, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def installs(checkout: Path) -> list[str]:
+    return (checkout / "log").read_text().splitlines()
+
+
+def test_environment_is_made_once_and_again_after_a_change(checkout: Path) -> None:
+    assert make(checkout, "env").returncode == 0
+    assert make(checkout, "env").returncode == 0
+    assert len(installs(checkout)) == 1
+    assert "requirements.lock" in installs(checkout)[0]
+    later = (checkout / ".venv/installed-cpu").stat().st_mtime + 10
+    os.utime(checkout / "requirements.lock", (later, later))
+    assert make(checkout, "env").returncode == 0
+    assert len(installs(checkout)) == 2
+
+
+def test_failed_install_is_not_taken_for_an_environment(checkout: Path) -> None:
+    (checkout / "fail").touch()
+    assert make(checkout, "env").returncode != 0
+    (checkout / "fail").unlink()
+    assert make(checkout, "env").returncode == 0
+    assert len(installs(checkout)) == 2
+
+
+def test_another_python_makes_the_environment_anew(checkout: Path) -> None:
+    make(checkout, "env")
+    (checkout / "version").write_text("3.13\n")
+    (checkout / ".venv/installed-cpu").unlink()
+    make(checkout, "env")
+    assert [path.name for path in (checkout / ".venv/lib").iterdir()] == ["python3.13"]
+
+
+def test_accelerator_picks_the_extra(checkout: Path) -> None:
+    assert make(checkout, "env", "ACCELERATOR=cuda12").returncode == 0
+    assert installs(checkout)[0].endswith(".[cuda12,quickstart,test]")
+    refused = make(checkout, "env", "ACCELERATOR=abacus")
+    assert refused.returncode != 0
+    assert "allowed are cpu and cuda12" in refused.stderr
+
+
+def test_no_suitable_python_is_said_clearly(checkout: Path) -> None:
+    (checkout / "python").write_text("#!/bin/sh\nexit 1\n")
+    result = make(checkout, "env")
+    assert result.returncode != 0
+    assert "Python 3.11, 3.12 or 3.13" in result.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_parity_adds_the_oracles_to_the_lock(checkout: Path) -> None:
+    assert make(checkout, "parity-env").returncode == 0
+    assert "--constraint requirements.lock" in installs(checkout)[0]
+    assert "--requirement requirements-parity.txt" in installs(checkout)[0]
+
+
+def test_help_lists_every_target(checkout: Path) -> None:
+    text = make(checkout).stdout
+    targets = re.findall(r"^([a-z][a-z-]*):", (checkout / "Makefile").read_text(), re.MULTILINE)
+    assert [target for target in targets if f"make {target} " not in text] == []
