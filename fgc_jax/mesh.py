@@ -1,6 +1,7 @@
 """Devices: the data-parallel mesh, its shardings, and host arrays placed on it."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -34,8 +35,12 @@ def to_global(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 
 
 def replicate(mesh: Mesh, tree):
-    """Puts a tree of host or device arrays whole on each device, as new buffers."""
-    return jax.jit(lambda leaves: leaves, out_shardings=replicated(mesh))(tree)
+    """Puts a tree of host or device arrays whole on each device, as new buffers.
+
+    The copy keeps jit from handing the inputs' own buffers on, which a donating step would delete.
+    """
+    copy = jax.jit(lambda leaves: jax.tree.map(jnp.copy, leaves), out_shardings=replicated(mesh))
+    return copy(tree)
 
 
 def gather(tree):

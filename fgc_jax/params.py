@@ -6,7 +6,7 @@ A tree is a pure nested dict with string keys. A path joins the keys with "/", a
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -69,7 +69,9 @@ def match_rules(rules: Sequence[tuple[str, Any]], paths: Iterable[str]) -> dict[
         try:
             compiled.append((re.compile(pattern), value))
         except re.error as error:
-            raise ValueError(f"group rule {pattern!r} is not a regular expression: {error}") from None
+            raise ValueError(
+                f"group rule {pattern!r} is not a regular expression: {error}"
+            ) from None
     paths = list(paths)
     hits = [0] * len(compiled)
     values, uncovered = {}, []
@@ -92,12 +94,10 @@ def match_rules(rules: Sequence[tuple[str, Any]], paths: Iterable[str]) -> dict[
     return values
 
 
-def reinitialise(params: Tree, fresh: Callable[[], Tree], paths: Collection[str]) -> dict[str, Any]:
-    """`params` with the leaves at `paths` taken from the newly initialised tree `fresh()`."""
-    if not paths:
-        return dict(params)
-    replaced, _ = select(fresh(), paths)
-    _, kept = select(params, paths)
+def reinitialise(tree: Tree, fresh: Tree, paths: Collection[str]) -> dict[str, Any]:
+    """`tree` with the leaves at `paths` taken from the newly initialised tree `fresh`."""
+    _, kept = select(tree, paths)
+    replaced, _ = select(fresh, paths)
     return merge(kept, replaced)
 
 

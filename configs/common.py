@@ -1,0 +1,110 @@
+"""Every key of a run with its default value. A recipe starts from here and changes what it means.
+
+`fgc_jax/config.py` says what each key is and which values are allowed.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """A config with all keys but `phases`' contents, which every recipe states itself."""
+    config = ConfigDict()
+    config.seed = 0
+    config.model = ConfigDict(
+        {
+            "backbone": "resnet50",
+            "backbone_b": "",
+            "pretrained": "",
+            "pretrained_b": "",
+            "weights_tag": "",
+            "head": "gap",
+            "head_options": ConfigDict({}),
+            "feature_map": "features",
+            "dtype": "float32",
+        }
+    )
+    config.data = ConfigDict(
+        {
+            "name": "folder",
+            "root": "",
+            "options": ConfigDict({}),
+            "val_fraction": 0.2,
+            "split_seed": 42,
+            "resize_mode": "squash",
+            "interpolation": "bilinear",
+            "random_crop": True,
+            "flip": True,
+            "on_bad_image": "raise",
+            "threads": 4,
+            "workers": 0,
+        }
+    )
+    config.method = "plain"
+    config.method_options = ConfigDict({"label_smoothing": 0.0})
+    config.phases = ()
+    config.eval_batch_size = 64
+    config.checkpoint_every = 500
+    config.log_every = 10
+    return config
+
+
+def phase(name: str, **changes) -> ConfigDict:
+    """One phase with every key; `changes` to keys that do not exist raise."""
+    values = ConfigDict(
+        {
+            "name": name,
+            "train": "all",
+            "reinit": "",
+            "start_from": "best",
+            "groups": ((".*", "all", 1.0),),
+            "train_bn_while_frozen": False,
+            "epochs": 10,
+            "batch_size": 32,
+            "resize": 512,
+            "crop": 448,
+            "optimizer": "sgd",
+            "lr": 0.01,
+            "momentum": 0.9,
+            "weight_decay": 0.0,
+            "schedule": "constant",
+            "warmup_epochs": 0.0,
+            "clip_norm": 0.0,
+            "monitor": "val_loss",
+            "patience": 0,
+        }
+    )
+    values.lock()
+    values.update(changes)
+    return values
+
+
+def variants(argument: str, allowed: tuple[str, ...]) -> set[str]:
+    """The words after the colon in `--config=FILE.py:word,word`."""
+    words = {word for word in argument.split(",") if word}
+    if not words <= set(allowed):
+        raise ValueError(
+            f"unknown variant {sorted(words - set(allowed))}; this recipe has {allowed}"
+        )
+    return words
+
+
+def aircraft(config: ConfigDict) -> None:
+    """FGVC-Aircraft as project A trained on it: official train + val merged, 80/20 split with seed
+    42, resized to 512 x 512 and cropped to the centre 448 x 448."""
+    config.data.name = "aircraft"
+    config.data.options = ConfigDict(
+        {
+            "level": "variant",
+            "crop_to_box": False,
+            "train_split": "trainval",
+        }
+    )
+    config.data.random_crop = False
+
+
+def make_tiny(config: ConfigDict) -> None:
+    """Shrinks a recipe to seconds: random weights, small images, one epoch a phase."""
+    config.model.pretrained = config.model.pretrained_b = ""
+    for each in config.phases:
+        each.update(epochs=1, batch_size=8, resize=72, crop=64)
+    config.eval_batch_size = 8

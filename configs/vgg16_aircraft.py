@@ -1,0 +1,44 @@
+"""VGG-16 on FGVC-Aircraft in two phases: classifier first, then the last two convolutions.
+
+The phase-wise transfer of the course project "Fine-grained image classification: phase-wise
+transfer" (nmd2k); re-initialising the last layers follows Plested et al., "Non-binary deep
+transfer learning for image classification" (arXiv:2107.08585).
+
+Expected top-1 on the test split: 77.4 % (the project's figure; it classified
+the flattened, l2-normalised map, we classify its average). Not reproduced here yet.
+
+    python -m fgc_jax.main --config=configs/vgg16_aircraft.py --workdir=runs/vgg16 \\
+        --config.data.root=DIR      # DIR holds fgvc-aircraft-2013b
+
+Variants: default Adam 1e-3, at most 10 epochs a phase, early stopping after 3 (the project's code).
+`sgd`: SGD 0.025 (the project's report, after Plested et al.). `reinit`: phase 2 re-initialises what
+it un-freezes, from the best checkpoint of phase 1. `tiny`: seconds, random weights.
+"""
+
+from configs import common
+
+
+def get_config(variant: str = ""):
+    words = common.variants(variant, ("sgd", "reinit", "tiny"))
+    config = common.get_config()
+    common.aircraft(config)
+    config.model.update(
+        backbone="vgg16", pretrained="hub:timm/vgg16.tv_in1k", weights_tag="tv_in1k"
+    )
+    optimizer = {"optimizer": "adam", "lr": 1e-3}
+    if "sgd" in words:
+        optimizer = {"optimizer": "sgd", "lr": 0.025, "weight_decay": 5e-4}
+    config.phases = (
+        common.phase("head", train="head", patience=3, monitor="val_top1", **optimizer),
+        common.phase(
+            "features",
+            train="last 2",
+            reinit="last 2" if "reinit" in words else "",
+            patience=3,
+            monitor="val_top1",
+            **optimizer,
+        ),
+    )
+    if "tiny" in words:
+        common.make_tiny(config)
+    return config

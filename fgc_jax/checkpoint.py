@@ -1,0 +1,191 @@
+"""Checkpoints on disk: the only user of orbax.
+
+`checkpoints/step_N/` holds `state` (parameters, batch-norm statistics, optimiser state, step) and
+`meta` (JSON: phase, epoch, best so far, finished phases). Kept are the newest one and each
+phase's best. A half-written directory has another name and is never read.
+"""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+PREFIX = "step"
+WRITE_ERRORS = (OSError, ValueError, RuntimeError)  # what orbax and tensorstore raise
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written; earlier ones are untouched."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _LastAndBestOfPhases(checkpoint_managers.PreservationPolicy):
+    """Keeps the newest checkpoint and, of those with metrics, each phase's best."""
+
+    def should_preserve(self, checkpoints, *, context):
+        best: dict[int, int] = {}
+        for index, info in enumerate(checkpoints):
+            if info.metrics:
+                phase = info.metrics["phase"]
+                kept = best.get(phase)
+                # Strictly better only: the first of equals stays, as early stopping counts.
+                if kept is None or info.metrics["score"] > checkpoints[kept].metrics["score"]:
+                    best[phase] = index
+        newest = len(checkpoints) - 1
+        return [index == newest or index in best.values() for index in range(len(checkpoints))]
+
+
+def directory(workdir: Path) -> Path:
+    """Where a run keeps its checkpoints."""
+    return Path(workdir).absolute() / "checkpoints"
+
+
+def any_in(workdir: Path) -> bool:
+    """Whether a run directory holds a finished checkpoint."""
+    if not directory(workdir).is_dir():
+        return False
+    with _reader(workdir) as manager:
+        return manager.latest_step() is not None
+
+
+@contextlib.contextmanager
+def opened(workdir: Path) -> Iterator[ocp.CheckpointManager]:
+    """The manager that a training run saves with; leaving waits for the last write.
+
+    Raises:
+        CheckpointError: the last write failed, and nothing else went wrong before.
+    """
+    options = ocp.CheckpointManagerOptions(
+        step_prefix=PREFIX,
+        preservation_policy=_LastAndBestOfPhases(),
+        best_fn=lambda metrics: metrics["score"],
+        create=True,
+    )
+    manager = ocp.CheckpointManager(directory(workdir), options=options)
+    try:
+        yield manager
+        finish(manager)
+    finally:
+        # Closing repeats the error of a write that failed, which save or finish has raised.
+        with contextlib.suppress(*WRITE_ERRORS):
+            manager.close()
+
+
+def save(
+    manager: ocp.CheckpointManager,
+    step: int,
+    state: Any,
+    meta: dict[str, Any],
+    *,
+    phase: int | None = None,
+    score: float | None = None,
+    wait: bool = False,
+) -> None:
+    """Starts writing a checkpoint; `score` (greater is better) marks it as evaluated.
+
+    Raises:
+        CheckpointError: this write, or the one before it, failed.
+    """
+    metrics = None if score is None else {"phase": phase, "score": score}
+    arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+    try:
+        manager.save(step, args=arguments, metrics=metrics, force=True)
+        if wait:
+            manager.wait_until_finished()
+    except WRITE_ERRORS as error:
+        raise CheckpointError(_reason(error, manager.directory, step)) from error
+
+
+def finish(manager: ocp.CheckpointManager) -> None:
+    """Waits for the last write. Raises CheckpointError if it failed."""
+    try:
+        manager.wait_until_finished()
+    except WRITE_ERRORS as error:
+        raise CheckpointError(_reason(error, manager.directory, None)) from error
+
+
+def restore(manager: ocp.CheckpointManager, step: int, state: Any) -> Any:
+    """Reads a whole training state into the structure and shardings of `state`."""
+    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+    return manager.restore(step, args=arguments).state
+
+
+def read_meta(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    """The JSON beside a checkpoint's state."""
+    arguments = ocp.args.Composite(meta=ocp.args.JsonRestore())
+    return manager.restore(step, args=arguments).meta
+
+
+def find_step(workdir: Path, which: str) -> int:
+    """The step of checkpoint "last", "best" (the last evaluated phase's best) or a step number.
+
+    Raises:
+        ValueError: there is no such checkpoint; the message lists those that exist.
+    """
+    if not directory(workdir).is_dir():
+        raise ValueError(f"{workdir} holds no run: there is no folder {directory(workdir)}")
+    with _reader(workdir) as manager:
+        steps = sorted(manager.all_steps())
+        if not steps:
+            raise ValueError(f"{directory(workdir)} holds no finished checkpoint yet")
+        if which == "last":
+            return steps[-1]
+        if which == "best":
+            meta = read_meta(manager, steps[-1])
+            best = meta["best"] or (meta["history"][-1]["best"] if meta["history"] else None)
+            if best is None:
+                raise ValueError(
+                    f"no checkpoint in {workdir} is evaluated yet; use --checkpoint=last"
+                )
+            return best["step"]
+        if which.isdigit() and int(which) in steps:
+            return int(which)
+        raise ValueError(f"checkpoint {which!r} is not one of 'best', 'last', {steps}")
+
+
+def load_variables(workdir: Path, step: int) -> tuple[Any, Any, dict[str, Any]]:
+    """(params, stats, meta) of a checkpoint as NumPy trees, whatever devices it was written on."""
+    with _reader(workdir) as manager:
+        stored = manager.item_metadata(step).state
+        stored = getattr(stored, "tree", stored)
+        wanted = {key: stored[key] for key in ("params", "stats") if key in stored}
+        item = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), wanted)
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+        state = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
+            ),
+        ).state
+        return state["params"], state.get("stats", {}), read_meta(manager, step)
+
+
+def _reader(workdir: Path) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(
+        directory(workdir),
+        options=ocp.CheckpointManagerOptions(step_prefix=PREFIX, read_only=True),
+        item_names=("state", "meta"),
+        item_handlers={
+            "state": ocp.PyTreeCheckpointHandler(),
+            "meta": ocp.JsonCheckpointHandler(),
+        },
+    )
+
+
+def _reason(error: Exception, folder: Any, step: int | None) -> str:
+    # The system's own words stand last: "... Failed to write ...: No space left on device [...]".
+    words = re.sub(r"\s*\[[^]]*\]\s*$", "", str(error).splitlines()[0]) if str(error) else ""
+    cause = words.rsplit(": ", 1)[-1] or type(error).__name__
+    which = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+    return (
+        f"could not write {which} to {folder}: {cause} (is the disk full?); "
+        "the checkpoints written before are kept"
+    )

@@ -1,0 +1,239 @@
+"""The run's settings as frozen dataclasses, parsed from a ConfigDict with every key checked.
+
+No field has a default: a value stands in the recipe or in `configs/common.py`, never here.
+"""
+
+import dataclasses
+import json
+import re
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from fgc_jax import data, methods, models
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """What is trained. See `fgc_jax.models.build`."""
+
+    backbone: str
+    backbone_b: str  # second stream of a two-stream bilinear model; "" for none
+    pretrained: str  # file, directory, "package:NAME", "hub:timm/NAME.TAG" or "" for random
+    pretrained_b: str
+    weights_tag: str  # whose mean and std to use; "" for the backbone's default tag
+    head: str
+    head_options: dict
+    feature_map: str  # which named feature map the head reads
+    dtype: str  # compute type of the backbone
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """What it is trained on. See `fgc_jax.data.load` and `fgc_jax.data.pipeline`."""
+
+    name: str
+    root: str
+    options: dict
+    val_fraction: float  # cut from train when the data set has no validation split
+    split_seed: int
+    resize_mode: str  # "squash" (both sides) or "short_side"
+    interpolation: str
+    random_crop: bool  # train crops at a random place instead of the centre
+    flip: bool  # mirror train images with probability 1/2
+    on_bad_image: str  # "raise" or "skip"
+    threads: int
+    workers: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One stage of training."""
+
+    name: str
+    train: str  # "head", "last N" layers, "from LAYER" or "all"; the head trains always
+    reinit: str  # "" or "last N" or "from LAYER" or "all": fresh weights at the phase's start
+    start_from: str  # "best" or "last" checkpoint of the phase before
+    groups: tuple  # ordered (regex, group, learning rate multiplier); multiplier 0 freezes
+    train_bn_while_frozen: bool
+    epochs: int
+    batch_size: int  # global: over all devices and processes
+    resize: int
+    crop: int
+    optimizer: str
+    lr: float
+    momentum: float  # SGD's momentum, Adam's beta1
+    weight_decay: float  # added to the gradient; decoupled with "adamw"
+    schedule: str
+    warmup_epochs: float
+    clip_norm: float  # global norm over the trained parameters; 0 for none
+    monitor: str  # what "best" and early stopping look at
+    patience: int  # epochs without a better value before stopping; 0 for never
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A whole run."""
+
+    seed: int
+    model: ModelSettings
+    data: DataSettings
+    method: str
+    method_options: dict
+    phases: tuple[Phase, ...]
+    eval_batch_size: int
+    checkpoint_every: int  # steps; also at the end of each epoch
+    log_every: int  # steps
+
+
+ALLOWED = {
+    "model.backbone": lambda: models.BACKBONES,
+    "model.backbone_b": lambda: ("", *models.BACKBONES),
+    "model.head": lambda: models.HEADS,
+    "model.dtype": lambda: ("float32", "bfloat16"),
+    "data.name": lambda: data.DATASETS,
+    "data.resize_mode": lambda: ("squash", "short_side"),
+    "data.interpolation": lambda: ("bilinear", "bicubic"),
+    "data.on_bad_image": lambda: ("raise", "skip"),
+    "method": lambda: methods.METHODS,
+    "phases[].start_from": lambda: ("best", "last"),
+    "phases[].optimizer": lambda: ("sgd", "adam", "adamw"),
+    "phases[].schedule": lambda: ("constant", "cosine"),
+    "phases[].monitor": lambda: ("val_loss", "val_top1"),
+}
+LAYER_SPEC = r"last [1-9]\d*|from \S+|all"
+PATTERNS = {"phases[].train": f"head|{LAYER_SPEC}", "phases[].reinit": f"|{LAYER_SPEC}"}
+SPECS = {
+    "phases[].train": "'head', 'last N', 'from LAYER', 'all'",
+    "phases[].reinit": "'', 'last N', 'from LAYER', 'all'",
+}
+MINIMA = {
+    "phases[].epochs": 1,
+    "phases[].batch_size": 1,
+    "phases[].resize": 1,
+    "phases[].crop": 1,
+    "phases[].lr": 0,
+    "phases[].momentum": 0,
+    "phases[].weight_decay": 0,
+    "phases[].patience": 0,
+    "phases[].warmup_epochs": 0,
+    "phases[].clip_norm": 0,
+    "eval_batch_size": 1,
+    "checkpoint_every": 1,
+    "log_every": 1,
+    "data.val_fraction": 0,
+    "data.threads": 1,
+    "data.workers": 0,
+    "seed": 0,
+    "data.split_seed": 0,
+}
+
+
+def parse(config: ml_collections.ConfigDict) -> Settings:
+    """ConfigDict -> Settings.
+
+    Raises:
+        ValueError: a key is missing, unknown or of the wrong type, or a value is not allowed.
+    """
+    settings = _build(Settings, _plain(config), "")
+    _check(settings)
+    return settings
+
+
+def resolved(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The config as plain JSON values, as `config.json` stores it."""
+    return json.loads(json.dumps(_plain(config)))
+
+
+def _build(kind: type, values: Any, path: str):
+    if not isinstance(values, Mapping):
+        raise ValueError(f"config.{path} must hold the keys of {kind.__name__}, not {values!r}")
+    hints = typing.get_type_hints(kind)
+    at = f"config.{path}" if path else "config"
+    unknown, missing = sorted(set(values) - set(hints)), sorted(set(hints) - set(values))
+    if unknown or missing:
+        raise ValueError(
+            f"{at}: unknown keys {unknown}, missing keys {missing}; it has {sorted(hints)}"
+        )
+    fields = {}
+    for name, hint in hints.items():
+        where = f"{path}.{name}" if path else name
+        value = values[name]
+        if name == "phases":
+            if not isinstance(value, (tuple, list)) or not value:
+                raise ValueError("config.phases must be a tuple of at least one phase")
+            fields[name] = tuple(
+                _build(Phase, phase, f"phases[{index}]") for index, phase in enumerate(value)
+            )
+        elif dataclasses.is_dataclass(hint):
+            fields[name] = _build(hint, value, where)
+        else:
+            fields[name] = _typed(hint, value, where)
+    return kind(**fields)
+
+
+def _typed(hint: type, value: Any, where: str):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if hint is dict and isinstance(value, Mapping):
+        return dict(value)
+    if hint is tuple and isinstance(value, list):
+        value = tuple(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ValueError(f"config.{where}={value!r} must be of type {hint.__name__}")
+    general = re.sub(r"\[\d+\]", "[]", where)
+    if general in ALLOWED and value not in ALLOWED[general]():
+        allowed = ", ".join(map(repr, ALLOWED[general]()))
+        raise ValueError(f"config.{where}={value!r} is unknown; allowed: {allowed}")
+    if general in PATTERNS and not re.fullmatch(PATTERNS[general], value):
+        raise ValueError(f"config.{where}={value!r} must be one of {SPECS[general]}")
+    if general in MINIMA and not value >= MINIMA[general]:
+        raise ValueError(f"config.{where}={value!r} must be at least {MINIMA[general]}")
+    return value
+
+
+def _check(settings: Settings) -> None:
+    """Rules between keys. A value that would have no effect is an error."""
+    if not settings.data.val_fraction < 1:
+        raise ValueError(f"config.data.val_fraction={settings.data.val_fraction} must be below 1")
+    names = [phase.name for phase in settings.phases]
+    if len(set(names)) < len(names) or not all(re.fullmatch(r"[\w.-]+", name) for name in names):
+        raise ValueError(
+            f"phase names must differ and hold only letters, digits, '_', '.', '-': {names}"
+        )
+    for index, phase in enumerate(settings.phases):
+        at = f"config.phases[{index}] ({phase.name})"
+        if phase.crop > phase.resize:
+            raise ValueError(f"{at}: crop={phase.crop} is larger than resize={phase.resize}")
+        if index == 0 and phase.reinit:
+            raise ValueError(
+                f"{at}: reinit={phase.reinit!r} belongs to a later phase; for random "
+                "weights from the start set config.model.pretrained=''"
+            )
+        if phase.warmup_epochs > phase.epochs:
+            raise ValueError(
+                f"{at}: warmup_epochs={phase.warmup_epochs} exceeds epochs={phase.epochs}"
+            )
+        for rule in phase.groups:
+            if not (
+                isinstance(rule, (tuple, list))
+                and len(rule) == 3
+                and isinstance(rule[0], str)
+                and isinstance(rule[1], str)
+                and isinstance(rule[2], (int, float))
+                and rule[2] >= 0
+            ):
+                raise ValueError(
+                    f"{at}: groups must be (regex, group, multiplier >= 0) tuples, not {rule!r}"
+                )
+
+
+def _plain(value: Any) -> Any:
+    """ConfigDicts at any depth, tuples of them included, as plain dicts."""
+    if isinstance(value, (Mapping, ml_collections.ConfigDict)):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return tuple(_plain(entry) for entry in value)
+    return value

@@ -1,0 +1,224 @@
+"""The fixed parts of a run - data, model, phases - built and checked before anything is written."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fgc_jax import config, data, logs, mesh, methods, models, optim, params, step
+from fgc_jax.models import conv
+
+MEGABYTE = 1e6
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A run's fixed parts. Shapes stand in for arrays: nothing large is allocated."""
+
+    settings: config.Settings
+    dataset: data.dataset.Dataset
+    build: Callable  # nnx.Rngs -> nnx.Module
+    model: Any  # abstract nnx.Module
+    params: Mapping  # ShapeDtypeStructs
+    stats: Mapping
+    layers: optim.Layers
+    preprocess: Any
+    loss: methods.Loss
+    mesh: jax.sharding.Mesh
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.dataset.class_names)
+
+    def key(self, *purpose: int) -> jax.Array:
+        """The run's random key for a purpose, e.g. (phase index, 1)."""
+        key = jax.random.key(self.settings.seed)
+        for number in purpose:
+            key = jax.random.fold_in(key, number)
+        return key
+
+    def groups(self, phase: config.Phase) -> dict[str, tuple[str, float]]:
+        """What the phase trains: path -> (group, learning rate multiplier)."""
+        bn_paths = {
+            f"{path.rsplit('/', 1)[0]}/{leaf}"
+            for path in params.flatten(self.stats)
+            for leaf in ("scale", "bias")
+        }
+        return optim.trained_groups(phase, self.layers, params.flatten(self.params), bn_paths)
+
+    def transform(self, phase: config.Phase, *, train: bool) -> data.pipeline.Transform:
+        """How a phase's images are resized and cropped on the host."""
+        settings = self.settings.data
+        return data.pipeline.Transform(
+            resize=phase.resize,
+            mode=settings.resize_mode,
+            crop=phase.crop,
+            random_crop=train and settings.random_crop,
+            interpolation=settings.interpolation,
+        )
+
+    def augment(self, key: jax.Array, batch: dict) -> dict:
+        """Host batch on the device -> augmented, normalised batch; pure."""
+        images = batch["image"]
+        if self.settings.data.flip:
+            images = data.augment.flip(key, images)
+        images = data.augment.normalise(images, self.preprocess.mean, self.preprocess.std)
+        return {**batch, "image": images}
+
+    def eval_step(self) -> Callable:
+        """The compiled inference step; see `fgc_jax.step.make_eval_step`."""
+        return step.make_eval_step(
+            graphdef=step.eval_graphdef(self.model),
+            mean=self.preprocess.mean,
+            std=self.preprocess.std,
+            device_mesh=self.mesh,
+        )
+
+    def eval_batches(self, split: data.dataset.Split, phase: config.Phase):
+        """Every image of a split once, as this process's host batches."""
+        return data.pipeline.eval_batches(
+            split,
+            self.transform(phase, train=False),
+            batch_size=self.settings.eval_batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            threads=self.settings.data.threads,
+            workers=self.settings.data.workers,
+            on_bad_image=self.settings.data.on_bad_image,
+        )
+
+    def forward_gflops(self, phase: config.Phase) -> float:
+        """1e9 floating-point operations of one image's forward pass (a multiply-add counts two),
+        by XLA's cost analysis of the network with plain convolutions."""
+        graphdef = step.eval_graphdef(self.model)
+        image = jax.ShapeDtypeStruct((1, phase.crop, phase.crop, 3), jnp.float32)
+
+        def forward(variables, stats, image):
+            return step.apply(graphdef, variables, stats, lambda model: model(image)[0])[0]
+
+        with conv.plain():
+            cost = jax.jit(forward).lower(self.params, self.stats, image).cost_analysis()
+        return cost["flops"] / 1e9
+
+
+def prepare(settings: config.Settings) -> Experiment:
+    """Builds and checks all that a run needs.
+
+    Raises:
+        ValueError: data missing or unusable, unknown model parts, or a phase that cannot run.
+    """
+    dataset = data.load(settings.data.name, settings.data.root, settings.data.options)
+    if "train" not in dataset.splits:
+        raise ValueError(
+            f"data set {dataset.name!r} has no train split, only {list(dataset.splits)}"
+        )
+    if "val" in dataset.splits and settings.data.val_fraction:
+        raise ValueError(
+            f"data set {dataset.name!r} has its own validation split, so "
+            f"config.data.val_fraction={settings.data.val_fraction} has no effect: set it to 0"
+        )
+    if "val" not in dataset.splits:
+        if not settings.data.val_fraction:
+            raise ValueError(
+                f"data set {dataset.name!r} has no validation split: config.data.val_fraction must "
+                "say which part of train to use for model selection (the test split is not)"
+            )
+        dataset = data.dataset.with_validation(
+            dataset, settings.data.val_fraction, settings.data.split_seed
+        )
+    return assemble(settings, dataset)
+
+
+def assemble(settings: config.Settings, dataset: data.dataset.Dataset) -> Experiment:
+    """Puts model and phases to a data set, and checks them. Raises ValueError."""
+
+    def build(rngs):
+        return models.build(settings.model, len(dataset.class_names), rngs=rngs)
+
+    model, variables, stats = step.abstract(build)
+    experiment = Experiment(
+        settings=settings,
+        dataset=dataset,
+        build=build,
+        model=model,
+        params=variables,
+        stats=stats,
+        layers=models.layer_prefixes(settings.model),
+        preprocess=models.preprocess(settings.model),
+        loss=methods.build(settings.method, settings.method_options),
+        mesh=mesh.make(),
+    )
+    for phase in settings.phases:
+        experiment.groups(phase)
+        optim.last_layers(phase.reinit, experiment.layers)
+        mesh.check_batch_size(f"phase {phase.name}: batch_size", phase.batch_size)
+    mesh.check_batch_size("eval_batch_size", settings.eval_batch_size)
+    return experiment
+
+
+def initial_variables(experiment: Experiment) -> tuple[Any, Any, str]:
+    """(params, stats, report): random from the seed, overwritten by pretrained weights if any."""
+    variables, stats = jax.tree.map(
+        np.asarray, step.initialise(experiment.build, experiment.key(0))
+    )
+    if not experiment.settings.model.pretrained:
+        return variables, stats, "random weights"
+    return models.load_pretrained(experiment.settings.model, variables, stats)
+
+
+def reinitialised(experiment: Experiment, index: int, variables: Any, stats: Any):
+    """(params, stats) with the layers that phase `index` re-initialises replaced by new ones."""
+    phase = experiment.settings.phases[index]
+    if not phase.reinit:
+        return variables, stats
+    fresh = jax.tree.map(np.asarray, step.initialise(experiment.build, experiment.key(index, 1)))
+    replaced = []
+    for tree, new in zip((variables, stats), fresh, strict=True):
+        paths = optim.paths_of(phase.reinit, experiment.layers, params.flatten(tree))
+        replaced.append(params.reinitialise(tree, new, paths))
+    return tuple(replaced)
+
+
+def overview(experiment: Experiment) -> str:
+    """What will run, for people: data, parameters by part, cost, and what each phase trains."""
+    settings, dataset = experiment.settings, experiment.dataset
+    sizes = ", ".join(f"{name} {len(split):,}" for name, split in dataset.splits.items())
+    total = params.count(experiment.params)
+    head = experiment.params["head"]
+    phase = settings.phases[-1]
+    lines = [
+        f"data     {dataset.name}: {experiment.num_classes} classes; images: {sizes}",
+        f"model    {settings.model.backbone}"
+        + (f" x {settings.model.backbone_b}" if settings.model.backbone_b else "")
+        + f" -> {settings.model.head}, {total / 1e6:.2f} M parameters, "
+        f"{experiment.forward_gflops(phase):.2f} GFLOP an image at {phase.crop} px",
+        f"head     {params.count(head):,} parameters: {params.num_bytes(head) / MEGABYTE:.1f} MB, "
+        f"and as much again for its gradient and each optimiser moment",
+        f"devices  {jax.device_count()} x {jax.devices()[0].device_kind}, "
+        f"processes: {jax.process_count()}",
+    ]
+    rows = [
+        ("phase", "trains", "re-initialises", "parameters by group", "epochs", "px", "batch", "lr")
+    ]
+    flat = params.flatten(experiment.params)
+    for phase in settings.phases:
+        sums: dict[str, int] = {}
+        for path, (group, _) in experiment.groups(phase).items():
+            sums[group] = sums.get(group, 0) + int(np.prod(flat[path].shape))
+        by_group = ", ".join(f"{group} {count:,}" for group, count in sums.items())
+        rows.append(
+            (
+                phase.name,
+                phase.train + (" + bn" if phase.train_bn_while_frozen else ""),
+                phase.reinit or "-",
+                by_group,
+                str(phase.epochs),
+                str(phase.crop),
+                str(phase.batch_size),
+                f"{phase.optimizer} {phase.lr:g}",
+            )
+        )
+    return "\n".join([*lines, "", logs.table(rows)])

@@ -1,0 +1,140 @@
+"""What a run writes for people to watch: TensorBoard through clu, metrics.jsonl, progress.
+
+The only importer of clu, inside functions: it pulls in TensorFlow, which takes seconds and
+hundreds of MB, and only the process that writes needs it.
+"""
+
+import contextlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class Writer:
+    """Writes scalars, images and texts of a run; silent on all processes but the first."""
+
+    def __init__(self, workdir: Path, start_step: int):
+        self._events = self._lines = None
+        if jax.process_index():
+            return
+        path = Path(workdir) / METRICS_FILE
+        _drop_lines_after(path, start_step)
+        self._lines = path.open("a", encoding="utf-8")
+        self._events = _event_writer(str(workdir))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes named numbers; metrics.jsonl gets {"step", ...} with null for NaN and inf."""
+        if self._lines is None:
+            return
+        values = {name: float(value) for name, value in values.items()}
+        self._events.write_scalars(step, values)
+        plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._lines.write(json.dumps({"step": step, **plain}) + "\n")
+        self._lines.flush()
+
+    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Writes pictures: each uint8 [N, H, W, 3]."""
+        if self._events is not None:
+            self._events.write_images(step, images)
+
+    def start(self, config: Mapping[str, Any], overview: str) -> None:
+        """Writes the hyper-parameters and the parameter overview once, at the beginning."""
+        if self._events is None:
+            return
+        self._events.write_hparams(_flat_scalars(config))
+        self._events.write_texts(
+            0,
+            {
+                "overview": f"```\n{overview}\n```",
+                "config": f"```\n{json.dumps(config, indent=1)}\n```",
+            },
+        )
+
+    def close(self) -> None:
+        """Flushes and closes."""
+        if self._events is not None:
+            self._events.close()
+            self._lines.close()
+
+
+def say(text: str = "") -> None:
+    """Prints a line above any progress bar, on the first process only."""
+    if jax.process_index() == 0:
+        tqdm.tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int, initial: int = 0) -> Iterator[tqdm.tqdm]:
+    """A progress bar with rate and ETA: live on a terminal, a line every 15 seconds elsewhere."""
+    live = sys.stderr.isatty()
+    with tqdm.tqdm(
+        desc=description,
+        total=total,
+        initial=initial,
+        unit="step",
+        dynamic_ncols=True,
+        mininterval=0.2 if live else 15,
+        leave=True,
+        disable=jax.process_index() > 0,
+        file=sys.stderr,
+    ) as bar:
+        yield bar
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Left-aligned first column, right-aligned others; the first row is the header."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _event_writer(logdir: str):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    from clu import metric_writers
+
+    return metric_writers.AsyncMultiWriter([metric_writers.SummaryWriter(logdir)])
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    """Removes what a killed run logged beyond the checkpoint that it continues from."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):
+            continue  # half a line, written at the moment of the kill
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _flat_scalars(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(_flat_scalars(value, f"{name}."))
+        elif isinstance(value, (list, tuple)):
+            flat.update(_flat_scalars(dict(enumerate(value)), f"{name}.") if value else {})
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,59 @@
+"""The command line: `python -m fgc_jax.main --config=configs/NAME.py --workdir=DIR`."""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe to train, a file of configs/; change a value with --config.KEY=VALUE."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Run directory. If it holds this run already, the run continues."
+)
+MULTI_HOST = flags.DEFINE_bool(
+    "multi_host", False, "Join the other processes of a cluster (jax.distributed.initialize)."
+)
+TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the code an error came from.")
+
+
+def main(argv: list[str]) -> None:
+    """Reads the flags, trains, and turns errors into one line and an exit code."""
+    if len(argv) > 1:
+        _fail(f"stray arguments {argv[1:]}: write --config.KEY=VALUE with '=', without a space")
+    enable_compile_cache()
+    import jax
+
+    if MULTI_HOST.value:
+        jax.distributed.initialize()
+    from fgc_jax import checkpoint, meter, stop, train
+
+    try:
+        train.run(CONFIG.value, WORKDIR.value)
+    except stop.Stopped as stopped:
+        print(f"{stopped}; the same command continues the run", file=sys.stderr)
+        sys.exit(143)  # as after an unhandled SIGTERM, so that schedulers see an unfinished job
+    except (ValueError, meter.NonFiniteLoss, checkpoint.CheckpointError) as error:
+        if TRACEBACK.value:
+            raise
+        _fail(str(error))
+
+
+def enable_compile_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR says
+    another place."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fgc_jax" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

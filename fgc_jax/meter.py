@@ -1,0 +1,75 @@
+"""Reads a phase's step metrics one step late, so that the device never waits for the host."""
+
+import math
+import time
+from collections.abc import Callable
+
+from fgc_jax import logs
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became NaN or infinite; the last checkpoint is from before."""
+
+
+class Meter:
+    """Logs metrics, measures speed, and stops a run whose loss is not finite.
+
+    `train_seconds` and `images` count steps only: compilation, validation and saving are left
+    out by `restart_clock`.
+    """
+
+    def __init__(
+        self,
+        phase: str,
+        batch_size: int,
+        rate: Callable,
+        phase_start: int,
+        writer: logs.Writer,
+        log_every: int,
+    ):
+        self.text = ""
+        self.train_seconds = 0.0
+        self.images = 0
+        self._phase, self._batch_size, self._rate = phase, batch_size, rate
+        self._phase_start, self._writer, self._log_every = phase_start, writer, log_every
+        self._pending = None
+        self._losses: list[float] = []
+        self._clock: float | None = None
+
+    def add(self, step: int, metrics: dict) -> None:
+        """Takes the metrics of the step just dispatched; reads those of the step before."""
+        self.flush()
+        self._pending = (step, metrics)
+
+    def flush(self) -> None:
+        """Reads what is pending. Raises NonFiniteLoss."""
+        if self._pending is None:
+            return
+        (step, metrics), self._pending = self._pending, None
+        values = {name: float(value) for name, value in metrics.items()}
+        if not math.isfinite(values["loss"]):
+            raise NonFiniteLoss(
+                f"the loss is {values['loss']} at step {step} in phase {self._phase!r}; the last "
+                "checkpoint from before is kept. Try a lower lr, warmup_epochs or clip_norm."
+            )
+        now = time.perf_counter()
+        if self._clock is not None:
+            self.train_seconds += now - self._clock
+            self.images += self._batch_size
+        self._clock = now
+        self._losses.append(values["loss"])
+        self.text = f"loss {values['loss']:.3f}"
+        if self.train_seconds:
+            self.text += f", {self.images / self.train_seconds:.0f} images/s"
+        if step % self._log_every == 0:
+            learning_rate = self._rate(step - 1 - self._phase_start)
+            self._writer.scalars(step, {**values, "learning_rate": learning_rate})
+
+    def epoch_loss(self) -> float:
+        """Mean training loss since the last call (or since the run continued)."""
+        losses, self._losses = self._losses, []
+        return sum(losses) / len(losses)
+
+    def restart_clock(self) -> None:
+        """Leaves the time since the last step out of the speed."""
+        self._clock = None

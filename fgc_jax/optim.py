@@ -1,0 +1,125 @@
+"""From a phase's settings to what trains and how: layers, groups, schedule, optax."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fgc_jax import config, params
+
+Layers = Mapping[str, tuple[str, ...]]  # layer name -> path prefixes, input to output
+
+
+def last_layers(spec: str, layers: Layers) -> tuple[str, ...]:
+    """The layer names that "", "head", "last N", "from LAYER" or "all" stands for.
+
+    N counts from the output; the classifier is not counted. "from layer4" takes every layer from
+    the first whose name is `layer4` or lies below it.
+
+    Raises:
+        ValueError: N exceeds the number of layers, or no layer has that name.
+    """
+    names = tuple(layers)
+    if spec in ("", "head"):
+        return ()
+    if spec == "all":
+        return names
+    word, value = spec.split(" ", 1)
+    if word == "last":
+        if int(value) > len(names):
+            raise ValueError(
+                f"{spec!r}: the backbone has only {len(names)} layers: {', '.join(names)}"
+            )
+        return names[-int(value) :]
+    for index, name in enumerate(names):
+        if params.is_under(name, value):
+            return names[index:]
+    raise ValueError(f"{spec!r}: the backbone has no layer {value!r}; it has {', '.join(names)}")
+
+
+def paths_of(spec: str, layers: Layers, paths) -> set[str]:
+    """The backbone parameter paths of `last_layers(spec)`."""
+    prefixes = [prefix for name in last_layers(spec, layers) for prefix in layers[name]]
+    return {path for path in paths if any(params.is_under(path, prefix) for prefix in prefixes)}
+
+
+def is_head(path: str) -> bool:
+    """Whether a parameter belongs to the classifier head."""
+    return params.is_under(path, "head")
+
+
+def trained_groups(
+    phase: config.Phase, layers: Layers, paths, bn_paths
+) -> dict[str, tuple[str, float]]:
+    """Trained parameter path -> (group, learning rate multiplier).
+
+    A parameter trains if its layer is un-frozen by `phase.train` (or it is a batch-norm scale or
+    bias, in `bn_paths`, and the phase says train_bn_while_frozen), unless its group's multiplier
+    is 0.
+
+    Raises:
+        ValueError: a rule or layer spec matches nothing, or nothing is left to train.
+    """
+    paths = list(paths)
+    rules = [(pattern, (group, float(factor))) for pattern, group, factor in phase.groups]
+    factors: dict[str, float] = {}
+    for _, (group, factor) in rules:
+        if factors.setdefault(group, factor) != factor:
+            raise ValueError(f"phase {phase.name}: group {group!r} has two multipliers in groups")
+    try:
+        groups = params.match_rules(rules, paths)
+        open_paths = paths_of(phase.train, layers, paths)
+    except ValueError as error:
+        raise ValueError(f"phase {phase.name}: {error}") from None
+    open_paths |= {path for path in paths if is_head(path)}
+    if phase.train_bn_while_frozen:
+        open_paths |= set(bn_paths)
+    trained = {path: groups[path] for path in paths if path in open_paths and groups[path][1] > 0}
+    if not trained:
+        raise ValueError(
+            f"phase {phase.name}: train={phase.train!r} with these groups trains nothing"
+        )
+    return trained
+
+
+def schedule(phase: config.Phase, steps_per_epoch: int) -> Callable[[jax.Array], jax.Array]:
+    """Learning rate by step of the phase: linear warm-up, then constant or half a cosine to 0."""
+    total = phase.epochs * steps_per_epoch
+    warmup = round(phase.warmup_epochs * steps_per_epoch)
+
+    def rate(step):
+        progress = jnp.clip((step - warmup) / max(total - warmup, 1), 0.0, 1.0)
+        decay = 0.5 * (1 + jnp.cos(math.pi * progress)) if phase.schedule == "cosine" else 1.0
+        rise = jnp.minimum((step + 1) / warmup, 1.0) if warmup else 1.0
+        return jnp.float32(phase.lr) * rise * decay
+
+    return rate
+
+
+def make(
+    phase: config.Phase, rate: Callable, groups: Mapping[str, tuple[str, float]]
+) -> optax.GradientTransformation:
+    """The phase's optimiser over the tree of trained parameters.
+
+    Clipping stands first: since the tree holds trained parameters only, the norm is theirs.
+    Weight decay follows PyTorch: added to the gradient with sgd and adam, decoupled with adamw.
+    """
+    labels = params.unflatten({path: group for path, (group, _) in groups.items()})
+    factors = dict(groups.values())
+    chains = {}
+    for group, factor in factors.items():
+        chains[group] = optax.chain(
+            *_direction(phase), optax.scale_by_learning_rate(lambda step, f=factor: f * rate(step))
+        )
+    clip = [optax.clip_by_global_norm(phase.clip_norm)] if phase.clip_norm else []
+    return optax.chain(*clip, optax.partition(chains, labels))
+
+
+def _direction(phase: config.Phase) -> list[optax.GradientTransformation]:
+    decay = [optax.add_decayed_weights(phase.weight_decay)] if phase.weight_decay else []
+    if phase.optimizer == "sgd":
+        return [*decay, optax.trace(phase.momentum)] if phase.momentum else decay
+    adam = optax.scale_by_adam(b1=phase.momentum)
+    return [adam, *decay] if phase.optimizer == "adamw" else [*decay, adam]

@@ -1,0 +1,150 @@
+"""The compiled steps: training state, the one bridge to NNX, train and evaluation step."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx, struct
+
+from fgc_jax import data, mesh, params
+from fgc_jax.methods import plain
+
+TOP_K = 5
+
+
+@struct.dataclass
+class TrainState:
+    """All that a step changes; pure nested dicts, saved whole in each checkpoint."""
+
+    step: jax.Array  # int32 [], counted over all phases
+    params: Any
+    stats: Any
+    opt_state: Any
+
+
+def apply(graphdef: nnx.GraphDef, variables: Any, stats: Any, function: Callable, *args):
+    """Calls `function(model, *args)` on the live module: (its result, new batch-norm statistics).
+
+    Pure, and the only bridge between parameter trees and NNX modules.
+    """
+    # copy=True: the module's state must be new in this trace, or NNX refuses to update statistics.
+    model = nnx.merge(graphdef, variables, stats, copy=True)
+    result = function(model, *args)
+    return result, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+
+def abstract(build: Callable[[nnx.Rngs], nnx.Module]) -> tuple[nnx.Module, Any, Any]:
+    """(module, params, stats) with shapes in place of arrays: costs no memory."""
+    model = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    return model, *_split(model)
+
+
+def initialise(build: Callable[[nnx.Rngs], nnx.Module], key: jax.Array) -> tuple[Any, Any]:
+    """(params, stats) of a newly built module, compiled as one program."""
+    return jax.jit(lambda key: _split(build(nnx.Rngs(key))))(key)
+
+
+def eval_graphdef(model: nnx.Module) -> nnx.GraphDef:
+    """The static definition for inference: running statistics, no dropout."""
+    return nnx.graphdef(
+        nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
+    )
+
+
+def train_graphdef(model: nnx.Module, trained: Collection[str]) -> nnx.GraphDef:
+    """The static definition for training: dropout on, and batch statistics in those batch norms
+    whose scale is trained; the others keep their running statistics, bit for bit."""
+    view = nnx.view(model, deterministic=False, use_running_average=False, raise_if_not_found=False)
+    for path, module in nnx.iter_modules(view):
+        if hasattr(module, "use_running_average"):
+            scale = "/".join([*map(str, path), "scale"])
+            module.use_running_average = scale not in trained
+    return nnx.graphdef(view)
+
+
+def make_train_step(
+    *,
+    graphdef: nnx.GraphDef,
+    loss: Callable,
+    optimizer: optax.GradientTransformation,
+    trained: Collection[str],
+    augment: Callable[[jax.Array, dict], dict],
+    key: jax.Array,
+    device_mesh: jax.sharding.Mesh,
+) -> Callable[[TrainState, dict], tuple[TrainState, dict[str, jax.Array]]]:
+    """Compiles one optimiser step: (state, batch) -> (new state, scalar metrics).
+
+    Only the `trained` subset is differentiated, so XLA never builds the frozen part's backward
+    pass and norms mean the trained parameters. The state's buffers are donated.
+    """
+    replicated, sharded = mesh.replicated(device_mesh), mesh.sharded(device_mesh)
+
+    def train_step(state, batch):
+        augment_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
+        batch = augment(augment_key, batch)
+        trainable, frozen = params.select(state.params, trained)
+
+        def objective(trainable):
+            variables = params.merge(trainable, frozen)
+            (value, aux), stats = apply(graphdef, variables, state.stats, loss, batch, loss_key)
+            return value, (aux, stats)
+
+        (value, (aux, stats)), grads = jax.value_and_grad(objective, has_aux=True)(trainable)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trainable)
+        trainable = optax.apply_updates(trainable, updates)
+        logits = aux.pop("logits")
+        hits = (jnp.argmax(logits, axis=-1) == batch["label"]).astype(jnp.float32)
+        metrics = {
+            "loss": value,
+            "top1": 100 * plain.masked_mean(hits, batch["mask"]),
+            "grad_norm": optax.global_norm(grads),
+            **aux,
+        }
+        new_state = TrainState(state.step + 1, params.merge(trainable, frozen), stats, opt_state)
+        return new_state, metrics
+
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(replicated, sharded),
+        out_shardings=(replicated, replicated),
+    )
+
+
+def make_eval_step(
+    *, graphdef: nnx.GraphDef, mean, std, device_mesh: jax.sharding.Mesh
+) -> Callable[[Any, Any, dict], dict[str, jax.Array]]:
+    """Compiles inference: (params, stats, batch) -> per-image results, cut over the devices.
+
+    The batch holds `image` uint8 [B, H, W, 3] and `label` int32 [B]. The result holds `loss`
+    f32 [B] (cross-entropy in nats), `rank` int32 [B] (classes scored above the true one; 0 is a
+    hit), `classes` int32 and `probabilities` f32 [B, min(5, K)] (best first).
+    """
+    replicated, sharded = mesh.replicated(device_mesh), mesh.sharded(device_mesh)
+
+    def eval_step(variables, stats, batch):
+        images = data.augment.normalise(batch["image"], mean, std)
+        (logits, _), _ = apply(graphdef, variables, stats, lambda model: model(images))
+        true_logit = jnp.take_along_axis(logits, batch["label"][:, None], axis=-1)
+        # A logit equal to the true one counts against it where argmax would prefer it.
+        classes = jnp.arange(logits.shape[-1])[None, :]
+        above = (logits > true_logit) | (
+            (logits == true_logit) & (classes < batch["label"][:, None])
+        )
+        top, order = jax.lax.top_k(jax.nn.softmax(logits), min(TOP_K, logits.shape[-1]))
+        # NaN logits compare false everywhere, which would make them hits.
+        rank = jnp.where(jnp.isfinite(logits).all(-1), above.sum(-1), logits.shape[-1])
+        return {
+            "loss": plain.cross_entropy(logits, batch["label"]),
+            "rank": rank.astype(jnp.int32),
+            "classes": order.astype(jnp.int32),
+            "probabilities": top,
+        }
+
+    return jax.jit(eval_step, in_shardings=(replicated, replicated, sharded), out_shardings=sharded)
+
+
+def _split(model: nnx.Module) -> tuple[Any, Any]:
+    return tuple(nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))

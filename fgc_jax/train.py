@@ -1,0 +1,355 @@
+"""Training: the phases, the loop, validation, early stopping, and the final test."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from fgc_jax import (
+    checkpoint,
+    config,
+    data,
+    evaluate,
+    experiment,
+    logs,
+    mesh,
+    optim,
+    params,
+    scores,
+    step,
+    stop,
+    workdir,
+)
+from fgc_jax.meter import Meter
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands: saved as JSON beside each checkpoint."""
+
+    phase: int = 0
+    phase_start: int = 0  # global step
+    epoch: int = 0  # completed in this phase
+    best: dict | None = None  # {"step", "epoch", "score", "val": metrics} of this phase
+    stale: int = 0  # epochs since then
+    finished: bool = False  # this phase
+    seconds: float = 0.0  # of this phase
+    train_seconds: float = 0.0  # of its train steps, compilation and validation left out
+    train_images: int = 0  # in those seconds
+    bad_images: list = dataclasses.field(default_factory=list)  # names, all phases
+    history: list = dataclasses.field(default_factory=list)  # finished phases
+
+
+@dataclasses.dataclass
+class Run:
+    """The open handles of a run and its progress."""
+
+    experiment: experiment.Experiment
+    workdir: Path
+    manager: Any
+    writer: logs.Writer
+    stop_asked: Callable[[int], bool]
+    eval_step: Callable
+    progress: Progress
+
+    @property
+    def phase(self) -> config.Phase:
+        return self.experiment.settings.phases[self.progress.phase]
+
+
+def every(step_number: int, n: int, total: int) -> bool:
+    """Whether something done each n steps is due after `step_number` of `total` steps."""
+    return step_number % n == 0 or step_number == total
+
+
+def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str, Any]:
+    """Trains all phases in `directory`, or continues there, and returns results.json's content.
+
+    Raises:
+        ValueError: something in config, data, weights or directory is wrong (nothing is written).
+        meter.NonFiniteLoss, checkpoint.CheckpointError, stop.Stopped: see there.
+    """
+    directory = Path(directory).absolute()
+    parsed, resolved = config.parse(settings), config.resolved(settings)
+    workdir.check(directory, resolved)
+    plan = experiment.prepare(parsed)
+    finished = workdir.finished_results(directory)
+    if finished:
+        logs.say(f"{directory} is finished already.\n\n{workdir.results_table(finished)}")
+        return finished
+    overview = experiment.overview(plan)
+    start = None if checkpoint.any_in(directory) else experiment.initial_variables(plan)
+    with workdir.locked(directory):
+        workdir.write_json(directory / workdir.CONFIG, resolved)
+        workdir.write_json(directory / workdir.DATASET, plan.dataset.facts())
+        logs.say(overview)
+        with checkpoint.opened(directory) as manager, stop.requests(manager) as asked:
+            progress = Progress()
+            latest = manager.latest_step()
+            if latest is not None:
+                progress = Progress(**checkpoint.read_meta(manager, latest))
+                logs.say(f"\nContinuing from step {latest} in phase {progress.phase + 1}.")
+            else:
+                logs.say(f"\n{start[2]}")
+            writer = logs.Writer(directory, latest or 0)
+            try:
+                if latest is None:
+                    writer.start(resolved, overview)
+                live = Run(plan, directory, manager, writer, asked, plan.eval_step(), progress)
+                return _run_phases(live, start, latest)
+            finally:
+                writer.close()
+
+
+def _run_phases(live: Run, start: tuple | None, latest: int | None) -> dict[str, Any]:
+    phases = live.experiment.settings.phases
+    while True:
+        if not live.progress.finished:
+            begin = latest if latest is not None else live.progress.phase_start
+            in_phase = latest is not None and (latest > live.progress.phase_start)
+            _train_phase(live, begin, None if in_phase else start)
+        checkpoint.finish(live.manager)
+        _write_results(live, test=None)
+        entry = live.progress.history[-1]
+        logs.say(
+            f"Phase {entry['name']}: best validation top-1 {entry['best_val_top1']:.2f} % "
+            f"after epoch {entry['best']['epoch']} of {entry['epochs']} "
+            f"({entry['seconds']:.0f} s, {entry['images_per_second']:.0f} images/s)"
+        )
+        if live.progress.phase + 1 == len(phases):
+            break
+        start, latest = _next_phase(live), None
+    step_number = live.progress.history[-1]["best"]["step"]
+    test = _test(live, step_number)
+    results = _write_results(live, test=test)
+    logs.say(f"\n{workdir.results_table(results)}\n\nEverything is in {live.workdir}")
+    return results
+
+
+def _next_phase(live: Run) -> tuple[Any, Any, str]:
+    """Moves progress to the next phase and returns the variables that it starts from."""
+    entry = live.progress.history[-1]
+    last = live.progress.phase_start + entry["steps"]
+    live.progress = Progress(
+        phase=live.progress.phase + 1,
+        phase_start=last,
+        bad_images=live.progress.bad_images,
+        history=live.progress.history,
+    )
+    source = entry["best"]["step"] if live.phase.start_from == "best" else last
+    variables, stats, _ = checkpoint.load_variables(live.workdir, source)
+    variables, stats = experiment.reinitialised(
+        live.experiment, live.progress.phase, variables, stats
+    )
+    return variables, stats, f"from step {source}"
+
+
+def _train_phase(live: Run, begin: int, start: tuple | None) -> None:
+    """Trains from global step `begin` to the phase's end, evaluating after each epoch."""
+    plan, phase, progress = live.experiment, live.phase, live.progress
+    split = plan.dataset.splits["train"]
+    steps_per_epoch = data.pipeline.steps_per_epoch(len(split), phase.batch_size)
+    total = phase.epochs * steps_per_epoch
+    groups = plan.groups(phase)
+    rate = optim.schedule(phase, steps_per_epoch)
+    optimizer = optim.make(phase, rate, groups)
+    state = _state(live, optimizer, groups, begin, start)
+    train_step = step.make_train_step(
+        graphdef=step.train_graphdef(plan.model, groups),
+        loss=plan.loss,
+        optimizer=optimizer,
+        trained=groups.keys(),
+        augment=plan.augment,
+        key=plan.key(progress.phase, 2),
+        device_mesh=plan.mesh,
+    )
+    settings = plan.settings
+    batches = data.pipeline.train_batches(
+        split,
+        plan.transform(phase, train=True),
+        batch_size=phase.batch_size,
+        seed=_data_seed(settings.seed, progress.phase),
+        start_step=begin - progress.phase_start,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=settings.data.threads,
+        workers=settings.data.workers,
+        on_bad_image=settings.data.on_bad_image,
+    )
+    done = begin - progress.phase_start
+    meter = Meter(
+        phase.name, phase.batch_size, rate, progress.phase_start, live.writer, settings.log_every
+    )
+    started, seconds_before = time.perf_counter(), progress.seconds
+    speed_before = progress.train_seconds, progress.train_images
+    title = f"{phase.name} {progress.phase + 1}/{len(settings.phases)}"
+    with batches, logs.progress(title, total, done) as bar:
+        while not progress.finished:
+            batch = next(batches)
+            if done == 0:
+                live.writer.images(begin, {f"{phase.name}_train_images": batch["image"][:8]})
+            _note_bad_images(progress, split, batch)
+            state, metrics = train_step(state, mesh.to_global(plan.mesh, batch))
+            done += 1
+            meter.add(progress.phase_start + done, metrics)
+            bar.set_postfix_str(meter.text, refresh=False)
+            bar.update()
+            stopping = live.stop_asked(progress.phase_start + done)
+            epoch_ends = done % steps_per_epoch == 0
+            if not (epoch_ends or stopping or every(done, settings.checkpoint_every, total)):
+                continue
+            meter.flush()  # nothing is saved whose loss was not finite
+            val = _evaluate(live, "val", state.params, state.stats)[0] if epoch_ends else None
+            progress.train_seconds = speed_before[0] + meter.train_seconds
+            progress.train_images = speed_before[1] + meter.images
+            progress.seconds = seconds_before + time.perf_counter() - started
+            if epoch_ends:
+                _finish_epoch(live, state, val, meter.epoch_loss())
+            else:
+                _save(live, state)
+            meter.restart_clock()
+            if stopping:
+                checkpoint.finish(live.manager)
+                raise stop.Stopped(f"stopped at step {progress.phase_start + done}")
+
+
+def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: float) -> None:
+    """Compares the epoch with the best one, decides on early stopping, saves."""
+    progress, phase = live.progress, live.phase
+    progress.epoch += 1
+    score = -val["loss"] if phase.monitor == "val_loss" else val["top1"]
+    number = int(state.step)
+    if progress.best is None or score > progress.best["score"]:
+        progress.best = {"step": number, "epoch": progress.epoch, "score": score, "val": val}
+        progress.stale = 0
+    else:
+        progress.stale += 1
+    stale_out = bool(phase.patience) and progress.stale >= phase.patience
+    progress.finished = progress.epoch == phase.epochs or stale_out
+    live.writer.scalars(number, {f"val_{name}": value for name, value in val.items()})
+    logs.say(
+        f"{phase.name} epoch {progress.epoch:>3}/{phase.epochs}  train loss {train_loss:.4f}  "
+        f"val loss {val['loss']:.4f}  val top-1 {val['top1']:.2f} %"
+        + ("  best" if progress.stale == 0 else "")
+    )
+    if stale_out:
+        logs.say(f"stopping early: {phase.patience} epochs without a better {phase.monitor}")
+    if progress.finished:
+        progress.history.append(_history_entry(live, number))
+    _save(live, state, score)
+
+
+def _history_entry(live: Run, number: int) -> dict[str, Any]:
+    progress = live.progress
+    speed = progress.train_images / progress.train_seconds if progress.train_seconds else 0.0
+    return {
+        "name": live.phase.name,
+        "epochs": progress.epoch,
+        "steps": number - progress.phase_start,
+        "best_val_top1": progress.best["val"]["top1"],
+        "best": progress.best,
+        "images_per_second": speed,
+        "seconds": progress.seconds,
+    }
+
+
+def _state(live: Run, optimizer, groups, begin: int, start: tuple | None) -> step.TrainState:
+    """The state to train from: newly built from `start`, or the checkpoint of step `begin`."""
+    plan = live.experiment
+    if start is not None:
+        variables, stats, _ = start
+        trainable, _ = params.select(variables, groups.keys())
+        state = step.TrainState(jnp.int32(begin), variables, stats, optimizer.init(trainable))
+        return mesh.replicate(plan.mesh, state)
+    trainable, _ = params.select(plan.params, groups.keys())
+    shapes = step.TrainState(
+        jax.ShapeDtypeStruct((), jnp.int32),
+        plan.params,
+        plan.stats,
+        jax.eval_shape(optimizer.init, trainable),
+    )
+    sharding = mesh.replicated(plan.mesh)
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
+    )
+    return checkpoint.restore(live.manager, begin, target)
+
+
+def _save(live: Run, state: step.TrainState, score: float | None = None) -> None:
+    checkpoint.save(
+        live.manager,
+        int(state.step),
+        state,
+        dataclasses.asdict(live.progress),
+        phase=live.progress.phase,
+        score=score,
+    )
+
+
+def _evaluate(live: Run, split_name: str, variables, stats) -> tuple[dict, evaluate.Results]:
+    plan = live.experiment
+    split = plan.dataset.splits[split_name]
+    with plan.eval_batches(split, live.phase) as batches:
+        results = evaluate.run(live.eval_step, variables, stats, batches, plan.mesh, len(split))
+    return evaluate.summarise(results, plan.num_classes), results
+
+
+def _test(live: Run, number: int) -> dict[str, Any] | None:
+    """The one look at the test split: the last phase's best checkpoint."""
+    plan = live.experiment
+    if "test" not in plan.dataset.splits:
+        return None
+    variables, stats, _ = checkpoint.load_variables(live.workdir, number)
+    variables, stats = mesh.replicate(plan.mesh, (variables, stats))
+    metrics, results = _evaluate(live, "test", variables, stats)
+    live.writer.scalars(
+        live.progress.phase_start + live.progress.history[-1]["steps"],
+        {f"test_{name}": value for name, value in metrics.items()},
+    )
+    facts = {"checkpoint": number, "split": "test", "views": "raw"}
+    if jax.process_index() == 0:
+        folder = live.workdir / "evaluation" / "test"
+        test_split, class_names = plan.dataset.splits["test"], plan.dataset.class_names
+        scores.write(folder, facts, results, test_split, class_names)
+        for name in ("predictions", "confusion"):
+            picture = data.images.decode(folder / f"{name}.png")
+            live.writer.images(int(live.manager.latest_step()), {f"test_{name}": picture[None]})
+    return {**facts, **metrics}
+
+
+def _write_results(live: Run, test: Mapping | None) -> dict[str, Any]:
+    plan = live.experiment
+    results = {
+        "config": workdir.read_json(live.workdir / workdir.CONFIG),
+        "dataset": plan.dataset.name,
+        "num_classes": plan.num_classes,
+        "pretrained": plan.settings.model.pretrained or None,
+        "params": params.count(plan.params),
+        "forward_gflops": plan.forward_gflops(plan.settings.phases[-1]),
+        "phases": live.progress.history,
+        "bad_images": sorted(set(live.progress.bad_images)),
+        "complete": live.progress.phase + 1 == len(plan.settings.phases)
+        and (test is not None or "test" not in plan.dataset.splits),
+        "test": test,
+    }
+    if jax.process_index() == 0:
+        workdir.write_json(live.workdir / workdir.RESULTS, results)
+    return results
+
+
+def _data_seed(seed: int, phase: int) -> int:
+    """Each phase shuffles anew."""
+    return seed * 1000 + phase * 2
+
+
+def _note_bad_images(progress: Progress, split, batch) -> None:
+    for position in batch["index"][batch["mask"] == 0]:
+        name = split.names[int(position)]
+        if name not in progress.bad_images:
+            progress.bad_images.append(name)
+            logs.say(f"skipped an unreadable image: {name}")

@@ -1,0 +1,126 @@
+"""The run directory: whose it is, what it holds, and who may write to it now."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fgc_jax import logs
+
+CONFIG, DATASET, RESULTS, LOCK = "config.json", "dataset.json", "results.json", ".lock"
+# Where the files lie and how they are read does not change what is computed.
+MAY_DIFFER = ("data.root", "data.threads", "data.workers")
+
+
+def check(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Raises ValueError if the directory holds another run, or files that are no run's."""
+    if not workdir.exists():
+        return
+    if not workdir.is_dir():
+        raise ValueError(f"--workdir={workdir} is not a directory")
+    if not (workdir / CONFIG).exists():
+        if any(entry.name != LOCK for entry in workdir.iterdir()):
+            raise ValueError(
+                f"--workdir={workdir} is not empty and holds no {CONFIG}: choose a new directory"
+            )
+        return
+    stored = read_json(workdir / CONFIG)
+    old, new = _flat(stored), _flat(config)
+    differing = [
+        f"{key}: {old.get(key, '(absent)')!r} there, {new.get(key, '(absent)')!r} here"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in MAY_DIFFER
+    ]
+    if differing:
+        raise ValueError(
+            f"--workdir={workdir} holds the run of another config; choose another directory, or "
+            f"delete it to start anew. The differences:\n  " + "\n  ".join(differing[:10])
+        )
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Creates the directory and keeps other processes from training in it meanwhile.
+
+    Raises:
+        ValueError: another process trains there now.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"another process is training in --workdir={workdir}") from None
+        yield
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes whole or not at all: a reader never sees half a file."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(value, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Raises ValueError naming the file if it is missing or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist: is {path.parent} a run directory?") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+
+
+def finished_results(workdir: Path) -> dict[str, Any] | None:
+    """results.json of a run that has nothing left to do, else None."""
+    path = workdir / RESULTS
+    results = read_json(path) if path.exists() else None
+    return results if results and results["complete"] else None
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+    """results.json for people: a row per phase, then the test line with what stands behind it."""
+    rows = [("phase", "epochs", "best val top-1", "images/s", "seconds")]
+    for phase in results["phases"]:
+        rows.append(
+            (
+                phase["name"],
+                str(phase["epochs"]),
+                f"{phase['best_val_top1']:.2f} %",
+                f"{phase['images_per_second']:.0f}",
+                f"{phase['seconds']:.0f}",
+            )
+        )
+    lines = [logs.table(rows), ""]
+    test = results["test"]
+    if test:
+        lines.append(
+            f"test: top-1 {test['top1']:.2f} %, top-5 {test['top5']:.2f} %, mean class accuracy "
+            f"{test['mean_class_accuracy']:.2f} %, ECE {test['ece']:.2f} %\n"
+            f"      {test['images']:,} images, views {test['views']}, checkpoint of step "
+            f"{test['checkpoint']}, pretrained: {results['pretrained'] or 'no'}"
+        )
+    else:
+        lines.append("no test split: nothing was tested")
+    if results["bad_images"]:
+        lines.append(f"{len(results['bad_images'])} unreadable images were skipped, see {RESULTS}")
+    return "\n".join(lines)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        entries = value.items()
+    elif isinstance(value, list):
+        entries = enumerate(value)
+    else:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, entry in entries:
+        flat.update(_flat(entry, f"{prefix}.{key}" if prefix else str(key)))
+    return flat

@@ -1,0 +1,112 @@
+"""Checkpoints: what is kept, read back, and said when writing fails."""
+
+import resource
+import signal
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fgc_jax import checkpoint
+
+
+def make_state(value: float) -> dict:
+    return {
+        "params": {
+            "backbone": {"0": {"kernel": jnp.full((3, 2), value)}},
+            "head": {"k": jnp.ones(2)},
+        },
+        "stats": {"bn": {"mean": jnp.full(2, value)}},
+        "opt_state": {"trace": jnp.zeros(4)},
+        "step": jnp.int32(value),
+    }
+
+
+def steps_in(workdir):
+    return sorted(int(path.name.split("_")[1]) for path in checkpoint.directory(workdir).iterdir())
+
+
+def test_state_and_meta_come_back(tmp_path):
+    with checkpoint.opened(tmp_path) as manager:
+        checkpoint.save(manager, 7, make_state(2.5), {"phase": 1, "best": None}, wait=True)
+        restored = checkpoint.restore(manager, 7, make_state(0.0))
+        assert checkpoint.read_meta(manager, 7) == {"phase": 1, "best": None}
+    np.testing.assert_array_equal(
+        restored["params"]["backbone"]["0"]["kernel"], np.full((3, 2), 2.5)
+    )
+    assert restored["step"].dtype == jnp.int32
+
+
+def test_newest_and_best_of_each_phase_are_kept(tmp_path):
+    with checkpoint.opened(tmp_path) as manager:
+        history = [(1, 0, 0.5), (2, 0, 0.9), (3, 0, 0.9), (4, 0, None), (5, 1, 0.1), (6, 1, 0.3)]
+        for step, phase, score in [*history, (7, 1, 0.2), (8, 1, None), (9, 1, None)]:
+            checkpoint.save(manager, step, make_state(step), {}, phase=phase, score=score)
+        checkpoint.finish(manager)
+    assert steps_in(tmp_path) == [2, 6, 9]  # 2, not 3: the first of equals is the best
+
+
+def test_variables_load_without_the_optimiser_and_a_target(tmp_path):
+    with checkpoint.opened(tmp_path) as manager:
+        checkpoint.save(manager, 3, make_state(1.5), {"phase": 0}, wait=True)
+    variables, stats, meta = checkpoint.load_variables(tmp_path, 3)
+    assert set(variables) == {"backbone", "head"}
+    np.testing.assert_array_equal(variables["backbone"]["0"]["kernel"], np.full((3, 2), 1.5))
+    np.testing.assert_array_equal(stats["bn"]["mean"], [1.5, 1.5])
+    assert isinstance(stats["bn"]["mean"], np.ndarray)
+    assert meta == {"phase": 0}
+
+
+def test_variables_of_a_model_without_statistics_load(tmp_path):
+    with checkpoint.opened(tmp_path) as manager:
+        checkpoint.save(manager, 3, {**make_state(1.0), "stats": {}}, {}, wait=True)
+        restored = checkpoint.restore(manager, 3, {**make_state(0.0), "stats": {}})
+    assert restored["stats"] == {}
+    assert checkpoint.load_variables(tmp_path, 3)[1] == {}
+
+
+def test_find_step(tmp_path):
+    assert not checkpoint.any_in(tmp_path)
+    with pytest.raises(ValueError, match="holds no run"):
+        checkpoint.find_step(tmp_path, "best")
+    with checkpoint.opened(tmp_path) as manager:
+        with pytest.raises(ValueError, match="no finished checkpoint"):
+            checkpoint.find_step(tmp_path, "last")
+        checkpoint.save(manager, 2, make_state(0), {"best": None, "history": []}, wait=True)
+    with pytest.raises(ValueError, match="evaluated"):
+        checkpoint.find_step(tmp_path, "best")
+    with checkpoint.opened(tmp_path) as manager:
+        best = {"step": 4}
+        meta = {"best": best, "history": []}
+        checkpoint.save(manager, 4, make_state(0), meta, phase=0, score=1.0, wait=True)
+        # A new phase has begun and has no best of its own yet.
+        meta = {"best": None, "history": [{"best": best}]}
+        checkpoint.save(manager, 6, make_state(0), meta, wait=True)
+    assert checkpoint.any_in(tmp_path)
+    assert checkpoint.find_step(tmp_path, "best") == 4
+    assert checkpoint.find_step(tmp_path, "last") == 6
+    assert checkpoint.find_step(tmp_path, "4") == 4
+    with pytest.raises(ValueError, match=r"'5' is not one of 'best', 'last', \[4, 6\]"):
+        checkpoint.find_step(tmp_path, "5")
+
+
+def test_a_write_that_fails_is_one_clear_error_and_keeps_the_last_checkpoint(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    large = {
+        **make_state(1.0),
+        "params": {"k": jnp.asarray(np.random.default_rng(0).random(10**6))},
+    }
+    message = r"step 2 to \S+/checkpoints: File too large \(is the disk full\?\).*are kept"
+    try:
+        with (
+            pytest.raises(checkpoint.CheckpointError, match=message),
+            checkpoint.opened(tmp_path) as manager,
+        ):
+            checkpoint.save(manager, 1, large, {"ok": True}, wait=True)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+            checkpoint.save(manager, 2, large, {}, wait=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert checkpoint.find_step(tmp_path, "last") == 1
