@@ -10,11 +10,13 @@ import dataclasses
 import functools
 import inspect
 import types
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax import params as trees
 from fgc_jax.convert import timm, weights
 from fgc_jax.models import efficientnet, heads, resnet, vgg
 from fgc_jax.models.backbone import Backbone, Preprocess
@@ -154,6 +156,7 @@ def _read(spec, name):
 def load_pretrained(config, params, stats, *, classifier: bool = False):
     """Puts the configured weights into the trees of a `build`-ed model: (params, stats, report).
 
+    The trees may be abstract (see `abstract` and `split`); what no weights fill stays as it is.
     config.pretrained and config.pretrained_b fill their streams; "" leaves a stream as it is. If
     the head is the one the weights were trained with, its hidden layers (VGG's fc1 and fc2) are
     taken too, and the last linear layer only with classifier=True. The report says what was taken
@@ -194,6 +197,55 @@ def _names(config, name, root, state, classifier):
     for paths in list(row.layers.values())[row.depths[config.feature_map] :]:
         left_out.extend(path.replace("/", ".") for path in paths)
     return names, left_out
+
+
+def abstract(config, num_classes: int) -> Classifier:
+    """The classifier with shapes in place of arrays: no memory, no computation."""
+    return nnx.eval_shape(lambda: build(config, num_classes, rngs=nnx.Rngs(0)))
+
+
+def split(model: Classifier) -> tuple[dict, dict]:
+    """(params, stats) of a classifier as pure nested dicts with string keys."""
+    return tuple(nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))
+
+
+def random_weights(
+    config, num_classes: int, *, seed: int, paths: Collection[str] | None = None
+) -> dict[str, jax.Array]:
+    """Flat dict path -> newly drawn weight or statistic, of all leaves or of `paths` only.
+
+    A leaf depends on the config, the seed and its place alone, not on which others are asked for.
+    """
+
+    # One compilation for all leaves; those not returned are never computed, nor compiled.
+    @jax.jit
+    def draw():
+        model = build(config, num_classes, rngs=nnx.Rngs(seed))
+        params, stats = map(trees.flatten, split(model))
+        flat = params | stats
+        return flat if paths is None else {path: flat[path] for path in sorted(paths)}
+
+    return draw()
+
+
+def initialise(config, num_classes: int, *, seed: int, classifier: bool = False):
+    """Weights of a new classifier: (params, stats, report), jax arrays.
+
+    The configured pretrained weights where there are any, random ones elsewhere. classifier,
+    report and the errors are those of `load_pretrained`.
+    """
+    params, stats, report = load_pretrained(
+        config, *split(abstract(config, num_classes)), classifier=classifier
+    )
+    flat = [trees.flatten(params), trees.flatten(stats)]
+    missing = {
+        path for tree in flat for path, x in tree.items() if isinstance(x, jax.ShapeDtypeStruct)
+    }
+    drawn = random_weights(config, num_classes, seed=seed, paths=missing) if missing else {}
+    params, stats = (
+        trees.unflatten({path: drawn.get(path, x) for path, x in tree.items()}) for tree in flat
+    )
+    return jax.tree.map(jnp.asarray, params), jax.tree.map(jnp.asarray, stats), report
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -244,24 +296,18 @@ def load(
     classes = None
     if weights:
         last = next(theirs for theirs, ours in row.head_names.items() if ours == "fc")
-        state = _read(weights, name)
-        classes = len(state[f"{last}.weight"]) if f"{last}.weight" in state else None
+        kernel = _read(weights, name).get(f"{last}.weight")
+        classes = None if kernel is None else len(kernel)
     num_classes = num_classes or classes or 1000
-
-    @jax.jit
-    def init():
-        model = build(config, num_classes, rngs=nnx.Rngs(seed))
-        return nnx.to_pure_dict(nnx.state(model, nnx.Param)), nnx.to_pure_dict(
-            nnx.state(model, nnx.BatchStat)
-        )
-
-    abstract = nnx.eval_shape(lambda: build(config, num_classes, rngs=nnx.Rngs(seed)))
-    graphdef = nnx.graphdef(nnx.view(abstract, use_running_average=True, deterministic=True))
-    params, stats, report = load_pretrained(config, *init(), classifier=num_classes == classes)
+    params, stats, report = initialise(
+        config, num_classes, seed=seed, classifier=num_classes == classes
+    )
+    model = abstract(config, num_classes)
+    graphdef = nnx.graphdef(nnx.view(model, use_running_average=True, deterministic=True))
     return LoadedClassifier(
         graphdef=graphdef,
-        params=jax.tree.map(jnp.asarray, params),
-        stats=jax.tree.map(jnp.asarray, stats),
+        params=params,
+        stats=stats,
         preprocess=preprocess(config),
         num_classes=num_classes,
         report=report,
