@@ -1,0 +1,55 @@
+"""Data sets: where they come from (DATASETS), and the batches that training and evaluation read."""
+
+import inspect
+import os
+
+from fgc_jax.data import aircraft, csv_file, folder, synthetic_birds
+
+DATASETS = {
+    "folder": folder.load,
+    "csv": csv_file.load,
+    "aircraft": aircraft.load,
+    "synthetic_birds": synthetic_birds.load,
+}
+
+
+def load(name, root, options):
+    """The Dataset `name` (a key of DATASETS) at `root`; `options` as its `load` documents them.
+
+    ValueError where the name or an option is unknown, an option that is needed is not given, or
+    the data are missing or inconsistent.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}, allowed: {', '.join(DATASETS)}")
+    source = DATASETS[name]
+    known = list(inspect.signature(source).parameters.values())[1:]
+    allowed = {option.name for option in known}
+    unknown = sorted(set(options) - allowed)
+    if unknown:
+        raise ValueError(
+            f"data set {name!r}: unknown options {unknown}, allowed: {sorted(allowed)}"
+        )
+    needed = {option.name for option in known if option.default is option.empty} - set(options)
+    if needed:
+        raise ValueError(f"data set {name!r}: the options {sorted(needed)} must be given")
+    return source(root, **options)
+
+
+def labelled_split(path, class_names, *, label_column=None, path_column=0, **csv_options):
+    """The labelled images at `path` as one Split over the `class_names` of an existing model.
+
+    `path`: a folder of class folders, or a CSV file (with `label_column`; see
+    csv_file.labelled_split for this and the further options). Not all classes need to occur.
+    ValueError naming class folder or row where a label is unknown, and the classes allowed.
+    """
+    if os.path.isdir(path):
+        if label_column is not None or csv_options:
+            raise ValueError(f"{path} is a folder: columns and other CSV options do not apply")
+        return folder.labelled_split(path, class_names)
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: no such folder or CSV file")
+    if label_column is None:
+        raise ValueError(f"{path}: the label column must be given, by name or 0-based number")
+    return csv_file.labelled_split(
+        path, class_names, label_column=label_column, path_column=path_column, **csv_options
+    )

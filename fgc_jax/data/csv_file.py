@@ -1,0 +1,260 @@
+"""Data sets that are tables: a CSV file with a row for each image (or object), or one a split."""
+
+import collections
+import csv
+import math
+import os
+
+import numpy as np
+
+from fgc_jax.data import dataset
+
+Row = collections.namedtuple("Row", "number path label split box")
+
+
+def load(
+    root,
+    *,
+    label_column,
+    path_column=0,
+    split_column=None,
+    box_columns=None,
+    box_origin=0,
+    crop_to_box=False,
+    image_root=None,
+    delimiter=",",
+    test_fraction=None,
+    val_fraction=0.0,
+    seed=0,
+):
+    """The rows of the CSV file `root`, or of train.csv, val.csv and test.csv in the folder `root`.
+
+    Columns are given by name or by 0-based number; the first line is the header. Image paths are
+    relative to `image_root`, by default the CSV's folder; "{split}" in it stands for the split.
+    Labels are words or whole numbers (then sorted as numbers); the class names are their texts.
+    `split_column` holds train, val (or valid, validation) or test. `box_columns`: four columns x0,
+    y0, x1, y1 in pixels; `box_origin` 0: counted from 0, x1 and y1 exclusive; 1: counted from 1,
+    inclusive (MATLAB, Stanford Cars). `crop_to_box` makes each box a picture of its own.
+
+    A test split that is not there is cut from the training rows: `test_fraction` of them (None: 0.2
+    for a single table without splits, else 0); likewise `val_fraction`. ValueError naming row and
+    value for missing files, unknown splits or labels, repeated images, bad boxes.
+    """
+    tables = _tables(root, split_column)
+    columns = dict(
+        path_column=path_column, label_column=label_column, split_column=split_column,
+        box_columns=box_columns, box_origin=box_origin, image_root=image_root, delimiter=delimiter,
+    )  # fmt: skip
+    _check_box_options(box_columns, box_origin, crop_to_box)
+    rows = {split: [] for split in dataset.SPLITS}
+    for table_split, path in tables.items():
+        for row in read_rows(path, table_split, **columns):
+            rows[row.split].append((path, row))
+    _refuse_repeats(rows)
+    rows = {split: pairs for split, pairs in rows.items() if pairs}
+    if "train" not in rows:
+        raise ValueError(f"{root}: no rows of the split 'train'")
+    class_names = sort_labels({row.label for _, row in rows["train"]})
+    splits = {
+        split: _make_split([row for _, row in pairs], class_names, pairs[0][0], crop_to_box)
+        for split, pairs in rows.items()
+    }
+    data = dataset.Dataset("csv", class_names, splits, notes=f"from {root}")
+    if test_fraction is None:
+        test_fraction = 0.2 if list(tables) == [None] and split_column is None else 0.0
+    elif test_fraction and "test" in splits:
+        raise ValueError(f"{root} has test rows, test_fraction must be None, not {test_fraction}")
+    data = dataset.with_fraction(data, "test", test_fraction, seed)
+    return dataset.with_validation(data, val_fraction, seed)
+
+
+def labelled_split(
+    path,
+    class_names,
+    *,
+    label_column,
+    path_column=0,
+    box_columns=None,
+    box_origin=0,
+    crop_to_box=False,
+    image_root=None,
+    delimiter=",",
+    first_label=None,
+):
+    """All rows of one CSV file as a Split over the classes of an existing model.
+
+    A label is one of `class_names`; or, where these are words and the labels are numbers, the
+    number of a class, `first_label` (0 or 1) being that of the first. ValueError naming the row of
+    a label that is neither.
+    """
+    _check_box_options(box_columns, box_origin, crop_to_box)
+    rows = read_rows(
+        path, None, path_column=path_column, label_column=label_column, split_column=None,
+        box_columns=box_columns, box_origin=box_origin, image_root=image_root, delimiter=delimiter,
+    )  # fmt: skip
+    _refuse_repeats({"test": [(path, row) for row in rows]})
+    if first_label is not None:
+        numbered = {str(i + first_label): name for i, name in enumerate(class_names)}
+        unknown = [f"row {row.number}: {row.label!r}" for row in rows if row.label not in numbered]
+        allowed = f"the numbers {first_label} to {first_label + len(class_names) - 1}"
+        _refuse(path, unknown, f"labels outside of {allowed}")
+        rows = [row._replace(label=numbered[row.label]) for row in rows]
+    return _make_split(rows, tuple(class_names), path, crop_to_box)
+
+
+def read_rows(
+    path, split, *, path_column, label_column, split_column, box_columns, box_origin, image_root,
+    delimiter,
+):  # fmt: skip
+    """The rows of one file as a list of Row; `split` is theirs, or None: ask the column, or train."""
+    options = (path_column, label_column, split_column, box_columns)
+    rows, problems = [], []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            places = _places(path, next(reader, []), *options)
+            for number, cells in enumerate(reader, start=2):
+                if not cells:
+                    continue
+                try:
+                    rows.append(_row(path, number, cells, places, split, box_origin, image_root))
+                except ValueError as error:
+                    problems.append(f"row {number}: {error}")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: cannot be read as CSV ({error})") from error
+    _refuse(path, problems, "bad rows")
+    if not rows:
+        raise ValueError(f"{path}: no rows below the header")
+    return rows
+
+
+def _places(path, header, path_column, label_column, split_column, box_columns):
+    """The columns' numbers: (path, label, split or None, four of the box or none)."""
+    split = None if split_column is None else _column(path, header, split_column)
+    box = [_column(path, header, column) for column in box_columns or ()]
+    return _column(path, header, path_column), _column(path, header, label_column), split, box
+
+
+def _row(path, number, cells, places, split, box_origin, image_root):
+    at_path, at_label, at_split, at_box = places
+    used = max(at_path, at_label, at_split or 0, *at_box) + 1
+    if len(cells) < used:
+        raise ValueError(f"{len(cells)} columns, at least {used} needed")
+    split = split or _split("train" if at_split is None else cells[at_split])
+    name = cells[at_path].strip()
+    folder = image_root.format(split=split) if image_root else os.path.dirname(path)
+    file = os.path.join(folder, name)
+    if not name or not os.path.isfile(file):
+        raise ValueError(f"there is no file {file!r}")
+    box = _box([cells[i] for i in at_box], box_origin) if at_box else None
+    return Row(number, file, _label(cells[at_label]), split, box)
+
+
+def sort_labels(labels):
+    """The class names: sorted as numbers where all labels are whole numbers, else as words."""
+    try:
+        return tuple(sorted(labels, key=int))
+    except ValueError:
+        return tuple(sorted(labels))
+
+
+def _tables(root, split_column):
+    """{split or None: path of the CSV file}."""
+    if not root:
+        raise ValueError("the data root is not set: give the CSV file or its folder (data.root)")
+    root = os.fspath(root)
+    if os.path.isfile(root):
+        return {None: root}
+    if not os.path.isdir(root):
+        raise ValueError(f"{root}: the CSV file or folder is missing")
+    tables = {split: os.path.join(root, f"{split}.csv") for split in dataset.SPLITS}
+    tables = {split: path for split, path in tables.items() if os.path.isfile(path)}
+    if "train" not in tables:
+        raise ValueError(
+            f"{root}: no train.csv in this folder; give the CSV file itself, or add it"
+        )
+    if split_column is not None:
+        raise ValueError(
+            f"{root}: the files {sorted(tables)} are the splits, split_column must be None"
+        )
+    return tables
+
+
+def _check_box_options(box_columns, box_origin, crop_to_box):
+    if box_columns is not None and len(box_columns) != 4:
+        raise ValueError(f"box_columns must be the four columns x0, y0, x1, y1, got {box_columns}")
+    if box_origin not in (0, 1):
+        raise ValueError(f"box_origin must be 0 or 1, got {box_origin}")
+    if crop_to_box and box_columns is None:
+        raise ValueError("crop_to_box needs box_columns")
+
+
+def _column(path, header, column):
+    """The 0-based number of a column given by its name or its number (int or digits)."""
+    if header.count(column) > 1:
+        raise ValueError(f"{path}: {header.count(column)} columns are named {column!r}")
+    if column in header:
+        return header.index(column)
+    if str(column).isdecimal() and int(column) < len(header):
+        return int(column)
+    raise ValueError(
+        f"{path}: no column {column!r}; columns 0 to {len(header) - 1}: {', '.join(header)}"
+    )
+
+
+def _split(value):
+    split = dataset.SPLIT_ALIASES.get(value.strip().lower())
+    if split is None:
+        raise ValueError(f"unknown split {value!r}, allowed: {', '.join(dataset.SPLIT_ALIASES)}")
+    return split
+
+
+def _label(value):
+    """The label's text; whole numbers without leading zeros, so that 07 and 7 are one class."""
+    value = value.strip()
+    if not value:
+        raise ValueError("the label is empty")
+    return str(int(value)) if value.isdecimal() else value
+
+
+def _box(cells, origin):
+    """(x0, y0, x1, y1), 0-based and half-open."""
+    x0, y0, x1, y1 = (float(cell) for cell in cells)
+    x0, y0 = x0 - origin, y0 - origin
+    if not (x0 < x1 and y0 < y1 and math.isfinite(x0 + y0 + x1 + y1)):
+        raise ValueError(f"the box {', '.join(cells)} is empty, want x0 < x1 and y0 < y1")
+    return x0, y0, x1, y1
+
+
+def _refuse_repeats(rows):
+    """ValueError where an image (with the same box) comes twice, or in two splits."""
+    boxes_of, repeats, path = {}, [], None
+    for split, pairs in rows.items():
+        for path, row in pairs:  # noqa: B007
+            where = f"{os.path.basename(path)} row {row.number}"
+            first_where, first_split, boxes = boxes_of.setdefault(row.path, (where, split, set()))
+            if split != first_split or row.box in boxes:
+                repeats.append(
+                    f"{where}: {row.path!r} ({split}), first {first_where} ({first_split})"
+                )
+            boxes.add(row.box)
+    _refuse(path, repeats, "images listed twice")
+
+
+def _make_split(rows, class_names, path, crop_to_box):
+    number = {name: i for i, name in enumerate(class_names)}
+    unknown = [f"row {row.number}: {row.label!r}" for row in rows if row.label not in number]
+    allowed = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
+    _refuse(path, unknown, f"unknown labels (allowed: {allowed})")
+    # Names are shown and stored relative to the folder that holds all of the images.
+    root = os.path.commonpath([os.path.dirname(row.path) for row in rows])
+    names = [os.path.relpath(row.path, root).replace(os.sep, "/") for row in rows]
+    labels = np.array([number[row.label] for row in rows], np.int32)
+    boxes = None if rows[0].box is None else np.array([row.box for row in rows], np.float32)
+    return dataset.file_split(root, names, labels, boxes=boxes, crop_to_box=crop_to_box)
+
+
+def _refuse(path, problems, what, most=5):
+    if problems:
+        more = f"; and {len(problems) - most} more" if len(problems) > most else ""
+        raise ValueError(f"{path}: {len(problems)} {what}: {'; '.join(problems[:most])}{more}")

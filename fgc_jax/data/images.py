@@ -1,0 +1,128 @@
+"""Image files to RGB arrays, and the crop of a resized image, both on the host."""
+
+import io
+import math
+import os
+
+import cv2
+import numpy as np
+from PIL import Image
+
+# The loader runs many images at a time; OpenCV's own threads would only fight with its threads,
+# and its log repeats on stderr what the ValueError below says.
+cv2.setNumThreads(0)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+)  # fmt: skip
+INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+MODES = ("squash", "short_side")
+_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+def decode(source, name=None):
+    """Decodes one image (file path or bytes) to uint8 RGB `[H, W, 3]`, values 0..255.
+
+    Pixels are the stored ones: the EXIF orientation is ignored, as the boxes of the public data
+    sets assume. Grey is repeated, palettes are looked up, CMYK is converted, alpha is dropped (the
+    same as Pillow's `convert("RGB")`), of 16 bits the upper 8 are kept, of an animation the first
+    frame. Images of up to 2**30 pixels are read.
+
+    Raises ValueError naming the file (or `name`) where it is missing, empty, cut short or no image.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        name, data = name or "image", source
+    else:
+        name = name or os.fspath(source)
+        try:
+            with open(source, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise ValueError(f"{name}: cannot be read ({error.strerror or error})") from error
+    if not data:
+        raise ValueError(f"{name}: not an image, the file is empty (0 bytes)")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+    except cv2.error:
+        image = None
+    return image if image is not None else _decode_pillow(data, name)
+
+
+def _decode_pillow(data, name):
+    """The formats and oddities that OpenCV does not read; strict about files that are cut short."""
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            if file.mode.startswith("I;16"):  # convert("RGB") would clip at 255, not scale
+                grey = (np.asarray(file).astype(np.uint16) >> 8).astype(np.uint8)
+                return np.repeat(grey[:, :, None], 3, axis=2)
+            if file.mode in ("I", "F"):
+                raise ValueError(f"pixels of type {file.mode!r} have no known range")
+            return np.array(file.convert("RGB"))
+    except Exception as error:  # Pillow's plugins fail on damaged files with a dozen types
+        raise ValueError(f"{name}: damaged or not an image ({error})") from error
+
+
+def read_shape(path):
+    """(height, width) from the file's header, or None where the header cannot be read."""
+    try:
+        with Image.open(path) as file:
+            return file.height, file.width
+    except Exception:  # a damaged file is reported when it is decoded, not here
+        return None
+
+
+def resized_shape(shape, resize, mode):
+    """The (height, width) that an image of `shape` (height, width, ...) is resized to.
+
+    "squash": both sides become `resize`; "short_side": the shorter one does, the other follows,
+    rounded down, as torchvision's Resize has it.
+    """
+    height, width = shape[:2]
+    if mode == "squash":
+        return resize, resize
+    if mode != "short_side":
+        raise ValueError(f"unknown resize mode {mode!r}: one of {', '.join(MODES)}")
+    if height <= width:
+        return resize, max(resize, int(resize * width / height))
+    return max(resize, int(resize * height / width)), resize
+
+
+def resize_crop(image, resized, window, interpolation="bilinear"):
+    """Resizes uint8 `[H, W, 3]` to `resized` (height, width), returns only `window` of the result.
+
+    `window` is (top, left, height, width) in resized pixels. Shrinking is antialiased; pixels are
+    Pillow's up to rounding: mean difference below 0.2 of 255, or 0.4 where an image shrinks more
+    than four times (there whole blocks are averaged first).
+    """
+    top, left, height, width = window
+    source_height, source_width = image.shape[:2]
+    scale_y, scale_x = source_height / resized[0], source_width / resized[1]
+    if scale_y == scale_x == 1.0:
+        return np.ascontiguousarray(image[top : top + height, left : left + width])
+    enlarged = scale_y <= 1 and scale_x <= 1
+    if enlarged and interpolation == "bilinear" and math.prod(resized) <= 4 * height * width:
+        # Nothing to antialias, and OpenCV takes a quarter of Pillow's time. Its bicubic kernel is
+        # another one than Pillow's, so this is for bilinear only.
+        whole = cv2.resize(image, resized[::-1], interpolation=cv2.INTER_LINEAR)
+        return np.ascontiguousarray(whole[top : top + height, left : left + width])
+    box = np.array(
+        [left * scale_x, top * scale_y, (left + width) * scale_x, (top + height) * scale_y]
+    )
+    image, box = _shrink_blocks(image, box, scale_y, scale_x)
+    limits = np.array([image.shape[1], image.shape[0]] * 2)  # rounding may step over the edge
+    picture = Image.fromarray(image)
+    box = tuple(np.clip(box, 0, limits).tolist())
+    return np.array(picture.resize((width, height), INTERPOLATIONS[interpolation], box=box))
+
+
+def _shrink_blocks(image, box, scale_y, scale_x):
+    """Averages blocks of whole pixels so that the resize proper shrinks by two or a little more."""
+    step_y, step_x = max(1, int(scale_y / 2)), max(1, int(scale_x / 2))
+    if step_y == step_x == 1:
+        return image, box
+    height, width = image.shape[0] // step_y, image.shape[1] // step_x
+    # Up to step - 1 rows and columns at the far edges do not fill a block and are left out.
+    image = image[: height * step_y, : width * step_x]
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return image, box / np.array([step_x, step_y] * 2)

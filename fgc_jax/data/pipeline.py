@@ -1,0 +1,229 @@
+"""Batches for training and evaluation: decode, resize, crop on the host, in threads or processes.
+
+Everything is addressed by number: image i of the endless shuffled stream is always the same picture
+with the same crop, so the position in the data is the step alone. A run that starts at step n goes
+on exactly like one that never stopped, whatever the number of threads, workers or processes.
+"""
+
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+
+from fgc_jax.data import dataset, images
+
+ON_BAD_IMAGE = ("raise", "skip")
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """From a picture of any size to uint8 `[crop, crop, 3]`.
+
+    The picture is resized to `resize` pixels (mode "squash": both sides, the aspect ratio is lost;
+    "short_side": the shorter one), then a square of `crop` is taken: from the centre, or with
+    `random_crop` anywhere, each place as likely. interpolation: "bilinear" or "bicubic".
+    """
+
+    resize: int
+    mode: str
+    crop: int
+    random_crop: bool
+    interpolation: str
+
+    def __post_init__(self):
+        for name in ("resize", "crop"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of pixels above 0, got {value!r}")
+        if self.crop > self.resize:
+            raise ValueError(f"crop {self.crop} is larger than resize {self.resize}")
+        if self.mode not in images.MODES:
+            raise ValueError(
+                f"unknown resize mode {self.mode!r}, allowed: {', '.join(images.MODES)}"
+            )
+        if self.interpolation not in images.INTERPOLATIONS:
+            allowed = ", ".join(images.INTERPOLATIONS)
+            raise ValueError(f"unknown interpolation {self.interpolation!r}, allowed: {allowed}")
+
+
+def transform_image(transform, image, rng=None):
+    """Applies a Transform to uint8 `[H, W, 3]`; a random crop draws its place from `rng`."""
+    resized = images.resized_shape(image.shape, transform.resize, transform.mode)
+    room = np.subtract(resized, transform.crop)
+    if transform.random_crop:
+        top, left = rng.integers(0, room, endpoint=True)
+    else:
+        top, left = np.round(room / 2).astype(int)
+    window = (int(top), int(left), transform.crop, transform.crop)
+    return images.resize_crop(image, resized, window, transform.interpolation)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batches:
+    """An iterator over batches that holds threads or processes; close it, or use it in `with`."""
+
+    iterator: Iterator
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.iterator)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def close(self):
+        """Stops the threads and ends the worker processes."""
+        self.iterator.close()
+
+
+def steps_per_epoch(num_images, batch_size):
+    """Steps in which every image has been seen at least once: the quotient, rounded up."""
+    return -(-num_images // batch_size)
+
+
+def train_batches(
+    split,
+    transform,
+    *,
+    batch_size,
+    seed,
+    start_step=0,
+    process_index=0,
+    process_count=1,
+    threads=2,
+    workers=0,
+    on_bad_image="raise",
+):
+    """Endless shuffled batches of `split`, from step `start_step` on, as a Batches.
+
+    Each has `image` uint8 `[b, crop, crop, 3]`, `label` int32 `[b]`, `mask` float32 `[b]`, `index`
+    int32 `[b]` (the image's number in `split`), with b = batch_size / process_count: `batch_size`
+    is that of all processes together, which see different images of one common batch.
+
+    The stream is one shuffled epoch after the other without a gap, each in its own order: a batch
+    may hold the end of one and the beginning of the next, no image is dropped, and a split smaller
+    than a batch is repeated within it. `on_bad_image`: "raise" a ValueError naming the file, or
+    "skip": a black image with mask 0; `index` tells which.
+
+    `threads` decode in parallel (0: in the caller's thread); `workers` above 0 starts so many
+    processes with `threads` each, which is rarely faster, as decoding lets go of Python's lock.
+    """
+    b = _local_batch(split, batch_size, process_index, process_count)
+    _check_counts(threads, workers, on_bad_image)
+    if start_step < 0:
+        raise ValueError(f"start_step must not be negative, got {start_step}")
+    load = _Load(split, transform, on_bad_image == "skip")
+    stream = grain.MapDataset.range(len(split)).shuffle(seed=seed)
+    # The random numbers belong to a place in the common stream, so they are drawn before it is
+    # dealt out to the processes: after that all of them would draw the same.
+    stream = stream.random_map(load, seed=seed + 1).repeat()
+    stream = stream[process_index::process_count].batch(b, drop_remainder=True)
+    return _start(stream[start_step:], threads, workers)
+
+
+def eval_batches(
+    split,
+    transform,
+    *,
+    batch_size,
+    process_index=0,
+    process_count=1,
+    threads=2,
+    workers=0,
+    on_bad_image="raise",
+):
+    """Every image of `split` once, in order, in batches as those of train_batches, as a Batches.
+
+    All processes get the same number of batches; what is missing in the last is padded with black
+    images of mask 0, label 0 and index -1.
+    """
+    b = _local_batch(split, batch_size, process_index, process_count)
+    _check_counts(threads, workers, on_bad_image)
+    if transform.random_crop:
+        raise ValueError("evaluation needs a Transform with random_crop=False")
+    load = _Load(split, transform, on_bad_image == "skip")
+    total = steps_per_epoch(len(split), batch_size) * batch_size
+    stream = grain.MapDataset.range(total).map(load)
+    return _start(stream[process_index::process_count].batch(b), threads, workers)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class _Load:
+    """From an image's number to one row of a batch; a number past the end makes padding."""
+
+    split: dataset.Split
+    transform: Transform
+    skip: bool
+
+    def __call__(self, index, rng=None):
+        crop = self.transform.crop
+        row = {
+            "image": np.zeros((crop, crop, 3), np.uint8),
+            "label": np.int32(0),
+            "mask": np.float32(0),
+            "index": np.int32(-1),
+        }
+        if index >= len(self.split):
+            return row
+        row |= {"label": np.int32(self.split.labels[index]), "index": np.int32(index)}
+        try:
+            image = self.split.read(int(index))
+        except ValueError:
+            if not self.skip:
+                raise
+            return row
+        return row | {
+            "image": transform_image(self.transform, image, rng),
+            "mask": np.float32(1),
+        }
+
+
+def _local_batch(split, batch_size, process_index, process_count):
+    if not len(split):
+        raise ValueError("the split holds no images")
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process {process_index} of {process_count}: must lie in 0..count - 1")
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"the batch size {batch_size} (of all processes) must be a multiple of the number of "
+            f"processes, {process_count}"
+        )
+    return batch_size // process_count
+
+
+def _check_counts(threads, workers, on_bad_image):
+    if threads < 0 or workers < 0:
+        raise ValueError(f"threads and workers must not be negative, got {threads} and {workers}")
+    if on_bad_image not in ON_BAD_IMAGE:
+        raise ValueError(f"on_bad_image is {on_bad_image!r}, allowed: {', '.join(ON_BAD_IMAGE)}")
+
+
+def _start(stream, threads, workers):
+    # grain's own buffer of 500 would be 500 batches.
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
+    batches = stream.to_iter_dataset(options)
+    if workers:
+        processes = grain.MultiprocessingOptions(num_workers=workers)
+        batches = batches.mp_prefetch(processes, worker_init_fn=_watch_parent)
+    return Batches(iter(batches))
+
+
+def _watch_parent(_index, _count):
+    """Ends a worker process whose parent is gone: a killed run would leave it alive for ever."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
