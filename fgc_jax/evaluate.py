@@ -16,8 +16,9 @@ class Results:
     """One row per evaluated image, each image once, in the order of the split.
 
     index int [N] (position in the split), label int [N], loss f32 [N] (nats), rank int [N]
-    (classes scored above the true one), classes int [N, k] and probabilities f32 [N, k] (the k
-    best, best first), unreadable int [M] (positions of images that could not be read).
+    (classes scored above the true one; K where a score is not finite), classes int [N, k] and
+    probabilities f32 [N, k] (the k best, best first), unreadable int [M] (positions of images
+    that could not be read).
     """
 
     index: np.ndarray
@@ -68,9 +69,13 @@ def _lagging(eval_step, variables, stats, batches, device_mesh) -> Iterator[dict
 
 
 def confusion_matrix(results: Results, num_classes: int) -> np.ndarray:
-    """Counts int [K, K]: row = true class, column = predicted class."""
+    """Counts int [K, K]: row = true class, column = predicted class.
+
+    Images without a finite score have no prediction and are left out.
+    """
+    finite = results.rank < num_classes
     matrix = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(matrix, (results.label, results.classes[:, 0]), 1)
+    np.add.at(matrix, (results.label[finite], results.classes[finite, 0]), 1)
     return matrix
 
 
@@ -86,25 +91,31 @@ def summarise(results: Results, num_classes: int) -> dict[str, float]:
 
     `mean_class_accuracy` averages over the classes that have images. `ece` is the expected
     calibration error of the top-1 probability over 15 equal bins (Guo et al., arXiv:1706.04599).
+    An image without finite scores is an error in all accuracies, makes the loss NaN and has no
+    confidence that the calibration error could judge.
 
     Raises:
         ValueError: no image could be read.
     """
     if not len(results.label):
         raise ValueError("no image of this split could be read")
+    finite = results.rank < num_classes
     return {
         "images": len(results.label),
         "unreadable": len(results.unreadable),
         "loss": float(results.loss.mean(dtype=np.float64)),
         "top1": float(100 * (results.rank == 0).mean()),
-        "top5": float(100 * (results.rank < 5).mean()),
+        "top5": float(100 * (results.rank < min(5, num_classes)).mean()),
         "mean_class_accuracy": float(np.nanmean(class_accuracy(results, num_classes))),
-        "ece": calibration_error(results.probabilities[:, 0], results.rank == 0),
+        "ece": calibration_error(results.probabilities[finite, 0], results.rank[finite] == 0),
     }
 
 
 def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:
-    """Expected calibration error in percent: confidence f32 [N] in 0..1, hit bool [N]."""
+    """Expected calibration error in percent: confidence f32 [N] in 0..1, hit bool [N]; NaN of
+    nothing."""
+    if not len(confidence):
+        return float("nan")
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     error = 0.0
     for index in np.unique(bins):

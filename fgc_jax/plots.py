@@ -1,0 +1,185 @@
+"""Pictures of an evaluation, drawn with matplotlib's object interface (no global state)."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib import colors, ft2font
+from matplotlib.figure import Figure
+from PIL import Image
+
+HIT, ERROR, INK, FAINT = "#1a7f37", "#c5221f", "#1f2328", "#656d76"
+DPI = 150
+TILE, THUMBNAIL = 1.75, 210  # inches, pixels
+# Without the palest shades: a single error among many classes must stand out from none at all.
+SHADES = colors.ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.28, 1, 256)), "shades")
+_FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+
+
+def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+    """A confusion matrix, counts int [K, K] with a row per true class, coloured by the share of
+    the row. Class names, and the counts in the cells, stand where there is room for them;
+    without room the classes are numbered in the order of `class_names`, from 0.
+    """
+    number = len(class_names)
+    names = [shortened(drawable(name, index), 40) for index, name in enumerate(class_names)]
+    side = float(np.clip(0.42 * number, 3.2, 11.5))  # inches
+    pitch = 72 * side / number  # points from one class to the next
+    named = pitch >= 6.2
+    font = min(9.0, 0.86 * pitch)
+    room = 0.35 + (0.0085 * font * max(map(len, names)) if named else 0.4)
+    left, bottom, right, top = room + 0.25, room + 0.25, 1.15, 0.75
+    width, height = max(left + side + right, 5.2), bottom + side + top
+    figure = Figure((width, height), dpi=DPI)
+    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    bar = figure.add_axes(
+        ((left + side + 0.2) / width, bottom / height, 0.16 / width, side / height)
+    )
+    totals = matrix.sum(1, keepdims=True)
+    share = 100 * np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=matrix > 0)
+    # Square root: differences between rare errors count more than those near a full diagonal.
+    norm = colors.PowerNorm(0.5, vmin=0, vmax=100)
+    picture = axes.imshow(
+        np.ma.masked_invalid(share), cmap=SHADES, norm=norm, interpolation="nearest"
+    )
+    scale = figure.colorbar(picture, cax=bar, ticks=[0, 1, 5, 10, 25, 50, 75, 100])
+    scale.ax.tick_params(labelsize=8, colors=INK)
+    scale.set_label("% of the true class's images", fontsize=9, color=INK)
+    scale.outline.set_visible(False)
+    if named:
+        axes.set_xticks(range(number), names, rotation=90, fontsize=font, parse_math=False)
+        axes.set_yticks(range(number), names, fontsize=font, parse_math=False)
+    else:
+        ticks = range(0, number, 10)
+        axes.set_xticks(ticks, map(str, ticks), rotation=90, fontsize=8)
+        axes.set_yticks(ticks, map(str, ticks), fontsize=8)
+    axes.tick_params(length=0 if named else 3, colors=INK)
+    if pitch >= 17:
+        for row, column in np.argwhere(matrix):
+            axes.text(
+                column,
+                row,
+                str(matrix[row, column]),
+                ha="center",
+                va="center",
+                fontsize=min(9.0, pitch / 2.6),
+                color="white" if share[row, column] > 40 else INK,
+            )
+    elif named:
+        axes.set_xticks(np.arange(number) + 0.5, minor=True)
+        axes.set_yticks(np.arange(number) + 0.5, minor=True)
+        axes.grid(which="minor", color="#d0d7de", linewidth=0.25)
+        axes.tick_params(which="minor", length=0)
+    unit = "" if named else " (class number, see per_class.csv)"
+    axes.set_xlabel(f"predicted class{unit}", fontsize=10, color=INK)
+    axes.set_ylabel(f"true class{unit}", fontsize=10, color=INK)
+    figure.text(
+        0.2 / width,
+        1 - 0.2 / height,
+        title,
+        fontsize=11,
+        color=INK,
+        va="top",
+        parse_math=False,
+    )
+    for spine in axes.spines.values():
+        spine.set_color("#d0d7de")
+    return figure
+
+
+def predictions(tiles: Sequence[dict], title: str, columns: int = 6) -> Figure:
+    """A grid of images with what was predicted for them.
+
+    A tile holds `image` uint8 [H, W, 3], `label` and `predicted` (class names), `probability` of
+    the prediction in 0..1, and `correct`.
+    """
+    columns = max(1, min(columns, len(tiles)))
+    rows = -(-len(tiles) // columns)
+    text, gap, head = 0.78, 0.16, 0.62  # inches
+    width = columns * (TILE + gap) + gap
+    height = rows * (TILE + text) + head
+    figure = Figure((width, height), dpi=THUMBNAIL / TILE)
+    figure.text(
+        gap / width,
+        1 - 0.17 / height,
+        title,
+        fontsize=11,
+        color=INK,
+        va="top",
+        parse_math=False,
+    )
+    for index, entry in enumerate(tiles):
+        row, column = divmod(index, columns)
+        x = gap + column * (TILE + gap)
+        y = height - head - row * (TILE + text)  # of the tile's upper edge
+        axes = figure.add_axes((x / width, (y - TILE) / height, TILE / width, TILE / height))
+        axes.imshow(_thumbnail(entry["image"]), interpolation="antialiased")
+        axes.set(xticks=[], yticks=[])
+        color = HIT if entry["correct"] else ERROR
+        for spine in axes.spines.values():
+            spine.set(color=color, linewidth=2.2)
+        mark = "\N{CHECK MARK}" if entry["correct"] else "\N{BALLOT X}"
+        lines = _wrapped(f"{mark} {entry['predicted']}", f" {100 * entry['probability']:.0f} %")
+        below = (y - TILE - 0.06) / height
+        figure.text(
+            x / width,
+            below,
+            "\n".join(lines),
+            fontsize=7.5,
+            color=color,
+            va="top",
+            linespacing=1.15,
+            parse_math=False,
+        )
+        if not entry["correct"]:
+            below -= 0.135 * len(lines) / height
+            figure.text(
+                x / width,
+                below,
+                "\n".join(_wrapped(f"true: {entry['label']}")),
+                fontsize=7.5,
+                color=INK,
+                va="top",
+                linespacing=1.15,
+                parse_math=False,
+            )
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a PNG, empty margins cut off."""
+    figure.savefig(path, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.15)
+
+
+def drawable(name: str, index: int) -> str:
+    """A class name on one line, or its number where the font lacks a letter of it."""
+    name = " ".join(name.split())
+    glyphs = ft2font.FT2Font(str(_FONT)).get_charmap()
+    return name if name and all(ord(letter) in glyphs for letter in name) else f"class {index}"
+
+
+def shortened(text: str, length: int) -> str:
+    """At most `length` characters; the middle makes room, since look-alikes differ at the ends."""
+    if len(text) <= length:
+        return text
+    end = (length - 1) // 2
+    return f"{text[: length - 1 - end]}\N{HORIZONTAL ELLIPSIS}{text[-end:]}"
+
+
+def _wrapped(text: str, suffix: str = "", width: int = 26, lines: int = 2) -> list[str]:
+    """At most `lines` lines of about `width` characters; underscores count as spaces."""
+    text = shortened(text.replace("_", " "), lines * width - len(suffix) - 4)
+    return textwrap.wrap(text + suffix, width, break_on_hyphens=False)
+
+
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+    """The image inside a white square of THUMBNAIL pixels, its proportions kept."""
+    picture = Image.fromarray(image)
+    scale = THUMBNAIL / max(picture.size)
+    size = tuple(max(1, round(scale * side)) for side in picture.size)
+    picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    square = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white")
+    square.paste(picture, ((THUMBNAIL - size[0]) // 2, (THUMBNAIL - size[1]) // 2))
+    return np.asarray(square)

@@ -1,0 +1,187 @@
+"""An evaluation on disk: a folder of numbers, tables and pictures, written whole or not at all."""
+
+import csv
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fgc_jax import evaluate, plots, workdir
+
+METRICS = "metrics.json"
+FILES = (
+    METRICS, "per_class.csv", "confusion.csv", "confusion.png", "most_confused.csv",
+    "predictions.csv", "predictions.png",
+)  # fmt: skip
+PICTURES = 24  # in predictions.png
+
+
+def write(
+    folder: Path,
+    facts: Mapping[str, Any],
+    results: evaluate.Results,
+    split: Any,
+    class_names: Sequence[str],
+) -> dict[str, Any]:
+    """Writes an evaluation of `split` into `folder` and returns {**facts, **metrics}.
+
+    `facts` say what stands behind the numbers: {"checkpoint", "split", "views"}. An earlier
+    evaluation in the folder stays until the new one is complete, then makes way for it.
+
+    Raises:
+        ValueError: the folder holds other things than an evaluation, or no image could be read.
+    """
+    folder = Path(folder)
+    check_folder(folder)
+    summary = {**facts, **evaluate.summarise(results, len(class_names))}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)  # of a process that was killed here
+    new.mkdir()
+    try:
+        _write_files(new, summary, results, split, class_names)
+        _replace(folder, new)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    return summary
+
+
+def check_folder(folder: Path) -> None:
+    """Raises ValueError if `folder` holds anything that writing an evaluation would delete."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"cannot write an evaluation to {folder}: it is not a folder")
+    strays = sorted({entry.name for entry in folder.iterdir()} - set(FILES))
+    if strays:
+        raise ValueError(
+            f"cannot write an evaluation to {folder}: it holds other files "
+            f"({', '.join(strays[:3])}{', ...' if len(strays) > 3 else ''}); name an empty folder"
+        )
+
+
+def _replace(folder: Path, new: Path) -> None:
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_files(new: Path, summary, results: evaluate.Results, split, class_names) -> None:
+    matrix = evaluate.confusion_matrix(results, len(class_names))
+    names = [str(split.names[position]) for position in results.unreadable]
+    plain = {key: _finite(value) for key, value in summary.items()}
+    workdir.write_json(new / METRICS, {**plain, "unreadable_images": names})
+    _table(new / "per_class.csv", _per_class(results, matrix, class_names))
+    _table(new / "confusion.csv", [
+        ("true \\ predicted", *class_names),
+        *((name, *row) for name, row in zip(class_names, matrix.tolist(), strict=True)),
+    ])
+    _table(new / "most_confused.csv", _most_confused(matrix, class_names))
+    _table(new / "predictions.csv", _predictions(results, split, class_names))
+    title = f"{summary['split']}: top-1 {summary['top1']:.2f} % of {summary['images']:,} images"
+    run = f"checkpoint of step {summary['checkpoint']}, views {summary['views']}"
+    figure = plots.confusion(matrix, class_names, f"{title}, {len(class_names)} classes\n{run}")
+    plots.save(figure, new / "confusion.png")
+    tiles, shown = _tiles(results, split, class_names)
+    plots.save(plots.predictions(tiles, f"{title}, {run}\n{shown}"), new / "predictions.png")
+
+
+def _table(path: Path, rows: Iterable[Sequence]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _per_class(results: evaluate.Results, matrix, class_names) -> Iterator[Sequence]:
+    """A row per class; cells without meaning (no image, never predicted, no error) are empty."""
+    yield (
+        "number", "class", "images", "correct", "accuracy", "precision",
+        "most_common_wrong_prediction", "wrong_predictions",
+    )
+    images = np.bincount(results.label, minlength=len(class_names))
+    for index, name in enumerate(class_names):
+        correct, predicted = matrix[index, index], matrix[:, index].sum()
+        errors = matrix[index].copy()
+        errors[index] = 0
+        worst = int(errors.argmax())
+        yield (
+            index, name, images[index], correct,
+            _percent(correct, images[index]), _percent(correct, predicted),
+            class_names[worst] if errors[worst] else "", errors[worst] or "",
+        )
+
+
+def _most_confused(matrix, class_names) -> Iterator[Sequence]:
+    """All pairs with errors, most first."""
+    yield "true", "predicted", "images", "percent_of_true"
+    totals = matrix.sum(1)
+    for true, predicted, count in evaluate.most_confused(matrix, matrix.size):
+        yield class_names[true], class_names[predicted], count, _percent(count, totals[true])
+
+
+def _predictions(results: evaluate.Results, split, class_names) -> Iterator[Sequence]:
+    """A row per image in the split's order; unreadable ones have no prediction."""
+    others = range(2, results.classes.shape[1] + 1)
+    yield (
+        "name", "label", "predicted", "probability", "correct", "place_of_label",
+        *(column for place in others for column in (f"class_{place}", f"probability_{place}")),
+    )
+    finite = results.rank < len(class_names)
+    row_of = {int(position): row for row, position in enumerate(results.index)}
+    for position in range(len(split)):
+        about = (str(split.names[position]), class_names[int(split.labels[position])])
+        row = row_of.get(position)
+        if row is None or not finite[row]:
+            yield *about, *[""] * (4 + 2 * len(others))
+            continue
+        best = [
+            cell
+            for number, probability in zip(
+                results.classes[row], results.probabilities[row], strict=True
+            )
+            for cell in (class_names[int(number)], f"{probability:.6f}")
+        ]
+        rank = int(results.rank[row])
+        yield *about, *best[:2], int(rank == 0), rank + 1, *best[2:]
+
+
+def _tiles(results: evaluate.Results, split, class_names) -> tuple[list[dict], str]:
+    """A fixed choice of images, the errors among them first: half of them if there are enough."""
+    rng = np.random.default_rng(0)
+    finite = results.rank < len(class_names)
+    hits, errors = np.flatnonzero(results.rank == 0), np.flatnonzero(finite & (results.rank > 0))
+    number_errors = min(len(errors), max(PICTURES // 2, PICTURES - len(hits)))
+    number_hits = min(len(hits), PICTURES - number_errors)
+    rows = [
+        *np.sort(rng.choice(errors, number_errors, replace=False)),
+        *np.sort(rng.choice(hits, number_hits, replace=False)),
+    ]
+    tiles = [
+        {
+            "image": split.read(int(results.index[row])),
+            "label": plots.drawable(class_names[results.label[row]], results.label[row]),
+            "predicted": plots.drawable(
+                class_names[results.classes[row, 0]], results.classes[row, 0]
+            ),
+            "probability": float(results.probabilities[row, 0]),
+            "correct": bool(results.rank[row] == 0),
+        }
+        for row in rows
+    ]
+    title = f"Here: {number_errors} of {len(errors):,} errors, {number_hits} of {len(hits):,} hits"
+    return tiles, title
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f}" if whole else ""
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
