@@ -1,0 +1,244 @@
+"""Draws the birds of `synthetic_birds`: a pose in pixels, its picture, part map and boxes.
+
+What a species does not fix (pose, plumage) comes in as `Look`.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from fgc_jax.data import bird_outlines
+
+SHIFT = 4  # OpenCV's fixed-point bits: polygons keep a sixteenth of a pixel
+PART_IDS = {name: i + 1 for i, name in enumerate((bird_outlines.BODY, *bird_outlines.PARTS))}
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """Random per image and independent of the species. Angles in radians, lengths in bird units."""
+
+    centre: tuple[float, float]  # of the body, as a fraction of the image side
+    scale: float  # image sides per bird unit
+    left: bool
+    yaw: float  # horizontal foreshortening, <= 1
+    tilt: float  # of the body; the five angles are positive for "up"
+    head: float
+    tail: float
+    wing: float
+    crest: float
+    neck: float  # stretches, about 1
+    plumpness: float
+    bill_length: float
+    crest_length: float
+    tail_width: float
+    stride: float  # between the feet
+    perch: float  # slope of the perch
+    body: tuple[int, int, int]  # colours RGB
+    wing_colour: tuple[int, int, int]
+    head_colour: tuple[int, int, int]
+    mark_colour: tuple[int, int, int]
+    variations: tuple[str, ...]  # of bird_outlines.VARIATIONS
+    brightness: float  # of the trait colours
+    warmth: float  # of the trait colours, > 0 towards red
+    strength: float  # how far bars, spots and patches stand out, <= 1
+
+
+class Shape(NamedTuple):
+    """A layer in pixels; `width` 0 fills the polygon."""
+
+    part: str
+    colour: str
+    points: np.ndarray  # float64 [n, 2]
+    width: float
+    outline: bool
+
+
+class Bird(NamedTuple):
+    shapes: tuple[Shape, ...]  # back to front
+    feet: np.ndarray  # float64 [2, 2] pixels: far, near
+
+
+def _mix(a, b, share):
+    return tuple(share * x + (1 - share) * y for x, y in zip(a, b, strict=True))
+
+
+def _shade(colour, factor):
+    return tuple(int(min(255, max(0, c * factor))) for c in colour)
+
+
+def palette(traits, look):
+    """Colour name -> RGB, 0 to 255."""
+
+    def trait(colour, factor=1.0):
+        red, green, blue = _shade(colour, factor * look.brightness)
+        return _shade((red, green * (1 - look.warmth), blue), 1.0)
+
+    bill = bird_outlines.BILL_COLOURS[traits.bill_colour]
+    belly = trait(bird_outlines.BELLY_COLOURS[traits.belly_colour])
+    legs = bird_outlines.LEG_COLOURS[traits.leg_colour]
+    return {
+        "body": look.body,
+        "mark": look.mark_colour,
+        "head": look.head_colour,
+        "crest": _shade(look.head_colour, 0.9),
+        "crest_dark": _shade(look.head_colour, 0.6),
+        "wing": look.wing_colour,
+        "wing_dark": _shade(look.wing_colour, 0.62),
+        "pale": _mix(trait((240, 236, 222)), look.wing_colour, look.strength),
+        "belly": belly,
+        "ink": _mix((44, 38, 40), belly, look.strength),
+        "eye_ring": _shade(look.head_colour, 1.3),
+        "eye": (18, 14, 14),
+        "glint": (250, 250, 250),
+        "bill": trait(bill),
+        "bill_dark": trait(bill, 0.6),
+        "legs": trait(legs),
+        "legs_far": trait(legs, 0.72),
+    }
+
+
+def _frame(angle, origin, along=1.0, across=1.0):
+    """Affine [2, 3]: scale, turn (positive lifts x), move to `origin`."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c * along, s * across, origin[0]], [-s * along, c * across, origin[1]]])
+
+
+def _apply(affine, points):
+    return points @ affine[:, :2].T + affine[None, :, 2]
+
+
+def _at(affine, x, y):
+    return _apply(affine, np.array([(x, y)]))[0]
+
+
+def _legs(body, look, length, to_pixels, unit):
+    """Both legs from the hips to a common perch: (far shapes, near shapes, feet [2, 2])."""
+    hips = _apply(body, np.array([(0.10, 0.18), (-0.02, 0.20)]))
+    middle, ground = hips[:, 0].mean(), hips[:, 1].max() + 0.05 + length
+    legs, feet = [], []
+    for hip, step, colour in zip(hips, (0.5, -0.5), ("legs_far", "legs"), strict=True):
+        x = 0.5 * (hip[0] + middle) + step * look.stride
+        foot = np.array([x, ground + look.perch * (x - middle)])
+        ankle = np.array([0.5 * (hip[0] + x) - 0.05, 0.5 * (hip[1] + foot[1])])
+        toes = ((0.10, 0.012), (0.075, 0.045), (-0.075, 0.02))
+        lines = [(np.array([hip, ankle, foot]), 0.034)]
+        lines += [(np.array([foot, foot + np.array(toe)]), 0.026) for toe in toes]
+        legs.append(
+            [Shape("legs", colour, _apply(to_pixels, line), w * unit, True) for line, w in lines]
+        )
+        feet.append(_at(to_pixels, *foot))
+    return *legs, np.array(feet)
+
+
+def pose(traits, look, side):
+    """The bird of a species with a look, in pixels of a square image of `side` pixels."""
+    body = _frame(look.tilt, (0.0, 0.0), across=look.plumpness)
+    head_at = _at(body, 0.40, -0.20) + np.array([0.09, -0.17]) * look.neck
+    head = _frame(look.head, head_at)
+    frames = {
+        "body": body,
+        "wing": _frame(look.tilt + look.wing, (0.0, 0.0)),
+        "head": head,
+        "crest": _frame(look.head + look.crest, head_at, look.crest_length, look.crest_length),
+        "bill": _frame(look.head, _at(head, 0.186, 0.02), along=look.bill_length),
+        "tail": _frame(look.tilt - look.tail, _at(body, -0.52, -0.045), -1.0, look.tail_width),
+    }
+    mirror = -1 if look.left else 1
+    to_pixels = side * np.array(
+        [
+            [mirror * look.yaw * look.scale, 0.0, look.centre[0]],
+            [0.0, look.scale, look.centre[1]],
+        ]
+    )
+    unit = look.scale * side
+
+    def place(layers):
+        return [
+            Shape(
+                layer.part,
+                layer.colour,
+                _apply(to_pixels, _apply(frames[layer.frame], layer.points)),
+                layer.width * unit,
+                layer.outline,
+            )
+            for layer in layers
+        ]
+
+    group = {name: place(layers) for name, layers in bird_outlines.layers(traits).items()}
+    marks = {name: place(bird_outlines.VARIATIONS[name]) for name in look.variations}
+    collar = _apply(to_pixels, _apply(body, bird_outlines.COLLAR))
+    hull = np.concatenate([group["head"][0].points, collar]).astype(np.float32)
+    neck = Shape("body", "body", cv2.convexHull(hull)[:, 0].astype(np.float64), 0.0, True)
+    length = bird_outlines.LEG_LENGTHS[traits.legs]
+    far, near, feet = _legs(body, look, length, to_pixels, unit)
+    shapes = [*group["tail"], *far, *near, *group["crest"], *group["trunk"], neck]
+    for name in ("band", "streaks"):
+        shapes += marks.get(name, [])
+    shapes += [*group["belly"], *group["wing"], *group["head"]]
+    for name in ("bib", "cap", "eye_stripe"):
+        shapes += marks.get(name, [])
+    shapes += [*group["bill"], *group["eye"]]
+    return Bird(tuple(shapes), feet)
+
+
+def _fixed(points):
+    """Pixel coordinates [n, 2] -> OpenCV fixed point; pixel k covers [k, k + 1)."""
+    return np.round((points - 0.5) * (1 << SHIFT)).astype(np.int32)
+
+
+def fill(canvas, points, colour, line=cv2.LINE_AA):
+    """Fills the polygon `points` [n, 2] pixels in place."""
+    cv2.fillPoly(canvas, [_fixed(points)], colour, line, SHIFT)
+
+
+def stroke(canvas, points, colour, width, line=cv2.LINE_AA):
+    """Draws the open line `points` [n, 2] pixels, `width` pixels wide, in place."""
+    cv2.polylines(canvas, [_fixed(points)], False, colour, max(1, round(width)), line, SHIFT)
+
+
+def paint(canvas, bird, colours):
+    """Draws `bird` on `canvas` uint8 RGB [S, S, 3] in place; `colours` as from `palette`."""
+    for shape in bird.shapes:
+        if shape.width:
+            stroke(canvas, shape.points, colours[shape.colour], shape.width)
+        else:
+            fill(canvas, shape.points, colours[shape.colour])
+
+
+def silhouette(bird, side, shrink):
+    """The bird's soft mask, uint8 [side / shrink, side / shrink] in 0 to 255."""
+    mask = np.zeros((side // shrink, side // shrink), np.uint8)
+    for shape in bird.shapes:
+        if shape.outline and not shape.width:  # legs are too thin to shade
+            fill(mask, shape.points / shrink, 255)
+    return mask
+
+
+def part_map(bird, side):
+    """Part id of each pixel, uint8 [side, side]: PART_IDS, 0 outside.
+
+    A pixel belongs to the part drawn last, so what one part hides of another is not the other's.
+    """
+    ids = np.zeros((side, side), np.uint8)
+    for shape in bird.shapes:
+        if not shape.outline:
+            continue
+        if shape.width:
+            stroke(ids, shape.points, PART_IDS[shape.part], shape.width, cv2.LINE_8)
+        else:
+            fill(ids, shape.points, PART_IDS[shape.part], cv2.LINE_8)
+    return ids
+
+
+def box(mask, shrink):
+    """Extent of the true pixels of `mask` [S, S], at 1 / `shrink` its resolution.
+
+    Half-open x0, y0, x1, y1 as float32 [4], every touched pixel inside; NaN if there are none.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return np.full(4, np.nan, np.float32)
+    x0, y0, x1, y1 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return np.array([x0 // shrink, y0 // shrink, -(-x1 // shrink), -(-y1 // shrink)], np.float32)

@@ -1,0 +1,204 @@
+"""The built-in data set: drawings of bird species that differ only in their parts.
+
+Nothing is read from disk: image i of a split is a pure function of (seed, split, i). A species is a
+fixed combination of part traits (bill, crest, wing, tail, belly, legs); plumage, pose, size,
+position, light, background, distractors and occlusion are random and independent of the species.
+"""
+
+import dataclasses
+import functools
+
+import cv2
+import numpy as np
+
+from fgc_jax.data import bird_drawing, bird_outlines, bird_scenery, dataset
+
+SPLIT_IDS = {"train": 0, "val": 1, "test": 2}
+OVERSAMPLING = 2
+
+# A genus fixes the outline and some markings (the first dict); its four species are the even-parity
+# choices among three two-valued traits of different parts, so siblings differ in exactly two parts.
+GENERA = {
+    "finch": (
+        dict(bill="cone", crest="none", tail="forked", legs="short")
+        | dict(belly_colour="white", leg_colour="black"),
+        dict(belly=("spotted", "barred"), wing=("one_bar", "two_bars"))
+        | dict(bill_colour=("yellow", "red")),
+    ),
+    "grosbeak": (
+        dict(bill="cone", crest="peaked", tail="short", legs="short")
+        | dict(bill_colour="red", belly="plain"),
+        dict(belly_colour=("rufous", "yellow"), wing=("plain", "one_bar"))
+        | dict(leg_colour=("black", "yellow")),
+    ),
+    "sandpiper": (
+        dict(bill="straight", crest="none", tail="short", legs="long")
+        | dict(wing="one_bar", belly_colour="white"),
+        dict(leg_colour=("yellow", "red"), belly=("barred", "spotted"))
+        | dict(bill_colour=("black", "red")),
+    ),
+    "lapwing": (
+        dict(bill="straight", crest="plumed", legs="long")
+        | dict(bill_colour="black", belly="plain", belly_colour="white"),
+        dict(tail=("short", "forked"), wing=("one_bar", "two_bars"))
+        | dict(leg_colour=("red", "yellow")),
+    ),
+    "curlew": (
+        dict(bill="curved", crest="none", tail="banded", legs="long")
+        | dict(wing="patch", belly_colour="white"),
+        dict(bill_colour=("black", "yellow"), belly=("barred", "plain"))
+        | dict(leg_colour=("black", "red")),
+    ),
+    "hoopoe": (
+        dict(bill="curved", tail="long", legs="short")
+        | dict(belly="plain", belly_colour="rufous", leg_colour="black"),
+        dict(crest=("fan", "peaked"), wing=("two_bars", "patch"))
+        | dict(bill_colour=("red", "black")),
+    ),
+    "shrike": (
+        dict(bill="hooked", crest="none", legs="short")
+        | dict(bill_colour="black", belly="barred", belly_colour="white"),
+        dict(tail=("long", "forked"), wing=("patch", "one_bar"))
+        | dict(leg_colour=("black", "red")),
+    ),
+    "cockatoo": (
+        dict(tail="banded", legs="short", wing="plain")
+        | dict(bill_colour="yellow", belly="plain", leg_colour="red"),
+        dict(crest=("fan", "peaked"), bill=("hooked", "cone"))
+        | dict(belly_colour=("yellow", "white")),
+    ),
+}
+SIBLINGS = ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0))
+ADJECTIVES = {
+    "bill": {"hooked": "hook_billed", "cone": "thick_billed"},
+    "bill_colour": {c: f"{c}_billed" for c in bird_outlines.BILL_COLOURS},
+    "crest": {"fan": "fan_crested", "peaked": "peak_crested"},
+    "wing": {"plain": "plain_winged", "one_bar": "bar_winged", "two_bars": "double_barred"}
+    | {"patch": "patch_winged"},
+    "tail": {"short": "short_tailed", "long": "long_tailed", "forked": "fork_tailed"},
+    "belly": {"plain": "plain_bellied", "spotted": "spotted", "barred": "barred"},
+    "belly_colour": {c: f"{c}_bellied" for c in bird_outlines.BELLY_COLOURS},
+    "leg_colour": {c: f"{c}_legged" for c in bird_outlines.LEG_COLOURS},
+}
+
+
+def _species():
+    """Species name -> Traits; any first n are spread evenly over the genera."""
+    table = {}
+    for choice in SIBLINGS:
+        for noun, (fixed, varied) in GENERA.items():
+            picked = {t: values[k] for (t, values), k in zip(varied.items(), choice, strict=True)}
+            # Two of the three varied traits tell siblings apart.
+            words = [ADJECTIVES[trait][picked[trait]] for trait in list(varied)[:2]]
+            table["_".join([*words, noun])] = bird_outlines.Traits(**fixed, **picked)
+    return table
+
+
+SPECIES = _species()
+
+
+@dataclasses.dataclass(frozen=True)
+class BirdSplit:
+    """A `dataset.Split` whose images are drawn when they are read.
+
+    Thread safe and picklable: a few numbers, and boxes once someone asks for them.
+    """
+
+    split: str
+    species: int
+    per_class: int
+    size: int  # pixels, images are square
+    seed: int
+
+    def __len__(self):
+        return self.species * self.per_class
+
+    @functools.cached_property
+    def labels(self):
+        """int32 [N]; neighbours are of different species."""
+        return (np.arange(len(self)) % self.species).astype(np.int32)
+
+    @functools.cached_property
+    def names(self):
+        """N names such as a folder of files would have."""
+        words = list(SPECIES)
+        return dataset.text_array(
+            [f"{self.split}/{words[label]}/{i:06d}.png" for i, label in enumerate(self.labels)]
+        )
+
+    def traits(self, i):
+        return SPECIES[list(SPECIES)[i % self.species]]
+
+    def scene(self, i):
+        """The nuisance variables of image i."""
+        return self._draw_variables(i)[0]
+
+    def read(self, i):
+        """Image i, uint8 RGB [size, size, 3]."""
+        scene, bird, rng = self._draw_variables(i)
+        side = OVERSAMPLING * self.size
+        canvas = bird_scenery.background(rng, side)
+        bird_scenery.perch(rng, canvas, scene, bird.feet)
+        bird_drawing.paint(canvas, bird, bird_drawing.palette(self.traits(i), scene.look))
+        for points, width, colour in bird_scenery.in_front(rng, scene):
+            if width:
+                bird_drawing.stroke(canvas, points * side, colour, width * side)
+            else:
+                bird_drawing.fill(canvas, points * side, colour)
+        image = cv2.resize(canvas, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        mask = bird_drawing.silhouette(bird, side, shrink=4)
+        return bird_scenery.light(rng, image, mask, scene)
+
+    def parts(self, i):
+        """Part name -> box float32 [4] of what shows of it on the bird, leaves in front ignored.
+
+        Half-open pixels x0, y0, x1, y1, clipped to the image; NaN for a part the species lacks.
+        """
+        return dict(zip(bird_outlines.PARTS, self._boxes(i)[1:], strict=True))
+
+    @functools.cached_property
+    def boxes(self):
+        """Object boxes, float32 [N, 4]; from the geometry alone, about 1 ms an image, once."""
+        return np.stack([self._boxes(i)[0] for i in range(len(self))])
+
+    def _draw_variables(self, i):
+        if not 0 <= i < len(self):
+            raise IndexError(f"{self.split} holds images 0 to {len(self) - 1}, not {i}")
+        rng = np.random.default_rng((self.seed, SPLIT_IDS[self.split], i))
+        scene = bird_scenery.sample(rng)
+        return scene, bird_drawing.pose(self.traits(i), scene.look, OVERSAMPLING * self.size), rng
+
+    def _boxes(self, i):
+        ids = bird_drawing.part_map(self._draw_variables(i)[1], OVERSAMPLING * self.size)
+        masks = [ids > 0] + [ids == bird_drawing.PART_IDS[name] for name in bird_outlines.PARTS]
+        return [bird_drawing.box(mask, OVERSAMPLING) for mask in masks]
+
+
+def load(
+    root, *, species=24, train_per_class=40, val_per_class=10, test_per_class=25, size=192, seed=0
+):
+    """The synthetic birds as a Dataset with splits train, val and test.
+
+    species: 2 to 32, the first of SPECIES. size: side of the square images in pixels, 32 or more.
+    Raises ValueError for a root (there are no files) and for options out of range.
+    """
+    if root:
+        raise ValueError(f"synthetic_birds has no files: root must be '', got {str(root)!r}")
+    if not 2 <= species <= len(SPECIES):
+        raise ValueError(f"species is {species}, allowed are 2 to {len(SPECIES)}")
+    counts = {"train": train_per_class, "val": val_per_class, "test": test_per_class}
+    for split, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{split}_per_class is {count}, allowed are 1 and more")
+    if size < 32:
+        raise ValueError(f"size is {size}, allowed are 32 and more pixels")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, allowed are 0 and more")
+    return dataset.Dataset(
+        name="synthetic_birds",
+        class_names=tuple(SPECIES)[:species],
+        splits={
+            split: BirdSplit(split, species, count, size, seed) for split, count in counts.items()
+        },
+        notes=f"generated, seed {seed}, {size} pixels; species differ in parts only",
+    )
