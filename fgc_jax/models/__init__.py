@@ -58,7 +58,7 @@ def build(config, num_classes: int, *, rngs: nnx.Rngs) -> Classifier:
     options = dict(config.head_options)
     allowed = [
         name
-        for name, parameter in inspect.signature(head).parameters.items()
+        for name, parameter in inspect.signature(head.__init__).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY and name != "rngs"
     ]
     for option in options:
@@ -209,6 +209,18 @@ def split(model: Classifier) -> tuple[dict, dict]:
     return tuple(nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))
 
 
+def evaluation_graphdef(model: Classifier) -> nnx.GraphDef:
+    """The static half of a classifier with stored statistics in batch norm and no dropout."""
+    view = nnx.view(
+        # VGG without batch norm has no layer that the first mode would reach.
+        model,
+        use_running_average=True,
+        deterministic=True,
+        raise_if_not_found=False,
+    )
+    return nnx.graphdef(view)
+
+
 def random_weights(
     config, num_classes: int, *, seed: int, paths: Collection[str] | None = None
 ) -> dict[str, jax.Array]:
@@ -302,10 +314,8 @@ def load(
     params, stats, report = initialise(
         config, num_classes, seed=seed, classifier=num_classes == classes
     )
-    model = abstract(config, num_classes)
-    graphdef = nnx.graphdef(nnx.view(model, use_running_average=True, deterministic=True))
     return LoadedClassifier(
-        graphdef=graphdef,
+        graphdef=evaluation_graphdef(abstract(config, num_classes)),
         params=params,
         stats=stats,
         preprocess=preprocess(config),
