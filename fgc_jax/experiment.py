@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fgc_jax import config, data, logs, mesh, methods, models, optim, params, step
+from fgc_jax.data import augment, pipeline
+from fgc_jax.data import dataset as datasets
 from fgc_jax.models import conv
 
 MEGABYTE = 1e6
@@ -19,7 +21,7 @@ class Experiment:
     """A run's fixed parts. Shapes stand in for arrays: nothing large is allocated."""
 
     settings: config.Settings
-    dataset: data.dataset.Dataset
+    dataset: datasets.Dataset
     build: Callable  # nnx.Rngs -> nnx.Module
     model: Any  # abstract nnx.Module
     params: Mapping  # ShapeDtypeStructs
@@ -49,10 +51,10 @@ class Experiment:
         }
         return optim.trained_groups(phase, self.layers, params.flatten(self.params), bn_paths)
 
-    def transform(self, phase: config.Phase, *, train: bool) -> data.pipeline.Transform:
+    def transform(self, phase: config.Phase, *, train: bool) -> pipeline.Transform:
         """How a phase's images are resized and cropped on the host."""
         settings = self.settings.data
-        return data.pipeline.Transform(
+        return pipeline.Transform(
             resize=phase.resize,
             mode=settings.resize_mode,
             crop=phase.crop,
@@ -64,8 +66,8 @@ class Experiment:
         """Host batch on the device -> augmented, normalised batch; pure."""
         images = batch["image"]
         if self.settings.data.flip:
-            images = data.augment.flip(key, images)
-        images = data.augment.normalise(images, self.preprocess.mean, self.preprocess.std)
+            images = augment.flip(key, images)
+        images = augment.normalise(images, self.preprocess.mean, self.preprocess.std)
         return {**batch, "image": images}
 
     def eval_step(self) -> Callable:
@@ -77,9 +79,9 @@ class Experiment:
             device_mesh=self.mesh,
         )
 
-    def eval_batches(self, split: data.dataset.Split, phase: config.Phase):
+    def eval_batches(self, split: datasets.Split, phase: config.Phase):
         """Every image of a split once, as this process's host batches."""
-        return data.pipeline.eval_batches(
+        return pipeline.eval_batches(
             split,
             self.transform(phase, train=False),
             batch_size=self.settings.eval_batch_size,
@@ -105,35 +107,46 @@ class Experiment:
 
 
 def prepare(settings: config.Settings) -> Experiment:
-    """Builds and checks all that a run needs.
+    """Builds and checks all that a training run needs.
 
     Raises:
         ValueError: data missing or unusable, unknown model parts, or a phase that cannot run.
     """
-    dataset = data.load(settings.data.name, settings.data.root, settings.data.options)
+    experiment = assemble(settings, load_data(settings.data))
+    for phase in settings.phases:
+        mesh.check_batch_size(f"phase {phase.name}: batch_size", phase.batch_size)
+    return experiment
+
+
+def load_data(settings: config.DataSettings) -> datasets.Dataset:
+    """The data set with train and validation split.
+
+    Raises:
+        ValueError: data missing or unusable, or no say in what validates.
+    """
+    dataset = data.load(settings.name, settings.root, settings.options)
     if "train" not in dataset.splits:
         raise ValueError(
             f"data set {dataset.name!r} has no train split, only {list(dataset.splits)}"
         )
-    if "val" in dataset.splits and settings.data.val_fraction:
+    if "val" in dataset.splits and settings.val_fraction:
         raise ValueError(
             f"data set {dataset.name!r} has its own validation split, so "
-            f"config.data.val_fraction={settings.data.val_fraction} has no effect: set it to 0"
+            f"config.data.val_fraction={settings.val_fraction} has no effect: set it to 0"
         )
-    if "val" not in dataset.splits:
-        if not settings.data.val_fraction:
-            raise ValueError(
-                f"data set {dataset.name!r} has no validation split: config.data.val_fraction must "
-                "say which part of train to use for model selection (the test split is not)"
-            )
-        dataset = data.dataset.with_validation(
-            dataset, settings.data.val_fraction, settings.data.split_seed
+    if "val" in dataset.splits:
+        return dataset
+    if not settings.val_fraction:
+        raise ValueError(
+            f"data set {dataset.name!r} has no validation split: config.data.val_fraction must "
+            "say which part of train to use for model selection (the test split is not)"
         )
-    return assemble(settings, dataset)
+    return datasets.with_validation(dataset, settings.val_fraction, settings.split_seed)
 
 
-def assemble(settings: config.Settings, dataset: data.dataset.Dataset) -> Experiment:
-    """Puts model and phases to a data set, and checks them. Raises ValueError."""
+def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Experiment:
+    """Puts model and phases to a data set, of which only the class names need to be there, and
+    checks them. Raises ValueError."""
 
     def build(rngs):
         return models.build(settings.model, len(dataset.class_names), rngs=rngs)
@@ -154,7 +167,6 @@ def assemble(settings: config.Settings, dataset: data.dataset.Dataset) -> Experi
     for phase in settings.phases:
         experiment.groups(phase)
         optim.last_layers(phase.reinit, experiment.layers)
-        mesh.check_batch_size(f"phase {phase.name}: batch_size", phase.batch_size)
     mesh.check_batch_size("eval_batch_size", settings.eval_batch_size)
     return experiment
 

@@ -1,11 +1,11 @@
 """The command line: `python -m fgc_jax.main --config=configs/NAME.py --workdir=DIR`."""
 
-import os
 import sys
-from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
+
+from fgc_jax import cache
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe to train, a file of configs/; change a value with --config.KEY=VALUE."
@@ -23,7 +23,9 @@ def main(argv: list[str]) -> None:
     """Reads the flags, trains, and turns errors into one line and an exit code."""
     if len(argv) > 1:
         _fail(f"stray arguments {argv[1:]}: write --config.KEY=VALUE with '=', without a space")
-    enable_compile_cache()
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.FATAL)  # orbax logs each detail, and failures as tracebacks
+    cache.enable()
     import jax
 
     if MULTI_HOST.value:
@@ -39,14 +41,6 @@ def main(argv: list[str]) -> None:
         if TRACEBACK.value:
             raise
         _fail(str(error))
-
-
-def enable_compile_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR says
-    another place."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fgc_jax" / "jax"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
 def _fail(message: str) -> None:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
-from fgc_jax import data, mesh, params
+from fgc_jax import mesh, params
+from fgc_jax.data import augment
 from fgc_jax.methods import plain
 
 TOP_K = 5
@@ -70,7 +71,7 @@ def make_train_step(
     loss: Callable,
     optimizer: optax.GradientTransformation,
     trained: Collection[str],
-    augment: Callable[[jax.Array, dict], dict],
+    preprocess: Callable[[jax.Array, dict], dict],
     key: jax.Array,
     device_mesh: jax.sharding.Mesh,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict[str, jax.Array]]]:
@@ -83,7 +84,7 @@ def make_train_step(
 
     def train_step(state, batch):
         augment_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
-        batch = augment(augment_key, batch)
+        batch = preprocess(augment_key, batch)
         trainable, frozen = params.select(state.params, trained)
 
         def objective(trainable):
@@ -125,7 +126,7 @@ def make_eval_step(
     replicated, sharded = mesh.replicated(device_mesh), mesh.sharded(device_mesh)
 
     def eval_step(variables, stats, batch):
-        images = data.augment.normalise(batch["image"], mean, std)
+        images = augment.normalise(batch["image"], mean, std)
         (logits, _), _ = apply(graphdef, variables, stats, lambda model: model(images))
         true_logit = jnp.take_along_axis(logits, batch["label"][:, None], axis=-1)
         # A logit equal to the true one counts against it where argmax would prefer it.

@@ -13,7 +13,6 @@ import ml_collections
 from fgc_jax import (
     checkpoint,
     config,
-    data,
     evaluate,
     experiment,
     logs,
@@ -25,6 +24,7 @@ from fgc_jax import (
     stop,
     workdir,
 )
+from fgc_jax.data import images, pipeline
 from fgc_jax.meter import Meter
 
 
@@ -153,7 +153,7 @@ def _train_phase(live: Run, begin: int, start: tuple | None) -> None:
     """Trains from global step `begin` to the phase's end, evaluating after each epoch."""
     plan, phase, progress = live.experiment, live.phase, live.progress
     split = plan.dataset.splits["train"]
-    steps_per_epoch = data.pipeline.steps_per_epoch(len(split), phase.batch_size)
+    steps_per_epoch = pipeline.steps_per_epoch(len(split), phase.batch_size)
     total = phase.epochs * steps_per_epoch
     groups = plan.groups(phase)
     rate = optim.schedule(phase, steps_per_epoch)
@@ -164,12 +164,12 @@ def _train_phase(live: Run, begin: int, start: tuple | None) -> None:
         loss=plan.loss,
         optimizer=optimizer,
         trained=groups.keys(),
-        augment=plan.augment,
+        preprocess=plan.augment,
         key=plan.key(progress.phase, 2),
         device_mesh=plan.mesh,
     )
     settings = plan.settings
-    batches = data.pipeline.train_batches(
+    batches = pipeline.train_batches(
         split,
         plan.transform(phase, train=True),
         batch_size=phase.batch_size,
@@ -317,7 +317,7 @@ def _test(live: Run, number: int) -> dict[str, Any] | None:
         test_split, class_names = plan.dataset.splits["test"], plan.dataset.class_names
         scores.write(folder, facts, results, test_split, class_names)
         for name in ("predictions", "confusion"):
-            picture = data.images.decode(folder / f"{name}.png")
+            picture = images.decode(folder / f"{name}.png")
             live.writer.images(int(live.manager.latest_step()), {f"test_{name}": picture[None]})
     return {**facts, **metrics}
 

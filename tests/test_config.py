@@ -1,0 +1,75 @@
+"""Settings: every key checked."""
+
+import pytest
+
+from configs import common, finetune_folder, quickstart
+from fgc_jax import config
+
+
+def recipe(**changes):
+    got = quickstart.get_config("tiny")
+    for path, value in changes.items():
+        node = got
+        *parents, name = path.split("__")
+        for key in parents:
+            node = node.phases[int(key)] if key.isdigit() else node[key]
+        with node.unlocked():
+            node[name] = value
+    return got
+
+
+def test_a_recipe_becomes_settings():
+    settings = config.parse(recipe())
+    assert settings.model.backbone == "tf_efficientnet_lite0"
+    assert settings.phases[0].name == "head"
+    assert isinstance(settings.phases[1].lr, float)
+    assert settings.model.head_options == {"dropout": 0.2}
+
+
+def test_resolved_config_is_plain_json():
+    resolved = config.resolved(finetune_folder.get_config())
+    assert resolved["phases"][0]["groups"] == [[".*", "all", 1.0]]
+    assert resolved["data"]["options"] == {"test_fraction": 0.2, "split_seed": 42}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model__backbone": "resnet51"},
+            r"config.model.backbone='resnet51' is unknown; allowed: .*resnet50",
+        ),
+        ({"model__head": "gep"}, "config.model.head='gep' is unknown; allowed: 'gap'"),
+        ({"data__name": "bird"}, "config.data.name='bird' is unknown"),
+        ({"method": "plane"}, "config.method='plane' is unknown"),
+        ({"0__optimizer": "sdg"}, r"config.phases\[0\].optimizer='sdg' is unknown; allowed: 'sgd'"),
+        ({"1__lrr": 0.1}, r"config.phases\[1\]: unknown keys \['lrr'\]"),
+        ({"data": {"name": "folder"}}, "config.data: unknown keys .*missing keys"),
+        ({"0__epochs": 0}, r"config.phases\[0\].epochs=0 must be at least 1"),
+        ({"0__epochs": True}, "must be of type int"),
+        ({"0__lr": float("nan")}, "must be at least 0"),
+        ({"1__train": "last"}, "'head', 'last N', 'from LAYER', 'all'"),
+        ({"1__train": "last 0"}, "'head', 'last N', 'from LAYER', 'all'"),
+        ({"0__reinit": "last 1"}, "belongs to a later phase"),
+        ({"0__crop": 100}, "crop=100 is larger than resize=72"),
+        ({"1__name": "head"}, "phase names must differ"),
+        ({"1__warmup_epochs": 2.0}, "exceeds epochs=1"),
+        ({"1__groups": (("head/.*", 1.0),)}, "groups must be"),
+        ({"data__val_fraction": 1.0}, "must be below 1"),
+        ({"phases": ()}, "at least one phase"),
+        ({"phases": (1,)}, "must hold the keys of Phase"),
+    ],
+)
+def test_what_is_wrong_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config.parse(recipe(**changes))
+
+
+def test_unknown_variants_are_errors():
+    with pytest.raises(ValueError, match=r"unknown variant \['tinny'\].*'tiny'"):
+        quickstart.get_config("tinny")
+
+
+def test_unknown_phase_keys_are_errors_in_the_recipe():
+    with pytest.raises(KeyError, match="epoch"):
+        common.phase("head", epoch=3)
