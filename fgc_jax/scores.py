@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fgc_jax import evaluate, plots, workdir
+from fgc_jax import evaluate, logs, plots, workdir
 
 METRICS = "metrics.json"
 FILES = (
@@ -50,6 +50,29 @@ def write(
     return summary
 
 
+def report(summary: Mapping[str, Any], matrix: np.ndarray, class_names: Sequence[str]) -> str:
+    """An evaluation for people: the metrics, what stands behind them, and the worst confusions."""
+    rows = [
+        (f"{summary['split']}, checkpoint of step {summary['checkpoint']}", ""),
+        ("top-1", f"{summary['top1']:.2f} %"),
+        ("top-5", f"{summary['top5']:.2f} %"),
+        ("mean class accuracy", f"{summary['mean_class_accuracy']:.2f} %"),
+        ("loss", f"{summary['loss']:.4f} nats"),
+        ("calibration error (ECE)", f"{summary['ece']:.2f} %"),
+        ("images", f"{summary['images']:,}"),
+        ("unreadable images, left out", f"{summary['unreadable']:,}"),
+        ("views", str(summary["views"])),
+    ]
+    worst = evaluate.most_confused(matrix, 5)
+    if not worst:
+        return f"{logs.table(rows)}\n\nno class is taken for another"
+    pairs = [("most confused, true class", "predicted", "images", "of the class")]
+    for true, predicted, count in worst:
+        share = f"{100 * count / matrix[true].sum():.0f} %"
+        pairs.append((class_names[true], class_names[predicted], str(count), share))
+    return f"{logs.table(rows)}\n\n{logs.table(pairs)}"
+
+
 def check_folder(folder: Path) -> None:
     """Raises ValueError if `folder` holds anything that writing an evaluation would delete."""
     if not folder.exists():
@@ -79,10 +102,13 @@ def _write_files(new: Path, summary, results: evaluate.Results, split, class_nam
     plain = {key: _finite(value) for key, value in summary.items()}
     workdir.write_json(new / METRICS, {**plain, "unreadable_images": names})
     _table(new / "per_class.csv", _per_class(results, matrix, class_names))
-    _table(new / "confusion.csv", [
-        ("true \\ predicted", *class_names),
-        *((name, *row) for name, row in zip(class_names, matrix.tolist(), strict=True)),
-    ])
+    _table(
+        new / "confusion.csv",
+        [
+            ("true \\ predicted", *class_names),
+            *((name, *row) for name, row in zip(class_names, matrix.tolist(), strict=True)),
+        ],
+    )
     _table(new / "most_confused.csv", _most_confused(matrix, class_names))
     _table(new / "predictions.csv", _predictions(results, split, class_names))
     title = f"{summary['split']}: top-1 {summary['top1']:.2f} % of {summary['images']:,} images"
@@ -101,8 +127,14 @@ def _table(path: Path, rows: Iterable[Sequence]) -> None:
 def _per_class(results: evaluate.Results, matrix, class_names) -> Iterator[Sequence]:
     """A row per class; cells without meaning (no image, never predicted, no error) are empty."""
     yield (
-        "number", "class", "images", "correct", "accuracy", "precision",
-        "most_common_wrong_prediction", "wrong_predictions",
+        "number",
+        "class",
+        "images",
+        "correct",
+        "accuracy",
+        "precision",
+        "most_common_wrong_prediction",
+        "wrong_predictions",
     )
     images = np.bincount(results.label, minlength=len(class_names))
     for index, name in enumerate(class_names):
@@ -111,9 +143,14 @@ def _per_class(results: evaluate.Results, matrix, class_names) -> Iterator[Seque
         errors[index] = 0
         worst = int(errors.argmax())
         yield (
-            index, name, images[index], correct,
-            _percent(correct, images[index]), _percent(correct, predicted),
-            class_names[worst] if errors[worst] else "", errors[worst] or "",
+            index,
+            name,
+            images[index],
+            correct,
+            _percent(correct, images[index]),
+            _percent(correct, predicted),
+            class_names[worst] if errors[worst] else "",
+            errors[worst] or "",
         )
 
 
@@ -129,7 +166,12 @@ def _predictions(results: evaluate.Results, split, class_names) -> Iterator[Sequ
     """A row per image in the split's order; unreadable ones have no prediction."""
     others = range(2, results.classes.shape[1] + 1)
     yield (
-        "name", "label", "predicted", "probability", "correct", "place_of_label",
+        "name",
+        "label",
+        "predicted",
+        "probability",
+        "correct",
+        "place_of_label",
         *(column for place in others for column in (f"class_{place}", f"probability_{place}")),
     )
     finite = results.rank < len(class_names)

@@ -1,0 +1,220 @@
+"""A trained run used from outside: restored for evaluation, or as a function of images."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from PIL import Image
+
+from fgc_jax import checkpoint, config, evaluate, experiment, mesh, params, step, workdir
+from fgc_jax.data import augment, dataset, images, pipeline
+
+VIEWS = ("raw",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A run's fixed parts with the variables of one of its checkpoints, placed on the devices."""
+
+    plan: experiment.Experiment  # its data set has class names, and no splits
+    params: Any
+    stats: Any
+    phase: config.Phase  # the one that the checkpoint was saved in; gives the image size
+    step: int
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.plan.dataset.class_names
+
+    @property
+    def transform(self) -> pipeline.Transform:
+        return self.plan.transform(self.phase, train=False)
+
+
+def load_run(
+    directory: str | Path, checkpoint_name: str = "best", *, batch_size: int | None = None
+) -> Restored:
+    """Restores a checkpoint ("best", "last" or a step number) of a run; its data may be gone.
+
+    `batch_size`, over all devices, is by default the run's own, made a multiple of the devices.
+
+    Raises:
+        ValueError: no run, no such checkpoint, one that does not fit the run's model, or a batch
+            size that cannot be cut evenly over the devices.
+    """
+    directory = Path(directory).absolute()
+    stored = workdir.read_json(directory / workdir.CONFIG)
+    settings = config.parse(ml_collections.ConfigDict(stored))
+    if batch_size is None:
+        batch_size = _up_to_multiple(settings.eval_batch_size, jax.device_count())
+    # Unreadable images are counted and named with the results, so nothing is hidden.
+    settings = dataclasses.replace(
+        settings,
+        eval_batch_size=batch_size,
+        data=dataclasses.replace(settings.data, on_bad_image="skip"),
+    )
+    facts = workdir.read_json(directory / workdir.DATASET)
+    classes = dataset.Dataset(facts["name"], tuple(facts["class_names"]), {}, facts["notes"])
+    plan = experiment.assemble(settings, classes)
+    number = checkpoint.find_step(directory, checkpoint_name)
+    variables, stats, meta = checkpoint.load_variables(directory, number)
+    for expected, found in ((plan.params, variables), (plan.stats, stats)):
+        _check_fit(params.flatten(expected), params.flatten(found), number)
+    variables, stats = mesh.replicate(plan.mesh, (variables, stats))
+    return Restored(plan, variables, stats, settings.phases[meta["phase"]], number)
+
+
+def load_split(run: Restored, directory: str | Path, name: str, root: str = "") -> dataset.Split:
+    """A split of the data set that the run was trained on, the very images that it had then.
+
+    `root` says where the data lie now, if not where they did.
+
+    Raises:
+        ValueError: the data are missing, have no such split, or are not the same any more.
+    """
+    settings = run.plan.settings.data
+    if root:
+        settings = dataclasses.replace(settings, root=root)
+    found = experiment.load_data(settings)
+    if name not in found.splits:
+        raise ValueError(
+            f"data set {found.name!r} has no split {name!r}, only {', '.join(found.splits)}"
+        )
+    now, then = found.facts(), workdir.read_json(Path(directory) / workdir.DATASET)
+    if now["class_names"] != then["class_names"] or now["splits"][name] != then["splits"][name]:
+        raise ValueError(
+            f"the {name} split of {found.name!r} in {settings.root!r} is not the one of the run: "
+            f"{now['splits'][name]['images']:,} images of {len(now['class_names'])} classes now, "
+            f"{then['splits'][name]['images']:,} of {len(then['class_names'])} then; other images "
+            "are evaluated with --input"
+        )
+    return found.splits[name]
+
+
+def evaluate_split(run: Restored, split: dataset.Split) -> evaluate.Results:
+    """Every image of a split once; unreadable ones are left out and listed."""
+    with run.plan.eval_batches(split, run.phase) as batches:
+        return evaluate.run(
+            run.plan.eval_step(), run.params, run.stats, batches, run.plan.mesh, len(split)
+        )
+
+
+class Predictor:
+    """Class probabilities of single images by a trained run: `predictor(["a.jpg", "b.png"])`.
+
+    `class_names` are the columns. For one process (with any number of devices).
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        views: str = "raw",
+        checkpoint: str = "best",
+        batch_size: int | None = None,
+    ):
+        if views not in VIEWS:
+            raise ValueError(f"unknown views {views!r}, allowed: {', '.join(VIEWS)}")
+        self.run = load_run(directory, checkpoint, batch_size=batch_size)
+        self.class_names = self.run.class_names
+        self._forward = _make_forward(self.run)
+
+    def __call__(self, pictures: Sequence[str | os.PathLike | Image.Image | np.ndarray]):
+        """Probabilities f32 [N, K], in the order of `pictures`: image files, PIL images, or
+        uint8 RGB arrays [H, W, 3], each of any size.
+
+        Raises:
+            ValueError: a picture is missing, damaged, or of another kind; the message names it.
+        """
+        if isinstance(pictures, (str, os.PathLike, Image.Image)):
+            raise ValueError(f"a list of images is needed, not {pictures!r} alone")
+        size = self._batch_size(len(pictures))
+        rows = [np.zeros((0, len(self.class_names)), np.float32)]
+        running = None
+        with futures.ThreadPoolExecutor(self.run.plan.settings.data.threads) as pool:
+            for start in range(0, len(pictures), size):
+                chunk = range(start, min(start + size, len(pictures)))
+                batch = list(pool.map(lambda index: self._prepare(index, pictures[index]), chunk))
+                # The device works on one batch while the next one is decoded.
+                if running is not None:
+                    rows.append(np.asarray(running))
+                running = self._dispatch(np.stack(batch), size)
+        if running is not None:
+            rows.append(np.asarray(running))
+        return np.concatenate(rows)[: len(pictures)]
+
+    def _batch_size(self, number: int) -> int:
+        """The run's, or for fewer images the next power of two: then they are quick, and few
+        programs are compiled."""
+        power = 1 << max(0, number - 1).bit_length()
+        most = self.run.plan.settings.eval_batch_size
+        return min(most, _up_to_multiple(power, jax.device_count()))
+
+    def _prepare(self, index: int, picture) -> np.ndarray:
+        return pipeline.transform_image(self.run.transform, as_array(picture, f"image {index}"))
+
+    def _dispatch(self, batch: np.ndarray, size: int) -> jax.Array:
+        """Starts the network on uint8 [n, crop, crop, 3], filled up to `size` images."""
+        padded = np.zeros((size, *batch.shape[1:]), np.uint8)
+        padded[: len(batch)] = batch
+        on_device = mesh.to_global(self.run.plan.mesh, {"image": padded})["image"]
+        return self._forward(self.run.params, self.run.stats, on_device)
+
+
+def as_array(picture: str | os.PathLike | Image.Image | np.ndarray, name: str) -> np.ndarray:
+    """uint8 RGB [H, W, 3] of a file, PIL image or array, read as in training.
+
+    Raises:
+        ValueError: naming the file, or `name` where there is none.
+    """
+    if isinstance(picture, (str, os.PathLike)):
+        return images.decode(picture)
+    if isinstance(picture, Image.Image):
+        if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
+            raise ValueError(f"{name}: a PIL image of mode {picture.mode!r} has no known range")
+        return np.array(picture.convert("RGB"))
+    if not isinstance(picture, np.ndarray):
+        kind = type(picture).__name__
+        raise ValueError(f"{name}: a path, a PIL image or a NumPy array is needed, not {kind}")
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise ValueError(
+            f"{name}: an array must be uint8 [H, W, 3], not {picture.dtype} {list(picture.shape)}"
+        )
+    return picture
+
+
+def _make_forward(run: Restored) -> Callable:
+    """Compiles (params, stats, images uint8 [B, H, W, 3]) -> probabilities f32 [B, K]."""
+    graphdef = step.eval_graphdef(run.plan.model)
+    facts = run.plan.preprocess
+
+    def forward(variables, stats, pixels):
+        inputs = augment.normalise(pixels, facts.mean, facts.std)
+        (logits, _), _ = step.apply(graphdef, variables, stats, lambda model: model(inputs))
+        return jax.nn.softmax(logits)
+
+    whole, cut = mesh.replicated(run.plan.mesh), mesh.sharded(run.plan.mesh)
+    return jax.jit(forward, in_shardings=(whole, whole, cut), out_shardings=cut)
+
+
+def _check_fit(expected: dict, found: dict, number: int) -> None:
+    wanted = {path: tuple(leaf.shape) for path, leaf in expected.items()}
+    there = {path: tuple(leaf.shape) for path, leaf in found.items()}
+    differing = [
+        path for path in sorted(wanted.keys() | there.keys()) if wanted.get(path) != there.get(path)
+    ]
+    if differing:
+        raise ValueError(
+            f"the checkpoint of step {number} does not fit the model of the run's config: "
+            f"{len(differing)} arrays are missing or of another shape, first {differing[:5]}"
+        )
+
+
+def _up_to_multiple(number: int, of: int) -> int:
+    return -(-number // of) * of

@@ -1,0 +1,171 @@
+"""Evaluates a trained run: python scripts/evaluate.py --workdir=DIR [--split=test] [...]."""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+DESCRIPTION = """\
+Evaluates a checkpoint of a run on a split of its data set, or on other labelled images (--input).
+Every image is counted once. Prints the metrics and writes metrics.json, per_class.csv,
+confusion.csv, confusion.png, most_confused.csv, predictions.csv and predictions.png."""
+
+EXAMPLES = """\
+examples:
+  python scripts/evaluate.py --workdir=runs/birds
+  python scripts/evaluate.py --workdir=runs/birds --split=val --checkpoint=last
+  python scripts/evaluate.py --workdir=runs/birds --input=my_photos
+  python scripts/evaluate.py --workdir=runs/cars --input=test.csv --label_column=class
+"""
+
+SPLITS = ("test", "val", "train")
+CSV_OPTIONS = ("label_column", "path_column", "image_root", "first_label", "delimiter")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The flags; exits with code 2 where they are wrong."""
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--workdir", type=Path, required=True, help="run directory of the training")
+    parser.add_argument(
+        "--checkpoint",
+        default="best",
+        metavar="best|last|STEP",
+        help="best: the best of the last phase on the validation split, as the run's own test "
+        "uses (default); last: the newest; or a step number",
+    )
+    parser.add_argument(
+        "--views", choices=("raw",), default="raw", help="raw: each image once, as it is (default)"
+    )
+    what = parser.add_argument_group("what is evaluated")
+    what.add_argument(
+        "--split",
+        choices=SPLITS,
+        help="split of the run's data set (default: test)",
+    )
+    what.add_argument(
+        "--data_root", default="", metavar="DIR", help="where the data set lies now, if it moved"
+    )
+    what.add_argument(
+        "--input",
+        metavar="FOLDER|CSV",
+        help="other labelled images instead: a folder of class folders, or a CSV file",
+    )
+    what.add_argument(
+        "--label_column", metavar="NAME|NUMBER", help="the CSV's column of labels, 0-based"
+    )
+    what.add_argument(
+        "--path_column",
+        metavar="NAME|NUMBER",
+        help="the CSV's column of image files (default: 0)",
+    )
+    what.add_argument(
+        "--image_root", metavar="DIR", help="what these files are relative to (default: the CSV)"
+    )
+    what.add_argument(
+        "--first_label",
+        type=int,
+        choices=(0, 1),
+        help="the labels are numbers of classes, the first one being 0 or 1",
+    )
+    what.add_argument("--delimiter", metavar="CHARACTER", help="between the CSV's columns (,)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where the files go (default: WORKDIR/evaluation/SPLIT or WORKDIR/evaluation/INPUT)",
+    )
+    parser.add_argument(
+        "--batch_size", type=int, metavar="N", help="over all devices (default: the run's own)"
+    )
+    parser.add_argument(
+        "--multi_host", action="store_true", help="join the other processes of a cluster"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.input and (arguments.split or arguments.data_root):
+        parser.error("--input takes the place of --split and --data_root: give one of them")
+    given = [name for name in CSV_OPTIONS if getattr(arguments, name) is not None]
+    if given and not arguments.input:
+        parser.error(f"--{given[0]} is about a CSV file: give it as --input")
+    if arguments.batch_size is not None and arguments.batch_size < 1:
+        parser.error("--batch_size must be at least 1")
+    return arguments
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluates and prints. Raises ValueError where run, data or output folder cannot be used."""
+    import jax
+
+    if arguments.multi_host:
+        jax.distributed.initialize()
+    from fgc_jax import data, evaluate, logs, predict, scores
+
+    split_name = None if arguments.input else arguments.split or "test"
+    output = arguments.output or default_output(arguments, split_name)
+    scores.check_folder(output)
+    restored = predict.load_run(
+        arguments.workdir, arguments.checkpoint, batch_size=arguments.batch_size
+    )
+    if split_name:
+        split = predict.load_split(restored, arguments.workdir, split_name, arguments.data_root)
+    else:
+        options = {name: getattr(arguments, name) for name in CSV_OPTIONS}
+        options = {name: value for name, value in options.items() if value is not None}
+        split = data.labelled_split(arguments.input, restored.class_names, **options)
+    facts = {
+        "checkpoint": restored.step,
+        "split": split_name or str(arguments.input),
+        "views": arguments.views,
+    }
+    results = predict.evaluate_split(restored, split)
+    if jax.process_index():
+        return
+    summary = scores.write(output, facts, results, split, restored.class_names)
+    matrix = evaluate.confusion_matrix(results, len(restored.class_names))
+    logs.say(scores.report(summary, matrix, restored.class_names))
+    if len(results.unreadable):
+        names = [str(split.names[position]) for position in results.unreadable]
+        logs.say(f"\n{len(names)} unreadable images are in no number above:")
+        logs.say("\n".join(f"  {name}" for name in names[:20]))
+        if len(names) > 20:
+            logs.say(f"  ... all of them in {scores.METRICS}")
+    logs.say(f"\nwritten to {output}: {', '.join(scores.FILES)}")
+
+
+def default_output(arguments: argparse.Namespace, split_name: str | None) -> Path:
+    """A folder of its own for each thing evaluated; the run's own test keeps its place."""
+    name = split_name or Path(arguments.input).resolve().stem
+    if not split_name and name in SPLITS:
+        name = f"input-{name}"
+    if arguments.checkpoint != "best":
+        name += f"-{arguments.checkpoint}"
+    return arguments.workdir / "evaluation" / name
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    arguments = parse(argv)
+    from absl import flags, logging
+
+    from fgc_jax import cache
+
+    cache.enable()
+    logging.set_verbosity(logging.ERROR)  # orbax warns that it only reads
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain's worker processes read them
+    try:
+        run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # the checkout, installed or not
+    sys.exit(main())
