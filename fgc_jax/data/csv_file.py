@@ -30,7 +30,8 @@ def load(
     """The rows of the CSV file `root`, or of train.csv, val.csv and test.csv in the folder `root`.
 
     Columns are given by name or by 0-based number; the first line is the header. Image paths are
-    relative to `image_root`, by default the CSV's folder; "{split}" in it stands for the split.
+    relative to `image_root`, which is relative to the CSV's folder; "{split}" in it stands for the
+    split; absolute ones are fine too.
     Labels are words or whole numbers (then sorted as numbers); the class names are their texts.
     `split_column` holds train, val (or valid, validation) or test. `box_columns`: four columns x0,
     y0, x1, y1 in pixels; `box_origin` 0: counted from 0, x1 and y1 exclusive; 1: counted from 1,
@@ -106,7 +107,7 @@ def read_rows(
     path, split, *, path_column, label_column, split_column, box_columns, box_origin, image_root,
     delimiter,
 ):  # fmt: skip
-    """The rows of one file as a list of Row; `split` is theirs, or None: ask the column, or train."""
+    """The rows of one file, a list of Row; `split`: theirs, or None for the column's (or train)."""
     options = (path_column, label_column, split_column, box_columns)
     rows, problems = [], []
     try:
@@ -130,6 +131,8 @@ def read_rows(
 
 def _places(path, header, path_column, label_column, split_column, box_columns):
     """The columns' numbers: (path, label, split or None, four of the box or none)."""
+    if not header:
+        raise ValueError(f"{path}: the file is empty, a header line is needed")
     split = None if split_column is None else _column(path, header, split_column)
     box = [_column(path, header, column) for column in box_columns or ()]
     return _column(path, header, path_column), _column(path, header, label_column), split, box
@@ -142,8 +145,8 @@ def _row(path, number, cells, places, split, box_origin, image_root):
         raise ValueError(f"{len(cells)} columns, at least {used} needed")
     split = split or _split("train" if at_split is None else cells[at_split])
     name = cells[at_path].strip()
-    folder = image_root.format(split=split) if image_root else os.path.dirname(path)
-    file = os.path.join(folder, name)
+    folder = os.fspath(image_root or "").replace("{split}", split)
+    file = os.path.join(os.path.dirname(path), folder, name)
     if not name or not os.path.isfile(file):
         raise ValueError(f"there is no file {file!r}")
     box = _box([cells[i] for i in at_box], box_origin) if at_box else None

@@ -77,7 +77,7 @@ class Dataset:
         return f"Dataset({self.name}, {len(self.class_names)} classes, {sizes})"
 
     def facts(self):
-        """What to note down beside a result, ready for JSON: names, sizes, which images (a hash)."""
+        """What to note down beside a result, for JSON: names, sizes, which images (a hash)."""
         splits = {
             name: {"images": len(split), "sha256": _fingerprint(split)}
             for name, split in self.splits.items()
@@ -141,6 +141,8 @@ def _fingerprint(split):
 
 def text_array(names):
     """File names as one numpy array of variable-length strings: 16 bytes and the text for each."""
+    if isinstance(names, np.ndarray) and isinstance(names.dtype, np.dtypes.StringDType):
+        return names  # asarray would copy
     try:
         return np.asarray(names, dtype=np.dtypes.StringDType())
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""Data sets that are folders: ROOT/{train,val,test}/CLASS/*.jpg, or ROOT/CLASS/*.jpg split by us."""
+"""Data sets that are folders: ROOT/{train,val,test}/CLASS/*.jpg, or ROOT/CLASS/* split by us."""
 
 import os
 
@@ -32,10 +32,11 @@ def load(root, *, test_fraction=None, val_fraction=0.0, seed=0):
                 f"{root}: the class folders of {split!r} and {train!r} differ: {_shorten(strays)} "
                 f"are in one of them only"
             )
+    for split, classes in scanned.items():
         empty = [name for name, files in classes.items() if not files]
-        if classes and empty:
+        if empty:
             raise ValueError(f"{os.path.join(root, parts[split])}: no images in {_shorten(empty)}")
-    splits = {split: labelled(root, scan_, class_names) for split, scan_ in scanned.items()}
+    splits = {split: labelled(root, found, class_names) for split, found in scanned.items()}
     data = dataset.Dataset("folder", class_names, splits, notes=f"from {root}")
     if test_fraction is None:
         test_fraction = 0.2 if parts == {"train": ""} else 0.0

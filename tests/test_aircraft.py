@@ -1,0 +1,120 @@
+"""FGVC-Aircraft: the official archive's layout, levels, boxes and the banner."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from fgc_jax import data
+from tests import data_files
+
+
+def load(root, **options):
+    return data.load("aircraft", root, options)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    return data_files.write_aircraft(tmp_path_factory.mktemp("aircraft"))
+
+
+@pytest.fixture
+def copy(archive, tmp_path):
+    return shutil.copytree(archive / "fgvc-aircraft-2013b" / "data", tmp_path / "data")
+
+
+def test_official_splits(archive):
+    dataset = load(archive)
+    assert dataset.class_names == (
+        "707-320", "737-200", "A320", "BAE 146-200", "DHC-8-100", "F/A-18",
+    )  # fmt: skip
+    sizes = {name: len(split) for name, split in dataset.splits.items()}
+    assert sizes == {"train": 24, "val": 24, "test": 18}
+    train = dataset.splits["train"]
+    assert list(train.names[:2]) == ["0034309.jpg", "0034320.jpg"]
+    np.testing.assert_array_equal(train.labels[:7], [0, 1, 2, 3, 4, 5, 0])
+
+
+def test_levels_and_trainval(archive):
+    families = load(archive, level="family", train_split="trainval")
+    assert len(families.splits["train"]) == 48 and "val" not in families.splits
+    assert families.class_names[families.splits["train"].labels[3]] == "BAE 146"
+    makers = load(archive, level="manufacturer")
+    assert makers.class_names[2] == "British Aerospace"
+    assert [makers.class_names[i] for i in makers.splits["test"].labels[:6]] == [
+        manufacturer for _, _, manufacturer in data_files.AIRCRAFT
+    ]
+    assert len(data.dataset.with_validation(families, 0.2, seed=0).splits["val"]) == 10
+
+
+@pytest.mark.parametrize("below", ["", "fgvc-aircraft-2013b", "fgvc-aircraft-2013b/data"])
+def test_roots(archive, below):
+    assert load(archive / below).facts() == load(archive).facts()
+
+
+def test_banner_and_boxes(archive):
+    split = load(archive).splits["train"]
+    image = split.read(1)
+    assert image.shape == (48, 64, 3)  # 68 rows with the banner
+    assert image[-1].mean() < 200  # the banner is white
+    # The first box starts at column 0 and reaches into the banner; the next is 3 5 60 46.
+    np.testing.assert_array_equal(split.boxes[:2], [[0, 4, 64, 48], [2, 4, 60, 46]])
+
+
+def test_crop_to_box(archive):
+    whole, crops = load(archive).splits["test"], load(archive, crop_to_box=True).splits["test"]
+    np.testing.assert_array_equal(crops.read(2), whole.read(2)[4:46, 2:60])
+    assert crops.boxes is None
+    first = load(archive, crop_to_box=True).splits["train"].read(0)
+    assert first.shape == (44, 64, 3)
+
+
+def test_wrong_options(archive):
+    with pytest.raises(ValueError, match="unknown level 'make', allowed: variant, family, manu"):
+        load(archive, level="make")
+    with pytest.raises(ValueError, match="unknown train_split 'test', allowed: train, trainval"):
+        load(archive, train_split="test")
+
+
+def test_missing_data_say_what_to_get(tmp_path, copy):
+    shutil.rmtree(copy / "images")
+    for root in (tmp_path / "gone", tmp_path / "data"):
+        with pytest.raises(ValueError) as error:
+            load(root)
+        for part in (str(root), "2.75 GB", "d4acdd33327262359767eeaa97a4f732", "2013b.tar.gz"):
+            assert part in str(error.value)
+    (copy / "variants.txt").unlink()
+    with pytest.raises(ValueError, match=r"no variants\.txt in it"):
+        load(copy)
+
+
+def test_a_missing_list_is_named(copy):
+    (copy / "images_variant_val.txt").unlink()
+    with pytest.raises(ValueError, match=r"images_variant_val\.txt is missing"):
+        load(copy)
+
+
+def test_missing_photos_are_named(copy):
+    (copy / "images" / "0034320.jpg").unlink()
+    with pytest.raises(ValueError, match=r"train\.txt: 1 photos not in images/: 0034320\.jpg"):
+        load(copy)
+
+
+def test_wrong_lines_are_named(copy):
+    path = copy / "images_variant_train.txt"
+    text = path.read_text()
+    path.write_text(text.replace("F/A-18", "F/A-19", 1))
+    with pytest.raises(ValueError, match="1 unknown labels: F/A-19"):
+        load(copy)
+    path.write_text("0034309\n" + text)
+    with pytest.raises(ValueError, match="'0034309' is not an id and a value"):
+        load(copy)
+    path.write_text(text)
+    boxes = copy / "images_box.txt"
+    lines = boxes.read_text().splitlines()
+    boxes.write_text("\n".join(lines[1:]))
+    with pytest.raises(ValueError, match="1 photos without a box: 0034309"):
+        load(copy)
+    boxes.write_text("\n".join(["0034309 1 2 3", *lines[1:]]))
+    with pytest.raises(ValueError, match="bad box of 0034309: '1 2 3'"):
+        load(copy)
