@@ -16,13 +16,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module of fgc_jax may import from its own row and the rows above, never from below.
 ORDER = (
-    ("params", "mesh", "logs", "checkpoint", "workdir", "meter", "stop"),
+    ("params", "mesh", "logs", "cache", "checkpoint", "workdir", "meter", "stop"),
     ("convert",),
     ("models",),
     ("methods",),
     ("config", "step", "optim", "data"),
     ("experiment",),
-    ("evaluate", "plots", "train", "predict"),
+    ("evaluate", "plots", "scores", "train", "predict"),
     ("main",),
     ("configs", "scripts"),
 )
