@@ -12,7 +12,7 @@ import numpy as np
 from fgc_jax.data import bird_outlines
 
 SHIFT = 4  # OpenCV's fixed-point bits: polygons keep a sixteenth of a pixel
-PART_IDS = {name: i + 1 for i, name in enumerate((bird_outlines.BODY, *bird_outlines.PARTS))}
+REGIONS = (bird_outlines.BODY, *bird_outlines.PARTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +50,14 @@ class Shape(NamedTuple):
 
     part: str
     colour: str
-    points: np.ndarray  # float64 [n, 2]
+    points: np.ndarray  # int32 [n, 2], OpenCV's fixed point
     width: float
-    outline: bool
 
 
 class Bird(NamedTuple):
     shapes: tuple[Shape, ...]  # back to front
     feet: np.ndarray  # float64 [2, 2] pixels: far, near
+    side: int  # of the image, pixels
 
 
 def _mix(a, b, share):
@@ -109,6 +109,18 @@ def _apply(affine, points):
     return points @ affine[:, :2].T + affine[None, :, 2]
 
 
+def _fixed(points):
+    """Pixel coordinates [n, 2] -> OpenCV fixed point; pixel k covers [k, k + 1)."""
+    return np.rint((points - 0.5) * (1 << SHIFT)).astype(np.int32)
+
+
+def _chain(outer, inner):
+    """The affine [2, 3] that applies `inner`, then `outer`."""
+    turned = outer[:, :2] @ inner
+    turned[:, 2] += outer[:, 2]
+    return turned
+
+
 def _at(affine, x, y):
     return _apply(affine, np.array([(x, y)]))[0]
 
@@ -126,7 +138,7 @@ def _legs(body, look, length, to_pixels, unit):
         lines = [(np.array([hip, ankle, foot]), 0.034)]
         lines += [(np.array([foot, foot + np.array(toe)]), 0.026) for toe in toes]
         legs.append(
-            [Shape("legs", colour, _apply(to_pixels, line), w * unit, True) for line, w in lines]
+            [Shape("legs", colour, _fixed(_apply(to_pixels, line)), w * unit) for line, w in lines]
         )
         feet.append(_at(to_pixels, *foot))
     return *legs, np.array(feet)
@@ -153,24 +165,19 @@ def pose(traits, look, side):
         ]
     )
     unit = look.scale * side
+    frames = {name: _chain(to_pixels, frame) for name, frame in frames.items()}
 
     def place(layers):
         return [
-            Shape(
-                layer.part,
-                layer.colour,
-                _apply(to_pixels, _apply(frames[layer.frame], layer.points)),
-                layer.width * unit,
-                layer.outline,
-            )
-            for layer in layers
+            Shape(part, colour, _fixed(_apply(frames[frame], points)), width * unit)
+            for part, frame, colour, points, width in layers
         ]
 
     group = {name: place(layers) for name, layers in bird_outlines.layers(traits).items()}
     marks = {name: place(bird_outlines.VARIATIONS[name]) for name in look.variations}
-    collar = _apply(to_pixels, _apply(body, bird_outlines.COLLAR))
-    hull = np.concatenate([group["head"][0].points, collar]).astype(np.float32)
-    neck = Shape("body", "body", cv2.convexHull(hull)[:, 0].astype(np.float64), 0.0, True)
+    collar = _fixed(_apply(frames["body"], bird_outlines.COLLAR))
+    hull = cv2.convexHull(np.concatenate([group["head"][0].points, collar]))
+    neck = Shape("body", "body", hull[:, 0], 0.0)
     length = bird_outlines.LEG_LENGTHS[traits.legs]
     far, near, feet = _legs(body, look, length, to_pixels, unit)
     shapes = [*group["tail"], *far, *near, *group["crest"], *group["trunk"], neck]
@@ -180,65 +187,75 @@ def pose(traits, look, side):
     for name in ("bib", "cap", "eye_stripe"):
         shapes += marks.get(name, [])
     shapes += [*group["bill"], *group["eye"]]
-    return Bird(tuple(shapes), feet)
+    return Bird(tuple(shapes), feet, side)
 
 
-def _fixed(points):
-    """Pixel coordinates [n, 2] -> OpenCV fixed point; pixel k covers [k, k + 1)."""
-    return np.round((points - 0.5) * (1 << SHIFT)).astype(np.int32)
-
-
-def fill(canvas, points, colour, line=cv2.LINE_AA):
+def fill(canvas, points, colour):
     """Fills the polygon `points` [n, 2] pixels in place."""
-    cv2.fillPoly(canvas, [_fixed(points)], colour, line, SHIFT)
+    cv2.fillPoly(canvas, [_fixed(points)], colour, cv2.LINE_AA, SHIFT)
 
 
-def stroke(canvas, points, colour, width, line=cv2.LINE_AA):
+def stroke(canvas, points, colour, width):
     """Draws the open line `points` [n, 2] pixels, `width` pixels wide, in place."""
-    cv2.polylines(canvas, [_fixed(points)], False, colour, max(1, round(width)), line, SHIFT)
+    thickness = max(1, round(width))
+    cv2.polylines(canvas, [_fixed(points)], False, colour, thickness, cv2.LINE_AA, SHIFT)
 
 
 def paint(canvas, bird, colours):
     """Draws `bird` on `canvas` uint8 RGB [S, S, 3] in place; `colours` as from `palette`."""
-    for shape in bird.shapes:
-        if shape.width:
-            stroke(canvas, shape.points, colours[shape.colour], shape.width)
+    for _, name, points, width in bird.shapes:
+        if width:
+            thickness = max(1, round(width))
+            cv2.polylines(canvas, [points], False, colours[name], thickness, cv2.LINE_AA, SHIFT)
         else:
-            fill(canvas, shape.points, colours[shape.colour])
+            cv2.fillPoly(canvas, [points], colours[name], cv2.LINE_AA, SHIFT)
 
 
-def silhouette(bird, side, shrink):
-    """The bird's soft mask, uint8 [side / shrink, side / shrink] in 0 to 255."""
-    mask = np.zeros((side // shrink, side // shrink), np.uint8)
+def paint_front(canvas, shapes):
+    """Draws what is in front of the bird: (points in fractions of the side, width, colour)."""
+    side = canvas.shape[0]
+    for points, width, colour in shapes:
+        if width:
+            stroke(canvas, points * side, colour, width * side)
+        else:
+            fill(canvas, points * side, colour)
+
+
+def silhouette(bird, octaves):
+    """The bird's soft mask, uint8 [s, s] in 0 to 255, its side halved `octaves` times."""
+    side = bird.side >> octaves
+    mask = np.zeros((side, side), np.uint8)
     for shape in bird.shapes:
-        if shape.outline and not shape.width:  # legs are too thin to shade
-            fill(mask, shape.points / shrink, 255)
+        if not shape.width:  # legs are too thin to shade
+            cv2.fillPoly(mask, [shape.points], 255, cv2.LINE_AA, SHIFT + octaves)
     return mask
 
 
-def part_map(bird, side):
-    """Part id of each pixel, uint8 [side, side]: PART_IDS, 0 outside.
+def coverage(bird, shrink, in_front=()):
+    """How much of each pixel shows each part: uint8 [s, s, 7], 255 is all of it.
 
-    A pixel belongs to the part drawn last, so what one part hides of another is not the other's.
+    `s` is the image's side over `shrink`; the channels follow REGIONS. What one part hides of
+    another is not the other's; `in_front`, as for `paint_front`, hides what is under it too.
     """
-    ids = np.zeros((side, side), np.uint8)
-    for shape in bird.shapes:
-        if not shape.outline:
-            continue
-        if shape.width:
-            stroke(ids, shape.points, PART_IDS[shape.part], shape.width, cv2.LINE_8)
-        else:
-            fill(ids, shape.points, PART_IDS[shape.part], cv2.LINE_8)
-    return ids
+    # OpenCV draws on four channels at most.
+    groups = [REGIONS[:4], REGIONS[4:]]
+    by_part = bird._replace(shapes=[s._replace(colour=s.part) for s in bird.shapes])
+    canvases = [np.zeros((bird.side, bird.side, len(group)), np.uint8) for group in groups]
+    for group, canvas in zip(groups, canvases, strict=True):
+        colours = {name: tuple(255 * (name == own) for own in group) for name in REGIONS}
+        paint(canvas, by_part, colours)
+        paint_front(canvas, [(points, width, (0, 0, 0, 0)) for points, width, _ in in_front])
+    size = (bird.side // shrink, bird.side // shrink)
+    small = [cv2.resize(canvas, size, interpolation=cv2.INTER_AREA) for canvas in canvases]
+    return np.concatenate(small, axis=2)
 
 
-def box(mask, shrink):
-    """Extent of the true pixels of `mask` [S, S], at 1 / `shrink` its resolution.
+def box(mask):
+    """Extent of the true pixels of `mask` [S, S]: half-open x0, y0, x1, y1, float32 [4].
 
-    Half-open x0, y0, x1, y1 as float32 [4], every touched pixel inside; NaN if there are none.
+    NaN if there are none.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return np.full(4, np.nan, np.float32)
-    x0, y0, x1, y1 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return np.array([x0 // shrink, y0 // shrink, -(-x1 // shrink), -(-y1 // shrink)], np.float32)
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)

@@ -43,7 +43,6 @@ class Layer(NamedTuple):
     colour: str  # a key of `bird_drawing.palette`
     points: np.ndarray  # float64 [n, 2]
     width: float = 0.0
-    outline: bool = True  # counts for the part's extent; False for markings inside it
 
 
 def points(text):
@@ -119,14 +118,14 @@ FEATHER_TIP = "0.34,-0.048 0.39,-0.034 0.42,0.0 0.39,0.034 0.34,0.048"
 def _bill(shape):
     outline, gape = BILLS[shape]
     yield Layer("bill", "bill", "bill", smooth(points(outline)))
-    yield Layer("bill", "bill", "bill_dark", points(gape), 0.012, outline=False)
+    yield Layer("bill", "bill", "bill_dark", points(gape), 0.012)
 
 
 def _crest(shape):
     if shape == "peaked":
         yield Layer("crest", "crest", "crest", smooth(points(PEAK)))
         fold = points("0.0,-0.16 -0.06,-0.24 -0.115,-0.36")
-        yield Layer("crest", "crest", "crest_dark", fold, 0.014, outline=False)
+        yield Layer("crest", "crest", "crest_dark", fold, 0.014)
     elif shape == "plumed":
         for plume in PLUMES:
             yield Layer("crest", "crest", "crest_dark", smooth(points(plume)))
@@ -135,7 +134,7 @@ def _crest(shape):
             c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
             turn = np.array([[c, -s], [s, c]])
             yield Layer("crest", "crest", "crest", points(FEATHER) @ turn)
-            yield Layer("crest", "crest", "ink", points(FEATHER_TIP) @ turn, outline=False)
+            yield Layer("crest", "crest", "ink", points(FEATHER_TIP) @ turn)
 
 
 def _tail(shape):
@@ -146,12 +145,12 @@ def _tail(shape):
             half = 0.075 + 0.17 * x
             band = [(x, -half), (x + 0.05, -half - 0.008), (x + 0.055, 0.0)]
             band += [(x + 0.05, half), (x, half - 0.008), (x + 0.008, 0.0)]
-            yield Layer("tail", "tail", "pale", np.array(band), outline=False)
+            yield Layer("tail", "tail", "pale", np.array(band))
     else:
         end = (0.38, 0.115) if shape == "forked" else (0.72 * outline[:, 0].max(), 0.03)
         for side in (-1, 1):
             line = np.array([(0.02, 0.02), end]) * (1, side)
-            yield Layer("tail", "tail", "wing_dark", line, 0.012, outline=False)
+            yield Layer("tail", "tail", "wing_dark", line, 0.012)
 
 
 def _belly(pattern):
@@ -161,28 +160,28 @@ def _belly(pattern):
         for y, back, front in rows:
             for x in np.arange(back, front, 0.095):
                 spot = circle(x, y - 0.12 * max(x - 0.2, 0), 0.021, 8, 1.15)
-                yield Layer("belly", "body", "ink", spot, outline=False)
+                yield Layer("belly", "body", "ink", spot)
     elif pattern == "barred":
         for x in np.arange(-0.26, 0.43, 0.095):
             low = np.interp(x, BELLY[5:0:-1, 0], BELLY[5:0:-1, 1] - 0.01)
-            high = 0.075 - 0.35 * max(x - 0.1, 0)
+            high = 0.095 - 0.34 * max(x - 0.1, 0)
             bar = np.array([(x + 0.015, high), (x, 0.5 * (low + high)), (x + 0.02, low)])
-            yield Layer("belly", "body", "ink", bar, 0.024, outline=False)
+            yield Layer("belly", "body", "ink", bar, 0.024)
 
 
 def _wing(marks):
     yield Layer("wing", "wing", "wing", smooth(WING))
     for y0, y1 in ((-0.10, -0.055), (-0.05, -0.02), (0.0, 0.012), (0.05, 0.035)):
         quill = np.array([(-0.22, y0), (-0.42, 0.5 * (y0 + y1)), (-0.57, 0.4 * y1)])
-        yield Layer("wing", "wing", "wing_dark", quill, 0.012, outline=False)
+        yield Layer("wing", "wing", "wing_dark", quill, 0.012)
     for x in {"one_bar": (0.03,), "two_bars": (0.09, -0.07)}.get(marks, ()):
         top = -0.185 if x > 0 else -0.175
         bar = [(0.06, top), (0.005, top), (-0.055, -0.04), (-0.075, 0.085), (-0.02, 0.085)]
         bar = np.array([*bar, (0.0, -0.04)]) + (x, 0.0)
-        yield Layer("wing", "wing", "pale", bar, outline=False)
+        yield Layer("wing", "wing", "pale", bar)
     if marks == "patch":
         patch = points("-0.10,-0.05 -0.34,-0.06 -0.38,0.02 -0.30,0.045 -0.12,0.07")
-        yield Layer("wing", "wing", "pale", smooth(patch), outline=False)
+        yield Layer("wing", "wing", "pale", smooth(patch))
 
 
 def _eye():
@@ -191,27 +190,28 @@ def _eye():
         ("eye", 0.07, -0.045, 0.038),
         ("glint", 0.083, -0.06, 0.013),
     ):
-        yield Layer(BODY, "head", colour, circle(x, y, radius, 12), outline=False)
+        yield Layer(BODY, "head", colour, circle(x, y, radius, 12))
 
 
 # Plumage that varies inside a species: markings of no part, drawn over trunk or head.
 VARIATIONS = {
-    "cap": Layer(
-        BODY, "head", "mark", points("0.17,-0.08 0.10,-0.165 0.0,-0.185 -0.12,-0.15 -0.18,-0.05")
+    "cap": (
+        Layer(
+            BODY,
+            "head",
+            "mark",
+            points("0.17,-0.08 0.10,-0.165 0.0,-0.185 -0.12,-0.15 -0.18,-0.05"),
+        ),
     ),
-    "eye_stripe": Layer(BODY, "head", "mark", points("0.17,-0.01 0.06,-0.04 -0.18,-0.02"), 0.05),
-    "bib": Layer(BODY, "head", "mark", points("0.18,0.03 0.08,0.05 0.0,0.14 0.06,0.18 0.15,0.12")),
-    "band": Layer(BODY, "body", "mark", points("0.475,-0.04 0.36,-0.03 0.27,-0.03"), 0.06),
+    "eye_stripe": (Layer(BODY, "head", "mark", points("0.17,-0.01 0.06,-0.04 -0.18,-0.02"), 0.05),),
+    "bib": (
+        Layer(BODY, "head", "mark", points("0.18,0.03 0.08,0.05 0.0,0.14 0.06,0.18 0.15,0.12")),
+    ),
+    "band": (Layer(BODY, "body", "mark", points("0.475,-0.04 0.36,-0.03 0.27,-0.03"), 0.06),),
     "streaks": tuple(
-        Layer(BODY, "body", "mark", np.array([(x, -0.235), (x - 0.07, -0.20)]), 0.02)
+        Layer(BODY, "body", "mark", np.array([(x, -0.225), (x - 0.07, -0.19)]), 0.016)
         for x in (0.24, 0.15, 0.06, -0.03, -0.12)
     ),
-}
-VARIATIONS = {
-    name: tuple(
-        layer._replace(outline=False) for layer in ([mark] if isinstance(mark, Layer) else mark)
-    )
-    for name, mark in VARIATIONS.items()
 }
 
 

@@ -27,8 +27,7 @@ class Scene(NamedTuple):
     blur: float  # sigma in pixels of a 192-pixel image
     noise: float  # amplitude in grey levels
     ground: bool  # stands on the ground instead of a branch
-    leaves: int  # in front of the bird
-    twigs: int  # in front of the bird
+    in_front: tuple  # leaves and twigs over the bird, see bird_drawing.paint_front
 
 
 def _rgb(hue, saturation, value):
@@ -78,9 +77,50 @@ def _look(u):
     )
 
 
+HALF_TURN = np.linspace(0.0, np.pi, 9)
+LEAF = np.stack(
+    [
+        np.concatenate([-np.cos(HALF_TURN), np.cos(HALF_TURN)[1:-1]]),
+        np.concatenate([np.sin(HALF_TURN) ** 1.4, -(np.sin(HALF_TURN)[1:-1] ** 1.4)]),
+    ],
+    axis=1,
+)
+FOLIAGE_HUES = (0.26, 0.30, 0.36, 0.12, 0.08)
+
+
+def _leaf(x, y, length, width, angle):
+    along = 0.5 * length * np.array([np.cos(angle), np.sin(angle)])
+    across = 0.5 * width * np.array([-np.sin(angle), np.cos(angle)])
+    return LEAF @ np.stack([along, across]) + np.array([[x, y]])
+
+
+def _foliage(u, dark=0.0):
+    """A leaf's colour from three uniform numbers in [0, 1)."""
+    pick = 5 * u[0]
+    hue = FOLIAGE_HUES[int(pick)] + 0.08 * (pick % 1.0 - 0.5)
+    return _rgb(hue, 0.25 + 0.45 * u[1], (0.25 + 0.45 * u[2]) * (1 - dark))
+
+
+def _in_front(rng, look, leaves, twigs):
+    """Leaves and twigs over the bird, as `bird_drawing.paint_front` takes them."""
+    shapes = []
+    for _ in range(twigs):
+        angle, width = rng.uniform(0, np.pi), rng.uniform(0.006, 0.016)
+        middle = np.array(look.centre) + rng.uniform(-0.9, 0.9, 2) * look.scale
+        reach = np.array([np.cos(angle), np.sin(angle)]) * 1.5
+        line = np.stack([middle - reach, middle + rng.normal(0, 0.02, 2), middle + reach])
+        shapes.append((line, width, _rgb(rng.uniform(0.04, 0.12), 0.4, rng.uniform(0.15, 0.5))))
+    for _ in range(leaves):
+        x, y = np.array(look.centre) + rng.uniform(-0.95, 0.95, 2) * look.scale
+        length = rng.uniform(0.25, 0.6) * look.scale
+        leaf = _leaf(x, y, length, length * rng.uniform(0.35, 0.6), rng.uniform(0, 2 * np.pi))
+        shapes.append((leaf, 0.0, _foliage(rng.random(3).tolist())))
+    return tuple(shapes)
+
+
 def sample(rng):
     """A scene from a NumPy Generator."""
-    u = iter(rng.random(64))
+    u = iter(rng.random(64).tolist())
     look = _look(u)
 
     def between(low, high):
@@ -97,73 +137,64 @@ def sample(rng):
         blur=between(0.0, 0.8),
         noise=between(2.0, 13.0),
         ground=next(u) < 0.3,
-        leaves=int(np.searchsorted((0.5, 0.8), next(u))),
-        twigs=int(np.searchsorted((0.65, 0.95), next(u))),
+        in_front=_in_front(
+            rng,
+            look,
+            leaves=int(np.searchsorted((0.5, 0.8), next(u))),
+            twigs=int(np.searchsorted((0.65, 0.95), next(u))),
+        ),
     )
-
-
-def _leaf(x, y, length, width, angle):
-    t = np.linspace(0.0, np.pi, 9)
-    along = np.concatenate([-np.cos(t), np.cos(t)[1:-1]]) * 0.5 * length
-    across = np.concatenate([np.sin(t) ** 1.4, -(np.sin(t)[1:-1] ** 1.4)]) * 0.5 * width
-    c, s = np.cos(angle), np.sin(angle)
-    return np.stack([x + c * along - s * across, y + s * along + c * across], axis=1)
-
-
-def _foliage(rng, dark=0.0):
-    hue = rng.choice((0.26, 0.30, 0.36, 0.12, 0.08)) + rng.uniform(-0.04, 0.04)
-    return _rgb(hue, rng.uniform(0.25, 0.7), rng.uniform(0.25, 0.7) * (1 - dark))
 
 
 def background(rng, side):
     """Sky, foliage or field out of focus, then clutter; uint8 RGB [side, side, 3]."""
     small = 64
-    kind = rng.integers(3)
+    u = rng.random(12).tolist()
+    kind = int(3 * u[0])
     if kind == 0:
-        top = _rgb(rng.uniform(0.52, 0.64), rng.uniform(0.05, 0.5), rng.uniform(0.6, 0.98))
-        low = _rgb(rng.uniform(0.05, 0.2), rng.uniform(0.0, 0.25), rng.uniform(0.65, 0.98))
+        top = _rgb(0.52 + 0.12 * u[1], 0.05 + 0.45 * u[2], 0.6 + 0.38 * u[3])
+        low = _rgb(0.05 + 0.15 * u[4], 0.25 * u[5], 0.65 + 0.33 * u[6])
     elif kind == 1:
-        top, low = _foliage(rng, 0.2), _foliage(rng, 0.4)
+        top, low = _foliage(u[1:4], 0.2), _foliage(u[4:7], 0.4)
     else:
-        top, low = _foliage(rng), _rgb(rng.uniform(0.05, 0.14), 0.35, rng.uniform(0.3, 0.75))
-    ramp = np.linspace(0.0, 1.0, small)[:, None, None] ** rng.uniform(0.5, 2.0)
+        top, low = _foliage(u[1:4]), _rgb(0.05 + 0.09 * u[4], 0.35, 0.3 + 0.45 * u[5])
+    ramp = np.linspace(0.0, 1.0, small)[:, None, None] ** (0.5 + 1.5 * u[7])
     canvas = (1 - ramp) * np.array(top)[None, None, :] + ramp * np.array(low)[None, None, :]
-    canvas = np.broadcast_to(canvas, (small, small, 3)).astype(np.uint8).copy()
-    for _ in range(rng.integers(4, 34)):
-        x, y = rng.integers(0, small, 2).tolist()
-        cv2.circle(canvas, (x, y), int(rng.integers(1, 9)), _foliage(rng), -1)
-    for _ in range(rng.integers(0, 6)):
-        (x0, x1), (y0, y1) = rng.integers(-10, small + 10, (2, 2)).tolist()
-        wood = _rgb(rng.uniform(0.04, 0.1), 0.4, rng.uniform(0.15, 0.5))
-        cv2.line(canvas, (x0, y0), (x1, y1), wood, int(rng.integers(1, 4)))
-    cloud = rng.normal(0.0, rng.uniform(4, 22), (9, 9, 1)).astype(np.float32)
+    canvas = np.repeat(canvas, small, axis=1).astype(np.uint8)
+    for x, y, radius, *v in rng.random((4 + int(30 * u[8]), 6)).tolist():
+        centre = (int(small * x), int(small * y))
+        cv2.circle(canvas, centre, 1 + int(8 * radius), _foliage(v), -1)
+    for x0, y0, x1, y1, hue, value, width in rng.random((int(6 * u[9]), 7)).tolist():
+        start, end = ((int(84 * x) - 10, int(84 * y) - 10) for x, y in ((x0, y0), (x1, y1)))
+        wood = _rgb(0.04 + 0.06 * hue, 0.4, 0.15 + 0.35 * value)
+        cv2.line(canvas, start, end, wood, 1 + int(3 * width))
+    cloud = rng.normal(0.0, 4 + 18 * u[10], (9, 9)).astype(np.float32)
     cloud = cv2.resize(cloud, (small, small), interpolation=cv2.INTER_CUBIC)[:, :, None]
     canvas = np.clip(canvas + cloud, 0, 255).astype(np.uint8)
-    canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.5, 2.2))
+    canvas = cv2.GaussianBlur(canvas, (0, 0), 0.5 + 1.7 * u[11])
     canvas = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_LINEAR)
-    for _ in range(rng.integers(0, 12)):
-        _clutter(rng, canvas)
+    for row in rng.random((rng.integers(0, 12), 9)).tolist():
+        _clutter(canvas, row)
     return canvas
 
 
-def _clutter(rng, canvas):
-    """One sharp leaf, stem or berry behind the bird."""
+def _clutter(canvas, u):
+    """One sharp stem, berry or leaf behind the bird, from nine uniform numbers in [0, 1)."""
     side = canvas.shape[0]
-    x, y, angle = rng.uniform(0, side), rng.uniform(0, side), rng.uniform(0, 2 * np.pi)
-    kind = rng.integers(4)
+    x, y, angle, kind = u[0] * side, u[1] * side, 2 * np.pi * u[2], int(4 * u[3])
     if kind == 0:
-        length = rng.uniform(0.1, 0.7) * side
-        end = (x + length * np.cos(angle), y + length * np.sin(angle))
-        wood = _rgb(rng.uniform(0.04, 0.3), 0.4, rng.uniform(0.15, 0.6))
-        bird_drawing.stroke(canvas, np.array([(x, y), end]), wood, rng.uniform(0.005, 0.02) * side)
-    elif kind == 1:
-        colour = bird_outlines.BILL_COLOURS[str(rng.choice(["black", "yellow", "red"]))]
-        radius = rng.uniform(0.008, 0.026) * side
+        length = (0.1 + 0.6 * u[4]) * side
+        ends = np.array([(x, y), (x + length * np.cos(angle), y + length * np.sin(angle))])
+        wood = _rgb(0.04 + 0.26 * u[5], 0.4, 0.15 + 0.45 * u[6])
+        bird_drawing.stroke(canvas, ends, wood, (0.005 + 0.015 * u[7]) * side)
+    elif kind == 1:  # as red, yellow and black as bills are
+        colour = list(bird_outlines.BILL_COLOURS.values())[int(3 * u[4])]
+        radius = (0.008 + 0.018 * u[5]) * side
         bird_drawing.fill(canvas, bird_outlines.circle(x, y, radius, 14), colour)
     else:
-        length = rng.uniform(0.05, 0.2) * side
-        leaf = _leaf(x, y, length, length * rng.uniform(0.25, 0.6), angle)
-        bird_drawing.fill(canvas, leaf, _foliage(rng))
+        length = (0.05 + 0.15 * u[4]) * side
+        leaf = _leaf(x, y, length, length * (0.25 + 0.35 * u[5]), angle)
+        bird_drawing.fill(canvas, leaf, _foliage(u[6:9]))
 
 
 def perch(rng, canvas, scene, feet):
@@ -188,40 +219,27 @@ def perch(rng, canvas, scene, feet):
         bird_drawing.stroke(canvas, line, shade, 0.008 * side)
 
 
-def in_front(rng, scene):
-    """Leaves and twigs over the bird: [(points [n, 2], width, colour)] in fractions of the side."""
-    look, shapes = scene.look, []
-    for _ in range(scene.twigs):
-        angle, width = rng.uniform(0, np.pi), rng.uniform(0.006, 0.016)
-        middle = np.array(look.centre) + rng.uniform(-0.9, 0.9, 2) * look.scale
-        reach = np.array([np.cos(angle), np.sin(angle)]) * 1.5
-        line = np.stack([middle - reach, middle + rng.normal(0, 0.02, 2), middle + reach])
-        colour = _rgb(rng.uniform(0.04, 0.12), 0.4, rng.uniform(0.15, 0.5))
-        shapes.append((line, width, colour))
-    for _ in range(scene.leaves):
-        x, y = np.array(look.centre) + rng.uniform(-0.95, 0.95, 2) * look.scale
-        length = rng.uniform(0.25, 0.6) * look.scale
-        leaf = _leaf(x, y, length, length * rng.uniform(0.35, 0.6), rng.uniform(0, 2 * np.pi))
-        shapes.append((leaf, 0.0, _foliage(rng)))
-    return shapes
-
-
 def light(rng, image, silhouette, scene):
     """Sun, shade, colour temperature, focus and noise: uint8 RGB [S, S, 3] -> the same.
 
     `silhouette` is the bird's, uint8 [s, s] in 0 to 255; its blurred relief gives the bird volume.
     """
-    side = image.shape[0]
-    small = cv2.resize(silhouette, (48, 48), interpolation=cv2.INTER_AREA) / np.float32(255)
-    relief = cv2.GaussianBlur(small, (0, 0), 2.0)
+    side, half = image.shape[0], silhouette.shape[0]
+
+    def resize(array, to):
+        return cv2.resize(array, (to, to), interpolation=cv2.INTER_LINEAR)
+
+    relief = cv2.resize(silhouette, (48, 48), interpolation=cv2.INTER_AREA).astype(np.float32)
+    relief = cv2.GaussianBlur(relief, (0, 0), 2.0)
     dx, dy = cv2.Sobel(relief, cv2.CV_32F, 1, 0), cv2.Sobel(relief, cv2.CV_32F, 0, 1)
-    volume = -(dx * scene.sun[0] + dy * scene.sun[1]) * small
+    facing = resize(dx * scene.sun[0] + dy * scene.sun[1], half)
+    # Masked with the sharp silhouette: the blur must not leave a halo around the bird.
+    volume = 1.0 - 0.45 / 255**2 * facing * silhouette
     dapple = rng.normal(0.0, 1.0, (7, 7)).astype(np.float32)
-    dapple = cv2.resize(dapple, (48, 48), interpolation=cv2.INTER_CUBIC)
-    shadow = 1.0 - scene.shadow / (1.0 + np.exp(-6.0 * dapple))
+    dapple = cv2.resize(dapple, (half, half), interpolation=cv2.INTER_CUBIC)
+    shade = volume * (1.0 - scene.shadow / (1.0 + np.exp(-6.0 * dapple)))
     tint = scene.contrast * scene.brightness * np.array([1 + scene.warmth, 1.0, 1 - scene.warmth])
-    field = (shadow * (1.0 + 0.45 * volume))[:, :, None] * tint[None, None, :]
-    field = cv2.resize(field.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
+    field = resize(shade[:, :, None] * tint.astype(np.float32)[None, None, :], side)
     if scene.blur > 0.2:
         image = cv2.GaussianBlur(image, (0, 0), scene.blur * side / 192)
     grain = rng.integers(0, 256, image.shape, np.uint8).astype(np.float32)

@@ -15,6 +15,7 @@ from fgc_jax.data import bird_drawing, bird_outlines, bird_scenery, dataset
 
 SPLIT_IDS = {"train": 0, "val": 1, "test": 2}
 OVERSAMPLING = 2
+FAINTEST = 32  # of 255: coverage from which a pixel counts as the part's
 
 # A genus fixes the outline and some markings (the first dict); its four species are the even-parity
 # choices among three two-valued traits of different parts, so siblings differ in exactly two parts.
@@ -57,7 +58,7 @@ GENERA = {
     ),
     "shrike": (
         dict(bill="hooked", crest="none", legs="short")
-        | dict(bill_colour="black", belly="barred", belly_colour="white"),
+        | dict(bill_colour="black", belly="barred", belly_colour="yellow"),
         dict(tail=("long", "forked"), wing=("patch", "one_bar"))
         | dict(leg_colour=("black", "red")),
     ),
@@ -131,47 +132,61 @@ class BirdSplit:
 
     def scene(self, i):
         """The nuisance variables of image i."""
-        return self._draw_variables(i)[0]
+        return bird_scenery.sample(self._rng(i))
 
     def read(self, i):
         """Image i, uint8 RGB [size, size, 3]."""
-        scene, bird, rng = self._draw_variables(i)
-        side = OVERSAMPLING * self.size
+        rng = self._rng(i)
+        scene, side = bird_scenery.sample(rng), OVERSAMPLING * self.size
+        bird = bird_drawing.pose(self.traits(i), scene.look, side)
         canvas = bird_scenery.background(rng, side)
         bird_scenery.perch(rng, canvas, scene, bird.feet)
         bird_drawing.paint(canvas, bird, bird_drawing.palette(self.traits(i), scene.look))
-        for points, width, colour in bird_scenery.in_front(rng, scene):
-            if width:
-                bird_drawing.stroke(canvas, points * side, colour, width * side)
-            else:
-                bird_drawing.fill(canvas, points * side, colour)
+        bird_drawing.paint_front(canvas, scene.in_front)
         image = cv2.resize(canvas, (self.size, self.size), interpolation=cv2.INTER_AREA)
-        mask = bird_drawing.silhouette(bird, side, shrink=4)
+        mask = bird_drawing.silhouette(bird, octaves=2)
         return bird_scenery.light(rng, image, mask, scene)
 
     def parts(self, i):
         """Part name -> box float32 [4] of what shows of it on the bird, leaves in front ignored.
 
-        Half-open pixels x0, y0, x1, y1, clipped to the image; NaN for a part the species lacks.
+        Half-open pixels x0, y0, x1, y1, clipped to the image; every pixel of which the part fills
+        an eighth or more is inside. NaN for a part that the species lacks or the border cuts off.
         """
-        return dict(zip(bird_outlines.PARTS, self._boxes(i)[1:], strict=True))
+        cover = self._coverage(i)
+        return {
+            name: bird_drawing.box(cover[:, :, channel] >= FAINTEST)
+            for channel, name in enumerate(bird_drawing.REGIONS)
+            if name in bird_outlines.PARTS
+        }
+
+    def visible(self, i):
+        """Part name -> share of it in 0 to 1 that no leaf or twig hides; NaN where `parts` is."""
+        scene = self.scene(i)
+        whole = self._coverage(i).sum(axis=(0, 1), dtype=np.float64)
+        shown = self._coverage(i, scene.in_front).sum(axis=(0, 1), dtype=np.float64)
+        share = np.divide(shown, whole, out=np.full_like(whole, np.nan), where=whole > 0)
+        return {
+            name: float(share[channel])
+            for channel, name in enumerate(bird_drawing.REGIONS)
+            if name in bird_outlines.PARTS
+        }
 
     @functools.cached_property
     def boxes(self):
-        """Object boxes, float32 [N, 4]; from the geometry alone, about 1 ms an image, once."""
-        return np.stack([self._boxes(i)[0] for i in range(len(self))])
+        """Object boxes as in `parts`, float32 [N, 4]; computed once, about 1 ms an image."""
+        whole = (self._coverage(i).max(axis=2) for i in range(len(self)))
+        return np.stack([bird_drawing.box(cover >= FAINTEST) for cover in whole])
 
-    def _draw_variables(self, i):
+    def _rng(self, i):
         if not 0 <= i < len(self):
             raise IndexError(f"{self.split} holds images 0 to {len(self) - 1}, not {i}")
-        rng = np.random.default_rng((self.seed, SPLIT_IDS[self.split], i))
-        scene = bird_scenery.sample(rng)
-        return scene, bird_drawing.pose(self.traits(i), scene.look, OVERSAMPLING * self.size), rng
+        return np.random.default_rng((self.seed, SPLIT_IDS[self.split], i))
 
-    def _boxes(self, i):
-        ids = bird_drawing.part_map(self._draw_variables(i)[1], OVERSAMPLING * self.size)
-        masks = [ids > 0] + [ids == bird_drawing.PART_IDS[name] for name in bird_outlines.PARTS]
-        return [bird_drawing.box(mask, OVERSAMPLING) for mask in masks]
+    def _coverage(self, i, in_front=()):
+        side = OVERSAMPLING * self.size
+        bird = bird_drawing.pose(self.traits(i), self.scene(i).look, side)
+        return bird_drawing.coverage(bird, OVERSAMPLING, in_front)
 
 
 def load(
