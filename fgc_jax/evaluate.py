@@ -116,6 +116,7 @@ def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:
     nothing."""
     if not len(confidence):
         return float("nan")
+    confidence = confidence.astype(np.float64)
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     error = 0.0
     for index in np.unique(bins):

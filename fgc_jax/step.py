@@ -134,14 +134,15 @@ def make_eval_step(
         above = (logits > true_logit) | (
             (logits == true_logit) & (classes < batch["label"][:, None])
         )
-        top, order = jax.lax.top_k(jax.nn.softmax(logits), min(TOP_K, logits.shape[-1]))
+        # By logits, as rank is: in f32 close or small probabilities become equal.
+        _, order = jax.lax.top_k(logits, min(TOP_K, logits.shape[-1]))
         # NaN logits compare false everywhere, which would make them hits.
         rank = jnp.where(jnp.isfinite(logits).all(-1), above.sum(-1), logits.shape[-1])
         return {
             "loss": plain.cross_entropy(logits, batch["label"]),
             "rank": rank.astype(jnp.int32),
             "classes": order.astype(jnp.int32),
-            "probabilities": top,
+            "probabilities": jnp.take_along_axis(jax.nn.softmax(logits), order, axis=-1),
         }
 
     return jax.jit(eval_step, in_shardings=(replicated, replicated, sharded), out_shardings=sharded)
