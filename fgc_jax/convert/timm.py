@@ -165,7 +165,7 @@ def to_state_dict(
     return state
 
 
-def _listed(items, most=12):
+def _listed(items, most=6):
     items = sorted(items)
     shown = ", ".join(items[:most])
     return shown if len(items) <= most else f"{shown}, ... ({len(items)} in all)"

@@ -93,18 +93,24 @@ def _from_hub(name):
     from huggingface_hub import errors
 
     repo, _, revision = name.partition("@")
-    problem = None
-    for file in _PREFERRED:
-        try:
-            return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision or None))
-        except errors.LocalEntryNotFoundError as error:
-            # Also an EntryNotFoundError, so it must be caught first; the next name may be cached.
-            problem = f"{repo} is not in the local cache, and the hub cannot be reached ({error})"
-        except errors.EntryNotFoundError:
-            problem = problem or f"{repo} holds neither {' nor '.join(_PREFERRED)}"
-        except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-            raise ValueError(f"{repo}: {error}") from error
-    raise ValueError(problem)
+    # The cache first: published weights do not change, and no network is then needed.
+    for local in (True, False):
+        for file in _PREFERRED:
+            try:
+                path = huggingface_hub.hf_hub_download(
+                    repo, file, revision=revision or None, local_files_only=local
+                )
+                return Path(path)
+            except errors.LocalEntryNotFoundError as error:
+                if not local:
+                    off = huggingface_hub.constants.HF_HUB_OFFLINE
+                    why = "HF_HUB_OFFLINE is set" if off else "the hub cannot be reached"
+                    raise ValueError(f"{repo} is not in the local cache, and {why}") from error
+            except errors.EntryNotFoundError:
+                continue
+            except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+                raise ValueError(f"{repo}: {error}") from error
+    raise ValueError(f"{repo} holds neither {' nor '.join(_PREFERRED)}")
 
 
 def _read_safetensors(path):

@@ -14,11 +14,12 @@ from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from fgc_jax import params as trees
-from fgc_jax.convert import timm, weights
-from fgc_jax.models import efficientnet, heads, resnet, vgg
+from fgc_jax.convert import timm
+from fgc_jax.models import efficientnet, heads, pretrained, resnet, vgg
 from fgc_jax.models.backbone import Backbone, Preprocess
 from fgc_jax.models.classifier import Classifier
 
@@ -123,34 +124,11 @@ def preprocess(config) -> Preprocess:
     return _facts(config.backbone, config.pretrained, config.weights_tag)
 
 
-def _facts(name, pretrained, tag):
-    table = _lookup(BACKBONES, name, "backbone").weights
+def _facts(name, spec, tag):
+    table = BACKBONES[name].weights
     if tag:
         return _lookup(table, tag, f"weights_tag of {name}")
-    source = pretrained.partition("@")[0]
-    matching = [facts for facts in table.values() if facts.source == source]
-    return matching[0] if matching else next(iter(table.values()))
-
-
-def _advice(name):
-    """Where the weights of a backbone can be had, for an error message."""
-    row = BACKBONES[name]
-    lines = [f"Weights known to fit {name} (about {row.parameters * 4 / 1e6:.0f} MB each):"]
-    for facts in row.weights.values():
-        digest = facts.url.rpartition("-")[2].partition(".")[0]
-        file = f", or the file {facts.url}" if facts.url else ""
-        check = f" (sha256 begins {digest})" if file.endswith(".pth") else ""
-        lines.append(f"  {facts.source} ({facts.license}){file}{check}")
-    lines.append(
-        "Save a file anywhere and give its path or directory instead. A hub download is cached "
-        "under HF_HOME, and with HF_HUB_OFFLINE=1 only that cache is read, so it can be copied to "
-        "a machine without network."
-    )
-    return "\n".join(lines)
-
-
-def _read(spec, name):
-    return timm.normalise(weights.read(spec, _advice(name)))
+    return pretrained.facts_of(table, spec)
 
 
 def load_pretrained(config, params, stats, *, classifier: bool = False):
@@ -165,38 +143,42 @@ def load_pretrained(config, params, stats, *, classifier: bool = False):
     Raises:
         ValueError: the weights cannot be had, or a key or parameter is unaccounted for.
     """
+    return _fill(config, params, stats, _read_all(config), classifier)
+
+
+def _read_all(config):
+    """The state dicts, with timm's names, of the streams; None for random weights."""
+    specs = (config.pretrained, config.pretrained_b)
+    return [
+        pretrained.read(spec, name, BACKBONES[name]) if spec else None
+        for name, spec in zip(_streams(config), specs, strict=False)
+    ]
+
+
+def _fill(config, params, stats, states, classifier):
     report = []
     specs = (config.pretrained, config.pretrained_b)
-    for name, spec, root in zip(_streams(config), specs, ("backbone", "backbone_b"), strict=False):
-        if not spec:
+    roots = ("backbone", "backbone_b")
+    streams = zip(_streams(config), states, specs, roots, strict=False)
+    for name, state, spec, root in streams:
+        if state is None:
             report.append(f"{root} ({name}): random weights")
             continue
-        state = _read(spec, name)
-        names, left_out = _names(config, name, root, state, classifier)
+        row = BACKBONES[name]
+        names, left_out = pretrained.names(
+            row,
+            root,
+            state,
+            depth=row.depths[config.feature_map],
+            hidden=config.head == row.head and not config.backbone_b,
+            classifier=classifier,
+        )
         try:
             params, stats = timm.fill(params, stats, state, names, left_out)
         except ValueError as error:
             raise ValueError(f"{spec} does not hold the weights of {name}: {error}") from None
-        taken = ", ".join(ours for ours, _ in names)
-        unused = [module for module in left_out if any(k.startswith(module + ".") for k in state)]
-        left = f"; left out on purpose: {', '.join(unused)}" if unused else ""
-        report.append(f"{root} ({name}): {spec} fills {taken}{left}")
+        report.append(f"{root} ({name}): {spec} {pretrained.describe(names, left_out, state)}")
     return params, stats, "\n".join(report)
-
-
-def _names(config, name, root, state, classifier):
-    """(pairs for convert.timm, timm modules left out on purpose) of one stream."""
-    row = BACKBONES[name]
-    names, left_out = [(root, "")], []
-    for theirs, ours in row.head_names.items():
-        fits = config.head == row.head and not config.backbone_b and f"{theirs}.weight" in state
-        if fits and (classifier or ours != "fc"):
-            names.append((f"head/{ours}", theirs))
-        else:
-            left_out.append(theirs)
-    for paths in list(row.layers.values())[row.depths[config.feature_map] :]:
-        left_out.extend(path.replace("/", ".") for path in paths)
-    return names, left_out
 
 
 def abstract(config, num_classes: int) -> Classifier:
@@ -222,11 +204,12 @@ def evaluation_graphdef(model: Classifier) -> nnx.GraphDef:
 
 
 def random_weights(
-    config, num_classes: int, *, seed: int, paths: Collection[str] | None = None
+    config, num_classes: int, *, seed, paths: Collection[str] | None = None
 ) -> dict[str, jax.Array]:
     """Flat dict path -> newly drawn weight or statistic, of all leaves or of `paths` only.
 
-    A leaf depends on the config, the seed and its place alone, not on which others are asked for.
+    seed: an int or a JAX key. A leaf depends on it, the config and the leaf's place alone, not on
+    which others are asked for.
     """
 
     # One compilation for all leaves; those not returned are never computed, nor compiled.
@@ -240,24 +223,28 @@ def random_weights(
     return draw()
 
 
-def initialise(config, num_classes: int, *, seed: int, classifier: bool = False):
+def initialise(config, num_classes: int, *, seed, classifier: bool = False):
     """Weights of a new classifier: (params, stats, report), jax arrays.
 
-    The configured pretrained weights where there are any, random ones elsewhere. classifier,
-    report and the errors are those of `load_pretrained`.
+    The configured pretrained weights where there are any, random ones elsewhere. seed, an int or a
+    JAX key, is that of `random_weights`; classifier, report and errors are `load_pretrained`'s.
     """
-    params, stats, report = load_pretrained(
-        config, *split(abstract(config, num_classes)), classifier=classifier
-    )
+    return _initialise(config, num_classes, seed, _read_all(config), classifier)
+
+
+def _initialise(config, num_classes, seed, states, classifier):
+    shapes = split(abstract(config, num_classes))
+    params, stats, report = _fill(config, *shapes, states, classifier)
     flat = [trees.flatten(params), trees.flatten(stats)]
     missing = {
         path for tree in flat for path, x in tree.items() if isinstance(x, jax.ShapeDtypeStruct)
     }
     drawn = random_weights(config, num_classes, seed=seed, paths=missing) if missing else {}
     params, stats = (
-        trees.unflatten({path: drawn.get(path, x) for path, x in tree.items()}) for tree in flat
+        trees.unflatten({path: jnp.asarray(drawn.get(path, x)) for path, x in tree.items()})
+        for tree in flat
     )
-    return jax.tree.map(jnp.asarray, params), jax.tree.map(jnp.asarray, stats), report
+    return params, stats, report
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -293,27 +280,11 @@ def load(
     Raises:
         ValueError: an unknown name, or weights that are missing or do not fit.
     """
-    row = _lookup(BACKBONES, name, "backbone")
-    config = types.SimpleNamespace(
-        backbone=name,
-        backbone_b="",
-        pretrained=weights or "",
-        pretrained_b="",
-        weights_tag="",
-        head=row.head,
-        head_options={},
-        feature_map="features",
-        dtype="float32",
-    )
-    classes = None
-    if weights:
-        last = next(theirs for theirs, ours in row.head_names.items() if ours == "fc")
-        kernel = _read(weights, name).get(f"{last}.weight")
-        classes = None if kernel is None else len(kernel)
+    config = _original(name, weights or "")
+    (state,) = _read_all(config)
+    classes = pretrained.count_classes(BACKBONES[name], state)
     num_classes = num_classes or classes or 1000
-    params, stats, report = initialise(
-        config, num_classes, seed=seed, classifier=num_classes == classes
-    )
+    params, stats, report = _initialise(config, num_classes, seed, [state], num_classes == classes)
     return LoadedClassifier(
         graphdef=evaluation_graphdef(abstract(config, num_classes)),
         params=params,
@@ -321,4 +292,37 @@ def load(
         preprocess=preprocess(config),
         num_classes=num_classes,
         report=report,
+    )
+
+
+def timm_state(name: str, weights: str) -> dict[str, np.ndarray]:
+    """The state dict of `weights`, whatever its names, with timm's names and shapes, float32.
+
+    Raises:
+        ValueError: the weights are missing or do not fit the network `name`.
+    """
+    config = _original(name, weights)
+    (state,) = _read_all(config)
+    row = BACKBONES[name]
+    shapes = split(abstract(config, pretrained.count_classes(row, state) or 1000))
+    params, stats, _ = _fill(config, *shapes, [state], True)
+    # A classifier that the weights lack is not in the result either.
+    names, _ = pretrained.names(
+        row, "backbone", state, depth=len(row.layers), hidden=True, classifier=True
+    )
+    return timm.to_state_dict(params, stats, names)
+
+
+def _original(name, spec):
+    """The model config of the network that the published weights belong to."""
+    return types.SimpleNamespace(
+        backbone=name,
+        backbone_b="",
+        pretrained=spec,
+        pretrained_b="",
+        weights_tag="",
+        head=_lookup(BACKBONES, name, "backbone").head,
+        head_options={},
+        feature_map="features",
+        dtype="float32",
     )

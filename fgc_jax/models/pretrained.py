@@ -1,0 +1,83 @@
+"""What the published weights of a backbone are called, where they are, what of them is used."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fgc_jax.convert import timm, weights
+from fgc_jax.models.backbone import Backbone, Preprocess
+
+
+def read(spec: str, name: str, row: Backbone) -> dict[str, np.ndarray]:
+    """State dict of `spec` with timm's names; a ValueError says where weights can be had."""
+    return timm.normalise(weights.read(spec, advice(name, row)))
+
+
+def facts_of(table: Mapping[str, Preprocess], spec: str) -> Preprocess:
+    """The facts whose source is `spec` (whatever its revision), else the first of the table."""
+    source = spec.partition("@")[0]
+    matching = [facts for facts in table.values() if facts.source == source]
+    return matching[0] if matching else next(iter(table.values()))
+
+
+def advice(name: str, row: Backbone) -> str:
+    """Where the weights of a backbone can be had, for an error message."""
+    lines = [f"Weights known to fit {name} (about {row.parameters * 4 / 1e6:.0f} MB each):"]
+    for facts in row.weights.values():
+        digest = facts.url.rpartition("-")[2].partition(".")[0]
+        file = f", or the file {facts.url}" if facts.url else ""
+        check = f" (sha256 begins {digest})" if file.endswith(".pth") else ""
+        lines.append(f"  {facts.source} ({facts.license}){file}{check}")
+    lines.append(
+        "Save a file anywhere and give its path or directory instead. A hub download is kept in a "
+        "cache under HF_HOME, which may be copied to a machine without network."
+    )
+    return "\n".join(lines)
+
+
+def original_names(row: Backbone) -> list[tuple[str, str]]:
+    """(our module path, timm's) of a one-stream classifier with the backbone's original head."""
+    heads = row.head_names.items()
+    return [("backbone", ""), *((f"head/{ours}", theirs) for theirs, ours in heads)]
+
+
+def names(
+    row: Backbone,
+    root: str,
+    state: Mapping[str, np.ndarray],
+    *,
+    depth: int,
+    hidden: bool,
+    classifier: bool,
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """(pairs for convert.timm.fill, timm modules left out on purpose) of the stream at `root`.
+
+    depth: how many layers are built. hidden: whether the model has the head that the weights were
+    trained with; classifier: whether its last linear layer is wanted too.
+    """
+    pairs, left_out = [(root, "")], []
+    for ours, theirs in original_names(row)[1:]:
+        wanted = hidden and (classifier or ours != "head/fc")
+        if wanted and f"{theirs}.weight" in state:
+            pairs.append((ours, theirs))
+        else:
+            left_out.append(theirs)
+    for paths in list(row.layers.values())[depth:]:
+        left_out.extend(path.replace("/", ".") for path in paths)
+    return pairs, left_out
+
+
+def describe(
+    pairs: Sequence[tuple[str, str]], left_out: Sequence[str], state: Mapping[str, np.ndarray]
+) -> str:
+    """One line for the user: what was filled and what was left out."""
+    unused = [name for name in left_out if any(key.startswith(name + ".") for key in state)]
+    left = f"; left out on purpose: {', '.join(unused)}" if unused else ""
+    return f"fills {', '.join(ours for ours, _ in pairs)}{left}"
+
+
+def count_classes(row: Backbone, state: Mapping[str, np.ndarray] | None) -> int | None:
+    """How many classes the state dict's own classifier has; None if it has none."""
+    (last,) = (theirs for theirs, ours in row.head_names.items() if ours == "fc")
+    kernel = (state or {}).get(f"{last}.weight")
+    return None if kernel is None else len(kernel)

@@ -1,0 +1,75 @@
+"""Weights and images that NumPy alone reproduces, for comparisons with PyTorch networks."""
+
+import math
+import types
+import zlib
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from fgc_jax import models
+from fgc_jax.convert import timm
+from fgc_jax.models import pretrained
+
+
+def config(backbone: str, **changes) -> types.SimpleNamespace:
+    """A model config with the backbone's original head and random weights, and changes to it."""
+    values = {
+        "backbone": backbone,
+        "backbone_b": "",
+        "pretrained": "",
+        "pretrained_b": "",
+        "weights_tag": "",
+        "head": models.BACKBONES[backbone].head if backbone in models.BACKBONES else "gap",
+        "head_options": {},
+        "feature_map": "features",
+        "dtype": "float32",
+    }
+    return types.SimpleNamespace(**(values | changes))
+
+
+def value(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Float32 weight for a key of a state dict: depends on nothing but its name and shape.
+
+    Uniform numbers, whose stream NumPy is unlikely ever to change. Statistics and scales of batch
+    norm are far from 0 and 1, so that a wrong epsilon, order or name shows.
+    """
+    rng = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
+    unit = rng.random(shape, dtype=np.float32)
+    if key.endswith("running_var") or (key.endswith("weight") and len(shape) == 1):
+        return unit + np.float32(0.5)
+    centred = 2 * unit - 1
+    if len(shape) < 2:
+        return np.float32(0.2) * centred
+    # Activations keep their size through ReLUs; residual branches add up, so theirs are smaller.
+    gain = 1 if key.startswith("layer") else 2
+    return np.float32(math.sqrt(3 * gain / math.prod(shape[1:]))) * centred
+
+
+def state_dict(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    return {key: value(key, tuple(shape)) for key, shape in shapes.items()}
+
+
+def images(batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Float32 [batch, height, width, 3], smooth at several scales, about normalised."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    total = np.zeros((batch, height, width, 3), np.float32)
+    for cells in (4, 16, 64):
+        grid = 2 * rng.random((batch, cells, cells, 3), dtype=np.float32) - 1
+        rows = np.arange(height) * cells // height
+        columns = np.arange(width) * cells // width
+        total += grid[:, rows][:, :, columns]
+    return total
+
+
+def trees(backbone: str, num_classes: int = 1000, state=None, **changes):
+    """(config, params, stats) filled from `state`, or with `value` of timm's keys."""
+    settings = config(backbone, **changes)
+    params, stats = models.split(models.abstract(settings, num_classes))
+    pairs = pretrained.original_names(models.BACKBONES[backbone])
+    if state is None:
+        zeros = (jax.tree.map(lambda x: np.broadcast_to(0, x.shape), t) for t in (params, stats))
+        like = timm.to_state_dict(*zeros, pairs)
+        state = state_dict({key: x.shape for key, x in like.items()})
+    return settings, *timm.fill(params, stats, state, pairs)
