@@ -12,6 +12,7 @@ import numpy as np
 from fgc_jax.data import bird_outlines
 
 SHIFT = 4  # OpenCV's fixed-point bits: polygons keep a sixteenth of a pixel
+INK = (44, 38, 40)  # spots, bars, feather tips
 REGIONS = (bird_outlines.BODY, *bird_outlines.PARTS)
 
 
@@ -83,12 +84,13 @@ def palette(traits, look):
         "mark": look.mark_colour,
         "head": look.head_colour,
         "crest": _shade(look.head_colour, 0.9),
+        "crest_tip": _mix(INK, look.head_colour, look.strength),
         "crest_dark": _shade(look.head_colour, 0.6),
         "wing": look.wing_colour,
         "wing_dark": _shade(look.wing_colour, 0.62),
         "pale": _mix(trait((240, 236, 222)), look.wing_colour, look.strength),
         "belly": belly,
-        "ink": _mix((44, 38, 40), belly, look.strength),
+        "ink": _mix(INK, belly, look.strength),
         "eye_ring": _shade(look.head_colour, 1.3),
         "eye": (18, 14, 14),
         "glint": (250, 250, 250),

@@ -134,7 +134,7 @@ def _crest(shape):
             c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
             turn = np.array([[c, -s], [s, c]])
             yield Layer("crest", "crest", "crest", points(FEATHER) @ turn)
-            yield Layer("crest", "crest", "ink", points(FEATHER_TIP) @ turn)
+            yield Layer("crest", "crest", "crest_tip", points(FEATHER_TIP) @ turn)
 
 
 def _tail(shape):
