@@ -1,5 +1,6 @@
 """Pictures of an evaluation, drawn with matplotlib's object interface (no global state)."""
 
+import functools
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ DPI = 150
 TILE, THUMBNAIL = 1.75, 210  # inches, pixels
 # Without the palest shades: a single error among many classes must stand out from none at all.
 SHADES = colors.ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.28, 1, 256)), "shades")
-_FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
 
 
 def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
@@ -75,15 +76,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Fig
     unit = "" if named else " (class number, see per_class.csv)"
     axes.set_xlabel(f"predicted class{unit}", fontsize=10, color=INK)
     axes.set_ylabel(f"true class{unit}", fontsize=10, color=INK)
-    figure.text(
-        0.2 / width,
-        1 - 0.2 / height,
-        title,
-        fontsize=11,
-        color=INK,
-        va="top",
-        parse_math=False,
-    )
+    _title(figure, title, 0.2, 0.2)
     for spine in axes.spines.values():
         spine.set_color("#d0d7de")
     return figure
@@ -101,15 +94,7 @@ def predictions(tiles: Sequence[dict], title: str, columns: int = 6) -> Figure:
     width = columns * (TILE + gap) + gap
     height = rows * (TILE + text) + head
     figure = Figure((width, height), dpi=THUMBNAIL / TILE)
-    figure.text(
-        gap / width,
-        1 - 0.17 / height,
-        title,
-        fontsize=11,
-        color=INK,
-        va="top",
-        parse_math=False,
-    )
+    _title(figure, title, gap, 0.17)
     for index, entry in enumerate(tiles):
         row, column = divmod(index, columns)
         x = gap + column * (TILE + gap)
@@ -121,30 +106,11 @@ def predictions(tiles: Sequence[dict], title: str, columns: int = 6) -> Figure:
         for spine in axes.spines.values():
             spine.set(color=color, linewidth=2.2)
         mark = "\N{CHECK MARK}" if entry["correct"] else "\N{BALLOT X}"
-        lines = _wrapped(f"{mark} {entry['predicted']}", f" {100 * entry['probability']:.0f} %")
-        below = (y - TILE - 0.06) / height
-        figure.text(
-            x / width,
-            below,
-            "\n".join(lines),
-            fontsize=7.5,
-            color=color,
-            va="top",
-            linespacing=1.15,
-            parse_math=False,
-        )
+        lines = _wrapped(f"{mark} {entry['predicted']}", f", {100 * entry['probability']:.0f} %")
+        _caption(figure, lines, x, height - y + TILE + 0.06, color)
         if not entry["correct"]:
-            below -= 0.135 * len(lines) / height
-            figure.text(
-                x / width,
-                below,
-                "\n".join(_wrapped(f"true: {entry['label']}")),
-                fontsize=7.5,
-                color=INK,
-                va="top",
-                linespacing=1.15,
-                parse_math=False,
-            )
+            below = height - y + TILE + 0.06 + 0.135 * len(lines)
+            _caption(figure, _wrapped(f"true: {entry['label']}"), x, below, INK)
     return figure
 
 
@@ -156,8 +122,30 @@ def save(figure: Figure, path: Path) -> None:
 def drawable(name: str, index: int) -> str:
     """A class name on one line, or its number where the font lacks a letter of it."""
     name = " ".join(name.split())
-    glyphs = ft2font.FT2Font(str(_FONT)).get_charmap()
-    return name if name and all(ord(letter) in glyphs for letter in name) else f"class {index}"
+    return name if name and _letters().issuperset(map(ord, name)) else f"class {index}"
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    """The characters that the font can draw."""
+    return frozenset(ft2font.FT2Font(str(FONT)).get_charmap())
+
+
+def _title(figure: Figure, text: str, x: float, y: float) -> None:
+    """Text at x, y inches from the figure's upper left corner; unknown letters become "?"."""
+    width, height = figure.get_size_inches()
+    known = "".join(each if each == "\n" or ord(each) in _letters() else "?" for each in text)
+    figure.text(
+        x / width, 1 - y / height, known, fontsize=11, color=INK, va="top", parse_math=False
+    )
+
+
+def _caption(figure: Figure, lines: Sequence[str], x: float, y: float, color: str) -> None:
+    width, height = figure.get_size_inches()
+    figure.text(
+        x / width, 1 - y / height, "\n".join(lines), fontsize=7.5, color=color, va="top",
+        linespacing=1.15, parse_math=False,
+    )  # fmt: skip
 
 
 def shortened(text: str, length: int) -> str:

@@ -111,7 +111,8 @@ def _write_files(new: Path, summary, results: evaluate.Results, split, class_nam
     )
     _table(new / "most_confused.csv", _most_confused(matrix, class_names))
     _table(new / "predictions.csv", _predictions(results, split, class_names))
-    title = f"{summary['split']}: top-1 {summary['top1']:.2f} % of {summary['images']:,} images"
+    name = plots.shortened(str(summary["split"]), 60)
+    title = f"{name}: top-1 {summary['top1']:.2f} % of {summary['images']:,} images"
     run = f"checkpoint of step {summary['checkpoint']}, views {summary['views']}"
     figure = plots.confusion(matrix, class_names, f"{title}, {len(class_names)} classes\n{run}")
     plots.save(figure, new / "confusion.png")

@@ -83,7 +83,7 @@ def test_grid_of_predictions(tmp_path, number):
     assert len(figure.axes) == number
     found = texts(figure)
     assert "a title" in found
-    assert found.count("\N{BALLOT X} gull 61 %") == found.count("true: tern") == number
+    assert found.count("\N{BALLOT X} gull, 61 %") == found.count("true: tern") == number
 
 
 def test_hits_are_green_and_errors_red():
@@ -91,7 +91,7 @@ def test_hits_are_green_and_errors_red():
     hit, error = (axes.spines["left"].get_edgecolor() for axes in figure.axes)
     assert matplotlib.colors.to_hex(hit) == plots.HIT
     assert matplotlib.colors.to_hex(error) == plots.ERROR
-    assert "\N{CHECK MARK} tern 61 %" in texts(figure)
+    assert "\N{CHECK MARK} tern, 61 %" in texts(figure)
     assert texts(figure).count("true: tern") == 1  # not below the hit
 
 
@@ -114,8 +114,9 @@ def test_awkward_class_names_are_drawn_without_warnings(tmp_path):
     names = [plots.drawable(name, index) for index, name in enumerate(AWKWARD)]
     saved(plots.confusion(some_matrix(8), AWKWARD, "$a"), tmp_path / "confusion.png")
     tiles = [tile(predicted=name, label=name) for name in names]
-    figure = plots.predictions(tiles, "100 % of $5_ and $6")
+    figure = plots.predictions(tiles, "数: 100 % of $5_ and $6")
     saved(figure, tmp_path / "predictions.png")
+    assert "?: 100 % of $5_ and $6" in texts(figure)
     assert max(text.count("\n") for text in texts(figure)) <= 1
 
 
