@@ -7,6 +7,7 @@ that a state dict needs and refuses every other one. Both formats are read: the 
 
 import dataclasses
 import math
+import os
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -157,15 +158,20 @@ def _read_legacy(file):
     wanted = {storage.key: storage for storage in _storages(content)}
     storages = {}
     for key in keys:
-        numel = int.from_bytes(file.read(8), "little")
         if key not in wanted:
             raise ValueError(f"storage {key} belongs to no tensor")
-        size = wanted[key].dtype.itemsize * numel
-        data = file.read(size)
-        if len(data) != size:
-            raise EOFError(f"storage {key} ends after {len(data):,} of {size:,} bytes")
+        numel = int.from_bytes(_exactly(file, 8), "little")
+        data = _exactly(file, wanted[key].dtype.itemsize * numel)
         storages[key] = _array(data, wanted[key], b"little")
     return content, storages
+
+
+def _exactly(file, size):
+    # Checked first: a wrong size could ask for any amount of memory.
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    if size > left:
+        raise EOFError(f"a storage ends after {left:,} of {size:,} bytes")
+    return file.read(size)
 
 
 def _storages(content):
