@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from fgc_jax import checkpoint, config, evaluate, experiment, mesh, params, step, workdir
+from fgc_jax import checkpoint, config, evaluate, experiment, logs, mesh, params, step, workdir
 from fgc_jax.data import augment, dataset, images, pipeline
 
 VIEWS = ("raw",)
@@ -87,21 +87,30 @@ def load_split(run: Restored, directory: str | Path, name: str, root: str = "") 
             f"data set {found.name!r} has no split {name!r}, only {', '.join(found.splits)}"
         )
     now, then = found.facts(), workdir.read_json(Path(directory) / workdir.DATASET)
-    if now["class_names"] != then["class_names"] or now["splits"][name] != then["splits"][name]:
+    if now["class_names"] != then["class_names"] or now["splits"][name] != then["splits"].get(name):
         raise ValueError(
-            f"the {name} split of {found.name!r} in {settings.root!r} is not the one of the run: "
-            f"{now['splits'][name]['images']:,} images of {len(now['class_names'])} classes now, "
-            f"{then['splits'][name]['images']:,} of {len(then['class_names'])} then; other images "
-            "are evaluated with --input"
+            f"the {name} split of {found.name!r} at {settings.root!r} has other classes, images or "
+            "labels than when the run was trained, so it may hold images that it was trained on; "
+            "evaluate other images with --input"
         )
     return found.splits[name]
 
 
 def evaluate_split(run: Restored, split: dataset.Split) -> evaluate.Results:
-    """Every image of a split once; unreadable ones are left out and listed."""
-    with run.plan.eval_batches(split, run.phase) as batches:
+    """Every image of a split once, with a progress bar; unreadable ones are left out and listed."""
+    total = pipeline.steps_per_epoch(len(split), run.plan.settings.eval_batch_size)
+    with (
+        run.plan.eval_batches(split, run.phase) as batches,
+        logs.progress("evaluating", total) as bar,
+    ):
+
+        def counted():
+            for batch in batches:
+                yield batch
+                bar.update()
+
         return evaluate.run(
-            run.plan.eval_step(), run.params, run.stats, batches, run.plan.mesh, len(split)
+            run.plan.eval_step(), run.params, run.stats, counted(), run.plan.mesh, len(split)
         )
 
 

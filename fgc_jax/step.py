@@ -100,7 +100,7 @@ def make_train_step(
         metrics = {
             "loss": value,
             "top1": 100 * plain.masked_mean(hits, batch["mask"]),
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             **aux,
         }
         new_state = TrainState(state.step + 1, params.merge(trainable, frozen), stats, opt_state)
