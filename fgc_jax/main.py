@@ -13,8 +13,11 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run directory. If it holds this run already, the run continues."
 )
-MULTI_HOST = flags.DEFINE_bool(
-    "multi_host", False, "Join the other processes of a cluster (jax.distributed.initialize)."
+MULTI_HOST = flags.DEFINE_string(
+    "multi_host",
+    "",
+    "Join the other processes of this run: 'auto' under Slurm, Open MPI, Kubernetes or on TPUs, "
+    "else COORDINATOR_HOST:PORT,NUMBER_OF_PROCESSES,INDEX_OF_THIS_ONE.",
 )
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the code an error came from.")
 
@@ -28,8 +31,15 @@ def main(argv: list[str]) -> None:
     cache.enable()
     import jax
 
-    if MULTI_HOST.value:
+    if MULTI_HOST.value == "auto":
         jax.distributed.initialize()
+    elif MULTI_HOST.value:
+        try:
+            address, count, index = MULTI_HOST.value.split(",")
+            cluster = (address, int(count), int(index))
+        except ValueError:
+            _fail(f"--multi_host={MULTI_HOST.value!r} is neither 'auto' nor HOST:PORT,COUNT,INDEX")
+        jax.distributed.initialize(*cluster)
     from fgc_jax import checkpoint, meter, stop, train
 
     try:

@@ -1,5 +1,6 @@
 """Training: the phases, the loop, validation, early stopping, and the final test."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
@@ -50,6 +51,7 @@ class Run:
     """The open handles of a run and its progress."""
 
     experiment: experiment.Experiment
+    config: dict  # resolved, as config.json
     workdir: Path
     manager: Any
     writer: logs.Writer
@@ -76,7 +78,9 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
     """
     directory = Path(directory).absolute()
     parsed, resolved = config.parse(settings), config.resolved(settings)
-    workdir.check(directory, resolved)
+    first = jax.process_index() == 0
+    if first:
+        workdir.check(directory, resolved)
     plan = experiment.prepare(parsed)
     finished = workdir.finished_results(directory)
     if finished:
@@ -84,9 +88,10 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
         return finished
     overview = experiment.overview(plan)
     start = None if checkpoint.any_in(directory) else experiment.initial_variables(plan)
-    with workdir.locked(directory):
-        workdir.write_json(directory / workdir.CONFIG, resolved)
-        workdir.write_json(directory / workdir.DATASET, plan.dataset.facts())
+    with workdir.locked(directory) if first else contextlib.nullcontext():
+        if first:
+            workdir.write_json(directory / workdir.CONFIG, resolved)
+            workdir.write_json(directory / workdir.DATASET, plan.dataset.facts())
         logs.say(overview)
         with checkpoint.opened(directory) as manager, stop.requests(manager) as asked:
             progress = Progress()
@@ -100,7 +105,9 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
             try:
                 if latest is None:
                     writer.start(resolved, overview)
-                live = Run(plan, directory, manager, writer, asked, plan.eval_step(), progress)
+                live = Run(
+                    plan, resolved, directory, manager, writer, asked, plan.eval_step(), progress
+                )
                 return _run_phases(live, start, latest)
             finally:
                 writer.close()
@@ -325,7 +332,7 @@ def _test(live: Run, number: int) -> dict[str, Any] | None:
 def _write_results(live: Run, test: Mapping | None) -> dict[str, Any]:
     plan = live.experiment
     results = {
-        "config": workdir.read_json(live.workdir / workdir.CONFIG),
+        "config": live.config,
         "dataset": plan.dataset.name,
         "num_classes": plan.num_classes,
         "pretrained": plan.settings.model.pretrained or None,

@@ -1,0 +1,48 @@
+"""Runs the project's commands as a user does, in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A run that takes seconds: a small network from scratch on small generated birds.
+SMALL = (
+    "--config=configs/quickstart.py:tiny",
+    "--config.model.backbone=resnet18",
+    "--config.phases[0].resize=36",
+    "--config.phases[0].crop=32",
+    "--config.phases[1].resize=36",
+    "--config.phases[1].crop=32",
+    "--config.log_every=1",
+)
+
+
+def start(*arguments: str, module="fgc_jax.main", env=None, **options) -> subprocess.Popen:
+    """Starts `python -m fgc_jax.main ARGUMENTS` (or a script) from the repository's root."""
+    target = ["-m", module] if not module.endswith(".py") else [module]
+    return subprocess.Popen(
+        [sys.executable, *target, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def run(*arguments: str, code: int = 0, **options) -> tuple[str, str]:
+    """Runs to the end and returns (stdout, stderr); fails unless the exit code is `code`."""
+    process = start(*arguments, **options)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+    return out, err
+
+
+def logged(workdir: Path) -> list[dict]:
+    """The rows of metrics.jsonl."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]

@@ -1,0 +1,86 @@
+"""1, 4 and 8 devices and 2 processes compute the same."""
+
+import socket
+
+import numpy as np
+import pytest
+
+from tests import commands
+
+# SGD: Adam divides tiny gradients by their own size, which blows rounding up.
+OPTIONS = (
+    "--config.phases[0].optimizer=sgd",
+    "--config.phases[0].lr=0.02",
+    "--config.phases[1].optimizer=sgd",
+    "--config.phases[1].lr=0.02",
+    "--config.model.head_options.dropout=0.0",
+)
+
+
+def devices(count):
+    return {"JAX_NUM_CPU_DEVICES": str(count)}
+
+
+def losses(workdir):
+    rows = commands.logged(workdir)
+    return {
+        name: np.array([row[name] for row in rows if name in row]) for name in ("loss", "val_loss")
+    }
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    commands.run(*commands.SMALL, *OPTIONS, f"--workdir={workdir}", env=devices(1))
+    return losses(workdir)
+
+
+@pytest.mark.parametrize("count", [4, 8])
+def test_devices_agree(count, one_device, tmp_path):
+    workdir = tmp_path / "run"
+    out, _ = commands.run(*commands.SMALL, *OPTIONS, f"--workdir={workdir}", env=devices(count))
+    assert f"devices  {count} x" in out
+    got = losses(workdir)
+    for name, expected in one_device.items():
+        np.testing.assert_allclose(got[name], expected, rtol=1e-5)
+
+
+def test_two_processes_agree(one_device, tmp_path):
+    workdir = tmp_path / "run"
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        port = listener.getsockname()[1]
+    processes = [
+        commands.start(
+            *commands.SMALL,
+            *OPTIONS,
+            "--config.data.flip=False",
+            f"--workdir={workdir}",
+            f"--multi_host=localhost:{port},2,{index}",
+            env=devices(2),
+        )
+        for index in range(2)
+    ]
+    outputs = [process.communicate(timeout=600) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "2 processes" in outputs[0][0] or "processes: 2" in outputs[0][0]
+    assert "phase" not in outputs[1][0]  # the second one is silent
+    got = losses(workdir)
+    alone = tmp_path / "alone"
+    commands.run(
+        *commands.SMALL, *OPTIONS, "--config.data.flip=False", f"--workdir={alone}", env=devices(4)
+    )
+    for name, expected in losses(alone).items():
+        np.testing.assert_allclose(got[name], expected, rtol=1e-5)
+
+
+def test_a_batch_that_cannot_be_cut_is_an_error(tmp_path):
+    _, err = commands.run(
+        *commands.SMALL,
+        "--config.phases[0].batch_size=6",
+        f"--workdir={tmp_path / 'run'}",
+        env=devices(4),
+        code=1,
+    )
+    assert "batch_size=6 cannot be cut evenly over 4 devices" in err
+    assert not (tmp_path / "run").exists()

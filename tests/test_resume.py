@@ -1,0 +1,96 @@
+"""Killed at any moment, a run continues to bit-identical parameters."""
+
+import json
+import signal
+import time
+
+import pytest
+
+from fgc_jax import checkpoint, params
+from tests import commands
+
+OPTIONS = (
+    "--config.phases[0].epochs=2",
+    "--config.phases[1].epochs=2",
+    "--config.checkpoint_every=2",
+)
+
+
+def fingerprints(workdir):
+    """sha256 of the whole last state, and of the best checkpoint's variables."""
+    with checkpoint.opened(workdir) as manager:
+        state = manager.restore(manager.latest_step()).state
+    best = checkpoint.find_step(workdir, "best")
+    return params.fingerprint(state), params.fingerprint(
+        checkpoint.load_variables(workdir, best)[:2]
+    )
+
+
+def wait_for(condition, process, seconds=240):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def last_step(workdir):
+    """The newest step in metrics.jsonl; its last line may be half written."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    steps = [json.loads(line)["step"] for line in lines if line.endswith("}")]
+    return max(steps, default=0)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("straight") / "run"
+    commands.run(*commands.SMALL, *OPTIONS, f"--workdir={workdir}")
+    return workdir
+
+
+def test_killed_in_both_phases_and_while_saving(straight, tmp_path):
+    workdir = tmp_path / "run"
+    command = (*commands.SMALL, *OPTIONS, f"--workdir={workdir}")
+
+    def being_saved():
+        return any((workdir / "checkpoints").glob("*orbax-checkpoint-tmp"))
+
+    moments = [
+        lambda: last_step(workdir) >= 3,  # phase 1 has 12 steps
+        lambda: last_step(workdir) >= 7 and being_saved(),
+        lambda: last_step(workdir) >= 15,
+    ]
+    for moment in moments:
+        process = commands.start(*command)
+        wait_for(moment, process)
+        process.kill()
+        process.communicate()
+    out, _ = commands.run(*command)
+    assert "Continuing from step" in out
+    assert fingerprints(workdir) == fingerprints(straight)
+    mine, theirs = (json.loads((d / "results.json").read_text()) for d in (workdir, straight))
+    assert mine["test"] == theirs["test"]
+    steps = [row["step"] for row in commands.logged(workdir) if "loss" in row]
+    assert steps == list(range(1, 25))  # nothing twice, nothing missing
+
+
+def test_sigterm_saves_says_so_and_continues(straight, tmp_path):
+    workdir = tmp_path / "run"
+    command = (*commands.SMALL, *OPTIONS, "--config.checkpoint_every=1000", f"--workdir={workdir}")
+    process = commands.start(*command)
+    wait_for(lambda: last_step(workdir) >= 2, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "the same command continues" in err
+    assert checkpoint.any_in(workdir)
+    commands.run(*command)
+    assert fingerprints(workdir) == fingerprints(straight)
+
+
+def test_a_finished_run_is_not_trained_again(straight):
+    before = fingerprints(straight)
+    out, _ = commands.run(*commands.SMALL, *OPTIONS, f"--workdir={straight}")
+    assert "finished already" in out
+    assert fingerprints(straight) == before
