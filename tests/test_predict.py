@@ -1,0 +1,201 @@
+"""A run used from outside: restored without its data, and as a function of images."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from fgc_jax import evaluate, predict, step
+from fgc_jax.data import augment, dataset, images, pipeline
+from tests import data_files, tiny_run
+from tests.tiny_run import run  # noqa: F401  (a fixture)
+
+
+@pytest.fixture(scope="module")
+def predictor(run):  # noqa: F811
+    return predict.Predictor(run / "run")
+
+
+@pytest.fixture(scope="module")
+def files(run):  # noqa: F811
+    return sorted((run / "data" / "test").rglob("*.jpg"))
+
+
+def copy_of(run, tmp_path):  # noqa: F811
+    return shutil.copytree(run / "run", tmp_path / "run")
+
+
+def edit_json(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def probabilities_by_hand(restored, files):
+    """One forward pass over all images at once, softmax in float64."""
+    pixels = np.stack(
+        [pipeline.transform_image(restored.transform, images.decode(file)) for file in files]
+    )
+    preprocess = restored.plan.preprocess
+    inputs = augment.normalise(pixels, preprocess.mean, preprocess.std)
+    graphdef = step.eval_graphdef(restored.plan.model)
+
+    @jax.jit
+    def forward(variables, stats):
+        return step.apply(graphdef, variables, stats, lambda model: model(inputs)[0])[0]
+
+    logits = np.asarray(forward(restored.params, restored.stats), np.float64)
+    exponents = np.exp(logits - logits.max(1, keepdims=True))
+    return exponents / exponents.sum(1, keepdims=True)
+
+
+def test_probabilities_are_the_networks_in_the_order_given(predictor, files):
+    expected = probabilities_by_hand(predictor.run, files)
+    found = predictor(files)
+    assert found.dtype == np.float32 and found.shape == (15, 3)
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+    assert len(np.unique(found.argmax(1))) > 1  # or the test could not see a wrong order
+    np.testing.assert_allclose(predictor(files[::-1]), expected[::-1], atol=2e-4)
+    assert predictor.class_names == tiny_run.CLASSES
+
+
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_any_number_of_images(predictor, files, number):
+    found = predictor(files[:number])
+    assert found.shape == (number, 3)
+    np.testing.assert_allclose(found, predictor(files)[:number], atol=1e-4)
+
+
+def test_files_pil_images_and_arrays_are_alike(predictor, files):
+    array = images.decode(files[0])
+    kinds = [files[0], str(files[0]), array, Image.fromarray(array)]
+    found = predictor(kinds)
+    np.testing.assert_allclose(found, found[[0] * 4], atol=1e-6)
+    np.testing.assert_allclose(predictor(np.stack([array, array])), found[:2], atol=1e-4)
+
+
+def test_pil_images_of_other_modes_are_read_as_their_files(tmp_path):
+    colours = Image.fromarray(data_files.picture(1, 0))
+    for mode in ("L", "RGBA", "P", "CMYK", "1"):
+        path = tmp_path / f"{mode}.tif"
+        colours.convert(mode).save(path)
+        with Image.open(path) as picture:
+            np.testing.assert_allclose(
+                predict.as_array(picture, "it").astype(int), images.decode(path), atol=1
+            )
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        ("a.jpg", "a list of images is needed, not 'a.jpg' alone"),
+        (Image.new("RGB", (4, 4)), "a list of images is needed"),
+        (["missing.jpg"], "missing.jpg: cannot be read"),
+        ([__file__], "test_predict.py: damaged or not an image"),
+        ([np.zeros((4, 4, 3))], r"image 0: an array must be uint8 \[H, W, 3\], not float64"),
+        (np.zeros((4, 4, 3), np.uint8), r"image 0: an array must be .* not uint8 \[4, 3\]"),
+        ([np.zeros((0, 4, 3), np.uint8)], r"not uint8 \[0, 4, 3\]"),
+        ([Image.new("I;16", (4, 4))], "image 0: a PIL image of mode 'I;16' has no known range"),
+        ([None], "image 0: a path, a PIL image or a NumPy array is needed, not NoneType"),
+    ],
+)
+def test_what_is_no_image_is_named(predictor, pictures, message):
+    with pytest.raises(ValueError, match=message):
+        predictor(pictures)
+
+
+def test_unknown_views(run):  # noqa: F811
+    with pytest.raises(ValueError, match="unknown views 'crop3', allowed: raw"):
+        predict.Predictor(run / "run", views="crop3")
+
+
+def test_checkpoints_and_the_image_size_of_their_phase(run):  # noqa: F811
+    for name, number, crop in (
+        ("best", tiny_run.BEST, 64),
+        ("last", tiny_run.LAST, 64),
+        (str(tiny_run.PHASE_0), tiny_run.PHASE_0, 32),
+    ):
+        restored = predict.load_run(run / "run", name)
+        expected = np.random.default_rng(number).normal(size=3).astype(np.float32)
+        np.testing.assert_array_equal(restored.params["head"]["fc"]["bias"], expected)
+        assert (restored.step, restored.transform.crop) == (number, crop)
+        assert not restored.transform.random_crop
+
+
+def test_a_run_loads_without_its_data(run, tmp_path, files):  # noqa: F811
+    directory = copy_of(run, tmp_path)
+    edit_json(directory / "config.json", lambda it: it["data"].update(root="/does/not/exist"))
+    predictor = predict.Predictor(directory, batch_size=2)
+    assert predictor(files[:3]).shape == (3, 3)
+    with pytest.raises(ValueError, match="/does/not/exist: the data root is missing"):
+        predict.load_split(predictor.run, directory, "test")
+
+
+def test_training_batch_sizes_need_not_fit_the_devices(run, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    assert predict.load_run(run / "run").plan.settings.eval_batch_size == 8
+    with pytest.raises(ValueError, match="eval_batch_size=4 cannot be cut evenly over 8 devices"):
+        predict.load_run(run / "run", batch_size=4)
+
+
+def test_no_run_and_no_such_checkpoint(run, tmp_path):  # noqa: F811
+    with pytest.raises(ValueError, match="config.json does not exist: is .* a run directory"):
+        predict.load_run(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"checkpoint '8' is not one of 'best', 'last', \[3, 7, 9\]"
+    ):
+        predict.load_run(run / "run", "8")
+
+
+def test_checkpoint_of_another_model(run, tmp_path):  # noqa: F811
+    directory = copy_of(run, tmp_path)
+    edit_json(directory / "dataset.json", lambda it: it["class_names"].append("owl"))
+    with pytest.raises(ValueError, match="step 7 does not fit .* 2 arrays .*head/fc/bias"):
+        predict.load_run(directory)
+
+
+def test_splits_are_those_of_the_run(run, tmp_path):  # noqa: F811
+    restored = predict.load_run(run / "run")
+    assert {
+        name: len(predict.load_split(restored, run / "run", name))
+        for name in ("train", "val", "test")
+    } == {"train": 18, "val": 6, "test": 15}
+    moved = shutil.copytree(run / "data", tmp_path / "moved")
+    names = predict.load_split(restored, run / "run", "val").names
+    again = predict.load_split(restored, run / "run", "val", str(moved))
+    assert list(again.names) == list(names)
+    assert again.read(0).shape == (50, 60, 3)
+    (moved / "train" / "gull" / "000.jpg").unlink()
+    with pytest.raises(ValueError, match="the val split .* has other classes, images or labels"):
+        predict.load_split(restored, run / "run", "val", str(moved))
+    predict.load_split(restored, run / "run", "test", str(moved))  # still the same
+    shutil.rmtree(moved / "test")
+    with pytest.raises(ValueError, match="has no split 'test', only train, val"):
+        predict.load_split(restored, run / "run", "test", str(moved))
+
+
+def test_evaluation_and_predictor_agree(run, predictor, files):  # noqa: F811
+    split = predict.load_split(predictor.run, run / "run", "test")
+    results = predict.evaluate_split(predictor.run, split)
+    found = predictor([run / "data" / name for name in split.names])
+    np.testing.assert_array_equal(results.classes, np.argsort(-found, axis=1))
+    np.testing.assert_allclose(results.probabilities, -np.sort(-found, axis=1), atol=1e-5)
+    assert evaluate.summarise(results, 3)["top1"] == pytest.approx(
+        100 * np.mean(found.argmax(1) == split.labels)
+    )
+
+
+def test_unreadable_images_do_not_stop_an_evaluation(run, predictor):  # noqa: F811
+    split = predict.load_split(predictor.run, run / "run", "test")
+
+    def read(index):
+        if index == 4:
+            raise ValueError("damaged")
+        return split.read(index)
+
+    results = predict.evaluate_split(predictor.run, dataset.Split(split.labels, split.names, read))
+    assert results.unreadable.tolist() == [4]
+    assert len(results.label) == 14

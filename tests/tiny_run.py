@@ -1,0 +1,62 @@
+"""A run directory for tests: a small network with random weights, as if it had been trained."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common
+from fgc_jax import checkpoint, config, experiment, workdir
+from tests import data_files
+
+CLASSES = ("gull", "tern", "wren")
+PHASE_0, BEST, LAST = 3, 7, 9  # steps
+
+
+def recipe(root: Path):
+    recipe = common.get_config()
+    recipe.model.backbone = "resnet18"
+    recipe.data.update(name="folder", root=str(root), val_fraction=0.25, threads=2)
+    recipe.phases = (
+        common.phase("small", train="head", batch_size=6, resize=32, crop=32),
+        common.phase("large", train="head", batch_size=6, resize=72, crop=64),
+    )
+    recipe.eval_batch_size = 4
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A folder with `run` (the run directory) and `data` (24 train and 15 test images)."""
+    folder = tmp_path_factory.mktemp("tiny")
+    data_files.write_folder(
+        folder / "data", classes=CLASSES, splits={"train": 8, "test": 5}, size=(60, 50)
+    )
+    settings = recipe(folder / "data")
+    plan = experiment.prepare(config.parse(settings))
+    variables, stats, _ = experiment.initial_variables(plan)
+    directory = folder / "run"
+    directory.mkdir()
+    workdir.write_json(directory / workdir.CONFIG, config.resolved(settings))
+    workdir.write_json(directory / workdir.DATASET, plan.dataset.facts())
+    best = {"step": BEST, "epoch": 1, "score": 0.5, "val": {}}
+    with checkpoint.opened(directory) as manager:
+        for number, phase, score in ((PHASE_0, 0, 0.1), (BEST, 1, 0.5), (LAST, 1, 0.4)):
+            checkpoint.save(
+                manager,
+                number,
+                {"params": shaken(variables, number), "stats": stats, "opt_state": {}},
+                {"phase": phase, "best": best if phase else None, "history": []},
+                phase=phase,
+                score=score,
+                wait=True,
+            )
+    return folder
+
+
+def shaken(tree, seed: int):
+    """The classifier's weights drawn anew and large, so that predictions vary."""
+    rng = np.random.default_rng(seed)
+    head = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), tree["head"])
+    return {**tree, "head": head}
