@@ -40,7 +40,7 @@ def _look(u):
     def between(low, high):
         return float(low + (high - low) * next(u))
 
-    scale = between(0.30, 0.46)
+    scale = between(0.28, 0.44)
     slack_x, slack_y = (max(0.5 - reach * scale, 0.0) + 0.03 for reach in REACH)
     # Most birds are brown, grey or olive; some are colourful.
     drab, hue = next(u) < 0.55, next(u)
@@ -70,10 +70,10 @@ def _look(u):
         ),
         head_colour=_rgb(hue + between(-0.03, 0.03), saturation, value * between(0.6, 1.15)),
         mark_colour=_rgb(hue, 0.5 * saturation, mark_value),
-        variations=tuple(name for name in bird_outlines.VARIATIONS if next(u) < 0.35),
+        variations=tuple(name for name in bird_outlines.VARIATIONS if next(u) < 0.4),
         brightness=between(0.78, 1.06),
         warmth=between(-0.06, 0.16),
-        strength=between(0.55, 1.0),
+        strength=between(0.45, 1.0),
     )
 
 
@@ -129,7 +129,7 @@ def sample(rng):
     angle = between(0.15, 0.85) * np.pi
     return Scene(
         look=look,
-        brightness=between(0.60, 1.22),
+        brightness=between(0.66, 1.24),
         warmth=between(-0.14, 0.14),
         contrast=between(0.75, 1.1),
         sun=(float(np.cos(angle)), float(-np.sin(angle))),
