@@ -113,6 +113,14 @@ def test_two_objects_of_one_image(tmp_path):
         load(path, **options)
 
 
+def test_one_image_in_two_splits_is_refused(tmp_path):
+    rows = [["a.jpg", "x", "train", 0, 0, 9, 9], ["b.jpg", "y", "train", 0, 0, 9, 9]]
+    rows.append(["a.jpg", "x", "test", 9, 9, 20, 20])  # another part of the same picture
+    path = table(tmp_path, rows, ("path", "label", "split", "x0", "y0", "x1", "y1"))
+    with pytest.raises(ValueError, match=r"row 4: .*a.jpg' .test., first table.csv row 2 .train."):
+        load(path, split_column=2, box_columns=(3, 4, 5, 6))
+
+
 @pytest.mark.parametrize("words", [("10", "9", "2"), ("b10", "b9", "b2"), ("10", "9", "x")])
 def test_labels_are_sorted_as_what_they_are(tmp_path, words):
     path = table(tmp_path, [[f"{i}.jpg", word] for i, word in enumerate(words)])
@@ -202,9 +210,7 @@ def test_wrong_roots(tmp_path):
     with pytest.raises(ValueError, match=r"bytes\.csv: cannot be read as CSV"):
         load(tmp_path / "bytes.csv")
     (tmp_path / "empty.csv").write_text("")
-    with pytest.raises(
-        ValueError, match=r"empty\.csv: the file is empty"
-    ):
+    with pytest.raises(ValueError, match=r"empty\.csv: the file is empty"):
         load(tmp_path / "empty.csv")
 
 

@@ -1,5 +1,6 @@
 """Splits and data sets: subsets, stratified cuts, what is refused."""
 
+import dataclasses
 import json
 import pickle
 
@@ -141,6 +142,9 @@ def test_facts_tell_data_sets_apart():
     hashes = {other.facts()["splits"]["train"]["sha256"] for other in others}
     assert facts["splits"]["train"]["sha256"] not in hashes
     assert numbers_dataset(6).facts() == facts
+    renamed = dataclasses.replace(numbers_split(6), names=[f"{i}.jpg" for i in range(6)])
+    other = dataset.Dataset("numbers", ("a", "b", "c"), {"train": renamed})
+    assert other.facts()["splits"] != facts["splits"]
 
 
 def test_files_cut_and_crop(tmp_path):

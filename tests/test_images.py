@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -153,6 +154,11 @@ def test_damaged_files_are_refused_by_name(tmp_path, kind):
         images.decode(path)
 
 
+def test_an_empty_file_is_called_empty():
+    with pytest.raises(ValueError, match="a.jpg: not an image, the file is empty .0 bytes."):
+        images.decode(b"", "a.jpg")
+
+
 def test_unreadable_paths_are_value_errors(tmp_path):
     for path in (tmp_path / "missing.jpg", tmp_path):
         with pytest.raises(ValueError, match=f"{path.name}: cannot be read"):
@@ -166,7 +172,7 @@ def test_bytes_after_the_end_are_no_damage():
 
 def test_decoding_damage_prints_nothing():
     """OpenCV's log would fill the terminal of a run that skips bad images."""
-    data = data_files.encode(PICTURE, ".webp")[:500]
+    data = data_files.encode(PICTURE, ".bmp")[:500]
     code = (
         "import sys; from fgc_jax.data import images\n"
         "try: images.decode(sys.stdin.buffer.read())\n"
@@ -211,7 +217,9 @@ def photo(height, width):
         ((180, 240), (256, 256), 0.3, 2),  # enlarged
         ((480, 640), (256, 341), 0.1, 2),  # shrunk
         ((300, 200), (256, 256), 0.1, 2),  # one side each
-        ((900, 1200), (256, 256), 0.4, 8),  # shrunk 3.5 and 4.7 times
+        ((900, 1200), (256, 256), 0.1, 2),  # shrunk 3.5 and 4.7 times
+        ((1100, 1401), (256, 256), 0.4, 8),  # shrunk 4.3 and 5.5 times, odd
+        ((2500, 2303), (256, 256), 0.4, 8),  # shrunk 9.8 and 9.0 times, odd
         ((1, 1), (256, 256), 0.0, 0),
     ],
 )
@@ -241,5 +249,8 @@ def test_long_images_are_not_resized_whole():
     image = np.zeros((4, 30_000, 3), np.uint8)
     image[:, 15_000:] = 200
     resized = images.resized_shape(image.shape, 256, "short_side")
+    tracemalloc.start()
     got = images.resize_crop(image, resized, (16, resized[1] // 2 - 112, 224, 224))
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
     assert got[:, :80].max() == 0 and got[:, -80:].min() == 200

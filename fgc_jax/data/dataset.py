@@ -178,12 +178,9 @@ def clip_boxes(boxes, root, names, bottom=0):
 def subset(split, indices):
     """The Split of the images numbered `indices` (int `[M]`), in that order."""
     indices = np.asarray(indices, np.int64)
-    read, rows = split.read, indices
-    if isinstance(read, _Chosen):  # a subset of a subset reads from the whole
-        read, rows = read.read, read.indices[indices]
     boxes = None if split.boxes is None else split.boxes[indices]
     names = text_array(split.names)[indices]
-    return Split(split.labels[indices], names, _Chosen(read, rows), boxes)
+    return Split(split.labels[indices], names, _Chosen(split.read, indices), boxes)
 
 
 def stratified_cut(labels, fraction, seed):

@@ -93,7 +93,8 @@ def labelled_split(root, class_names):
     unknown = sorted(set(classes) - set(class_names))
     if unknown:
         raise ValueError(
-            f"{root}: the model knows no class {_shorten(unknown)}, allowed: {_shorten(class_names)}"
+            f"{root}: the model knows no class {_shorten(unknown)}, "
+            f"allowed: {_shorten(class_names)}"
         )
     return labelled(root, classes, class_names)
 
