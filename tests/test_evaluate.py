@@ -143,23 +143,38 @@ def test_nothing_readable_is_an_error():
         evaluate.summarise(results, CLASSES)
 
 
-def test_missing_and_repeated_rows_are_noticed():
-    logits, labels = random_case(8)
-    rows = {"image": np.zeros((8, 2, 2, 3), np.uint8), "label": labels}
-    rows |= {"mask": np.ones(8, np.float32), "index": np.array([0, 1, 2, 3, 4, 5, 6, 6], np.int32)}
+def all_hits(variables, stats, batch):
+    number = len(batch["label"])
+    return {
+        "loss": jnp.zeros(number),
+        "rank": jnp.zeros(number, int),
+        "classes": jnp.zeros((number, 5), int),
+        "probabilities": jnp.ones((number, 5)),
+    }
 
-    def constant(variables, stats, batch):
-        number = len(batch["label"])
-        return {
-            "loss": jnp.zeros(number),
-            "rank": jnp.zeros(number, int),
-            "classes": jnp.zeros((number, 5), int),
-            "probabilities": jnp.ones((number, 5)),
-        }
 
-    for images in (7, 8, 9):
-        with pytest.raises(RuntimeError, match=f"a split of {images} images"):
-            evaluate.run(constant, {}, {}, [rows], mesh.make(), images)
+def one_batch(index):
+    number = len(index)
+    return {
+        "image": np.zeros((number, 2, 2, 3), np.uint8),
+        "label": np.arange(number, dtype=np.int32),
+        "mask": (np.array(index) >= 0).astype(np.float32),
+        "index": np.array(index, np.int32),
+    }
+
+
+def test_rows_of_several_processes_are_put_in_order():
+    batches = [one_batch([3, -1, 0, 2]), one_batch([-1, 1, -1, 4])]
+    results = evaluate.run(all_hits, {}, {}, batches, mesh.make(), 5)
+    np.testing.assert_array_equal(results.index, np.arange(5))
+    np.testing.assert_array_equal(results.label, [2, 1, 3, 0, 3])
+
+
+@pytest.mark.parametrize("images", [7, 8, 9])
+def test_missing_and_repeated_rows_are_noticed(images):
+    batches = [one_batch([0, 1, 2, 3]), one_batch([4, 5, 6, 6])]
+    with pytest.raises(RuntimeError, match=f"a split of {images} images"):
+        evaluate.run(all_hits, {}, {}, batches, mesh.make(), images)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5, 7])

@@ -20,11 +20,11 @@ def read_grey(index):
 
 
 SPLIT = dataset.Split(
-    np.array([0, 0, 1, 1, 1, 2, 0]), [f"{index}.jpg" for index in range(7)], read_grey
+    np.array([0, 2, 0, 1, 1, 1, 0]), [f"{index}.jpg" for index in range(7)], read_grey
 )
-# Image 5 is unreadable, image 6 has no finite score. 2 and 3 are errors.
+# Image 1 is unreadable, image 6 has no finite score. 3 and 4 are errors.
 RESULTS = evaluate.Results(
-    index=np.array([0, 1, 2, 3, 4, 6]),
+    index=np.array([0, 2, 3, 4, 5, 6]),
     label=np.array([0, 0, 1, 1, 1, 0]),
     loss=np.array([0.1, 0.2, 1.5, 1.6, 0.3, np.nan], np.float32),
     rank=np.array([0, 0, 1, 2, 0, 3]),
@@ -34,7 +34,7 @@ RESULTS = evaluate.Results(
         + [[np.nan] * 3],
         np.float32,
     ),
-    unreadable=np.array([5]),
+    unreadable=np.array([1]),
 )
 
 
@@ -74,7 +74,7 @@ def test_metrics_have_facts_and_no_nan(folder):
     assert metrics["top1"] == 50.0
     assert metrics["images"] == 6
     assert metrics["loss"] is None
-    assert metrics["unreadable_images"] == ["5.jpg"]
+    assert metrics["unreadable_images"] == ["1.jpg"]
 
 
 def test_summary_is_returned(tmp_path):
@@ -117,8 +117,8 @@ def test_predictions_name_every_image_once(folder):
     rows = rows_of(folder / "predictions.csv")
     assert [row["name"] for row in rows] == list(SPLIT.names)
     assert [row["label"] for row in rows] == [CLASSES[label] for label in SPLIT.labels]
-    assert rows[3] == {
-        "name": "3.jpg",
+    assert rows[4] == {
+        "name": "4.jpg",
         "label": CLASSES[1],
         "predicted": "gull",
         "probability": "0.500000",
@@ -129,7 +129,7 @@ def test_predictions_name_every_image_once(folder):
         "class_3": CLASSES[1],
         "probability_3": "0.200000",
     }
-    for unscored in (rows[5], rows[6]):
+    for unscored in (rows[1], rows[6]):
         assert not any(unscored[key] for key in unscored if key not in ("name", "label"))
 
 
@@ -154,7 +154,7 @@ def shown(monkeypatch, tmp_path, results, split=SPLIT, class_names=CLASSES):
 
 def test_grid_shows_the_right_images_errors_first(monkeypatch, tmp_path):
     tiles, title = shown(monkeypatch, tmp_path, RESULTS)
-    assert [int(tile["image"][0, 0, 0]) for tile in tiles] == [2, 3, 0, 1, 4]
+    assert [int(tile["image"][0, 0, 0]) for tile in tiles] == [3, 4, 0, 2, 5]
     assert [tile["correct"] for tile in tiles] == [False, False, True, True, True]
     assert (tiles[1]["predicted"], tiles[1]["label"]) == ("gull", CLASSES[1])
     assert tiles[1]["probability"] == pytest.approx(0.5)
