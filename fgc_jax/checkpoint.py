@@ -8,6 +8,7 @@ phase's best. A half-written directory has another name and is never read.
 import contextlib
 import dataclasses
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
+
+from fgc_jax import params
 
 PREFIX = "step"
 WRITE_ERRORS = (OSError, ValueError, RuntimeError)  # what orbax and tensorstore raise
@@ -68,6 +71,9 @@ def opened(workdir: Path) -> Iterator[ocp.CheckpointManager]:
         best_fn=lambda metrics: metrics["score"],
         create=True,
     )
+    if jax.process_index() == 0:
+        for half_written in directory(workdir).glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(half_written)
     manager = ocp.CheckpointManager(directory(workdir), options=options)
     try:
         yield manager
@@ -93,6 +99,12 @@ def save(
     Raises:
         CheckpointError: this write, or the one before it, failed.
     """
+    needed, free = params.num_bytes(state), shutil.disk_usage(manager.directory).free
+    if needed > free:
+        raise CheckpointError(
+            f"no space left for the checkpoint of step {step} in {manager.directory}: it takes "
+            f"{needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; the ones before are kept"
+        )
     metrics = None if score is None else {"phase": phase, "score": score}
     arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
     try:

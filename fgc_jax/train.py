@@ -27,23 +27,7 @@ from fgc_jax import (
 )
 from fgc_jax.data import images, pipeline
 from fgc_jax.meter import Meter
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a run stands: saved as JSON beside each checkpoint."""
-
-    phase: int = 0
-    phase_start: int = 0  # global step
-    epoch: int = 0  # completed in this phase
-    best: dict | None = None  # {"step", "epoch", "score", "val": metrics} of this phase
-    stale: int = 0  # epochs since then
-    finished: bool = False  # this phase
-    seconds: float = 0.0  # of this phase
-    train_seconds: float = 0.0  # of its train steps, compilation and validation left out
-    train_images: int = 0  # in those seconds
-    bad_images: list = dataclasses.field(default_factory=list)  # names, all phases
-    history: list = dataclasses.field(default_factory=list)  # finished phases
+from fgc_jax.progress import Progress
 
 
 @dataclasses.dataclass
@@ -140,14 +124,9 @@ def _run_phases(live: Run, start: tuple | None, latest: int | None) -> dict[str,
 
 def _next_phase(live: Run) -> tuple[Any, Any, str]:
     """Moves progress to the next phase and returns the variables that it starts from."""
+    live.progress = live.progress.next_phase()
     entry = live.progress.history[-1]
-    last = live.progress.phase_start + entry["steps"]
-    live.progress = Progress(
-        phase=live.progress.phase + 1,
-        phase_start=last,
-        bad_images=live.progress.bad_images,
-        history=live.progress.history,
-    )
+    last = live.progress.phase_start
     source = entry["best"]["step"] if live.phase.start_from == "best" else last
     variables, stats, _ = checkpoint.load_variables(live.workdir, source)
     variables, stats = experiment.reinitialised(
@@ -228,41 +207,20 @@ def _train_phase(live: Run, begin: int, start: tuple | None) -> None:
 def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: float) -> None:
     """Compares the epoch with the best one, decides on early stopping, saves."""
     progress, phase = live.progress, live.phase
-    progress.epoch += 1
-    score = -val["loss"] if phase.monitor == "val_loss" else val["top1"]
     number = int(state.step)
-    if progress.best is None or score > progress.best["score"]:
-        progress.best = {"step": number, "epoch": progress.epoch, "score": score, "val": val}
-        progress.stale = 0
-    else:
-        progress.stale += 1
-    stale_out = bool(phase.patience) and progress.stale >= phase.patience
-    progress.finished = progress.epoch == phase.epochs or stale_out
+    score = -val["loss"] if phase.monitor == "val_loss" else val["top1"]
+    better = progress.end_epoch(number, score, val)
+    stopping = bool(phase.patience) and progress.stale >= phase.patience
+    if stopping or progress.epoch == phase.epochs:
+        progress.close_phase(phase.name, number)
     live.writer.scalars(number, {f"val_{name}": value for name, value in val.items()})
     logs.say(
         f"{phase.name} epoch {progress.epoch:>3}/{phase.epochs}  train loss {train_loss:.4f}  "
-        f"val loss {val['loss']:.4f}  val top-1 {val['top1']:.2f} %"
-        + ("  best" if progress.stale == 0 else "")
+        f"val loss {val['loss']:.4f}  val top-1 {val['top1']:.2f} %" + ("  best" if better else "")
     )
-    if stale_out:
+    if stopping:
         logs.say(f"stopping early: {phase.patience} epochs without a better {phase.monitor}")
-    if progress.finished:
-        progress.history.append(_history_entry(live, number))
     _save(live, state, score)
-
-
-def _history_entry(live: Run, number: int) -> dict[str, Any]:
-    progress = live.progress
-    speed = progress.train_images / progress.train_seconds if progress.train_seconds else 0.0
-    return {
-        "name": live.phase.name,
-        "epochs": progress.epoch,
-        "steps": number - progress.phase_start,
-        "best_val_top1": progress.best["val"]["top1"],
-        "best": progress.best,
-        "images_per_second": speed,
-        "seconds": progress.seconds,
-    }
 
 
 def _state(live: Run, optimizer, groups, begin: int, start: tuple | None) -> step.TrainState:

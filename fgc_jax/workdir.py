@@ -22,7 +22,8 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
     if not workdir.is_dir():
         raise ValueError(f"--workdir={workdir} is not a directory")
     if not (workdir / CONFIG).exists():
-        if any(entry.name != LOCK for entry in workdir.iterdir()):
+        # A run killed in its first moments leaves the lock and half a config.
+        if any(entry.name not in (LOCK, CONFIG + ".tmp") for entry in workdir.iterdir()):
             raise ValueError(
                 f"--workdir={workdir} is not empty and holds no {CONFIG}: choose a new directory"
             )

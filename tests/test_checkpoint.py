@@ -85,3 +85,24 @@ def test_find_step(tmp_path):
     assert checkpoint.find_step(tmp_path, "4") == 4
     with pytest.raises(ValueError, match=r"'5' is not one of 'best', 'last', \[4, 6\]"):
         checkpoint.find_step(tmp_path, "5")
+
+
+def test_a_full_disk_is_said_before_writing(tmp_path, monkeypatch):
+    usage = checkpoint.shutil.disk_usage(tmp_path)
+    with checkpoint.opened(tmp_path) as manager:
+        checkpoint.save(manager, 1, make_state(0), {}, wait=True)
+        monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage._replace(free=10))
+        with pytest.raises(checkpoint.CheckpointError, match="no space left.*step 2"):
+            checkpoint.save(manager, 2, make_state(0), {})
+    assert steps_in(tmp_path) == [1]
+
+
+def test_half_written_checkpoints_are_removed_and_never_read(tmp_path):
+    with checkpoint.opened(tmp_path) as manager:
+        checkpoint.save(manager, 1, make_state(0), {}, wait=True)
+    half = checkpoint.directory(tmp_path) / "step_2.orbax-checkpoint-tmp"
+    (half / "state").mkdir(parents=True)
+    assert checkpoint.find_step(tmp_path, "last") == 1
+    with checkpoint.opened(tmp_path) as manager:
+        assert manager.latest_step() == 1
+    assert not half.exists()

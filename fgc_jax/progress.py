@@ -1,0 +1,54 @@
+"""Where a run stands: saved as JSON beside each checkpoint."""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass
+class Progress:
+    """The phase being trained, how far it is, its best epoch, and the finished phases."""
+
+    phase: int = 0
+    phase_start: int = 0  # global step
+    epoch: int = 0  # completed in this phase
+    best: dict | None = None  # {"step", "epoch", "score", "val": metrics} of this phase
+    stale: int = 0  # epochs since then
+    finished: bool = False  # this phase
+    seconds: float = 0.0  # of this phase
+    train_seconds: float = 0.0  # of its train steps, compilation and validation left out
+    train_images: int = 0  # in those seconds
+    bad_images: list = dataclasses.field(default_factory=list)  # names, all phases
+    history: list = dataclasses.field(default_factory=list)  # finished phases
+
+    def end_epoch(self, step: int, score: float, val: dict[str, float]) -> bool:
+        """Counts an epoch; whether its score (greater is better) is the phase's best so far."""
+        self.epoch += 1
+        better = self.best is None or score > self.best["score"]
+        if better:
+            self.best = {"step": step, "epoch": self.epoch, "score": score, "val": val}
+        self.stale = 0 if better else self.stale + 1
+        return better
+
+    def close_phase(self, name: str, step: int) -> None:
+        """Ends the phase after global step `step` and adds it to the history."""
+        self.finished = True
+        speed = self.train_images / self.train_seconds if self.train_seconds else 0.0
+        entry: dict[str, Any] = {
+            "name": name,
+            "epochs": self.epoch,
+            "steps": step - self.phase_start,
+            "best_val_top1": self.best["val"]["top1"],
+            "best": self.best,
+            "images_per_second": speed,
+            "seconds": self.seconds,
+        }
+        self.history.append(entry)
+
+    def next_phase(self) -> "Progress":
+        """The beginning of the phase after this finished one."""
+        return Progress(
+            phase=self.phase + 1,
+            phase_start=self.phase_start + self.history[-1]["steps"],
+            bad_images=self.bad_images,
+            history=self.history,
+        )
