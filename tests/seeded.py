@@ -63,6 +63,14 @@ def images(batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     return total
 
 
+def disk(size: int) -> np.ndarray:
+    """Float32 [1, size, size, 3] in [-1, 1]: a bright disk on a dark ground."""
+    steps = np.linspace(-1, 1, size, dtype=np.float32)
+    inside = np.square(steps[:, None]) + np.square(steps[None, :]) < 0.5
+    grey = np.where(inside, np.float32(0.9), np.float32(-0.9))
+    return np.repeat(grey[None, :, :, None], 3, axis=3)
+
+
 def trees(backbone: str, num_classes: int = 1000, state=None, **changes):
     """(config, params, stats) filled from `state`, or with `value` of timm's keys."""
     settings = config(backbone, **changes)

@@ -95,8 +95,8 @@ class Bilinear(nnx.Module):
         if projection < 0:
             raise ValueError(f"projection must be a number of channels or 0, not {projection}")
         self.epsilon = epsilon
-        self.projections = None
-        if projection:
+        self.projected = projection > 0
+        if self.projected:
             make = (layers.Linear(c, projection, use_bias=False, rngs=rngs) for c in channels)
             self.projections = layers.Blocks(make)
             channels = (projection,) * len(channels)
@@ -113,7 +113,7 @@ class Bilinear(nnx.Module):
                 f"the two streams have different grids, {maps[0].shape[1:3]} and "
                 f"{maps[-1].shape[1:3]} (rows, columns): choose maps of equal stride"
             )
-        if self.projections is not None:
+        if self.projected:
             maps = [project(x) for project, x in zip(self.projections, maps, strict=True)]
         b, h, w, _ = maps[0].shape
         x = jnp.einsum("bhwc,bhwd->bcd", maps[0], maps[-1]) / (h * w)

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from flax import nnx
+
+from fgc_jax import models
+from fgc_jax import params as trees
+from fgc_jax.models import resnet
+from tests import networks, seeded
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("resnet18", "64x64"),
+        ("resnet18", "75x61"),
+        ("resnet34", "75x61"),
+        ("resnet50", "64x64"),
+        ("resnet50", "75x61"),
+        ("resnext50_32x4d", "75x61"),
+    ],
+)
+def test_forward_equals_timms(name, size):
+    networks.check_golden(name, size)
+
+
+def drawn(name, paths):
+    return models.random_weights(seeded.config(name), 10, seed=0, paths=paths)
+
+
+def test_weights_start_as_timms_do():
+    paths = {
+        "3x3": "backbone/layer4/1/conv2/kernel",
+        "branch": "backbone/layer4/1/bn3/scale",
+        "inner": "backbone/layer4/1/bn2/scale",
+        "shortcut": "backbone/layer4/0/downsample/1/scale",
+    }
+    values = drawn("resnet50", set(paths.values()))
+    kernel = values[paths["3x3"]]
+    np.testing.assert_allclose(kernel.std(), (2 / (9 * 512)) ** 0.5, rtol=0.01)
+    assert not values[paths["branch"]].any()
+    assert (values[paths["inner"]] == 1).all()
+    assert (values[paths["shortcut"]] == 1).all()
+
+
+def test_grouped_kernels_start_with_the_fan_of_all_output_channels():
+    path = "backbone/layer4/1/conv2/kernel"
+    kernel = drawn("resnext50_32x4d", {path})[path]
+    assert kernel.shape == (3, 3, 32, 1024)
+    np.testing.assert_allclose(kernel.std(), (2 / (9 * 1024)) ** 0.5, rtol=0.01)
+
+
+def test_a_new_block_is_the_identity_behind_its_relu():
+    block = resnet.Bottleneck(
+        16, 4, stride=1, groups=1, group_width=64, dtype=np.float32, rngs=nnx.Rngs(0)
+    )
+    images = np.abs(seeded.images(2, 6, 6))
+    x = np.concatenate([images] * 6, -1)[..., :16]
+    np.testing.assert_array_equal(block(x), x)
+
+
+@pytest.mark.parametrize(("last", "stages"), [("stem", 0), ("stage2", 2), ("stage4", 4)])
+def test_what_lies_behind_the_last_map_is_not_built(last, stages):
+    def paths(feature_map):
+        model = models.abstract(seeded.config("resnet18", feature_map=feature_map), 10)
+        return {p for p in trees.flatten(models.split(model)[0]) if p.startswith("backbone/")}
+
+    def wanted(path):
+        layer = path.split("/")[1]
+        return not layer.startswith("layer") or int(layer.removeprefix("layer")) <= stages
+
+    assert paths(last) == {path for path in paths("features") if wanted(path)}
