@@ -206,7 +206,7 @@ def dead_commands(pages: Sources, sources: Sources, makefile: str, files: set[st
                 for name in re.findall(r"^(?:\$ )?make ([a-z][\w-]*)", span)
                 if name not in targets
             ]
-            named = re.findall(r"\b(?:fgc_jax|configs|scripts|tests|docs)/[\w/.-]+\w", span)
+            named = re.findall(r"(?<![\w/])(?:fgc_jax|configs|scripts|tests|docs)/[\w/.-]+\w", span)
             named = [name for name in named if "NAME" not in name]
             problems += [f"{path}: {name}" for name in named if name not in files]
             run = re.search(r"python -m (fgc_jax[\w.]*)|python (scripts/\w+\.py)", span)
