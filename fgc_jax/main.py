@@ -29,20 +29,10 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.FATAL)  # orbax logs each detail, and failures as tracebacks
     cache.enable()
-    import jax
-
-    if MULTI_HOST.value == "auto":
-        jax.distributed.initialize()
-    elif MULTI_HOST.value:
-        try:
-            address, count, index = MULTI_HOST.value.split(",")
-            cluster = (address, int(count), int(index))
-        except ValueError:
-            _fail(f"--multi_host={MULTI_HOST.value!r} is neither 'auto' nor HOST:PORT,COUNT,INDEX")
-        jax.distributed.initialize(*cluster)
-    from fgc_jax import checkpoint, meter, stop, train
+    from fgc_jax import checkpoint, mesh, meter, stop, train
 
     try:
+        mesh.join_cluster(MULTI_HOST.value)
         train.run(CONFIG.value, WORKDIR.value)
     except stop.Stopped as stopped:
         print(f"{stopped}; the same command continues the run", file=sys.stderr)

@@ -6,6 +6,27 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
+def join_cluster(where: str) -> None:
+    """Joins the other processes of a command: "auto" under Slurm, Open MPI, Kubernetes or on TPUs,
+    else "COORDINATOR_HOST:PORT,NUMBER_OF_PROCESSES,INDEX_OF_THIS_ONE"; "" for none. To be called
+    before anything else of JAX.
+
+    Raises:
+        ValueError: `where` is none of these.
+    """
+    if where == "auto":
+        jax.distributed.initialize()
+    elif where:
+        try:
+            address, count, index = where.split(",")
+            cluster = (address, int(count), int(index))
+        except ValueError:
+            raise ValueError(
+                f"--multi_host={where!r} is neither 'auto' nor HOST:PORT,COUNT,INDEX"
+            ) from None
+        jax.distributed.initialize(*cluster)
+
+
 def make() -> Mesh:
     """A one-axis mesh over all devices of all processes.
 

@@ -4,8 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-
 DESCRIPTION = """\
 Evaluates a checkpoint of a run on a split of its data set, or on other labelled images (--input).
 Every image is counted once. Prints the metrics and writes metrics.json, per_class.csv,
@@ -84,7 +82,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--batch_size", type=int, metavar="N", help="over all devices (default: the run's own)"
     )
     parser.add_argument(
-        "--multi_host", action="store_true", help="join the other processes of a cluster"
+        "--multi_host",
+        default="",
+        metavar="auto|HOST:PORT,COUNT,INDEX",
+        help="join the other processes of this command, as in training",
     )
     arguments = parser.parse_args(argv)
     if arguments.input and (arguments.split or arguments.data_root):
@@ -101,10 +102,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Evaluates and prints. Raises ValueError where run, data or output folder cannot be used."""
     import jax
 
-    if arguments.multi_host:
-        jax.distributed.initialize()
-    from fgc_jax import data, evaluate, logs, predict, scores
+    from fgc_jax import data, evaluate, logs, mesh, predict, scores
 
+    mesh.join_cluster(arguments.multi_host)
     split_name = None if arguments.input else arguments.split or "test"
     output = arguments.output or default_output(arguments, split_name)
     scores.check_folder(output)
@@ -167,5 +167,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # the checkout, installed or not
     sys.exit(main())

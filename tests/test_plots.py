@@ -112,11 +112,14 @@ def test_images_of_any_shape(tmp_path, shape):
 
 def test_awkward_class_names_are_drawn_without_warnings(tmp_path):
     names = [plots.drawable(name, index) for index, name in enumerate(AWKWARD)]
-    saved(plots.confusion(some_matrix(8), AWKWARD, "$a"), tmp_path / "confusion.png")
+    figure = plots.confusion(some_matrix(8), AWKWARD, "$a")
+    saved(figure, tmp_path / "confusion.png")
+    assert not any(label.get_parse_math() for label in figure.axes[0].get_xticklabels())
     tiles = [tile(predicted=name, label=name) for name in names]
     figure = plots.predictions(tiles, "数: 100 % of $5_ and $6")
     saved(figure, tmp_path / "predictions.png")
     assert "?: 100 % of $5_ and $6" in texts(figure)
+    assert not any(entry.get_parse_math() for entry in figure.texts)
     assert max(text.count("\n") for text in texts(figure)) <= 1
 
 
