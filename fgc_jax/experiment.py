@@ -22,7 +22,6 @@ class Experiment:
 
     settings: config.Settings
     dataset: datasets.Dataset
-    build: Callable  # nnx.Rngs -> nnx.Module
     model: Any  # abstract nnx.Module
     params: Mapping  # ShapeDtypeStructs
     stats: Mapping
@@ -73,7 +72,7 @@ class Experiment:
     def eval_step(self) -> Callable:
         """The compiled inference step; see `fgc_jax.step.make_eval_step`."""
         return step.make_eval_step(
-            graphdef=step.eval_graphdef(self.model),
+            graphdef=models.evaluation_graphdef(self.model),
             mean=self.preprocess.mean,
             std=self.preprocess.std,
             device_mesh=self.mesh,
@@ -95,11 +94,11 @@ class Experiment:
     def forward_gflops(self, phase: config.Phase) -> float:
         """1e9 floating-point operations of one image's forward pass (a multiply-add counts two),
         by XLA's cost analysis of the network with plain convolutions."""
-        graphdef = step.eval_graphdef(self.model)
+        graphdef = models.evaluation_graphdef(self.model)
         image = jax.ShapeDtypeStruct((1, phase.crop, phase.crop, 3), jnp.float32)
 
         def forward(variables, stats, image):
-            return step.apply(graphdef, variables, stats, lambda model: model(image)[0])[0]
+            return models.apply(graphdef, variables, stats, lambda model: model(image)[0])[0]
 
         with conv.plain():
             cost = jax.jit(forward).lower(self.params, self.stats, image).cost_analysis()
@@ -147,15 +146,11 @@ def load_data(settings: config.DataSettings) -> datasets.Dataset:
 def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Experiment:
     """Puts model and phases to a data set, of which only the class names need to be there, and
     checks them. Raises ValueError."""
-
-    def build(rngs):
-        return models.build(settings.model, len(dataset.class_names), rngs=rngs)
-
-    model, variables, stats = step.abstract(build)
+    model = models.abstract(settings.model, len(dataset.class_names))
+    variables, stats = models.split(model)
     experiment = Experiment(
         settings=settings,
         dataset=dataset,
-        build=build,
         model=model,
         params=variables,
         stats=stats,
@@ -172,26 +167,28 @@ def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Experiment
 
 
 def initial_variables(experiment: Experiment) -> tuple[Any, Any, str]:
-    """(params, stats, report): random from the seed, overwritten by pretrained weights if any."""
-    variables, stats = jax.tree.map(
-        np.asarray, step.initialise(experiment.build, experiment.key(0))
+    """(params, stats, report): the pretrained weights if any; the rest random, from the seed."""
+    variables, stats, report = models.initialise(
+        experiment.settings.model, experiment.num_classes, seed=experiment.key(0)
     )
-    if not experiment.settings.model.pretrained:
-        return variables, stats, "random weights"
-    return models.load_pretrained(experiment.settings.model, variables, stats)
+    return *jax.tree.map(np.asarray, (variables, stats)), report
 
 
 def reinitialised(experiment: Experiment, index: int, variables: Any, stats: Any):
     """(params, stats) with the layers that phase `index` re-initialises replaced by new ones."""
-    phase = experiment.settings.phases[index]
-    if not phase.reinit:
-        return variables, stats
-    fresh = jax.tree.map(np.asarray, step.initialise(experiment.build, experiment.key(index, 1)))
-    replaced = []
-    for tree, new in zip((variables, stats), fresh, strict=True):
-        paths = optim.paths_of(phase.reinit, experiment.layers, params.flatten(tree))
-        replaced.append(params.reinitialise(tree, new, paths))
-    return tuple(replaced)
+    spec = experiment.settings.phases[index].reinit
+    flat = [params.flatten(variables), params.flatten(stats)]
+    paths = [optim.paths_of(spec, experiment.layers, tree) for tree in flat]
+    fresh = models.random_weights(
+        experiment.settings.model,
+        experiment.num_classes,
+        seed=experiment.key(index, 1),
+        paths=set().union(*paths),
+    )
+    return tuple(
+        params.unflatten({path: np.asarray(fresh.get(path, leaf)) for path, leaf in tree.items()})
+        for tree in flat
+    )
 
 
 def overview(experiment: Experiment) -> str:

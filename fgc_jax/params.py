@@ -94,13 +94,6 @@ def match_rules(rules: Sequence[tuple[str, Any]], paths: Iterable[str]) -> dict[
     return values
 
 
-def reinitialise(tree: Tree, fresh: Tree, paths: Collection[str]) -> dict[str, Any]:
-    """`tree` with the leaves at `paths` taken from the newly initialised tree `fresh`."""
-    _, kept = select(tree, paths)
-    replaced, _ = select(fresh, paths)
-    return merge(kept, replaced)
-
-
 def count(tree: Tree) -> int:
     """Number of scalars in a tree of arrays or shape structs."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))

@@ -12,7 +12,17 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from fgc_jax import checkpoint, config, evaluate, experiment, logs, mesh, params, step, workdir
+from fgc_jax import (
+    checkpoint,
+    config,
+    evaluate,
+    experiment,
+    logs,
+    mesh,
+    models,
+    params,
+    workdir,
+)
 from fgc_jax.data import augment, dataset, images, pipeline
 
 VIEWS = ("raw",)
@@ -200,12 +210,12 @@ def as_array(picture: str | os.PathLike | Image.Image | np.ndarray, name: str) -
 
 def _make_forward(run: Restored) -> Callable:
     """Compiles (params, stats, images uint8 [B, H, W, 3]) -> probabilities f32 [B, K]."""
-    graphdef = step.eval_graphdef(run.plan.model)
+    graphdef = models.evaluation_graphdef(run.plan.model)
     facts = run.plan.preprocess
 
     def forward(variables, stats, pixels):
         inputs = augment.normalise(pixels, facts.mean, facts.std)
-        (logits, _), _ = step.apply(graphdef, variables, stats, lambda model: model(inputs))
+        (logits, _), _ = models.apply(graphdef, variables, stats, lambda model: model(inputs))
         return jax.nn.softmax(logits)
 
     whole, cut = mesh.replicated(run.plan.mesh), mesh.sharded(run.plan.mesh)

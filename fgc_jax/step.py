@@ -1,4 +1,4 @@
-"""The compiled steps: training state, the one bridge to NNX, train and evaluation step."""
+"""The compiled steps: training state, train step and evaluation step."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
-from fgc_jax import mesh, params
+from fgc_jax import mesh, models, params
 from fgc_jax.data import augment
 from fgc_jax.methods import plain
 
@@ -23,35 +23,6 @@ class TrainState:
     params: Any
     stats: Any
     opt_state: Any
-
-
-def apply(graphdef: nnx.GraphDef, variables: Any, stats: Any, function: Callable, *args):
-    """Calls `function(model, *args)` on the live module: (its result, new batch-norm statistics).
-
-    Pure, and the only bridge between parameter trees and NNX modules.
-    """
-    # copy=True: the module's state must be new in this trace, or NNX refuses to update statistics.
-    model = nnx.merge(graphdef, variables, stats, copy=True)
-    result = function(model, *args)
-    return result, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-
-
-def abstract(build: Callable[[nnx.Rngs], nnx.Module]) -> tuple[nnx.Module, Any, Any]:
-    """(module, params, stats) with shapes in place of arrays: costs no memory."""
-    model = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
-    return model, *_split(model)
-
-
-def initialise(build: Callable[[nnx.Rngs], nnx.Module], key: jax.Array) -> tuple[Any, Any]:
-    """(params, stats) of a newly built module, compiled as one program."""
-    return jax.jit(lambda key: _split(build(nnx.Rngs(key))))(key)
-
-
-def eval_graphdef(model: nnx.Module) -> nnx.GraphDef:
-    """The static definition for inference: running statistics, no dropout."""
-    return nnx.graphdef(
-        nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
-    )
 
 
 def train_graphdef(model: nnx.Module, trained: Collection[str]) -> nnx.GraphDef:
@@ -89,7 +60,9 @@ def make_train_step(
 
         def objective(trainable):
             variables = params.merge(trainable, frozen)
-            (value, aux), stats = apply(graphdef, variables, state.stats, loss, batch, loss_key)
+            (value, aux), stats = models.apply(
+                graphdef, variables, state.stats, loss, batch, loss_key
+            )
             return value, (aux, stats)
 
         (value, (aux, stats)), grads = jax.value_and_grad(objective, has_aux=True)(trainable)
@@ -127,7 +100,7 @@ def make_eval_step(
 
     def eval_step(variables, stats, batch):
         images = augment.normalise(batch["image"], mean, std)
-        (logits, _), _ = apply(graphdef, variables, stats, lambda model: model(images))
+        (logits, _), _ = models.apply(graphdef, variables, stats, lambda model: model(images))
         true_logit = jnp.take_along_axis(logits, batch["label"][:, None], axis=-1)
         # A logit equal to the true one counts against it where argmax would prefer it.
         classes = jnp.arange(logits.shape[-1])[None, :]
@@ -146,7 +119,3 @@ def make_eval_step(
         }
 
     return jax.jit(eval_step, in_shardings=(replicated, replicated, sharded), out_shardings=sharded)
-
-
-def _split(model: nnx.Module) -> tuple[Any, Any]:
-    return tuple(nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))

@@ -49,9 +49,7 @@ def test_a_column_named_like_a_number_is_that_column(tmp_path):
 def test_without_splits_a_test_split_is_cut(tmp_path):
     path = data_files.write_csv(tmp_path, splits={"train": 10})
     assert sizes(load(path)) == {"train": 24, "test": 6}
-    assert sizes(load(path, test_fraction=0.1, val_fraction=0.1)) == {
-        "train": 24, "val": 3, "test": 3,
-    }  # fmt: skip
+    assert sizes(load(path, test_fraction=0.1)) == {"train": 27, "test": 3}
     assert sizes(load(path, split_column="split")) == {"train": 30}
     assert load(path, seed=1).facts() != load(path, seed=2).facts()
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fgc_jax import evaluate, mesh, step
+from fgc_jax import evaluate, mesh, models, step
 from fgc_jax.data import dataset, pipeline
 
 CLASSES = 7
@@ -44,7 +44,7 @@ def evaluated(logits, labels, *, batch_size=8, damaged=()):
     variables = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     device_mesh = mesh.make()
     eval_step = step.make_eval_step(
-        graphdef=step.eval_graphdef(model),
+        graphdef=models.evaluation_graphdef(model),
         mean=(0.0, 0.0, 0.0),
         std=(1 / 255, 1 / 255, 1 / 255),  # pixels come through as 0..255
         device_mesh=device_mesh,

@@ -61,16 +61,6 @@ def test_rules_that_would_train_nothing_are_errors(rules, message):
         params.match_rules(rules, params.flatten(TREE))
 
 
-def test_reinitialise_changes_only_the_paths():
-    fresh = {
-        "backbone": {"layer1": {"0": {"kernel": 10}}, "layer10": {"kernel": 20}},
-        "head": {"fc": {"bias": 30, "kernel": 40}},
-    }
-    changed = params.reinitialise(TREE, fresh, {"backbone/layer10/kernel"})
-    assert params.flatten(changed) == {**params.flatten(TREE), "backbone/layer10/kernel": 20}
-    assert params.reinitialise(TREE, fresh, set()) == TREE
-
-
 def test_count_and_bytes():
     tree = {"a": jnp.zeros((2, 3)), "b": {"c": jnp.zeros((4,), jnp.bfloat16)}}
     assert params.count(tree) == 10

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgc_jax import evaluate, predict, step
+from fgc_jax import evaluate, models, predict
 from fgc_jax.data import augment, dataset, images, pipeline
 from tests import data_files, tiny_run
 from tests.tiny_run import run  # noqa: F401  (a fixture)
@@ -41,11 +41,11 @@ def probabilities_by_hand(restored, files):
     )
     preprocess = restored.plan.preprocess
     inputs = augment.normalise(pixels, preprocess.mean, preprocess.std)
-    graphdef = step.eval_graphdef(restored.plan.model)
+    graphdef = models.evaluation_graphdef(restored.plan.model)
 
     @jax.jit
     def forward(variables, stats):
-        return step.apply(graphdef, variables, stats, lambda model: model(inputs)[0])[0]
+        return models.apply(graphdef, variables, stats, lambda model: model(inputs)[0])[0]
 
     logits = np.asarray(forward(restored.params, restored.stats), np.float64)
     exponents = np.exp(logits - logits.max(1, keepdims=True))

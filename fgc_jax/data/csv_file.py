@@ -24,7 +24,6 @@ def load(
     image_root=None,
     delimiter=",",
     test_fraction=None,
-    val_fraction=0.0,
     seed=0,
 ):
     """The rows of the CSV file `root`, or of train.csv, val.csv and test.csv in the folder `root`.
@@ -38,8 +37,8 @@ def load(
     inclusive (MATLAB, Stanford Cars). `crop_to_box` makes each box a picture of its own.
 
     A test split that is not there is cut from the training rows: `test_fraction` of them (None: 0.2
-    for a single table without splits, else 0); likewise `val_fraction`. ValueError naming row and
-    value for missing files, unknown splits or labels, repeated images, bad boxes.
+    for a single table without splits, else 0). ValueError naming row and value for missing files,
+    unknown splits or labels, repeated images, bad boxes.
     """
     tables = _tables(root, split_column)
     columns = dict(
@@ -65,8 +64,7 @@ def load(
         test_fraction = 0.2 if list(tables) == [None] and split_column is None else 0.0
     elif test_fraction and "test" in splits:
         raise ValueError(f"{root} has test rows, test_fraction must be None, not {test_fraction}")
-    data = dataset.with_fraction(data, "test", test_fraction, seed)
-    return dataset.with_validation(data, val_fraction, seed)
+    return dataset.with_fraction(data, "test", test_fraction, seed)
 
 
 def labelled_split(

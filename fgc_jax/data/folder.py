@@ -7,13 +7,13 @@ import numpy as np
 from fgc_jax.data import dataset, images
 
 
-def load(root, *, test_fraction=None, val_fraction=0.0, seed=0):
+def load(root, *, test_fraction=None, seed=0):
     """The images below `root`, each labelled with its class folder.
 
     With a folder "train" in `root` the splits are folders ("valid" and "validation" count as
-    "val"); else every folder is a class. What has no folder can be cut from the training images,
-    stratified by class and drawn with `seed`: `test_fraction` of them as "test" (None: 0.2 where no
-    split is given by folders, else 0), then `val_fraction` of the rest as "val".
+    "val"); else every folder is a class. A test split without a folder can be cut from the training
+    images, stratified by class and drawn with `seed`: `test_fraction` of them (None: 0.2 where no
+    split is given by folders, else 0).
 
     Classes are sorted by name, files by their path; sub-folders of a class belong to it; hidden
     files and files without an image extension (images.EXTENSIONS) are ignored; links are followed.
@@ -44,8 +44,7 @@ def load(root, *, test_fraction=None, val_fraction=0.0, seed=0):
         raise ValueError(
             f"{root} has a test folder, test_fraction must be None, not {test_fraction}"
         )
-    data = dataset.with_fraction(data, "test", test_fraction, seed)
-    return dataset.with_validation(data, val_fraction, seed)
+    return dataset.with_fraction(data, "test", test_fraction, seed)
 
 
 def check_root(root):

@@ -21,7 +21,7 @@ from fgc_jax import params as trees
 from fgc_jax.convert import timm
 from fgc_jax.models import efficientnet, heads, pretrained, resnet, vgg
 from fgc_jax.models.backbone import Backbone, Preprocess
-from fgc_jax.models.classifier import Classifier
+from fgc_jax.models.classifier import Classifier, apply
 
 BACKBONES: dict[str, Backbone] = {**resnet.RESNETS, **vgg.VGGS, **efficientnet.EFFICIENTNETS}
 
@@ -249,7 +249,7 @@ def _initialise(config, num_classes, seed, states, classifier):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(graphdef, params, stats, images):
-    return nnx.merge(graphdef, params, stats)(images)
+    return apply(graphdef, params, stats, lambda model: model(images))[0]
 
 
 @dataclasses.dataclass(frozen=True)
