@@ -1,11 +1,14 @@
 """The layers every backbone and head is built from; arrays are [B, H, W, C]."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
-from fgc_jax.models import conv
+from fgc_jax.models import conv, conv_forms
 
 relu6 = jax.nn.relu6
 
@@ -113,7 +116,9 @@ class Linear(nnx.Module):
     def __init__(self, in_features, out_features, *, use_bias=True, rngs):
         bound = in_features**-0.5
         shape = (in_features, out_features)
-        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound))
+        self.kernel = nnx.Param(
+            jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
+        )
         self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
 
     def __call__(self, x):
@@ -143,8 +148,63 @@ class Blocks(nnx.Module):
 
 
 def max_pool(x, window, stride, padding):
-    """Maximum of each window [window, window] of x [B, H, W, C]; padding is an int on each side."""
+    """Maximum of each window [window, window] of x [B, H, W, C]; padding is an int on each side.
+
+    Among equal values the gradient goes to the first in reading order, as in PyTorch. On CPU it
+    is a rule of our own (reverse mode only), since XLA:CPU's takes about six times as long.
+    """
+    if conv.is_plain():
+        return _max_pool(x, window, stride, padding)
+    return _max_pool_on_cpu(x, window, stride, padding)
+
+
+def _max_pool(x, window, stride, padding):
     pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    lowest = np.array(-np.inf, x.dtype)
     return lax.reduce_window(
-        x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), pads
+        x, lowest, lax.max, (1, window, window, 1), (1, stride, stride, 1), pads
     )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool_on_cpu(x, window, stride, padding):
+    return _max_pool(x, window, stride, padding)
+
+
+def _max_pool_forward(x, window, stride, padding):
+    y = _max_pool(x, window, stride, padding)
+    return y, (x, y)
+
+
+def _max_pool_backward(window, stride, padding, residuals, g):
+    x, y = residuals
+    b, height, width, c = x.shape
+    h, w = y.shape[1:3]
+    edge = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = jnp.pad(x, edge, constant_values=-jnp.inf)
+    first = jnp.full(y.shape, -1, jnp.int8)
+    for tap in reversed(range(window * window)):
+        value = conv_forms.window(padded, tap // window, tap % window, stride, h, w)
+        first = jnp.where(value == y, jnp.int8(tap), first)
+    # Without the barrier the position is worked out again for every tap.
+    first, g = lax.optimization_barrier((first, g))
+
+    steps = -(-height // stride), -(-width // stride)
+    taps = [conv_forms.taps(phase, window, stride, padding) for phase in range(stride)]
+
+    def phase(rows, columns):
+        total = jnp.zeros((b, *steps, c), g.dtype)
+        for i, u in rows:
+            for j, v in columns:
+                part = jnp.where(first == i * window + j, g, 0)
+                margins = ((-u, steps[0] + u - h, 0), (-v, steps[1] + v - w, 0))
+                total = total + lax.pad(
+                    part, np.array(0, g.dtype), ((0, 0, 0), *margins, (0, 0, 0))
+                )
+        return total
+
+    dx = [[phase(rows, columns) for columns in taps] for rows in taps]
+    return (conv_forms.interleave(dx, stride, height, width),)
+
+
+_max_pool_on_cpu.defvjp(_max_pool_forward, _max_pool_backward)
