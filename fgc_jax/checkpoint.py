@@ -127,13 +127,15 @@ def restore(manager: ocp.CheckpointManager, step: int, state: Any) -> Any:
     """Reads a whole training state into the structure and shardings of `state`."""
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-    return manager.restore(step, args=arguments).state
+    with _damage_named(manager, step):
+        return manager.restore(step, args=arguments).state
 
 
 def read_meta(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     """The JSON beside a checkpoint's state."""
     arguments = ocp.args.Composite(meta=ocp.args.JsonRestore())
-    return manager.restore(step, args=arguments).meta
+    with _damage_named(manager, step):
+        return manager.restore(step, args=arguments).meta
 
 
 def find_step(workdir: Path, which: str) -> int:
@@ -164,8 +166,12 @@ def find_step(workdir: Path, which: str) -> int:
 
 
 def load_variables(workdir: Path, step: int) -> tuple[Any, Any, dict[str, Any]]:
-    """(params, stats, meta) of a checkpoint as NumPy trees, whatever devices it was written on."""
-    with _reader(workdir) as manager:
+    """(params, stats, meta) of a checkpoint as NumPy trees, whatever devices it was written on.
+
+    Raises:
+        ValueError: the checkpoint is damaged.
+    """
+    with _reader(workdir) as manager, _damage_named(manager, step):
         stored = manager.item_metadata(step).state
         stored = getattr(stored, "tree", stored)
         wanted = {key: stored[key] for key in ("params", "stats") if key in stored}
@@ -180,10 +186,26 @@ def load_variables(workdir: Path, step: int) -> tuple[Any, Any, dict[str, Any]]:
         return state["params"], state.get("stats", {}), read_meta(manager, step)
 
 
+@contextlib.contextmanager
+def _damage_named(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
+    """Turns what orbax and tensorstore raise on unreadable files into one clear ValueError."""
+    try:
+        yield
+    except (*WRITE_ERRORS, KeyError, AttributeError) as error:
+        path = manager.directory / f"{PREFIX}_{step}"
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"checkpoint {path} cannot be read: {first_line[:200]} (damaged? If the run has other "
+            "checkpoints, removing this folder makes it continue from the one before)"
+        ) from error
+
+
 def _reader(workdir: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(
         directory(workdir),
-        options=ocp.CheckpointManagerOptions(step_prefix=PREFIX, read_only=True),
+        options=ocp.CheckpointManagerOptions(
+            step_prefix=PREFIX, read_only=True, create=False, save_interval_steps=0
+        ),
         item_names=("state", "meta"),
         item_handlers={
             "state": ocp.PyTreeCheckpointHandler(),

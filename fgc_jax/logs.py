@@ -76,20 +76,35 @@ def say(text: str = "") -> None:
 
 @contextlib.contextmanager
 def progress(description: str, total: int, initial: int = 0) -> Iterator[tqdm.tqdm]:
-    """A progress bar with rate and ETA: live on a terminal, a line every 15 seconds elsewhere."""
+    """A progress bar with rate and ETA: live on a terminal, a line every 15 seconds in a file."""
     live = sys.stderr.isatty()
     with tqdm.tqdm(
         desc=description,
         total=total,
         initial=initial,
         unit="step",
-        dynamic_ncols=True,
+        dynamic_ncols=live,
+        ncols=None if live else 100,
         mininterval=0.2 if live else 15,
-        leave=True,
         disable=jax.process_index() > 0,
-        file=sys.stderr,
+        file=sys.stderr if live else _Lines(sys.stderr),
     ) as bar:
         yield bar
+
+
+class _Lines:
+    """Makes a line of each state of a progress bar, which overwrites itself on terminals."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def write(self, text: str) -> None:
+        shown = text.replace("\r", "").strip()
+        if shown:
+            self._file.write(shown + "\n")
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

@@ -106,3 +106,16 @@ def test_half_written_checkpoints_are_removed_and_never_read(tmp_path):
     with checkpoint.opened(tmp_path) as manager:
         assert manager.latest_step() == 1
     assert not half.exists()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    with checkpoint.opened(tmp_path) as manager:
+        checkpoint.save(manager, 1, make_state(0), {}, wait=True)
+    for path in (checkpoint.directory(tmp_path) / "step_1" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"?")
+    with pytest.raises(ValueError, match=r"step_1 cannot be read"):
+        checkpoint.load_variables(tmp_path, 1)
+    with checkpoint.opened(tmp_path) as manager:
+        with pytest.raises(ValueError, match=r"step_1 cannot be read"):
+            checkpoint.restore(manager, 1, make_state(0))
