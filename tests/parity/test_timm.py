@@ -88,8 +88,9 @@ def test_a_training_step_equals_timms(name):
     params, stats = jax.tree.map(jnp.asarray, (params, stats))
     images, labels = seeded.images(4, 96, 96), np.array([1, 3, 3, 7])
 
-    model.train()
-    logits = model(make_golden.to_torch(images))
+    # In double: Lite0's batch norms at 3x3 lose a digit in float32, in PyTorch more than here.
+    model.double().train()
+    logits = model(make_golden.to_torch(images).double())
     torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
 
     abstract = models.abstract(config, classes)
@@ -113,7 +114,9 @@ def test_a_training_step_equals_timms(name):
     buffers = as_numpy(dict(model.named_buffers()))
     theirs |= {key: x for key, x in buffers.items() if "num_batches" not in key}
     assert mine.keys() == theirs.keys()
-    off = {key: np.abs(mine[key] - x).max() / np.abs(x).max() for key, x in theirs.items()}
+    # A bias just before a batch norm has a gradient of zero, so each scale has a floor.
+    floor = 1e-3 * max(np.abs(x).max() for key, x in theirs.items() if key not in buffers)
+    off = {k: np.abs(mine[k] - x).max() / max(np.abs(x).max(), floor) for k, x in theirs.items()}
     statistics = max(x for key, x in off.items() if key in buffers)
     gradient = max(x for key, x in off.items() if key not in buffers)
     print(
