@@ -194,10 +194,7 @@ def _damage_named(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
     except (*WRITE_ERRORS, KeyError, AttributeError) as error:
         path = manager.directory / f"{PREFIX}_{step}"
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"checkpoint {path} cannot be read: {first_line[:200]} (damaged? If the run has other "
-            "checkpoints, removing this folder makes it continue from the one before)"
-        ) from error
+        raise ValueError(f"checkpoint {path} cannot be read: {first_line[:300]}") from error
 
 
 def _reader(workdir: Path) -> ocp.CheckpointManager:

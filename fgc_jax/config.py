@@ -129,6 +129,7 @@ MINIMA = {
     "seed": 0,
     "data.split_seed": 0,
 }
+MAXIMA = {"phases[].momentum": 0.9999, "phases[].lr": 1e6, "data.val_fraction": 0.9}
 
 
 def parse(config: ml_collections.ConfigDict) -> Settings:
@@ -191,13 +192,15 @@ def _typed(hint: type, value: Any, where: str):
         raise ValueError(f"config.{where}={value!r} must be one of {SPECS[general]}")
     if general in MINIMA and not value >= MINIMA[general]:
         raise ValueError(f"config.{where}={value!r} must be at least {MINIMA[general]}")
+    if general in MAXIMA and not value <= MAXIMA[general]:
+        raise ValueError(f"config.{where}={value!r} must be at most {MAXIMA[general]}")
     return value
 
 
 def _check(settings: Settings) -> None:
     """Rules between keys. A value that would have no effect is an error."""
-    if not settings.data.val_fraction < 1:
-        raise ValueError(f"config.data.val_fraction={settings.data.val_fraction} must be below 1")
+    if settings.model.pretrained_b and not settings.model.backbone_b:
+        raise ValueError("config.model.pretrained_b has no effect without config.model.backbone_b")
     names = [phase.name for phase in settings.phases]
     if len(set(names)) < len(names) or not all(re.fullmatch(r"[\w.-]+", name) for name in names):
         raise ValueError(
@@ -212,6 +215,8 @@ def _check(settings: Settings) -> None:
                 f"{at}: reinit={phase.reinit!r} belongs to a later phase; for random "
                 "weights from the start set config.model.pretrained=''"
             )
+        if phase.train_bn_while_frozen and phase.train == "all":
+            raise ValueError(f"{at}: train_bn_while_frozen has no effect where train='all'")
         if phase.warmup_epochs > phase.epochs:
             raise ValueError(
                 f"{at}: warmup_epochs={phase.warmup_epochs} exceeds epochs={phase.epochs}"

@@ -50,6 +50,30 @@ class Experiment:
         }
         return optim.trained_groups(phase, self.layers, params.flatten(self.params), bn_paths)
 
+    def reinit_paths(self, phase: config.Phase) -> set[str]:
+        """Paths of the parameters and statistics that the phase draws anew: those of the layers
+        that `reinit` names, as far as they train.
+
+        Raises:
+            ValueError: one of these layers does not train at all.
+        """
+        trained = self.groups(phase)
+        paths: set[str] = set()
+        for layer in optim.last_layers(phase.reinit, self.layers):
+            found = {
+                path
+                for path in trained
+                if any(params.is_under(path, p) for p in self.layers[layer])
+            }
+            if not found:
+                raise ValueError(
+                    f"phase {phase.name}: reinit={phase.reinit!r} would re-initialise {layer}, "
+                    f"which train={phase.train!r} leaves frozen"
+                )
+            paths |= found
+        modules = {path.rsplit("/", 1)[0] for path in paths}
+        return paths | {p for p in params.flatten(self.stats) if p.rsplit("/", 1)[0] in modules}
+
     def transform(self, phase: config.Phase, *, train: bool) -> pipeline.Transform:
         """How a phase's images are resized and cropped on the host."""
         settings = self.settings.data
@@ -128,11 +152,6 @@ def load_data(settings: config.DataSettings) -> datasets.Dataset:
         raise ValueError(
             f"data set {dataset.name!r} has no train split, only {list(dataset.splits)}"
         )
-    if "val" in dataset.splits and settings.val_fraction:
-        raise ValueError(
-            f"data set {dataset.name!r} has its own validation split, so "
-            f"config.data.val_fraction={settings.val_fraction} has no effect: set it to 0"
-        )
     if "val" in dataset.splits:
         return dataset
     if not settings.val_fraction:
@@ -160,10 +179,28 @@ def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Experiment
         mesh=mesh.make(),
     )
     for phase in settings.phases:
-        experiment.groups(phase)
-        optim.last_layers(phase.reinit, experiment.layers)
+        experiment.reinit_paths(phase)
+        _check_crop(experiment, phase)
     mesh.check_batch_size("eval_batch_size", settings.eval_batch_size)
     return experiment
+
+
+def _check_crop(experiment: Experiment, phase: config.Phase) -> None:
+    """Raises ValueError if images of this size leave no positions on the head's feature map."""
+    graphdef = models.evaluation_graphdef(experiment.model)
+    images = jax.ShapeDtypeStruct((1, phase.crop, phase.crop, 3), jnp.float32)
+
+    def grid(variables, stats, images):
+        return models.apply(graphdef, variables, stats, lambda model: model(images)[1])[0]
+
+    maps = jax.eval_shape(grid, experiment.params, experiment.stats, images)
+    shape = maps[experiment.settings.model.feature_map].shape
+    if 0 in shape:
+        raise ValueError(
+            f"phase {phase.name}: crop={phase.crop} is too small for "
+            f"{experiment.settings.model.backbone}: its feature map would have "
+            f"{shape[1]} x {shape[2]} positions"
+        )
 
 
 def initial_variables(experiment: Experiment) -> tuple[Any, Any, str]:
@@ -176,22 +213,21 @@ def initial_variables(experiment: Experiment) -> tuple[Any, Any, str]:
 
 def reinitialised(experiment: Experiment, index: int, variables: Any, stats: Any):
     """(params, stats) with the layers that phase `index` re-initialises replaced by new ones."""
-    spec = experiment.settings.phases[index].reinit
-    flat = [params.flatten(variables), params.flatten(stats)]
-    paths = [optim.paths_of(spec, experiment.layers, tree) for tree in flat]
     fresh = models.random_weights(
         experiment.settings.model,
         experiment.num_classes,
         seed=experiment.key(index, 1),
-        paths=set().union(*paths),
+        paths=experiment.reinit_paths(experiment.settings.phases[index]),
     )
     return tuple(
-        params.unflatten({path: np.asarray(fresh.get(path, leaf)) for path, leaf in tree.items()})
-        for tree in flat
+        params.unflatten(
+            {path: np.asarray(fresh.get(path, leaf)) for path, leaf in params.flatten(tree).items()}
+        )
+        for tree in (variables, stats)
     )
 
 
-def overview(experiment: Experiment) -> str:
+def overview(experiment: Experiment, gflops: float) -> str:
     """What will run, for people: data, parameters by part, cost, and what each phase trains."""
     settings, dataset = experiment.settings, experiment.dataset
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in dataset.splits.items())
@@ -203,7 +239,7 @@ def overview(experiment: Experiment) -> str:
         f"model    {settings.model.backbone}"
         + (f" x {settings.model.backbone_b}" if settings.model.backbone_b else "")
         + f" -> {settings.model.head}, {total / 1e6:.2f} M parameters, "
-        f"{experiment.forward_gflops(phase):.2f} GFLOP an image at {phase.crop} px",
+        f"{gflops:.2f} GFLOP an image at {phase.crop} px",
         f"head     {params.count(head):,} parameters: {params.num_bytes(head) / MEGABYTE:.1f} MB, "
         f"and as much again for its gradient and each optimiser moment",
         f"devices  {jax.device_count()} x {jax.devices()[0].device_kind}, "

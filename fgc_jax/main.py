@@ -1,5 +1,6 @@
 """The command line: `python -m fgc_jax.main --config=configs/NAME.py --workdir=DIR`."""
 
+import re
 import sys
 
 from absl import app, flags, logging
@@ -37,10 +38,26 @@ def main(argv: list[str]) -> None:
     except stop.Stopped as stopped:
         print(f"{stopped}; the same command continues the run", file=sys.stderr)
         sys.exit(143)  # as after an unhandled SIGTERM, so that schedulers see an unfinished job
-    except (ValueError, meter.NonFiniteLoss, checkpoint.CheckpointError) as error:
+    except (ValueError, OSError, meter.NonFiniteLoss, checkpoint.CheckpointError) as error:
         if TRACEBACK.value:
             raise
         _fail(str(error))
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line; whatever is wrong with it, or in the recipe, becomes one line."""
+    try:
+        rest = flags.FLAGS(argv)
+        CONFIG.value.keys()  # a recipe that could not be read fails at its first use only
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        if "--traceback" in argv:
+            raise
+        # ml_collections passes on the text of a KeyError, quotes and escapes included.
+        text = str(error).strip("\"'").replace("\\n", " ").replace("\\'", "'").strip()
+        if "Traceback" in text:  # an error in the recipe itself: the last line says what
+            text = re.sub(r"^\w+: ", "", text.splitlines()[-1])
+        _fail(" ".join(text.split()))
+    return rest
 
 
 def _fail(message: str) -> None:
@@ -50,4 +67,4 @@ def _fail(message: str) -> None:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

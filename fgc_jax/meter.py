@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fgc_jax import logs
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss became NaN or infinite; the last checkpoint is from before."""
+    """Loss, gradient, weights or validation loss became NaN or infinite; the last checkpoint is
+    from before."""
 
 
 class Meter:
@@ -47,11 +48,7 @@ class Meter:
             return
         (step, metrics), self._pending = self._pending, None
         values = {name: float(value) for name, value in metrics.items()}
-        if not math.isfinite(values["loss"]):
-            raise NonFiniteLoss(
-                f"the loss is {values['loss']} at step {step} in phase {self._phase!r}; the last "
-                "checkpoint from before is kept. Try a lower lr, warmup_epochs or clip_norm."
-            )
+        self.check(step, values)
         now = time.perf_counter()
         if self._clock is not None:
             self.train_seconds += now - self._clock
@@ -64,6 +61,15 @@ class Meter:
         if step % self._log_every == 0:
             learning_rate = self._rate(step - 1 - self._phase_start)
             self._writer.scalars(step, {**values, "learning_rate": learning_rate})
+
+    def check(self, step: int, values: Mapping[str, float]) -> None:
+        """Raises NonFiniteLoss if one of the values is not finite."""
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise NonFiniteLoss(
+                    f"{name} is {value} at step {step} in phase {self._phase!r}; the last "
+                    "checkpoint from before is kept. Try a lower lr, warmup_epochs or clip_norm."
+                )
 
     def epoch_loss(self) -> float:
         """Mean training loss since the last call (or since the run continued)."""

@@ -1,7 +1,6 @@
 """An evaluation on disk: a folder of numbers, tables and pictures, written whole or not at all."""
 
 import csv
-import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -99,8 +98,7 @@ def _replace(folder: Path, new: Path) -> None:
 def _write_files(new: Path, summary, results: evaluate.Results, split, class_names) -> None:
     matrix = evaluate.confusion_matrix(results, len(class_names))
     names = [str(split.names[position]) for position in results.unreadable]
-    plain = {key: _finite(value) for key, value in summary.items()}
-    workdir.write_json(new / METRICS, {**plain, "unreadable_images": names})
+    workdir.write_json(new / METRICS, {**summary, "unreadable_images": names})
     _table(new / "per_class.csv", _per_class(results, matrix, class_names))
     _table(
         new / "confusion.csv",
@@ -223,8 +221,3 @@ def _tiles(results: evaluate.Results, split, class_names) -> tuple[list[dict], s
 
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.2f}" if whole else ""
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -74,6 +74,7 @@ def make_train_step(
             "loss": value,
             "top1": 100 * plain.masked_mean(hits, batch["mask"]),
             "grad_norm": optax.tree.norm(grads),
+            "update_norm": optax.tree.norm(updates),  # not finite if a new weight is not
             **aux,
         }
         new_state = TrainState(state.step + 1, params.merge(trainable, frozen), stats, opt_state)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from fgc_jax import (
     checkpoint,
@@ -41,7 +42,9 @@ class Run:
     writer: logs.Writer
     stop_asked: Callable[[int], bool]
     eval_step: Callable
+    forward_gflops: float
     progress: Progress
+    start: tuple | None  # (params, stats, where from) of a phase about to begin
 
     @property
     def phase(self) -> config.Phase:
@@ -62,16 +65,17 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
     """
     directory = Path(directory).absolute()
     parsed, resolved = config.parse(settings), config.resolved(settings)
-    first = jax.process_index() == 0
-    if first:
-        workdir.check(directory, resolved)
-    plan = experiment.prepare(parsed)
+    workdir.check(directory, resolved)
     finished = workdir.finished_results(directory)
     if finished:
         logs.say(f"{directory} is finished already.\n\n{workdir.results_table(finished)}")
         return finished
-    overview = experiment.overview(plan)
+    plan = experiment.prepare(parsed)
+    workdir.check_dataset(directory, plan.dataset.facts())
+    gflops = plan.forward_gflops(plan.settings.phases[-1])
+    overview = experiment.overview(plan, gflops)
     start = None if checkpoint.any_in(directory) else experiment.initial_variables(plan)
+    first = jax.process_index() == 0
     with workdir.locked(directory) if first else contextlib.nullcontext():
         if first:
             workdir.write_json(directory / workdir.CONFIG, resolved)
@@ -90,20 +94,29 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
                 if latest is None:
                     writer.start(resolved, overview)
                 live = Run(
-                    plan, resolved, directory, manager, writer, asked, plan.eval_step(), progress
+                    plan,
+                    resolved,
+                    directory,
+                    manager,
+                    writer,
+                    asked,
+                    plan.eval_step(),
+                    gflops,
+                    progress,
+                    start,
                 )
-                return _run_phases(live, start, latest)
+                del start
+                return _run_phases(live, latest)
             finally:
                 writer.close()
 
 
-def _run_phases(live: Run, start: tuple | None, latest: int | None) -> dict[str, Any]:
+def _run_phases(live: Run, latest: int | None) -> dict[str, Any]:
     phases = live.experiment.settings.phases
     while True:
         if not live.progress.finished:
             begin = latest if latest is not None else live.progress.phase_start
-            in_phase = latest is not None and (latest > live.progress.phase_start)
-            _train_phase(live, begin, None if in_phase else start)
+            _train_phase(live, begin)
         checkpoint.finish(live.manager)
         _write_results(live, test=None)
         entry = live.progress.history[-1]
@@ -114,7 +127,7 @@ def _run_phases(live: Run, start: tuple | None, latest: int | None) -> dict[str,
         )
         if live.progress.phase + 1 == len(phases):
             break
-        start, latest = _next_phase(live), None
+        live.start, latest = _next_phase(live), None
     step_number = live.progress.history[-1]["best"]["step"]
     test = _test(live, step_number)
     results = _write_results(live, test=test)
@@ -135,7 +148,7 @@ def _next_phase(live: Run) -> tuple[Any, Any, str]:
     return variables, stats, f"from step {source}"
 
 
-def _train_phase(live: Run, begin: int, start: tuple | None) -> None:
+def _train_phase(live: Run, begin: int) -> None:
     """Trains from global step `begin` to the phase's end, evaluating after each epoch."""
     plan, phase, progress = live.experiment, live.phase, live.progress
     split = plan.dataset.splits["train"]
@@ -144,7 +157,7 @@ def _train_phase(live: Run, begin: int, start: tuple | None) -> None:
     groups = plan.groups(phase)
     rate = optim.schedule(phase, steps_per_epoch)
     optimizer = optim.make(phase, rate, groups)
-    state = _state(live, optimizer, groups, begin, start)
+    state = _state(live, optimizer, groups, begin)
     train_step = step.make_train_step(
         graphdef=step.train_graphdef(plan.model, groups),
         loss=plan.loss,
@@ -179,7 +192,7 @@ def _train_phase(live: Run, begin: int, start: tuple | None) -> None:
             batch = next(batches)
             if done == 0:
                 live.writer.images(begin, {f"{phase.name}_train_images": batch["image"][:8]})
-            _note_bad_images(progress, split, batch)
+            _note_bad_images(progress, split, batch["index"][batch["mask"] == 0])
             state, metrics = train_step(state, mesh.to_global(plan.mesh, batch))
             done += 1
             meter.add(progress.phase_start + done, metrics)
@@ -191,6 +204,7 @@ def _train_phase(live: Run, begin: int, start: tuple | None) -> None:
                 continue
             meter.flush()  # nothing is saved whose loss was not finite
             val = _evaluate(live, "val", state.params, state.stats)[0] if epoch_ends else None
+            meter.check(progress.phase_start + done, val or {})
             progress.train_seconds = speed_before[0] + meter.train_seconds
             progress.train_images = speed_before[1] + meter.images
             progress.seconds = seconds_before + time.perf_counter() - started
@@ -223,11 +237,12 @@ def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: floa
     _save(live, state, score)
 
 
-def _state(live: Run, optimizer, groups, begin: int, start: tuple | None) -> step.TrainState:
-    """The state to train from: newly built from `start`, or the checkpoint of step `begin`."""
+def _state(live: Run, optimizer, groups, begin: int) -> step.TrainState:
+    """The state to train from: newly built from `live.start`, or the checkpoint of `begin`."""
     plan = live.experiment
-    if start is not None:
-        variables, stats, _ = start
+    if live.start is not None:
+        variables, stats, _ = live.start
+        live.start = None  # a copy of the network less in memory
         trainable, _ = params.select(variables, groups.keys())
         state = step.TrainState(jnp.int32(begin), variables, stats, optimizer.init(trainable))
         return mesh.replicate(plan.mesh, state)
@@ -261,6 +276,8 @@ def _evaluate(live: Run, split_name: str, variables, stats) -> tuple[dict, evalu
     split = plan.dataset.splits[split_name]
     with plan.eval_batches(split, live.phase) as batches:
         results = evaluate.run(live.eval_step, variables, stats, batches, plan.mesh, len(split))
+    if split_name != "test":
+        _note_bad_images(live.progress, split, results.unreadable)
     return evaluate.summarise(results, plan.num_classes), results
 
 
@@ -293,9 +310,12 @@ def _write_results(live: Run, test: Mapping | None) -> dict[str, Any]:
         "config": live.config,
         "dataset": plan.dataset.name,
         "num_classes": plan.num_classes,
-        "pretrained": plan.settings.model.pretrained or None,
+        "pretrained": " + ".join(
+            filter(None, (plan.settings.model.pretrained, plan.settings.model.pretrained_b))
+        )
+        or None,
         "params": params.count(plan.params),
-        "forward_gflops": plan.forward_gflops(plan.settings.phases[-1]),
+        "forward_gflops": live.forward_gflops,
         "phases": live.progress.history,
         "bad_images": sorted(set(live.progress.bad_images)),
         "complete": live.progress.phase + 1 == len(plan.settings.phases)
@@ -308,12 +328,12 @@ def _write_results(live: Run, test: Mapping | None) -> dict[str, Any]:
 
 
 def _data_seed(seed: int, phase: int) -> int:
-    """Each phase shuffles anew."""
-    return seed * 1000 + phase * 2
+    """Each phase shuffles anew; below 2**31, whatever the run's seed."""
+    return int(np.random.SeedSequence((seed, phase)).generate_state(1)[0]) // 2
 
 
-def _note_bad_images(progress: Progress, split, batch) -> None:
-    for position in batch["index"][batch["mask"] == 0]:
+def _note_bad_images(progress: Progress, split, positions) -> None:
+    for position in positions:
         name = split.names[int(position)]
         if name not in progress.bad_images:
             progress.bad_images.append(name)

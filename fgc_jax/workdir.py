@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,6 +43,23 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
         )
 
 
+def check_dataset(workdir: Path, facts: Mapping[str, Any]) -> None:
+    """Raises ValueError if the run was begun on other classes, images, labels or splits.
+
+    A split that is drawn from changed data would put test images of before into training.
+    """
+    if not (workdir / DATASET).exists():
+        return
+    stored = read_json(workdir / DATASET)
+    differing = [key for key in ("class_names", "splits") if stored[key] != facts[key]]
+    if differing:
+        raise ValueError(
+            f"the data have changed since the run in --workdir={workdir} was begun "
+            f"({' and '.join(differing)} differ from its {DATASET}): restore them, or begin a new "
+            "run in another directory"
+        )
+
+
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
     """Creates the directory and keeps other processes from training in it meanwhile.
@@ -59,10 +77,10 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes whole or not at all: a reader never sees half a file."""
+    """Writes whole or not at all: a reader never sees half a file. NaN and infinity become null."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=2) + "\n")
+        file.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -112,6 +130,14 @@ def results_table(results: Mapping[str, Any]) -> str:
     if results["bad_images"]:
         lines.append(f"{len(results['bad_images'])} unreadable images were skipped, see {RESULTS}")
     return "\n".join(lines)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

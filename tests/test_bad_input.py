@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from configs import finetune_folder, quickstart
+from configs import finetune_folder
 from fgc_jax import train
 from tests import commands, data_files
 
@@ -61,15 +61,29 @@ def test_command_line(arguments, message, tmp_path):
     assert not workdir.exists()
 
 
-def test_unknown_config_key(tmp_path):
-    _, err = commands.run(
-        "--config=configs/quickstart.py:tiny",
-        f"--workdir={tmp_path / 'run'}",
-        "--config.model.backbon=resnet18",
-        code=1,
-    )
-    assert "backbone" in err  # "Did you mean"
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--config=configs/quickstart.py:tiny", "--config.model.backbon=x"), "backbone"),
+        (("--config=configs/quickstart.py:tiny", "--config.seed=abc"), "seed"),
+        (("--config=configs/quickstart.py:tinny",), "unknown variant ['tinny']"),
+        (("--config=configs/nowhere.py",), "configs/nowhere.py"),
+        (("--config=configs/quickstart.py:tiny", "--confg.seed=1"), "confg.seed"),
+        ((), "--config"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments, message, tmp_path):
+    _, err = commands.run(f"--workdir={tmp_path / 'run'}", *arguments, code=1)
+    assert err.startswith("error: ") and message in err
+    assert len(err.strip().splitlines()) == 1, err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    _, err = commands.run(*commands.SMALL, f"--workdir={tmp_path / 'file' / 'run'}", code=1)
+    assert err.startswith("error: ") and "file" in err
+    assert len(err.strip().splitlines()) == 1, err
 
 
 def test_missing_data_root(tmp_path):
@@ -111,10 +125,28 @@ def test_missing_aircraft_say_what_to_get(tmp_path):
         assert fact in err
 
 
-def test_val_fraction_without_effect(tmp_path):
-    recipe = quickstart.get_config("tiny")
-    recipe.data.val_fraction = 0.1
-    refused(recipe, tmp_path / "run", "has its own validation split")
+def test_images_too_small_for_the_network(images, tmp_path):
+    recipe = folder_recipe(images)
+    recipe.model.backbone = "vgg11"
+    for phase in recipe.phases:
+        phase.update(resize=16, crop=16)
+    refused(recipe, tmp_path / "run", "crop=16 is too small for vgg11")
+
+
+def test_reinit_of_what_stays_frozen(images, tmp_path):
+    recipe = folder_recipe(images)
+    recipe.phases[1].update(train="last 1", reinit="last 2")
+    refused(recipe, tmp_path / "run", "leaves frozen")
+
+
+def test_data_that_changed_since_the_run_began(images, tmp_path):
+    recipe = folder_recipe(images)
+    train.run(recipe, tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
+    first = sorted(next(iter(sorted(images.iterdir()))).iterdir())[0]
+    shutil.copy(first, first.with_name("new.jpg"))
+    with pytest.raises(ValueError, match="the data have changed since the run"):
+        train.run(recipe, tmp_path / "run")
 
 
 def test_a_workdir_of_another_config(images, tmp_path):
@@ -143,14 +175,15 @@ def test_bad_images_raise_by_name(images, tmp_path):
 
 def test_bad_images_are_skipped_counted_and_named(images, tmp_path, capsys):
     names = damage(images)
-    results = train.run(folder_recipe(images, on_bad_image="skip"), tmp_path / "run")
-    tested_bad = results["test"]["unreadable"]
-    assert tested_bad + len(results["bad_images"]) <= 3
+    recipe = folder_recipe(images, on_bad_image="skip")
+    results = train.run(recipe, tmp_path / "run")
+    tested = json.loads((tmp_path / "run/evaluation/test/metrics.json").read_text())
+    assert tested["unreadable"] == results["test"]["unreadable"]
+    assert tested["images"] + tested["unreadable"] == 6  # a fifth of 30
+    met = [*results["bad_images"], *tested["unreadable_images"]]
+    assert sorted(name.rsplit("/")[-1] for name in met) == sorted(names)
     out = capsys.readouterr().out
-    for name in results["bad_images"]:
-        assert name.rsplit("/")[-1] in names
-        assert f"skipped an unreadable image: {name}" in out
-    assert results["bad_images"]
+    assert all(f"skipped an unreadable image: {name}" in out for name in results["bad_images"])
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(images, tmp_path):
@@ -161,10 +194,12 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(images, t
 
     with pytest.raises(meter.NonFiniteLoss, match="in phase 'all'"):
         train.run(recipe, tmp_path / "run")
-    variables, _, _ = checkpoint.load_variables(
-        tmp_path / "run", checkpoint.find_step(tmp_path / "run", "best")
-    )
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
+    kept = list(checkpoint.directory(tmp_path / "run").glob("step_*"))
+    assert kept
+    for path in kept:
+        number = int(path.name.removeprefix("step_"))
+        variables, stats, _ = checkpoint.load_variables(tmp_path / "run", number)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((variables, stats)))
 
 
 def test_no_space_left_is_one_error_and_the_run_can_continue(tmp_path):

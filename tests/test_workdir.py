@@ -43,6 +43,20 @@ def test_damaged_json_is_named(tmp_path):
         workdir.read_json(tmp_path / "results.json")
 
 
+def test_json_holds_no_nan(tmp_path):
+    workdir.write_json(tmp_path / "x.json", {"a": [float("nan"), 1.5], "b": {"c": float("inf")}})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": [None, 1.5], "b": {"c": None}}
+
+
+def test_changed_data_are_refused(tmp_path):
+    facts = {"class_names": ["a", "b"], "splits": {"train": {"images": 2, "sha256": "x"}}}
+    workdir.check_dataset(tmp_path, facts)
+    workdir.write_json(tmp_path / "dataset.json", {**facts, "name": "folder", "notes": "here"})
+    workdir.check_dataset(tmp_path, {**facts, "notes": "moved"})
+    with pytest.raises(ValueError, match=r"data have changed.*\(splits differ"):
+        workdir.check_dataset(tmp_path, {**facts, "splits": {"train": {"images": 3}}})
+
+
 def test_only_one_process_trains_in_a_directory(tmp_path):
     with workdir.locked(tmp_path / "run"):
         with (
