@@ -1,0 +1,339 @@
+"""Times forward pass and training step, side by side: python scripts/benchmark.py [...]."""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import types
+
+DESCRIPTION = """\
+Compares two sides on this machine, model by model. Each side runs in a process of its own, so
+that its peak memory is its own, and the two take turns, pass by pass, so that a busy machine slows
+both. Prints images/s, the ratio of the turns (median, lowest..highest; above 1: the first side is
+faster), peak memory, and the seconds JAX compiles without and with its persistent cache."""
+
+SUITES = """\
+suites:
+  timm    ours against timm in PyTorch (channels_last on CPU); needs PyTorch and timm:
+          make parity-env, then .venv-parity/bin/python scripts/benchmark.py
+  plain   ours against ours with the platform's own convolutions and poolings
+  frozen  training the head alone, the backbone frozen, against training everything"""
+
+SIDES = {"timm": ("ours", "timm"), "plain": ("ours", "plain"), "frozen": ("frozen", "ours")}
+PASSES = ("forward", "train")
+MODELS = ("resnet50", "vgg16", "tf_efficientnet_lite0", "resnext50_32x4d")
+# Others run at the size of their weights.
+SIZES = {"tf_efficientnet_lite0": 160}
+CLASSES = 100
+WARM_UP = 2
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The flags; exits with code 2 where they are wrong."""
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        epilog=SUITES,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--suite", choices=SIDES, default="timm", help="what is compared (default: timm)"
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=MODELS,
+        metavar="NAME",
+        help=f"backbones (default: {' '.join(MODELS)})",
+    )
+    parser.add_argument(
+        "--passes",
+        nargs="+",
+        choices=PASSES,
+        help="inference, and a step of SGD with momentum (default: both; frozen: train)",
+    )
+    parser.add_argument(
+        "--batch_size", "--batch-size", type=int, default=16, metavar="N", help="default: 16"
+    )
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        metavar="PIXELS",
+        help="side of the square images (default: that of the model's weights; Lite0: 160)",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="timed turns of each pass (default: 5)"
+    )
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    for name in ("batch_size", "rounds", "image_size"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    arguments.passes = arguments.passes or (PASSES if arguments.suite != "frozen" else ("train",))
+    if arguments.suite == "frozen" and "forward" in arguments.passes:
+        parser.error("--suite=frozen compares training steps: --passes=train")
+    if arguments.suite == "timm" and not all(map(importlib.util.find_spec, ("torch", "timm"))):
+        parser.error("--suite=timm needs PyTorch and timm, which are not installed here; see below")
+    return arguments
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Runs the suite model by model and prints as it goes."""
+    from fgc_jax import models
+
+    for model in arguments.models:
+        if model not in models.BACKBONES:
+            raise ValueError(f"unknown model {model!r}; allowed: {', '.join(models.BACKBONES)}")
+    for model in arguments.models:
+        size = arguments.image_size or SIZES.get(model) or weight_size(models.BACKBONES[model])
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as cache:
+            spec = {
+                "model": model,
+                "batch_size": arguments.batch_size,
+                "image_size": size,
+                "passes": arguments.passes,
+                "cache": cache,
+            }
+            print(f"{model}, {arguments.batch_size} images of {size} px", flush=True)
+            report(arguments, spec)
+
+
+def weight_size(row) -> int:
+    """The side in pixels that a backbone's default weights were trained at."""
+    return next(iter(row.weights.values())).size
+
+
+def report(arguments, spec) -> None:
+    """Times one model on both sides and prints its part of the table."""
+    names = SIDES[arguments.suite]
+    with contextlib.ExitStack() as stack:
+        cold = {}
+        for name in names:
+            if name != "timm":  # Only compiles, and fills the cache of the process that is timed.
+                with Side({**spec, "side": name}) as side:
+                    cold[name] = side.ready["compile"]
+        sides = [stack.enter_context(Side({**spec, "side": name})) for name in names]
+        for kind in spec["passes"]:
+            for side in sides:
+                for _ in range(WARM_UP):
+                    side.seconds(kind)
+            turns = [[side.seconds(kind) for side in sides] for _ in range(arguments.rounds)]
+            rates = [
+                spec["batch_size"] / statistics.median(column)
+                for column in zip(*turns, strict=True)
+            ]
+            ratios = [second / first for first, second in turns]
+            speeds = "  ".join(
+                f"{name} {rate:7.1f} images/s" for name, rate in zip(names, rates, strict=True)
+            )
+            ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
+            print(f"  {kind:8} {speeds}  ratio {ratio}", flush=True)
+        peaks = [side.finish() / 2**20 for side in sides]
+        memory = "  ".join(
+            f"{name} {peak:7.0f} MiB" for name, peak in zip(names, peaks, strict=True)
+        )
+        print(f"  memory   {memory}       ratio {peaks[0] / peaks[1]:.2f}")
+        for name, side in zip(names, sides, strict=True):
+            if name in cold:
+                compiled = "  ".join(
+                    f"{kind} {cold[name][kind]:.1f} s, cached {side.ready['compile'][kind]:.1f} s"
+                    for kind in spec["passes"]
+                )
+                print(f"  compile  {name}: {compiled}", flush=True)
+
+
+class Side:
+    """A process that runs one side: it answers each line with a line of JSON."""
+
+    def __init__(self, spec):
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--suite=plain", f"--worker={json.dumps(spec)}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.ready = self._answer()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a timed process ended with code {self.process.wait()}")
+        return json.loads(line)
+
+    def _ask(self, question):
+        self.process.stdin.write(question + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def seconds(self, kind):
+        return self._ask(kind)["seconds"]
+
+    def finish(self):
+        """The peak of its resident memory so far, in bytes."""
+        return self._ask("peak")["peak"]
+
+
+def work(spec) -> None:
+    """The timed process: compiles, then runs one pass for each line read."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # Whatever a library prints goes to stderr.
+
+    def answer(**values):
+        print(json.dumps(values), file=answers, flush=True)
+
+    runs, compiled = timm_side(spec) if spec["side"] == "timm" else jax_side(spec)
+    answer(compile=compiled)
+    for line in sys.stdin:
+        if line.strip() == "peak":
+            unit = 1 if sys.platform == "darwin" else 1024
+            answer(peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+            continue
+        start = time.perf_counter()
+        runs[line.strip()]()
+        answer(seconds=time.perf_counter() - start)
+
+
+def jax_side(spec):
+    """({pass: function that runs it}, {pass: seconds to trace and compile}) of our networks."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = spec["cache"]
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from fgc_jax import mesh, models, params, step
+    from fgc_jax.data import augment
+    from fgc_jax.methods import plain
+    from fgc_jax.models import conv
+
+    config = types.SimpleNamespace(
+        backbone=spec["model"],
+        backbone_b="",
+        pretrained="",
+        pretrained_b="",
+        weights_tag="",
+        head=models.BACKBONES[spec["model"]].head,
+        head_options={},
+        feature_map="features",
+        dtype="float32",
+    )
+    device_mesh = mesh.make()
+    facts = models.preprocess(config)
+    model = models.abstract(config, CLASSES)
+    variables, stats, _ = models.initialise(config, CLASSES, seed=0)
+    trained = set(params.flatten(variables))
+    if spec["side"] == "frozen":
+        trained = {path for path in trained if path.startswith("head/")}
+    optimizer = optax.sgd(1e-3, momentum=0.9)
+    b, size = spec["batch_size"], spec["image_size"]
+    images = jax.random.randint(jax.random.key(0), (b, size, size, 3), 0, 256).astype(jnp.uint8)
+    batch = {"image": images, "label": jnp.arange(b) % CLASSES, "mask": jnp.ones(b)}
+    batch = jax.device_put(batch, mesh.sharded(device_mesh))
+    compiled, runs = {}, {}
+
+    def compile_pass(kind, function, *values):
+        start = time.perf_counter()
+        with conv.plain() if spec["side"] == "plain" else contextlib.nullcontext():
+            program = function.lower(*values).compile()
+        compiled[kind] = time.perf_counter() - start
+        return program
+
+    if "forward" in spec["passes"]:
+        infer = step.make_eval_step(
+            graphdef=models.evaluation_graphdef(model),
+            mean=facts.mean,
+            std=facts.std,
+            device_mesh=device_mesh,
+        )
+        weights = mesh.replicate(device_mesh, (variables, stats))
+        forward = compile_pass("forward", infer, *weights, batch)
+        runs["forward"] = lambda: jax.block_until_ready(forward(*weights, batch))
+
+    if "train" in spec["passes"]:
+
+        def preprocess(key, batch):
+            del key
+            images = augment.normalise(batch["image"], facts.mean, facts.std)
+            return {**batch, "image": images}
+
+        update = step.make_train_step(
+            graphdef=step.train_graphdef(model, trained),
+            loss=plain.make(),
+            optimizer=optimizer,
+            trained=trained,
+            preprocess=preprocess,
+            key=jax.random.key(1),
+            device_mesh=device_mesh,
+        )
+        trainable, _ = params.select(variables, trained)
+        state = step.TrainState(jnp.int32(0), variables, stats, optimizer.init(trainable))
+        state = mesh.replicate(device_mesh, state)
+        train = compile_pass("train", update, state, batch)
+
+        def run():
+            nonlocal state
+            state, metrics = train(state, batch)
+            jax.block_until_ready((state, metrics))
+
+        runs["train"] = run
+    return runs, compiled
+
+
+def timm_side(spec):
+    """The same of timm's network, which compiles nothing."""
+    import timm
+    import torch
+
+    model = timm.create_model(spec["model"], num_classes=CLASSES)
+    model = model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    b, size = spec["batch_size"], spec["image_size"]
+    images = torch.randn(b, 3, size, size).to(memory_format=torch.channels_last)
+    labels = torch.arange(b) % CLASSES
+
+    def forward():
+        model.eval()
+        with torch.inference_mode():
+            model(images)
+
+    def train():
+        model.train()
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    runs = {"forward": forward, "train": train}
+    return {kind: runs[kind] for kind in spec["passes"]}, {}
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse(argv)
+    if arguments.worker:
+        work(json.loads(arguments.worker))
+        return
+    try:
+        compare(arguments)
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
