@@ -129,7 +129,7 @@ MINIMA = {
     "seed": 0,
     "data.split_seed": 0,
 }
-MAXIMA = {"phases[].momentum": 0.9999, "phases[].lr": 1e6, "data.val_fraction": 0.9}
+MAXIMA = {"phases[].momentum": 0.9999, "phases[].lr": 3e38, "data.val_fraction": 0.9}
 
 
 def parse(config: ml_collections.ConfigDict) -> Settings:
