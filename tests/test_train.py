@@ -1,0 +1,302 @@
+"""Phases in real runs of a small network: where each starts, when it stops, how it continues.
+
+What validation measures is scripted where a test is about what follows from it.
+"""
+
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common
+from fgc_jax import checkpoint, evaluate, params, step, stop, train
+from tests import commands, data_files, tiny_run
+
+STEPS = 3  # an epoch: 18 training images in batches of 6
+TEST_IMAGES = 15
+LAST_LAYER = "backbone/layer1/1"
+# (loss, top-1) after each epoch: the best by one is not the best by the other.
+FIRST = [(1.0, 10.0), (0.5, 20.0), (0.7, 30.0)]
+SECOND = [(0.9, 40.0), (0.8, 50.0), (0.8, 60.0), (0.85, 70.0)]
+MEASURED = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """What one run's train steps saw: per phase its first state, its last one, its batches."""
+
+    workdir: Path
+    results: dict[str, Any]
+    starts: list[step.TrainState]
+    ends: list[step.TrainState]
+    batches: list[list[np.ndarray]]  # positions in the split
+    evaluated: list[int]  # number of images in each evaluation
+
+
+@contextlib.contextmanager
+def scripted(values):
+    """Replaces loss and top-1 of the evaluations, in order, by `values`; MEASURED leaves them."""
+    values, real = iter(values), evaluate.summarise
+
+    def summarise(results, num_classes):
+        loss_and_top1 = zip(("loss", "top1"), next(values, MEASURED), strict=False)
+        return real(results, num_classes) | dict(loss_and_top1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "summarise", summarise)
+        yield
+
+
+def watched_run(recipe, workdir, values) -> Watched:
+    starts, ends, batches, evaluated = [], [], [], []
+    real, real_evaluation = step.make_train_step, evaluate.run
+
+    def make_train_step(**arguments):
+        train_step, seen = real(**arguments), []
+        batches.append(seen)
+
+        def watch(state, batch):
+            if not seen:
+                starts.append(jax.tree.map(np.array, state))
+                ends.append(None)
+            seen.append(np.asarray(batch["index"]))
+            state, metrics = train_step(state, batch)
+            ends[-1] = jax.tree.map(np.array, state)
+            return state, metrics
+
+        return watch
+
+    def evaluation(*arguments):
+        found = real_evaluation(*arguments)
+        evaluated.append(len(found.label))
+        return found
+
+    with scripted(values), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "make_train_step", make_train_step)
+        patch.setattr(evaluate, "run", evaluation)
+        results = train.run(recipe, workdir)
+    return Watched(workdir, results, starts, ends, batches, evaluated)
+
+
+def variables(tree_pair) -> dict[str, np.ndarray]:
+    return params.flatten(tree_pair[0]) | params.flatten(tree_pair[1])
+
+
+def of_state(state) -> dict[str, np.ndarray]:
+    return variables((state.params, state.stats))
+
+
+def stored(workdir, number) -> dict[str, np.ndarray]:
+    return variables(checkpoint.load_variables(workdir, number))
+
+
+def differing(first, second) -> set[str]:
+    assert first.keys() == second.keys()
+    return {path for path in first if first[path].tobytes() != second[path].tobytes()}
+
+
+def make_recipe(root, *phases):
+    recipe = tiny_run.recipe(root)
+    recipe.model.feature_map = "stage1"
+    recipe.model.head_options = {"dropout": 0.2}
+    recipe.phases = tuple(
+        common.phase(**{"batch_size": 6, "resize": 36, "crop": 32, **phase}) for phase in phases
+    )
+    recipe.checkpoint_every = 2
+    recipe.log_every = 1
+    return recipe
+
+
+def two_phases(root):
+    return make_recipe(
+        root,
+        {"name": "first", "epochs": 3, "lr": 0.02, "schedule": "cosine"},
+        {
+            "name": "second",
+            "train": "last 1",
+            "reinit": "last 1",
+            "start_from": "best",
+            "epochs": 6,
+            "patience": 2,
+            "optimizer": "adam",
+            "lr": 1e-3,
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return data_files.write_folder(
+        tmp_path_factory.mktemp("images"),
+        classes=tiny_run.CLASSES,
+        splits={"train": 8, "test": TEST_IMAGES // 3},
+    )
+
+
+@pytest.fixture(scope="module")
+def straight(images, tmp_path_factory) -> Watched:
+    """Phase 1: 3 epochs, best the second. Phase 2 stops after epoch 4 of 6, best the second."""
+    workdir = tmp_path_factory.mktemp("straight") / "run"
+    return watched_run(two_phases(images), workdir, FIRST + SECOND)
+
+
+@pytest.fixture(scope="module")
+def slow(images, tmp_path_factory) -> Watched:
+    """Phase 1 learns nothing; phase 2 gets worse by what it monitors; phase 3 starts from its
+    last state and learns nothing. The seed is beyond 32 bits."""
+    recipe = make_recipe(
+        images,
+        {
+            "name": "still",
+            "train": "head",
+            "lr": 0.0,
+            "epochs": 9,
+            "patience": 2,
+            "monitor": "val_top1",
+        },
+        {"name": "worse", "epochs": 2, "monitor": "val_top1"},
+        {"name": "after", "train": "head", "lr": 0.0, "epochs": 1, "start_from": "last"},
+    )
+    recipe.seed = 2**40
+    workdir = tmp_path_factory.mktemp("slow") / "run"
+    return watched_run(recipe, workdir, [MEASURED] * 3 + [(0.9, 50.0), (0.5, 40.0)])
+
+
+def test_a_phase_starts_from_the_best_checkpoint_of_the_one_before(straight):
+    best = stored(straight.workdir, 2 * STEPS)
+    start = of_state(straight.starts[1])
+    kept = [path for path in best if not params.is_under(path, LAST_LAYER)]
+    assert len(kept) > 15
+    assert not differing({p: best[p] for p in kept}, {p: start[p] for p in kept})
+    assert differing({p: of_state(straight.ends[0])[p] for p in kept}, {p: best[p] for p in kept})
+
+
+def test_a_phase_starts_from_the_last_state_of_the_one_before(slow):
+    last, start = of_state(slow.ends[1]), of_state(slow.starts[2])
+    assert not differing(last, start)
+    best = slow.results["phases"][1]["best"]["step"]
+    assert differing(stored(slow.workdir, best), start)
+
+
+def test_learning_rate_zero_ends_with_what_it_started_from(slow):
+    final = slow.results["phases"][2]["best"]["step"]
+    assert not differing(stored(slow.workdir, final), of_state(slow.ends[1]))
+
+
+def test_reinit_draws_exactly_the_named_layers_anew(straight):
+    best, start = stored(straight.workdir, 2 * STEPS), of_state(straight.starts[1])
+    named = {path for path in best if params.is_under(path, LAST_LAYER)}
+    for leaf in ("conv1/kernel", "bn1/scale", "bn2/mean"):
+        assert f"{LAST_LAYER}/{leaf}" in named
+    assert differing(best, start) == named
+    initial = of_state(straight.starts[0])
+    kernels = {path for path in named if path.endswith("/kernel")}
+    # As new, but not what phase 1 began with; batch norm always begins with the same numbers.
+    assert differing({p: initial[p] for p in named}, {p: start[p] for p in named}) == kernels
+    for path in kernels:
+        np.testing.assert_allclose(start[path].std(), initial[path].std(), rtol=0.05)
+
+
+def test_the_optimiser_begins_anew_with_each_phase(straight):
+    state = straight.starts[1]
+    assert int(state.step) == 3 * STEPS
+    moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if np.ndim(leaf)]
+    trained = len(differing(of_state(state), of_state(straight.ends[1]))) - 4  # BN statistics
+    assert len(moments) == 2 * trained
+    assert not any(leaf.any() for leaf in moments)
+
+
+def test_early_stopping_by_validation_loss(straight):
+    first, second = straight.results["phases"]
+    assert (first["epochs"], first["best"]["epoch"], first["best_val_top1"]) == (3, 2, 20.0)
+    # Epoch 3 only ties with epoch 2, so epoch 4 is the second one without a better value.
+    assert (second["epochs"], second["best"]["epoch"], second["best_val_top1"]) == (4, 2, 50.0)
+
+
+def test_early_stopping_when_nothing_is_learned(slow):
+    still, worse, _ = slow.results["phases"]
+    assert (still["epochs"], still["best"]["epoch"]) == (3, 1)  # patience 2
+    assert (worse["epochs"], worse["best"]["epoch"], worse["best_val_top1"]) == (2, 1, 50.0)
+
+
+def test_results_of_two_phases(straight):
+    results = json.loads((straight.workdir / "results.json").read_text())
+    assert results == straight.results
+    assert [phase["name"] for phase in results["phases"]] == ["first", "second"]
+    assert [phase["steps"] for phase in results["phases"]] == [3 * STEPS, 4 * STEPS]
+    for phase, expected in zip(results["phases"], (2 * STEPS, 5 * STEPS), strict=True):
+        assert phase["best"]["step"] == expected
+        assert checkpoint.find_step(straight.workdir, str(expected)) == expected
+        assert phase["seconds"] > 0
+        assert phase["images_per_second"] > 0
+    assert checkpoint.find_step(straight.workdir, "best") == 5 * STEPS
+    assert checkpoint.find_step(straight.workdir, "last") == 7 * STEPS
+    assert results["complete"] is True
+    assert results["num_classes"] == 3
+    assert results["pretrained"] is None
+    assert results["config"]["phases"][1]["reinit"] == "last 1"
+    test = results["test"]
+    assert (test["images"], test["unreadable"]) == (TEST_IMAGES, 0)
+    assert (test["checkpoint"], test["split"], test["views"]) == (5 * STEPS, "test", "raw")
+    assert results["params"] == sum(leaf.size for leaf in jax.tree.leaves(straight.ends[1].params))
+
+
+def test_the_test_split_is_looked_at_once_and_last(straight):
+    assert straight.evaluated == [6] * 7 + [TEST_IMAGES]
+
+
+def test_each_epoch_of_each_phase_has_its_own_order(straight, slow):
+    epochs = []
+    for run in (straight, slow):
+        for seen in run.batches:
+            for first in range(0, len(seen), STEPS):
+                epochs.append(tuple(np.concatenate(seen[first : first + STEPS]).tolist()))
+    assert len(epochs) == 7 + 6
+    assert {tuple(sorted(epoch)) for epoch in epochs} == {tuple(range(18))}
+    assert len(set(epochs)) == len(epochs)
+
+
+def fingerprints(workdir):
+    with checkpoint.opened(workdir) as manager:
+        state = manager.restore(manager.latest_step()).state
+    return params.fingerprint(state), params.fingerprint(stored(workdir, 5 * STEPS))
+
+
+def test_stopped_runs_continue_to_the_same_bits(straight, images, tmp_path, monkeypatch):
+    """Stopped between the phases, just after re-initialisation, and an epoch before the early
+    stop: nothing of what these rest on may be lost."""
+    workdir = tmp_path / "run"
+    moments = [3 * STEPS, 3 * STEPS + 1, 6 * STEPS + 2]
+
+    @contextlib.contextmanager
+    def requests(manager):
+        yield lambda number: number in moments
+
+    monkeypatch.setattr(stop, "requests", requests)
+    with scripted(FIRST + SECOND):
+        for moment in moments:
+            with pytest.raises(stop.Stopped, match=f"step {moment}$"):
+                train.run(two_phases(images), workdir)
+        results = train.run(two_phases(images), workdir)
+    assert fingerprints(workdir) == fingerprints(straight.workdir)
+    assert commands.logged(workdir) == commands.logged(straight.workdir)
+    timed = ("seconds", "images_per_second")
+    for mine, theirs in zip(results["phases"], straight.results["phases"], strict=True):
+        for phase in (mine, theirs):
+            assert all(phase[name] > 0 for name in timed)
+        assert {k: v for k, v in mine.items() if k not in timed} == {
+            k: v for k, v in theirs.items() if k not in timed
+        }
+    assert results["test"] == straight.results["test"]
+
+
+@pytest.mark.parametrize(
+    ("n", "total", "due"), [(3, 7, [3, 6, 7]), (1, 3, [1, 2, 3]), (10, 4, [4]), (2, 4, [2, 4])]
+)
+def test_every_n_steps_and_at_the_end(n, total, due):
+    assert [number for number in range(1, total + 1) if train.every(number, n, total)] == due
