@@ -1,4 +1,8 @@
 import pickle
+import resource
+import struct
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
 
@@ -7,7 +11,7 @@ import numpy as np
 import pytest
 
 from fgc_jax.convert import torch_file
-from tests import pickles
+from tests import commands, pickles
 from tests.pickles import Call, Name
 
 ARRAYS = {
@@ -144,6 +148,86 @@ def test_allowed_functions_cannot_be_changed_by_a_pickle(tmp_path):
     same(torch_file.read(pickles.write(tmp_path / "a.pt", ARRAYS)), ARRAYS)
 
 
+STATES = {
+    "of np.dtype": (3, ">", None, None, None, 8, 8, 0),
+    "a dict": {"name": "DoubleStorage", "key": "1", "storage": 0},
+    "slots": (None, {"name": "DoubleStorage", "key": "1", "storage": 0}),
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("name", sorted(torch_file._DTYPES))
+def test_no_state_reaches_a_storage_type(tmp_path, name, state, legacy):
+    dtype = torch_file._DTYPES[name]
+    before = dict(torch_file._DTYPES), dtype.itemsize, dtype.byteorder, dtype.alignment, str(dtype)
+    build_and_read(tmp_path / "evil.pt", Name("torch", name), STATES[state], legacy)
+    after = dict(torch_file._DTYPES), dtype.itemsize, dtype.byteorder, dtype.alignment, str(dtype)
+    assert after == before
+    assert np.zeros(2, dtype).nbytes == 2 * dtype.itemsize
+    same(torch_file.read(pickles.write(tmp_path / "a.pt", ARRAYS)), ARRAYS)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("persistent", [False, True])
+def test_no_state_reaches_a_tensor_or_storage(tmp_path, state, persistent):
+    target = pickles.whole("0", np.zeros(1, np.float32))
+    target = target.arguments[0] if persistent else target
+    build_and_read(tmp_path / "evil.pt", target, STATES[state], False, match="changes the state")
+
+
+def build_and_read(path, target, state, legacy, match="evil.pt"):
+    """Reads a file that sets the state of an object; the file must be refused."""
+    encoded = pickles._encode(target) + pickles._encode(state) + pickle.BUILD
+    evil = pickle.PROTO + b"\x02" + encoded + pickle.STOP
+    if legacy:
+        path.write_bytes(b"".join(map(pickles.dumps, (pickles.MAGIC, 1001, {}))) + evil)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", evil)
+            archive.writestr("archive/data/0", bytes(4))
+    with pytest.raises(ValueError, match=match):
+        torch_file.read(path)
+
+
+def bomb(depth=60):
+    """A list of two references to a list of two references to ...: 2 to the 60 items as text."""
+    layers = b"".join(
+        pickle.BINPUT + bytes([i]) + pickle.POP + pickle.EMPTY_LIST + pickle.MARK
+        + 2 * (pickle.BINGET + bytes([i])) + pickle.APPENDS
+        for i in range(depth)
+    )  # fmt: skip
+    return pickle.EMPTY_LIST + layers
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"(X\x03\0\0\0abcN", b"NNtQ"),
+        (b"(X\x07\0\0\0storage", b"X\x01\0\0\0aNK\x01tQ"),
+        (b"(X\x07\0\0\0storagectorch\nFloatStorage\n", b"NK\x01tQ"),
+        (b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0aN", b"tQ"),
+        (b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0a", b"K\x01(NK\x05K\x05ttQ"),
+    ],
+)
+def test_objects_of_the_file_are_never_turned_into_text(tmp_path, before, after):
+    evil = pickle.PROTO + b"\x02" + before + bomb() + after + pickle.STOP
+    with zipfile.ZipFile(tmp_path / "evil.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", evil)
+    code = "import sys; from fgc_jax.convert import torch_file; torch_file.read(sys.argv[1])"
+    # In a process of its own: text of 2 to the 60 items could not be interrupted.
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "evil.pt"],
+        cwd=commands.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32)),
+    )
+    assert "ValueError" in done.stderr
+    assert "storage" in done.stderr.splitlines()[-1] and len(done.stderr.splitlines()[-1]) < 300
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_truncated_file_is_an_error_at_every_length(tmp_path, legacy):
     path = pickles.write(tmp_path / "a.pth", ARRAYS, legacy=legacy)
@@ -213,6 +297,34 @@ def test_compressed_storages_are_refused(tmp_path):
     pickles.write_zip(tmp_path / "a.pt", content, storages, compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(ValueError, match="compressed"):
         torch_file.read(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("member", ["data.pkl", "byteorder", "data/0"])
+def test_no_member_is_inflated(tmp_path, member, monkeypatch):
+    array = np.zeros(1, np.float32)
+    path = pickles.write(tmp_path / "a.pt", {"w": array})
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    contents["archive/byteorder"] = b"little"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            chosen = name == f"archive/{member}"
+            archive.writestr(name, content, zipfile.ZIP_DEFLATED if chosen else zipfile.ZIP_STORED)
+    monkeypatch.setattr(zipfile.ZipFile, "open", None)  # nothing is read at all
+    with pytest.raises(ValueError, match=f"{member} is compressed"):
+        torch_file.read(path)
+
+
+def test_members_that_claim_more_than_the_file_holds_are_refused(tmp_path, monkeypatch):
+    path = pickles.write(tmp_path / "a.pt", {"w": np.zeros(1000, np.float32)})
+    clean = path.read_bytes()
+    # The sizes in the central directory, compressed and plain, of the 4,000 bytes.
+    at = clean.rindex(struct.pack("<II", 4000, 4000))
+    monkeypatch.setattr(zipfile.ZipFile, "open", None)
+    for sizes, message in (((4000, 10**9), "two sizes differ"), ((10**9, 10**9), "larger than")):
+        path.write_bytes(clean[:at] + struct.pack("<II", *sizes) + clean[at + 8 :])
+        with pytest.raises(ValueError, match=message):
+            torch_file.read(path)
 
 
 def test_a_dict_inside_itself_does_not_hang(tmp_path):

@@ -33,8 +33,22 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 
 
+class _Sealed:
+    """What a pickle gets in its hands: its opcode BUILD may not change it."""
+
+    def __setstate__(self, state):
+        raise ValueError("the file changes the state of an object, which is refused")
+
+
 @dataclasses.dataclass(frozen=True)
-class _Storage:
+class _StorageType(_Sealed):
+    """Stands for an entry of _DTYPES, whose dtypes the whole process shares."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage(_Sealed):
     key: str
     dtype: np.dtype
     numel: int
@@ -42,7 +56,7 @@ class _Storage:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tensor:
+class _Tensor(_Sealed):
     storage: Any
     offset: Any
     shape: Any
@@ -75,7 +89,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module, name):
         if module in ("torch", "torch.cuda") and name in _DTYPES:
-            return _DTYPES[name]
+            return _StorageType(name)
         try:
             return self.allowed[module, name]
         except KeyError:
@@ -86,14 +100,21 @@ class _Unpickler(pickle.Unpickler):
             ) from None
 
     def persistent_load(self, saved_id):
-        kind, dtype, key, _, numel, *view = saved_id
-        if kind != "storage" or not isinstance(dtype, np.dtype) or not _is_count(numel):
-            raise ValueError(f"unknown kind of stored object: {saved_id!r:.200}")
-        storage = _Storage(str(key), dtype, numel)
+        # Messages hold no text of objects from the file: one that refers to itself many times
+        # over is small in the file and endless as text.
+        kind, type_, key, _, numel, *view = saved_id
+        if (
+            kind != "storage"
+            or not isinstance(type_, _StorageType)
+            or not isinstance(key, str)
+            or not _is_count(numel)
+        ):
+            raise ValueError("a stored object is no storage of a known type")
+        storage = _Storage(key, _DTYPES[type_.name], numel)
         if view and view[0] is not None:
             _, start, numel = view[0]
             if not (_is_count(start) and _is_count(numel) and start + numel <= storage.numel):
-                raise ValueError(f"a view lies outside its storage: {saved_id!r:.200}")
+                raise ValueError(f"a view lies outside its storage {key}")
             return dataclasses.replace(storage, numel=numel, start=start)
         return storage
 
@@ -128,6 +149,7 @@ def _is_count(value):
 
 def _read_zip(file):
     with zipfile.ZipFile(file) as archive:
+        _check_members(archive, os.fstat(file.fileno()).st_size)
         pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
             raise ValueError("is a zip archive without a data.pkl: not a PyTorch checkpoint")
@@ -140,12 +162,21 @@ def _read_zip(file):
             content = _Unpickler(stream).load()
         storages = {}
         for storage in _storages(content):
-            info = archive.getinfo(f"{folder}data/{storage.key}")
-            # Never inflate: a small file could claim any amount of memory.
-            if info.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"storage {storage.key} is compressed, which PyTorch never does")
-            storages[storage.key] = _array(archive.read(info), storage, order)
+            data = archive.read(f"{folder}data/{storage.key}")
+            storages[storage.key] = _array(data, storage, order)
     return content, storages
+
+
+def _check_members(archive, size):
+    """Before anything is read: a small file could claim any amount of memory."""
+    members = archive.infolist()
+    for info in members:
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{info.filename} is compressed, which torch.save never does")
+        if info.file_size != info.compress_size:
+            raise ValueError(f"{info.filename} is stored, but its two sizes differ")
+    if sum(info.file_size for info in members) > size:
+        raise ValueError("the members of the archive are larger than the archive")
 
 
 def _read_legacy(file):
@@ -158,8 +189,8 @@ def _read_legacy(file):
     wanted = {storage.key: storage for storage in _storages(content)}
     storages = {}
     for key in keys:
-        if key not in wanted:
-            raise ValueError(f"storage {key} belongs to no tensor")
+        if not isinstance(key, str) or key not in wanted:
+            raise ValueError("a storage belongs to no tensor")
         numel = int.from_bytes(_exactly(file, 8), "little")
         data = _exactly(file, wanted[key].dtype.itemsize * numel)
         storages[key] = _array(data, wanted[key], b"little")
@@ -212,7 +243,7 @@ def _state_dict(content):
     if not isinstance(content, dict) or not content:
         raise ValueError("holds no dict of tensors")
     strays = [
-        str(key)
+        key if isinstance(key, str) else f"one named by a {type(key).__name__}"
         for key, x in content.items()
         if not isinstance(key, str) or not isinstance(x, _Tensor)
     ]
