@@ -8,31 +8,48 @@ import argparse
 import sys
 from pathlib import Path
 
-from safetensors import numpy as safetensors
+import safetensors
+from safetensors import numpy as safetensors_numpy
 
 from fgc_jax import models
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", required=True, help="a name of fgc_jax.models.BACKBONES")
+    """Returns the exit code: 1 with one message where weights or output cannot be used; flags that
+    are wrong exit with 2."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser.add_argument(
+        "--model",
+        required=True,
+        choices=models.BACKBONES,
+        metavar="NAME",
+        help="a name of fgc_jax.models.BACKBONES",
+    )
     parser.add_argument("--input", required=True, help="file, directory, package:NAME or hub:ID")
     parser.add_argument("--output", required=True, help="the .safetensors file to write")
     options = parser.parse_args(arguments)
     output = Path(options.output)
+    if output.suffix != ".safetensors":
+        parser.error(f"--output must end in .safetensors, not {output.name!r}")
     try:
-        if output.suffix != ".safetensors":
-            raise ValueError(f"--output must end in .safetensors, not {output.name!r}")
         state = models.timm_state(options.model, options.input)
-    except ValueError as error:
+        write(output, state)
+    except (ValueError, OSError, safetensors.SafetensorError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(output.name + ".partial")
-    safetensors.save_file(state, partial, metadata={"format": "pt"})
-    partial.replace(output)
+        return 1
     print(f"wrote {output}: {len(state)} tensors, {output.stat().st_size:,} bytes")
     return 0
+
+
+def write(output: Path, state: dict) -> None:
+    """Writes the whole file or none."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(output.name + ".partial")
+    try:
+        safetensors_numpy.save_file(state, partial, metadata={"format": "pt"})
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
