@@ -119,6 +119,38 @@ def test_one_image_in_two_splits_is_refused(tmp_path):
         load(path, split_column=2, box_columns=(3, 4, 5, 6))
 
 
+@pytest.mark.parametrize("spelling", ["./a.jpg", "sub/../a.jpg", "link.jpg", "linked/a.jpg"])
+def test_an_image_is_known_by_its_real_path(tmp_path, spelling):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link.jpg").symlink_to("a.jpg")
+    (tmp_path / "linked").symlink_to(".")
+    header = ("path", "label", "split", "x0", "y0", "x1", "y1")
+    rows = [["a.jpg", "x", "train", 0, 0, 9, 9], ["b.jpg", "y", "train", 0, 0, 9, 9]]
+    path = table(tmp_path, rows, header)
+    for split in ("train", "test"):
+        data_files.write_table(path, header, [*rows, [spelling, "x", split, 0, 0, 9, 9]])
+        with pytest.raises(ValueError, match=r"row 4: .*a?.jpg' .*, first table.csv row 2"):
+            load(path, split_column=2, box_columns=(3, 4, 5, 6))
+    data_files.write_table(path, header, [*rows, [spelling, "x", "train", 9, 9, 20, 20]])
+    objects = load(path, split_column=2, box_columns=(3, 4, 5, 6)).splits["train"]
+    assert list(objects.names) == ["a.jpg", "b.jpg", "a.jpg"]
+
+
+def test_objects_of_one_image_stay_in_one_split(tmp_path):
+    rows = [
+        [f"{i // 2}.jpg", "xy"[i // 2 % 2], 3 * (i % 2), 0, 3 * (i % 2) + 9, 9] for i in range(40)
+    ]
+    path = table(tmp_path, rows, ("path", "label", "x0", "y0", "x1", "y1"))
+    for options in ({}, {"crop_to_box": True}):
+        dataset = load(path, box_columns=(2, 3, 4, 5), **options)
+        dataset = data.dataset.with_validation(dataset, 0.25, seed=0)
+        assert sizes(dataset) == {"train": 24, "val": 8, "test": 8}
+        photos = [set(split.names) for split in dataset.splits.values()]
+        assert [len(names) for names in photos] == [12, 4, 4] and len(set.union(*photos)) == 20
+        for split in dataset.splits.values():
+            assert set(np.bincount(split.labels)) == {len(split) // 2}
+
+
 @pytest.mark.parametrize("words", [("10", "9", "2"), ("b10", "b9", "b2"), ("10", "9", "x")])
 def test_labels_are_sorted_as_what_they_are(tmp_path, words):
     path = table(tmp_path, [[f"{i}.jpg", word] for i, word in enumerate(words)])

@@ -93,6 +93,34 @@ def test_cut_is_stratified_seeded_and_complete():
     assert not np.array_equal(dataset.stratified_cut(labels, 0.2, seed=4)[1], cut)
 
 
+def test_a_cut_keeps_groups_together():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 150, 400)  # photos with 1 to 8 objects, of mixed classes
+    labels = np.where(rng.random(400) < 0.7, groups % 4, rng.integers(0, 4, 400))
+    kept, cut = dataset.stratified_cut(labels, 0.2, seed=3, groups=groups)
+    assert not set(groups[kept]) & set(groups[cut])
+    np.testing.assert_array_equal(np.sort(np.concatenate([kept, cut])), np.arange(400))
+    np.testing.assert_allclose(np.bincount(labels[cut]), 0.2 * np.bincount(labels), atol=3)
+    again = dataset.stratified_cut(labels, 0.2, seed=3, groups=groups.tolist())
+    np.testing.assert_array_equal(again[1], cut)
+    assert not np.array_equal(dataset.stratified_cut(labels, 0.2, seed=4, groups=groups)[1], cut)
+
+
+def test_a_pair_does_not_change_who_else_is_cut():
+    labels = np.arange(200) % 2
+    groups = np.arange(200)
+    single = dataset.stratified_cut(labels, 0.1, seed=0)[1]
+    groups[single[0]] = groups[single[2]]
+    assert set(single) <= set(dataset.stratified_cut(labels, 0.1, seed=0, groups=groups)[1])
+
+
+def test_every_class_keeps_a_group():
+    labels, groups = np.array([0, 0, 1, 1, 1, 2]), np.array([0, 0, 1, 2, 2, 2])
+    for fraction in (0.1, 0.5, 0.9):
+        kept, _ = dataset.stratified_cut(labels, fraction, seed=0, groups=groups)
+        assert set(labels[kept]) == {0, 1, 2}
+
+
 def test_cut_of_the_aircraft_size_is_project_as():
     """6,667 images, 66 or 67 a class: a fifth is 1,334, and 13 or 14 of each class."""
     labels = np.repeat(np.arange(100), np.where(np.arange(100) < 67, 67, 66))
@@ -121,6 +149,17 @@ def test_with_validation():
     np.testing.assert_array_equal(np.bincount(cut.splits["val"].labels), [2, 2, 2])
     assert not set(cut.splits["train"].names) & set(cut.splits["val"].names)
     assert "val: 6 images cut from train, stratified, seed 0" in cut.notes
+
+
+def test_validation_and_test_are_cut_by_photo():
+    n = 90  # three objects, one of each class, in each photo
+    names = [f"{i // 3}.png" for i in range(n)]
+    train = dataset.Split(np.arange(n) % 3, names, Pixel())
+    whole = dataset.Dataset("numbers", ("a", "b", "c"), {"train": train})
+    cut = dataset.with_validation(dataset.with_fraction(whole, "test", 0.2, seed=0), 0.25, seed=1)
+    photos = [set(split.names) for split in cut.splits.values()]
+    assert [len(split) for split in cut.splits.values()] == [54, 18, 18]
+    assert len(set.union(*photos)) == sum(map(len, photos)) == 30
 
 
 def test_an_own_validation_split_stays():
@@ -157,6 +196,29 @@ def test_files_cut_and_crop(tmp_path):
     crop = dataset.file_split(tmp_path, ["a.png"], [0], boxes=boxes, crop_to_box=True)
     np.testing.assert_array_equal(crop.read(0), image[0:21, 5:40])
     assert crop.boxes is None
+
+
+def test_no_file_is_opened_before_boxes_are_asked_for(tmp_path, monkeypatch):
+    names = [f"{i}.png" for i in range(6)]
+    for name in names:
+        data_files.write_image(tmp_path / name, data_files.picture(0, 0, (40, 30)))
+    opened = []
+
+    def read_shape(path, real=dataset.images.read_shape):
+        opened.append(path)
+        return real(path)
+
+    monkeypatch.setattr(dataset.images, "read_shape", read_shape)
+    boxes = np.full((6, 4), [-3, 5, 99, 20])
+    crops = dataset.file_split(tmp_path, names, [0, 1] * 3, boxes=boxes, crop_to_box=True)
+    assert crops.read(0).shape == (15, 40, 3)
+    train = dataset.file_split(tmp_path, names, [0, 1] * 3, boxes=boxes)
+    whole = dataset.Dataset("files", ("a", "b"), {"train": train})
+    cut = pickle.loads(pickle.dumps(dataset.with_validation(whole, 0.3, seed=0)))
+    assert not opened
+    np.testing.assert_array_equal(cut.splits["val"].boxes, [[0, 5, 40, 20]] * 2)
+    assert len(opened) == 6
+    assert cut.splits["val"].boxes is cut.splits["val"].boxes
 
 
 def test_files_without_pixels_left_are_named(tmp_path):

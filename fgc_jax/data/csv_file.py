@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import functools
 import math
 import os
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from fgc_jax.data import dataset
 
-Row = collections.namedtuple("Row", "number path label split box")
+# `photo`: the real path, by which an image is recognised however its row spells it.
+Row = collections.namedtuple("Row", "number path photo label split box")
 
 
 def load(
@@ -148,7 +150,18 @@ def _row(path, number, cells, places, split, box_origin, image_root):
     if not name or not os.path.isfile(file):
         raise ValueError(f"there is no file {file!r}")
     box = _box([cells[i] for i in at_box], box_origin) if at_box else None
-    return Row(number, file, _label(cells[at_label]), split, box)
+    return Row(number, file, _real_path(file), _label(cells[at_label]), split, box)
+
+
+def _real_path(file):
+    """`file` without links, "." and ".."; the folder's is remembered, as most rows share it."""
+    folder, name = os.path.split(file)
+    if os.path.islink(file):
+        return os.path.realpath(file)
+    return os.path.join(_real_folder(os.path.join(os.getcwd(), folder)), name)
+
+
+_real_folder = functools.lru_cache(maxsize=1024)(os.path.realpath)
 
 
 def sort_labels(labels):
@@ -233,7 +246,8 @@ def _refuse_repeats(rows):
     for split, pairs in rows.items():
         for path, row in pairs:  # noqa: B007
             where = f"{os.path.basename(path)} row {row.number}"
-            first_where, first_split, boxes = boxes_of.setdefault(row.path, (where, split, set()))
+            first = boxes_of.setdefault(row.photo, (where, split, set()))
+            first_where, first_split, boxes = first
             if split != first_split or row.box in boxes:
                 repeats.append(
                     f"{where}: {row.path!r} ({split}), first {first_where} ({first_split})"
@@ -248,8 +262,11 @@ def _make_split(rows, class_names, path, crop_to_box):
     allowed = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
     _refuse(path, unknown, f"unknown labels (allowed: {allowed})")
     # Names are shown and stored relative to the folder that holds all of the images.
-    root = os.path.commonpath([os.path.dirname(row.path) for row in rows])
-    names = [os.path.relpath(row.path, root).replace(os.sep, "/") for row in rows]
+    # One for each photo, even if a link gives it a second: equal names are what a cut goes by.
+    first = {}
+    paths = [first.setdefault(row.photo, row.path) for row in rows]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    names = [os.path.relpath(path, root).replace(os.sep, "/") for path in paths]
     labels = np.array([number[row.label] for row in rows], np.int32)
     boxes = None if rows[0].box is None else np.array([row.box for row in rows], np.float32)
     return dataset.file_split(root, names, labels, boxes=boxes, crop_to_box=crop_to_box)

@@ -1,6 +1,8 @@
 """What a data set is: splits of images addressed by number, their labels, names and boxes."""
 
+import collections
 import dataclasses
+import functools
 import hashlib
 import math
 import os
@@ -20,32 +22,42 @@ SPLIT_ALIASES = {name: name for name in SPLITS} | {"valid": "val", "validation":
 class Split:
     """N labelled images, cheap to pickle: the pictures are read one by one when asked for.
 
-    labels: int32 `[N]`. names: N file names, relative to the data set's root. read(i): uint8 RGB
-    `[H, W, 3]`, ValueError naming the file where it is damaged. boxes: float32 `[N, 4]` or None;
-    x0, y0, x1, y1 in pixels of what `read` returns, 0-based, half-open, clipped to the image.
+    labels: int32 `[N]`. names: N file names, relative to the data set's root; equal names are one
+    photo. read(i): uint8 RGB `[H, W, 3]`, ValueError naming the file where it is damaged.
+    box_source: what `boxes` gives, or a function without arguments that makes it.
     """
 
     labels: np.ndarray
     names: Sequence[str]
     read: Callable[[int], np.ndarray]
-    boxes: np.ndarray | None = None
+    box_source: np.ndarray | Callable[[], np.ndarray | None] | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "labels", np.asarray(self.labels, np.int32))
         object.__setattr__(self, "names", text_array(self.names))
-        if self.boxes is not None:
-            object.__setattr__(self, "boxes", np.asarray(self.boxes, np.float32))
         n = len(self.labels)
         if self.labels.shape != (n,) or len(self.names) != n:
             raise ValueError(f"{len(self.names)} names for labels of shape {self.labels.shape}")
-        if self.boxes is not None and self.boxes.shape != (n, 4):
-            raise ValueError(f"boxes of shape {self.boxes.shape} for {n} images, want ({n}, 4)")
+        if not callable(self.box_source):
+            _ = self.boxes  # wrong ones are refused here, not when someone asks for them
 
     def __len__(self):
         return len(self.labels)
 
     def __repr__(self):
         return f"Split({len(self)} images)"
+
+    @functools.cached_property
+    def boxes(self):
+        """float32 `[N, 4]` or None: x0, y0, x1, y1 in pixels of what `read` returns, 0-based,
+        half-open, clipped to the image. Made when first asked for: clipping opens every file."""
+        boxes = self.box_source() if callable(self.box_source) else self.box_source
+        if boxes is None:
+            return None
+        boxes, n = np.asarray(boxes, np.float32), len(self)
+        if boxes.shape != (n, 4):
+            raise ValueError(f"boxes of shape {boxes.shape} for {n} images, want ({n}, 4)")
+        return boxes
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -94,8 +106,8 @@ class Dataset:
 class Files:
     """Reader of a split whose images are files: `root/names[i]`.
 
-    `bottom` rows are cut off first (a copyright strip), then, with `boxes` (as in Split), the
-    picture is cropped to its box, widened to whole pixels.
+    `bottom` rows are cut off first (a copyright strip), then, with `boxes` (as in Split, but
+    possibly reaching beyond the picture), it is cropped to its box, widened to whole pixels.
     """
 
     root: str
@@ -152,16 +164,17 @@ def text_array(names):
 def file_split(root, names, labels, *, boxes=None, crop_to_box=False, bottom=0):
     """A Split over the files `root/name`; with `crop_to_box` each picture is cropped to its box.
 
-    `boxes` are clipped to the images where the files' headers can be read (see clip_boxes); a split
-    of crops carries no boxes any more, the object fills the picture.
+    `boxes` may reach beyond the images; the split's are clipped, when they are first asked for (see
+    clip_boxes). A split of crops carries no boxes any more, the object fills the picture.
     """
     names = text_array(names)
     if boxes is None:
         return Split(labels, names, Files(root, names, bottom))
-    boxes = clip_boxes(np.asarray(boxes, np.float32), root, names, bottom)
+    boxes = np.asarray(boxes, np.float32)
     if crop_to_box:
         return Split(labels, names, Files(root, names, bottom, boxes))
-    return Split(labels, names, Files(root, names, bottom), boxes)
+    clipped = functools.partial(clip_boxes, boxes, root, names, bottom)
+    return Split(labels, names, Files(root, names, bottom), clipped)
 
 
 def clip_boxes(boxes, root, names, bottom=0):
@@ -178,16 +191,23 @@ def clip_boxes(boxes, root, names, bottom=0):
 def subset(split, indices):
     """The Split of the images numbered `indices` (int `[M]`), in that order."""
     indices = np.asarray(indices, np.int64)
-    boxes = None if split.boxes is None else split.boxes[indices]
     names = text_array(split.names)[indices]
+    boxes = functools.partial(_chosen_boxes, split, indices)
     return Split(split.labels[indices], names, _Chosen(split.read, indices), boxes)
 
 
-def stratified_cut(labels, fraction, seed):
+def _chosen_boxes(split, indices):
+    return None if split.boxes is None else split.boxes[indices]
+
+
+def stratified_cut(labels, fraction, seed, groups=None):
     """Cuts `fraction` of the images out, each class in proportion: (kept, cut) sorted indices.
 
     The cut holds ceil(fraction * N) images as far as every class keeps at least one; what rounding
     leaves over goes to the classes with the largest remainder, ties and choice drawn from `seed`.
+
+    `groups` (N values; None: each image is its own): what is equal stays together, on one side.
+    The numbers above are then met up to about half a group, which is taken or left as a whole.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"a fraction between 0 and 1 is needed, got {fraction}")
@@ -203,6 +223,10 @@ def stratified_cut(labels, fraction, seed):
         for row in preference[quotas[preference] < counts[preference] - 1]:
             if quotas.sum() < total:
                 quotas[row] += 1
+    if groups is not None and len(set(groups)) < len(labels):
+        wanted = dict(zip(classes.tolist(), quotas.tolist(), strict=True))
+        cut = _cut_groups(labels.tolist(), groups, order.tolist(), wanted)
+        return np.flatnonzero(~cut), np.flatnonzero(cut)
     by_class = order[np.argsort(labels[order], kind="stable")]
     starts = np.cumsum(counts) - counts
     rank = np.arange(len(labels)) - np.repeat(starts, counts)
@@ -210,8 +234,28 @@ def stratified_cut(labels, fraction, seed):
     return np.sort(by_class[~cut]), np.sort(by_class[cut])
 
 
+def _cut_groups(labels, groups, order, wanted):
+    """Which images are cut, bool `[N]`: groups in the order of their first image in `order`, each
+    that brings the numbers cut of each class no further from those `wanted`."""
+    members = {}
+    for i in order:
+        members.setdefault(groups[i], []).append(i)
+    kept, missing = collections.Counter(labels), dict(wanted)
+    cut = np.zeros(len(labels), bool)
+    for images_of in members.values():
+        counts = collections.Counter(labels[i] for i in images_of)
+        change = sum(abs(missing[c] - n) - abs(missing[c]) for c, n in counts.items())
+        if change <= 0 and all(kept[c] > n for c, n in counts.items()):
+            cut[images_of] = True
+            for c, n in counts.items():
+                kept[c] -= n
+                missing[c] -= n
+    return cut
+
+
 def with_fraction(dataset, name, fraction, seed):
-    """`dataset` with the split `name` cut out of "train", stratified and seeded.
+    """`dataset` with the split `name` cut out of "train", stratified and seeded, by photo: rows of
+    one name (several boxes of a photo) stay together.
 
     Unchanged where there is such a split or where `fraction` is 0. ValueError where "train" is too
     small to give any image away.
@@ -221,7 +265,7 @@ def with_fraction(dataset, name, fraction, seed):
     if "train" not in dataset.splits:
         raise ValueError(f"{dataset.name}: no training split to cut {name!r} from")
     train = dataset.splits["train"]
-    kept, cut = stratified_cut(train.labels, fraction, seed)
+    kept, cut = stratified_cut(train.labels, fraction, seed, list(train.names))
     if not len(cut):
         raise ValueError(
             f"{dataset.name}: {len(train)} training images are too few to cut {name!r} from"
