@@ -107,12 +107,14 @@ def train_batches(
 
     Each has `image` uint8 `[b, crop, crop, 3]`, `label` int32 `[b]`, `mask` float32 `[b]`, `index`
     int32 `[b]` (the image's number in `split`), with b = batch_size / process_count: `batch_size`
-    is that of all processes together, which see different images of one common batch.
+    is that of all processes together, of which process p gets the rows p * b to (p + 1) * b: their
+    shares in order are the batch that a single process would get.
 
     The stream is one shuffled epoch after the other without a gap, each in its own order: a batch
     may hold the end of one and the beginning of the next, no image is dropped, and a split smaller
     than a batch is repeated within it. `on_bad_image`: "raise" a ValueError naming the file, or
-    "skip": a black image with mask 0; `index` tells which.
+    "skip": mask 0, and another image of the split, drawn from the place's own random numbers, so
+    that no black one enters the statistics of batch norms; `index` tells which was unreadable.
 
     `threads` decode in parallel (0: in the caller's thread); `workers` above 0 starts so many
     processes with `threads` each, which is rarely faster, as decoding lets go of Python's lock.
@@ -125,9 +127,8 @@ def train_batches(
     stream = grain.MapDataset.range(len(split)).shuffle(seed=seed)
     # The random numbers belong to a place in the common stream, so they are drawn before it is
     # dealt out to the processes: after that all of them would draw the same.
-    stream = stream.random_map(load, seed=seed + 1).repeat()
-    stream = stream[process_index::process_count].batch(b, drop_remainder=True)
-    return _start(stream[start_step:], threads, workers)
+    stream = stream.random_map(load, seed=seed + 1).repeat().batch(b, drop_remainder=True)
+    return _start(stream[process_index::process_count][start_step:], threads, workers)
 
 
 def eval_batches(
@@ -144,7 +145,7 @@ def eval_batches(
     """Every image of `split` once, in order, in batches as those of train_batches, as a Batches.
 
     All processes get the same number of batches; what is missing in the last is padded with black
-    images of mask 0, label 0 and index -1.
+    images of mask 0, label 0 and index -1. A skipped image is black too.
     """
     b = _local_batch(split, batch_size, process_index, process_count)
     _check_counts(threads, workers, on_bad_image)
@@ -152,13 +153,16 @@ def eval_batches(
         raise ValueError("evaluation needs a Transform with random_crop=False")
     load = _Load(split, transform, on_bad_image == "skip")
     total = steps_per_epoch(len(split), batch_size) * batch_size
-    stream = grain.MapDataset.range(total).map(load)
-    return _start(stream[process_index::process_count].batch(b), threads, workers)
+    stream = grain.MapDataset.range(total).map(load).batch(b)
+    return _start(stream[process_index::process_count], threads, workers)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _Load:
-    """From an image's number to one row of a batch; a number past the end makes padding."""
+    """From an image's number to one row of a batch; a number past the end makes padding.
+
+    With `rng`, that is in training, an image that is skipped gets another one's pixels.
+    """
 
     split: dataset.Split
     transform: Transform
@@ -180,11 +184,21 @@ class _Load:
         except ValueError:
             if not self.skip:
                 raise
-            return row
-        return row | {
-            "image": transform_image(self.transform, image, rng),
-            "mask": np.float32(1),
-        }
+            image = None if rng is None else self._stand_in(rng)
+            return row if image is None else row | {"image": self._transformed(image, rng)}
+        return row | {"image": self._transformed(image, rng), "mask": np.float32(1)}
+
+    def _transformed(self, image, rng):
+        return transform_image(self.transform, image, rng)
+
+    def _stand_in(self, rng):
+        """A readable image of the split, whichever `rng` gives; None if a dozen are damaged too."""
+        for index in rng.integers(len(self.split), size=12):
+            try:
+                return self.split.read(int(index))
+            except ValueError:
+                continue
+        return None
 
 
 def _local_batch(split, batch_size, process_index, process_count):
