@@ -11,6 +11,15 @@ from fgc_jax import stop
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+def send(*numbers):
+    """Raises signals that must not interrupt; an interrupt would end pytest itself."""
+    try:
+        for number in numbers:
+            signal.raise_signal(number)
+    except KeyboardInterrupt:
+        pytest.fail("the request interrupted the run")
+
+
 def handlers():
     return [signal.getsignal(number) for number in SIGNALS]
 
@@ -19,7 +28,7 @@ def handlers():
 def test_a_signal_asks_for_a_stop_and_ends_nothing(number):
     with stop.requests(None) as asked:
         assert not asked(1)
-        signal.raise_signal(number)
+        send(number)
         assert asked(1)
         assert asked(2)
 
@@ -27,7 +36,7 @@ def test_a_signal_asks_for_a_stop_and_ends_nothing(number):
 @pytest.mark.parametrize("first", SIGNALS)
 def test_ctrl_c_after_a_request_interrupts(first):
     with stop.requests(None) as asked:
-        signal.raise_signal(first)
+        send(first)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         assert asked(1)
@@ -36,9 +45,7 @@ def test_ctrl_c_after_a_request_interrupts(first):
 def test_sigterm_may_come_twice():
     """Schedulers repeat themselves; the run is saving itself meanwhile."""
     with stop.requests(None) as asked:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
+        send(signal.SIGINT, signal.SIGTERM, signal.SIGTERM)
         assert asked(1)
 
 
@@ -54,7 +61,7 @@ def test_handlers_are_restored():
 
 def test_a_request_does_not_outlive_its_run():
     with stop.requests(None):
-        signal.raise_signal(signal.SIGTERM)
+        send(signal.SIGTERM)
     with stop.requests(None) as asked:
         assert not asked(1)
 
