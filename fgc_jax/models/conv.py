@@ -79,6 +79,13 @@ def _pads(shape, kernel_shape, stride, padding):
 def _on_cpu(x, kernel, stride, pads, groups):
     if groups > 1 and kernel.shape[2:] != (1, groups):
         return _grouped(x, kernel, stride, pads, groups)
+    if groups == 1 and kernel.shape[:2] == x.shape[1:3] and pads == ((0, 0), (0, 0)):
+        # The kernel covers all of x (VGG's first fully connected layer): one matrix product.
+        x, kernel, stride = (
+            x.reshape(len(x), 1, 1, -1),
+            kernel.reshape(1, 1, -1, kernel.shape[3]),
+            1,
+        )
     return _convolve(x, kernel, _form(kernel.shape, pads, groups), stride, pads)
 
 

@@ -206,6 +206,12 @@ DEPTHWISE = Form(_depthwise, _depthwise_input_gradient, _depthwise_kernel_gradie
 # The general case: XLA's own convolution, but for strided input gradients and large arrays.
 
 
+def _dense(x, kernel, stride, pads):
+    # Without the barrier XLA may fuse a run of convolutions and poolings into one program that
+    # computes each of them again and again: VGG-16 takes ten times as long.
+    return lax_conv(lax.optimization_barrier(x), kernel, stride, pads)
+
+
 def _dense_input_gradient(g, kernel, shape, stride, pads):
     # One convolution without stride for each phase of the input, instead of one over an array
     # that is mostly zeros.
@@ -255,4 +261,4 @@ def _imagewise_kernel_gradient(x, g, shape, stride, pads):
     return lax.scan(add_image, jnp.zeros(shape, x.dtype), (_pad(x, pads), g))[0]
 
 
-DENSE = Form(lax_conv, _dense_input_gradient, _dense_kernel_gradient)
+DENSE = Form(_dense, _dense_input_gradient, _dense_kernel_gradient)
