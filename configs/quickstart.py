@@ -33,7 +33,7 @@ def get_config(variant: str = ""):
             "all",
             train="all",
             reinit="last 3" if "reinit" in words else "",
-            epochs=8,
+            epochs=6,
             lr=1e-3,
             optimizer="adam",
             schedule="cosine",
