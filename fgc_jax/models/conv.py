@@ -27,6 +27,8 @@ _PLAIN = contextvars.ContextVar("plain", default=False)
 # Channels in one block of a grouped convolution: two vectors of 16 float32, the least that keeps
 # the multiply-add units busy. Wider blocks multiply more zeros.
 _BLOCK = 32
+# Blocks of one convolution, each compiled by itself: more would only lengthen compilation.
+_BLOCKS = 16
 
 
 @contextlib.contextmanager
@@ -81,11 +83,7 @@ def _on_cpu(x, kernel, stride, pads, groups):
         return _grouped(x, kernel, stride, pads, groups)
     if groups == 1 and kernel.shape[:2] == x.shape[1:3] and pads == ((0, 0), (0, 0)):
         # The kernel covers all of x (VGG's first fully connected layer): one matrix product.
-        x, kernel, stride = (
-            x.reshape(len(x), 1, 1, -1),
-            kernel.reshape(1, 1, -1, kernel.shape[3]),
-            1,
-        )
+        x, kernel = x.reshape(len(x), 1, 1, -1), kernel.reshape(1, 1, -1, kernel.shape[3])
     return _convolve(x, kernel, _form(kernel.shape, pads, groups), stride, pads)
 
 
@@ -99,14 +97,11 @@ def _form(kernel_shape, pads, groups):
 
 
 def _grouped(x, kernel, stride, pads, groups):
-    """Joins neighbouring groups into dense blocks of about _BLOCK channels, zeros in between."""
+    """Joins neighbouring groups into dense blocks, with zeros between the groups."""
     height, width, features_in, features_out = kernel.shape
     features_out //= groups
-    joined = max(
-        n
-        for n in range(1, groups + 1)
-        if groups % n == 0 and n * features_in <= max(_BLOCK, features_in)
-    )
+    widest = max(_BLOCK, features_in, features_in * groups // _BLOCKS)
+    joined = max(n for n in range(1, groups + 1) if groups % n == 0 and n * features_in <= widest)
     blocks = groups // joined
     split = kernel.reshape(height, width, features_in, blocks, joined, features_out)
     dense = jnp.einsum("hwibjo,jk->bhwkijo", split, jnp.eye(joined))
