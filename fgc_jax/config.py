@@ -129,7 +129,13 @@ MINIMA = {
     "seed": 0,
     "data.split_seed": 0,
 }
-MAXIMA = {"phases[].momentum": 0.9999, "phases[].lr": 3e38, "data.val_fraction": 0.9}
+MAXIMA = {
+    "phases[].momentum": 0.9999,
+    "phases[].lr": 3e38,
+    "data.val_fraction": 0.9,
+    "seed": 2**32 - 1,  # what a JAX key and a grain shuffle tell apart
+    "data.split_seed": 2**32 - 1,
+}
 
 
 def parse(config: ml_collections.ConfigDict) -> Settings:

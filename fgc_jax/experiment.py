@@ -57,7 +57,8 @@ class Experiment:
         Raises:
             ValueError: one of these layers does not train at all.
         """
-        trained = self.groups(phase)
+        # A batch norm that trains alone does not make its layer one that trains.
+        trained = self.groups(dataclasses.replace(phase, train_bn_while_frozen=False))
         paths: set[str] = set()
         for layer in optim.last_layers(phase.reinit, self.layers):
             found = {

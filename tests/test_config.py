@@ -57,6 +57,7 @@ def test_resolved_config_is_plain_json():
         ({"1__groups": (("head/.*", 1.0),)}, "groups must be"),
         ({"data__val_fraction": 1.0}, "must be at most 0.9"),
         ({"0__momentum": 1.0}, "must be at most"),
+        ({"seed": 2**32}, "config.seed=4294967296 must be at most 4294967295"),
         ({"0__lr": float("inf")}, "must be at most"),
         ({"model__pretrained_b": "x"}, "no effect without config.model.backbone_b"),
         ({"1__train_bn_while_frozen": True}, "no effect where train='all'"),
