@@ -102,6 +102,30 @@ def aircraft(config: ConfigDict) -> None:
     config.data.random_crop = False
 
 
+def aircraft_transfer(variant: str, backbone: str, train: str) -> ConfigDict:
+    """Project A's two phases on FGVC-Aircraft: the classifier, then also the layers `train`.
+
+    Variants: "sgd" (SGD 0.025) instead of Adam 1e-3, "reinit", "tiny".
+    """
+    words = variants(variant, ("sgd", "reinit", "tiny"))
+    config = get_config()
+    aircraft(config)
+    config.model.update(
+        backbone=backbone, pretrained=f"hub:timm/{backbone}.tv_in1k", weights_tag="tv_in1k"
+    )
+    each = {"optimizer": "adam", "lr": 1e-3, "patience": 3, "monitor": "val_top1"}
+    if "sgd" in words:
+        each.update(optimizer="sgd", lr=0.025, weight_decay=5e-4)
+    reinit = train if "reinit" in words else ""
+    config.phases = (
+        phase("head", train="head", **each),
+        phase("features", train=train, reinit=reinit, **each),
+    )
+    if "tiny" in words:
+        make_tiny(config)
+    return config
+
+
 def make_tiny(config: ConfigDict) -> None:
     """Shrinks a recipe to seconds: random weights, small images, one epoch a phase."""
     config.model.pretrained = config.model.pretrained_b = ""

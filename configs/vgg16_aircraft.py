@@ -19,26 +19,4 @@ from configs import common
 
 
 def get_config(variant: str = ""):
-    words = common.variants(variant, ("sgd", "reinit", "tiny"))
-    config = common.get_config()
-    common.aircraft(config)
-    config.model.update(
-        backbone="vgg16", pretrained="hub:timm/vgg16.tv_in1k", weights_tag="tv_in1k"
-    )
-    optimizer = {"optimizer": "adam", "lr": 1e-3}
-    if "sgd" in words:
-        optimizer = {"optimizer": "sgd", "lr": 0.025, "weight_decay": 5e-4}
-    config.phases = (
-        common.phase("head", train="head", patience=3, monitor="val_top1", **optimizer),
-        common.phase(
-            "features",
-            train="last 2",
-            reinit="last 2" if "reinit" in words else "",
-            patience=3,
-            monitor="val_top1",
-            **optimizer,
-        ),
-    )
-    if "tiny" in words:
-        common.make_tiny(config)
-    return config
+    return common.aircraft_transfer(variant, "vgg16", train="last 2")
