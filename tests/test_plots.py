@@ -1,6 +1,7 @@
 """Pictures: what is drawn, and that any class names and sizes can be drawn."""
 
 import itertools
+import subprocess
 import sys
 
 import matplotlib
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from fgc_jax import plots
+from tests import commands
 
 AWKWARD = ("$x_1$ of $y$", "two\nlines", "", "  ", "数の鳥", "a" * 300, "tab\there", "100% \\frac{")
 
@@ -147,4 +149,8 @@ def test_nothing_global_changes(tmp_path):
     before = settings()
     plots.save(plots.confusion(some_matrix(3), ["a", "b", "c"], ""), tmp_path / "confusion.png")
     assert settings() == before
-    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_pyplot_is_not_imported():
+    code = "import sys; from fgc_jax import plots; assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=commands.ROOT, check=True)
