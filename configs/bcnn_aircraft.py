@@ -17,6 +17,7 @@ that project's code has it. `sgd`: the two steps that public re-implementations 
 (SGD 1.0 on the classifier alone, then 5e-3 on everything; HaoMood/bilinear-cnn, Hawkeye).
 `reinit`: phase 2 re-initialises what it un-freezes. `tiny`: seconds, random weights.
 Memory: parameters 55 M, 220 MB, the classifier's share 105 MB and as much for each Adam moment.
+Time: not measured; the test suite runs the variant `tiny`.
 """
 
 from configs import common
