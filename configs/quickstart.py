@@ -5,7 +5,7 @@ EfficientNet-Lite0 (Tan & Le, arXiv:1905.11946) with its ImageNet weights, which
 
     python -m fgc_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-Expected top-1 on the 288 test images: 88 % (measured with seed 0: 88.2 %, and 63.5 % after the first
+Expected top-1 on the 288 test images: 88 % (measured with seed 0: 88.2 %, 63.5 % after the first
 phase). Time: five minutes on two CPU cores. Memory: 4 GB.
 
 Variants (`--config=configs/quickstart.py:scratch`): `reinit` re-initialises the last 3 layers
