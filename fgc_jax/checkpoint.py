@@ -9,6 +9,8 @@ import contextlib
 import dataclasses
 import re
 import shutil
+import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,6 +188,22 @@ def load_variables(workdir: Path, step: int) -> tuple[Any, Any, dict[str, Any]]:
         return state["params"], state.get("stats", {}), read_meta(manager, step)
 
 
+def mute_leftover_writes() -> None:
+    """Silences the files that tensorstore still has under way when one of their siblings fails.
+
+    Each finds asyncio's loop closed, and Python would print some dozens of tracebacks over the one
+    message that says what failed. It changes the process's hooks: for commands, not for libraries.
+    """
+    show = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            show(unraisable)
+
+    sys.unraisablehook = hook
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
+
+
 @contextlib.contextmanager
 def _damage_named(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
     """Turns what orbax and tensorstore raise on unreadable files into one clear ValueError."""
@@ -212,8 +230,8 @@ def _reader(workdir: Path) -> ocp.CheckpointManager:
 
 
 def _reason(error: Exception, folder: Any, step: int | None) -> str:
-    # The system's own words stand last: "... Failed to write ...: No space left on device [...]".
-    words = re.sub(r"\s*\[[^]]*\]\s*$", "", str(error).splitlines()[0]) if str(error) else ""
+    # The system's words stand before the details: "... Failed to write ...: No space left [...]".
+    words = re.split(r"\s\[|\n", str(error))[0]
     cause = words.rsplit(": ", 1)[-1] or type(error).__name__
     which = "a checkpoint" if step is None else f"the checkpoint of step {step}"
     return (

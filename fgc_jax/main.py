@@ -32,6 +32,7 @@ def main(argv: list[str]) -> None:
     cache.enable()
     from fgc_jax import checkpoint, mesh, meter, stop, train
 
+    checkpoint.mute_leftover_writes()
     try:
         mesh.join_cluster(MULTI_HOST.value)
         train.run(CONFIG.value, WORKDIR.value)

@@ -212,4 +212,5 @@ def test_no_space_left_is_one_error_and_the_run_can_continue(tmp_path):
     assert process.returncode == 1
     last_line = err.strip().splitlines()[-1]
     assert last_line.startswith("error: could not write") and "disk full" in last_line
+    assert "Traceback" not in err and "tensorstore" not in last_line
     commands.run(*command)
