@@ -1,0 +1,45 @@
+"""Pascal VOC annotation files: the named boxes of one picture, in XML."""
+
+import os
+from xml.etree import ElementTree
+
+from fgc_jax.data.sources import listing
+
+LARGEST = 2**20  # bytes; the annotation of one picture takes about one thousandth of it
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def read(path):
+    """[(name, (xmin, ymin, xmax, ymax))] of all objects in a VOC XML file, numbers as they stand
+    there (VOC counts from 1, both corners inside: see boxes.from_corners).
+
+    ValueError naming the file where it is missing, no XML, larger than 1 MiB, or an object lacks
+    its name or box. Documents that declare a DTD are refused: entities could grow without bound or
+    read other files, and no annotation needs them.
+    """
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read(LARGEST + 1)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if len(data) > LARGEST:
+        raise ValueError(f"{path}: not an annotation of one picture, larger than {LARGEST} bytes")
+    if b"<!DOCTYPE" in data:
+        raise ValueError(f"{path}: refused, the XML declares a DTD")
+    if b"\0" in data:
+        raise ValueError(f"{path}: not XML in UTF-8")
+    try:
+        # A fixed encoding and no zero bytes (UTF-16): nothing hides a DTD from the search above.
+        tree = ElementTree.fromstring(data, ElementTree.XMLParser(encoding="utf-8"))
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{path}: not XML ({error})") from error
+    return [_object(os.fspath(path), item) for item in tree.iter("object")]
+
+
+def _object(path, item):
+    name = (item.findtext("name") or "").strip()
+    words = [(item.findtext(f"bndbox/{corner}") or "").strip() for corner in CORNERS]
+    if not name:
+        raise ValueError(f"{path}: an object has no name")
+    corners = listing.numbers(path, [words], f"boxes of {name!r} are not four numbers")
+    return name, tuple(corners[0].tolist())
