@@ -34,6 +34,9 @@ def get_config() -> ConfigDict:
             "interpolation": "bilinear",
             "random_crop": True,
             "flip": True,
+            "box_crop": (),
+            "box_margin": 0.0,
+            "box_square": False,
             "on_bad_image": "raise",
             "threads": 4,
             "workers": 0,
@@ -95,7 +98,6 @@ def aircraft(config: ConfigDict) -> None:
     config.data.options = ConfigDict(
         {
             "level": "variant",
-            "crop_to_box": False,
             "train_split": "trainval",
         }
     )

@@ -43,6 +43,9 @@ class DataSettings:
     interpolation: str
     random_crop: bool  # train crops at a random place instead of the centre
     flip: bool  # mirror train images with probability 1/2
+    box_crop: tuple  # splits whose pictures are cut to their annotated box, e.g. ("train", "val")
+    box_margin: float  # share of the box that is added on each side
+    box_square: bool  # widen the box to a square where the picture allows it
     on_bad_image: str  # "raise" or "skip"
     threads: int
     workers: int
@@ -124,6 +127,7 @@ MINIMA = {
     "checkpoint_every": 1,
     "log_every": 1,
     "data.val_fraction": 0,
+    "data.box_margin": 0,
     "data.threads": 1,
     "data.workers": 0,
     "seed": 0,
@@ -207,6 +211,11 @@ def _check(settings: Settings) -> None:
     """Rules between keys. A value that would have no effect is an error."""
     if settings.model.pretrained_b and not settings.model.backbone_b:
         raise ValueError("config.model.pretrained_b has no effect without config.model.backbone_b")
+    box = settings.data
+    if not box.box_crop and (box.box_margin or box.box_square):
+        raise ValueError(
+            "config.data.box_margin and config.data.box_square have no effect without box_crop"
+        )
     names = [phase.name for phase in settings.phases]
     if len(set(names)) < len(names) or not all(re.fullmatch(r"[\w.-]+", name) for name in names):
         raise ValueError(

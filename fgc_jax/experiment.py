@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fgc_jax import config, data, logs, mesh, methods, models, optim, params, step
-from fgc_jax.data import augment, pipeline
+from fgc_jax.data import augment, boxes, pipeline, splitting
 from fgc_jax.data import dataset as datasets
 from fgc_jax.models import conv
 
@@ -153,14 +153,15 @@ def load_data(settings: config.DataSettings) -> datasets.Dataset:
         raise ValueError(
             f"data set {dataset.name!r} has no train split, only {list(dataset.splits)}"
         )
-    if "val" in dataset.splits:
-        return dataset
-    if not settings.val_fraction:
+    if "val" not in dataset.splits and not settings.val_fraction:
         raise ValueError(
             f"data set {dataset.name!r} has no validation split: config.data.val_fraction must "
             "say which part of train to use for model selection (the test split is not)"
         )
-    return datasets.with_validation(dataset, settings.val_fraction, settings.split_seed)
+    dataset = splitting.with_validation(dataset, settings.val_fraction, settings.split_seed)
+    return boxes.with_box_crops(
+        dataset, settings.box_crop, margin=settings.box_margin, square=settings.box_square
+    )
 
 
 def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Experiment:

@@ -44,7 +44,7 @@ def test_levels_and_trainval(archive):
     assert [makers.class_names[i] for i in makers.splits["test"].labels[:6]] == [
         manufacturer for _, _, manufacturer in data_files.AIRCRAFT
     ]
-    assert len(data.dataset.with_validation(families, 0.2, seed=0).splits["val"]) == 10
+    assert len(data.splitting.with_validation(families, 0.2, seed=0).splits["val"]) == 10
 
 
 @pytest.mark.parametrize("below", ["", "fgvc-aircraft-2013b", "fgvc-aircraft-2013b/data"])
@@ -59,14 +59,6 @@ def test_banner_and_boxes(archive):
     assert image[-1].mean() < 200  # the banner is white
     # The first box starts at column 0 and reaches into the banner; the next is 3 5 60 46.
     np.testing.assert_array_equal(split.boxes[:2], [[0, 4, 64, 48], [2, 4, 60, 46]])
-
-
-def test_crop_to_box(archive):
-    whole, crops = load(archive).splits["test"], load(archive, crop_to_box=True).splits["test"]
-    np.testing.assert_array_equal(crops.read(2), whole.read(2)[4:46, 2:60])
-    assert crops.boxes is None
-    first = load(archive, crop_to_box=True).splits["train"].read(0)
-    assert first.shape == (44, 64, 3)
 
 
 def test_wrong_options(archive):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fgc_jax import data
-from fgc_jax.data import csv_file
+from fgc_jax.data.sources import csv_file
 from tests import data_files
 
 
@@ -86,9 +86,6 @@ def test_boxes(tmp_path):
     np.testing.assert_array_equal(dataset.splits["test"].boxes, [[4, 6, 46, 37]] * 6)
     from_one = load(path, split_column="split", box_columns=columns, box_origin=1)
     np.testing.assert_array_equal(from_one.splits["test"].boxes, [[3, 5, 46, 37]] * 6)
-    crops = load(path, split_column="split", box_columns=columns, crop_to_box=True)
-    whole = dataset.splits["test"].read(3)
-    np.testing.assert_array_equal(crops.splits["test"].read(3), whole[6:37, 4:46])
 
 
 def test_bad_box_options(tmp_path):
@@ -97,8 +94,6 @@ def test_bad_box_options(tmp_path):
         load(path, box_columns=("x0", "y0"))
     with pytest.raises(ValueError, match="box_origin must be 0 or 1, got 2"):
         load(path, box_columns=(3, 4, 5, 6), box_origin=2)
-    with pytest.raises(ValueError, match="crop_to_box needs box_columns"):
-        load(path, crop_to_box=True)
 
 
 def test_two_objects_of_one_image(tmp_path):
@@ -141,14 +136,13 @@ def test_objects_of_one_image_stay_in_one_split(tmp_path):
         [f"{i // 2}.jpg", "xy"[i // 2 % 2], 3 * (i % 2), 0, 3 * (i % 2) + 9, 9] for i in range(40)
     ]
     path = table(tmp_path, rows, ("path", "label", "x0", "y0", "x1", "y1"))
-    for options in ({}, {"crop_to_box": True}):
-        dataset = load(path, box_columns=(2, 3, 4, 5), **options)
-        dataset = data.dataset.with_validation(dataset, 0.25, seed=0)
-        assert sizes(dataset) == {"train": 24, "val": 8, "test": 8}
-        photos = [set(split.names) for split in dataset.splits.values()]
-        assert [len(names) for names in photos] == [12, 4, 4] and len(set.union(*photos)) == 20
-        for split in dataset.splits.values():
-            assert set(np.bincount(split.labels)) == {len(split) // 2}
+    dataset = load(path, box_columns=(2, 3, 4, 5))
+    dataset = data.splitting.with_validation(dataset, 0.25, seed=0)
+    assert sizes(dataset) == {"train": 24, "val": 8, "test": 8}
+    photos = [set(split.names) for split in dataset.splits.values()]
+    assert [len(names) for names in photos] == [12, 4, 4] and len(set.union(*photos)) == 20
+    for split in dataset.splits.values():
+        assert set(np.bincount(split.labels)) == {len(split) // 2}
 
 
 @pytest.mark.parametrize("words", [("10", "9", "2"), ("b10", "b9", "b2"), ("10", "9", "x")])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fgc_jax import data
-from fgc_jax.data import dataset
+from fgc_jax.data import boxes as boxes_module
+from fgc_jax.data import dataset, splitting
 from tests import data_files
 
 
@@ -84,47 +85,47 @@ def test_subset_of_a_subset():
 
 def test_cut_is_stratified_seeded_and_complete():
     labels = np.repeat([0, 1, 2], [50, 31, 19])[np.random.default_rng(0).permutation(100)]
-    kept, cut = dataset.stratified_cut(labels, 0.2, seed=3)
+    kept, cut = splitting.stratified_cut(labels, 0.2, seed=3)
     assert len(cut) == 20
     np.testing.assert_array_equal(np.sort(np.concatenate([kept, cut])), np.arange(100))
     np.testing.assert_array_equal(np.bincount(labels[cut]), [10, 6, 4])
-    again = dataset.stratified_cut(labels, 0.2, seed=3)
+    again = splitting.stratified_cut(labels, 0.2, seed=3)
     np.testing.assert_array_equal(again[1], cut)
-    assert not np.array_equal(dataset.stratified_cut(labels, 0.2, seed=4)[1], cut)
+    assert not np.array_equal(splitting.stratified_cut(labels, 0.2, seed=4)[1], cut)
 
 
 def test_a_cut_keeps_groups_together():
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 150, 400)  # photos with 1 to 8 objects, of mixed classes
     labels = np.where(rng.random(400) < 0.7, groups % 4, rng.integers(0, 4, 400))
-    kept, cut = dataset.stratified_cut(labels, 0.2, seed=3, groups=groups)
+    kept, cut = splitting.stratified_cut(labels, 0.2, seed=3, groups=groups)
     assert not set(groups[kept]) & set(groups[cut])
     np.testing.assert_array_equal(np.sort(np.concatenate([kept, cut])), np.arange(400))
     np.testing.assert_allclose(np.bincount(labels[cut]), 0.2 * np.bincount(labels), atol=3)
-    again = dataset.stratified_cut(labels, 0.2, seed=3, groups=groups.tolist())
+    again = splitting.stratified_cut(labels, 0.2, seed=3, groups=groups.tolist())
     np.testing.assert_array_equal(again[1], cut)
-    assert not np.array_equal(dataset.stratified_cut(labels, 0.2, seed=4, groups=groups)[1], cut)
+    assert not np.array_equal(splitting.stratified_cut(labels, 0.2, seed=4, groups=groups)[1], cut)
 
 
 def test_a_pair_does_not_change_who_else_is_cut():
     labels = np.arange(200) % 2
     groups = np.arange(200)
-    single = dataset.stratified_cut(labels, 0.1, seed=0)[1]
+    single = splitting.stratified_cut(labels, 0.1, seed=0)[1]
     groups[single[0]] = groups[single[2]]
-    assert set(single) <= set(dataset.stratified_cut(labels, 0.1, seed=0, groups=groups)[1])
+    assert set(single) <= set(splitting.stratified_cut(labels, 0.1, seed=0, groups=groups)[1])
 
 
 def test_every_class_keeps_a_group():
     labels, groups = np.array([0, 0, 1, 1, 1, 2]), np.array([0, 0, 1, 2, 2, 2])
     for fraction in (0.1, 0.5, 0.9):
-        kept, _ = dataset.stratified_cut(labels, fraction, seed=0, groups=groups)
+        kept, _ = splitting.stratified_cut(labels, fraction, seed=0, groups=groups)
         assert set(labels[kept]) == {0, 1, 2}
 
 
 def test_cut_of_the_aircraft_size_is_project_as():
     """6,667 images, 66 or 67 a class: a fifth is 1,334, and 13 or 14 of each class."""
     labels = np.repeat(np.arange(100), np.where(np.arange(100) < 67, 67, 66))
-    kept, cut = dataset.stratified_cut(labels, 0.2, seed=42)
+    kept, cut = splitting.stratified_cut(labels, 0.2, seed=42)
     assert (len(kept), len(cut)) == (5333, 1334)
     counts = np.bincount(labels[cut])
     assert (counts.min(), counts.max()) == (13, 14)
@@ -133,16 +134,16 @@ def test_cut_of_the_aircraft_size_is_project_as():
 def test_every_class_keeps_an_image():
     labels = np.array([0, 1, 1, 2, 2, 2])
     for fraction in (0.1, 0.5, 0.9, 0.999):
-        kept, cut = dataset.stratified_cut(labels, fraction, seed=0)
+        kept, cut = splitting.stratified_cut(labels, fraction, seed=0)
         assert set(labels[kept]) == {0, 1, 2}
     assert len(cut) == 3
     for fraction in (0, 1, -0.1, 1.5):
         with pytest.raises(ValueError, match="between 0 and 1"):
-            dataset.stratified_cut(labels, fraction, seed=0)
+            splitting.stratified_cut(labels, fraction, seed=0)
 
 
 def test_with_validation():
-    cut = dataset.with_validation(numbers_dataset(30, test=numbers_split(3)), 0.2, seed=0)
+    cut = splitting.with_validation(numbers_dataset(30, test=numbers_split(3)), 0.2, seed=0)
     assert {name: len(split) for name, split in cut.splits.items()} == {
         "train": 24, "val": 6, "test": 3,
     }  # fmt: skip
@@ -156,7 +157,9 @@ def test_validation_and_test_are_cut_by_photo():
     names = [f"{i // 3}.png" for i in range(n)]
     train = dataset.Split(np.arange(n) % 3, names, Pixel())
     whole = dataset.Dataset("numbers", ("a", "b", "c"), {"train": train})
-    cut = dataset.with_validation(dataset.with_fraction(whole, "test", 0.2, seed=0), 0.25, seed=1)
+    cut = splitting.with_validation(
+        splitting.with_fraction(whole, "test", 0.2, seed=0), 0.25, seed=1
+    )
     photos = [set(split.names) for split in cut.splits.values()]
     assert [len(split) for split in cut.splits.values()] == [54, 18, 18]
     assert len(set.union(*photos)) == sum(map(len, photos)) == 30
@@ -164,20 +167,20 @@ def test_validation_and_test_are_cut_by_photo():
 
 def test_an_own_validation_split_stays():
     whole = numbers_dataset(30, val=numbers_split(5))
-    assert dataset.with_validation(whole, 0.2, seed=0) is whole
-    assert "val" not in dataset.with_validation(numbers_dataset(30), 0, seed=0).splits
+    assert splitting.with_validation(whole, 0.2, seed=0) is whole
+    assert "val" not in splitting.with_validation(numbers_dataset(30), 0, seed=0).splits
 
 
 def test_too_small_to_cut():
     with pytest.raises(ValueError, match="3 training images are too few to cut 'val' from"):
-        dataset.with_validation(numbers_dataset(3), 0.2, seed=0)
+        splitting.with_validation(numbers_dataset(3), 0.2, seed=0)
 
 
 def test_facts_tell_data_sets_apart():
     facts = numbers_dataset(6).facts()
     assert json.loads(json.dumps(facts)) == facts
     assert facts["class_names"] == ["a", "b", "c"] and facts["splits"]["train"]["images"] == 6
-    others = [numbers_dataset(7), dataset.with_validation(numbers_dataset(6), 0.4, seed=0)]
+    others = [numbers_dataset(7), splitting.with_validation(numbers_dataset(6), 0.4, seed=0)]
     hashes = {other.facts()["splits"]["train"]["sha256"] for other in others}
     assert facts["splits"]["train"]["sha256"] not in hashes
     assert numbers_dataset(6).facts() == facts
@@ -193,9 +196,6 @@ def test_files_cut_and_crop(tmp_path):
     plain = dataset.file_split(tmp_path, ["a.png"], [0], boxes=boxes, bottom=10)
     np.testing.assert_array_equal(plain.read(0), image[:20])
     np.testing.assert_allclose(plain.boxes, [[5.2, 0, 40, 20]])
-    crop = dataset.file_split(tmp_path, ["a.png"], [0], boxes=boxes, crop_to_box=True)
-    np.testing.assert_array_equal(crop.read(0), image[0:21, 5:40])
-    assert crop.boxes is None
 
 
 def test_no_file_is_opened_before_boxes_are_asked_for(tmp_path, monkeypatch):
@@ -210,11 +210,11 @@ def test_no_file_is_opened_before_boxes_are_asked_for(tmp_path, monkeypatch):
 
     monkeypatch.setattr(dataset.images, "read_shape", read_shape)
     boxes = np.full((6, 4), [-3, 5, 99, 20])
-    crops = dataset.file_split(tmp_path, names, [0, 1] * 3, boxes=boxes, crop_to_box=True)
-    assert crops.read(0).shape == (15, 40, 3)
     train = dataset.file_split(tmp_path, names, [0, 1] * 3, boxes=boxes)
     whole = dataset.Dataset("files", ("a", "b"), {"train": train})
-    cut = pickle.loads(pickle.dumps(dataset.with_validation(whole, 0.3, seed=0)))
+    crops = boxes_module.with_box_crops(whole, ["train"]).splits["train"]
+    assert crops.read(0).shape == (15, 40, 3)
+    cut = pickle.loads(pickle.dumps(splitting.with_validation(whole, 0.3, seed=0)))
     assert not opened
     np.testing.assert_array_equal(cut.splits["val"].boxes, [[0, 5, 40, 20]] * 2)
     assert len(opened) == 6
@@ -225,9 +225,6 @@ def test_files_without_pixels_left_are_named(tmp_path):
     data_files.write_image(tmp_path / "a.png", data_files.picture(0, 0, (40, 10)))
     with pytest.raises(ValueError, match=r"a\.png: 10 rows, none left without the last 10"):
         dataset.file_split(tmp_path, ["a.png"], [0], bottom=10).read(0)
-    outside = [[50, 2, 60, 5]]
-    with pytest.raises(ValueError, match=r"a\.png: the box .* is outside of 40x10"):
-        dataset.file_split(tmp_path, ["a.png"], [0], boxes=outside, crop_to_box=True).read(0)
 
 
 def test_boxes_of_an_unreadable_file_wait_for_its_reading(tmp_path):

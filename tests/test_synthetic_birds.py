@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fgc_jax.data import bird_drawing, bird_outlines, dataset, synthetic_birds
+from fgc_jax.data import dataset
+from fgc_jax.data.sources import bird_drawing, bird_outlines, synthetic_birds
 
 PART_TRAITS = {
     "bill": ("bill", "bill_colour"),

@@ -3,7 +3,7 @@
 import inspect
 import os
 
-from fgc_jax.data import aircraft, csv_file, folder, synthetic_birds
+from fgc_jax.data.sources import aircraft, csv_file, folder, synthetic_birds
 
 DATASETS = {
     "folder": folder.load,

@@ -11,7 +11,8 @@ import functools
 import cv2
 import numpy as np
 
-from fgc_jax.data import bird_drawing, bird_outlines, bird_scenery, dataset
+from fgc_jax.data import dataset
+from fgc_jax.data.sources import bird_drawing, bird_outlines, bird_scenery
 
 SPLIT_IDS = {"train": 0, "val": 1, "test": 2}
 OVERSAMPLING = 2
@@ -172,6 +173,27 @@ class BirdSplit:
             if name in bird_outlines.PARTS
         }
 
+    def part_points(self, i):
+        """float32 [P, 3], the rows being bird_outlines.PARTS: x and y of the middle of the part's
+        box in pixels, and 1 where at least a tenth of the part shows, else 0 (NaN, NaN, 0 where
+        there is no such part)."""
+        shown, points = self.visible(i), []
+        for name, (x0, y0, x1, y1) in self.parts(i).items():
+            points.append(((x0 + x1) / 2, (y0 + y1) / 2, shown[name] >= 0.1))
+        return np.array(points, np.float32)
+
+    @property
+    def annotations(self):
+        return {"parts": self.part_points}
+
+    @property
+    def box_source(self):
+        return lambda: self.boxes
+
+    @property
+    def raw_boxes(self):
+        return self.boxes
+
     @functools.cached_property
     def boxes(self):
         """Object boxes as in `parts`, float32 [N, 4]; computed once, about 2 ms an image."""
@@ -215,5 +237,6 @@ def load(
         splits={
             split: BirdSplit(split, species, count, size, seed) for split, count in counts.items()
         },
+        part_names=bird_outlines.PARTS,
         notes=f"generated, seed {seed}, {size} pixels; species differ in parts only",
     )

@@ -8,7 +8,9 @@ import os
 
 import numpy as np
 
-from fgc_jax.data import dataset
+from fgc_jax.data import boxes as conventions
+from fgc_jax.data import dataset, splitting
+from fgc_jax.data.sources import listing
 
 # `photo`: the real path, by which an image is recognised however its row spells it.
 Row = collections.namedtuple("Row", "number path photo label split box")
@@ -22,7 +24,6 @@ def load(
     split_column=None,
     box_columns=None,
     box_origin=0,
-    crop_to_box=False,
     image_root=None,
     delimiter=",",
     test_fraction=None,
@@ -36,7 +37,7 @@ def load(
     Labels are words or whole numbers (then sorted as numbers); the class names are their texts.
     `split_column` holds train, val (or valid, validation) or test. `box_columns`: four columns x0,
     y0, x1, y1 in pixels; `box_origin` 0: counted from 0, x1 and y1 exclusive; 1: counted from 1,
-    inclusive (MATLAB, Stanford Cars). `crop_to_box` makes each box a picture of its own.
+    inclusive (MATLAB, Stanford Cars).
 
     A test split that is not there is cut from the training rows: `test_fraction` of them (None: 0.2
     for a single table without splits, else 0). ValueError naming row and value for missing files,
@@ -47,7 +48,7 @@ def load(
         path_column=path_column, label_column=label_column, split_column=split_column,
         box_columns=box_columns, box_origin=box_origin, image_root=image_root, delimiter=delimiter,
     )  # fmt: skip
-    _check_box_options(box_columns, box_origin, crop_to_box)
+    _check_box_options(box_columns, box_origin)
     rows = {split: [] for split in dataset.SPLITS}
     for table_split, path in tables.items():
         for row in read_rows(path, table_split, **columns):
@@ -58,7 +59,7 @@ def load(
         raise ValueError(f"{root}: no rows of the split 'train'")
     class_names = sort_labels({row.label for _, row in rows["train"]})
     splits = {
-        split: _make_split([row for _, row in pairs], class_names, pairs[0][0], crop_to_box)
+        split: _make_split([row for _, row in pairs], class_names, pairs[0][0])
         for split, pairs in rows.items()
     }
     data = dataset.Dataset("csv", class_names, splits, notes=f"from {root}")
@@ -66,7 +67,7 @@ def load(
         test_fraction = 0.2 if list(tables) == [None] and split_column is None else 0.0
     elif test_fraction and "test" in splits:
         raise ValueError(f"{root} has test rows, test_fraction must be None, not {test_fraction}")
-    return dataset.with_fraction(data, "test", test_fraction, seed)
+    return splitting.with_fraction(data, "test", test_fraction, seed)
 
 
 def labelled_split(
@@ -77,7 +78,6 @@ def labelled_split(
     path_column=0,
     box_columns=None,
     box_origin=0,
-    crop_to_box=False,
     image_root=None,
     delimiter=",",
     first_label=None,
@@ -88,7 +88,7 @@ def labelled_split(
     number of a class, `first_label` (0 or 1) being that of the first. ValueError naming the row of
     a label that is neither.
     """
-    _check_box_options(box_columns, box_origin, crop_to_box)
+    _check_box_options(box_columns, box_origin)
     rows = read_rows(
         path, None, path_column=path_column, label_column=label_column, split_column=None,
         box_columns=box_columns, box_origin=box_origin, image_root=image_root, delimiter=delimiter,
@@ -98,9 +98,9 @@ def labelled_split(
         numbered = {str(i + first_label): name for i, name in enumerate(class_names)}
         unknown = [f"row {row.number}: {row.label!r}" for row in rows if row.label not in numbered]
         allowed = f"the numbers {first_label} to {first_label + len(class_names) - 1}"
-        _refuse(path, unknown, f"labels outside of {allowed}")
+        listing.refuse(path, unknown, f"labels outside of {allowed}")
         rows = [row._replace(label=numbered[row.label]) for row in rows]
-    return _make_split(rows, tuple(class_names), path, crop_to_box)
+    return _make_split(rows, tuple(class_names), path)
 
 
 def read_rows(
@@ -123,7 +123,7 @@ def read_rows(
                     problems.append(f"row {number}: {error}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: cannot be read as CSV ({error})") from error
-    _refuse(path, problems, "bad rows")
+    listing.refuse(path, problems, "bad rows")
     if not rows:
         raise ValueError(f"{path}: no rows below the header")
     return rows
@@ -194,13 +194,11 @@ def _tables(root, split_column):
     return tables
 
 
-def _check_box_options(box_columns, box_origin, crop_to_box):
+def _check_box_options(box_columns, box_origin):
     if box_columns is not None and len(box_columns) != 4:
         raise ValueError(f"box_columns must be the four columns x0, y0, x1, y1, got {box_columns}")
     if box_origin not in (0, 1):
         raise ValueError(f"box_origin must be 0 or 1, got {box_origin}")
-    if crop_to_box and box_columns is None:
-        raise ValueError("crop_to_box needs box_columns")
 
 
 def _column(path, header, column):
@@ -233,8 +231,7 @@ def _label(value):
 
 def _box(cells, origin):
     """(x0, y0, x1, y1), 0-based and half-open."""
-    x0, y0, x1, y1 = (float(cell) for cell in cells)
-    x0, y0 = x0 - origin, y0 - origin
+    x0, y0, x1, y1 = conventions.from_corners([float(cell) for cell in cells], origin).tolist()
     if not (x0 < x1 and y0 < y1 and math.isfinite(x0 + y0 + x1 + y1)):
         raise ValueError(f"the box {', '.join(cells)} is empty, want x0 < x1 and y0 < y1")
     return x0, y0, x1, y1
@@ -253,14 +250,14 @@ def _refuse_repeats(rows):
                     f"{where}: {row.path!r} ({split}), first {first_where} ({first_split})"
                 )
             boxes.add(row.box)
-    _refuse(path, repeats, "images listed twice")
+    listing.refuse(path, repeats, "images listed twice")
 
 
-def _make_split(rows, class_names, path, crop_to_box):
+def _make_split(rows, class_names, path):
     number = {name: i for i, name in enumerate(class_names)}
     unknown = [f"row {row.number}: {row.label!r}" for row in rows if row.label not in number]
     allowed = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
-    _refuse(path, unknown, f"unknown labels (allowed: {allowed})")
+    listing.refuse(path, unknown, f"unknown labels (allowed: {allowed})")
     # Names are shown and stored relative to the folder that holds all of the images.
     # One for each photo, even if a link gives it a second: equal names are what a cut goes by.
     first = {}
@@ -269,10 +266,4 @@ def _make_split(rows, class_names, path, crop_to_box):
     names = [os.path.relpath(path, root).replace(os.sep, "/") for path in paths]
     labels = np.array([number[row.label] for row in rows], np.int32)
     boxes = None if rows[0].box is None else np.array([row.box for row in rows], np.float32)
-    return dataset.file_split(root, names, labels, boxes=boxes, crop_to_box=crop_to_box)
-
-
-def _refuse(path, problems, what, most=5):
-    if problems:
-        more = f"; and {len(problems) - most} more" if len(problems) > most else ""
-        raise ValueError(f"{path}: {len(problems)} {what}: {'; '.join(problems[:most])}{more}")
+    return dataset.file_split(root, names, labels, boxes=boxes)

@@ -15,7 +15,7 @@ then unpack it and give the folder as the data root:
      tar -xzf fgvc-aircraft-2013b.tar.gz -C FOLDER   and   --config.data.root=FOLDER"""
 
 
-def load(root, *, level="variant", crop_to_box=False, train_split="train"):
+def load(root, *, level="variant", train_split="train"):
     """The official splits with the labels of one `level`: variant, family or manufacturer.
 
     `root`: the unpacked fgvc-aircraft-2013b, the folder that holds it, or its data folder.
@@ -24,7 +24,7 @@ def load(root, *, level="variant", crop_to_box=False, train_split="train"):
     dataset.with_validation makes the 5,333 / 1,334 of the bilinear CNN project.
 
     The banner is cut off every picture. Boxes are given from 0, half-open, clipped to the picture
-    without its banner; `crop_to_box` cuts them out. ValueError where the data are missing (what to
+    without its banner. ValueError where the data are missing (what to
     get and from where) or a list names an unknown label or image.
     """
     if level not in LEVELS:
@@ -59,7 +59,6 @@ def load(root, *, level="variant", crop_to_box=False, train_split="train"):
             names,
             labels,
             boxes=corners,
-            crop_to_box=crop_to_box,
             bottom=BANNER,
         )
     notes = f"FGVC-Aircraft 2013b, {level}, train is the official {train_split}"

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from fgc_jax.data import dataset, images
+from fgc_jax.data import dataset, images, splitting
 
 
 def load(root, *, test_fraction=None, seed=0):
@@ -44,7 +44,7 @@ def load(root, *, test_fraction=None, seed=0):
         raise ValueError(
             f"{root} has a test folder, test_fraction must be None, not {test_fraction}"
         )
-    return dataset.with_fraction(data, "test", test_fraction, seed)
+    return splitting.with_fraction(data, "test", test_fraction, seed)
 
 
 def check_root(root):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fgc_jax.data import bird_drawing, bird_outlines
+from fgc_jax.data.sources import bird_drawing, bird_outlines
 
 REACH = (1.02, 0.86)  # bird units from the body's centre within which nearly every bird lies
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fgc_jax.data import bird_outlines
+from fgc_jax.data.sources import bird_outlines
 
 SHIFT = 4  # OpenCV's fixed-point bits: polygons keep a sixteenth of a pixel
 INK = (44, 38, 40)  # spots, bars, feather tips

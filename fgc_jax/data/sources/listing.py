@@ -1,0 +1,95 @@
+"""List files of data sets: lines of a photo's id and a value, read with errors that name them."""
+
+import os
+
+import numpy as np
+
+
+def lines(path):
+    """The lines of a text file without blank ones. ValueError where it cannot be read."""
+    try:
+        with open(path, encoding="utf-8-sig") as stream:
+            return [line.strip() for line in stream if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as text ({_reason(error)})") from error
+
+
+def table(path, columns):
+    """Each line's first `columns` words, the last one with all that follows (names hold spaces).
+
+    ValueError naming the file and the first lines that have fewer.
+    """
+    rows = [line.split(None, columns - 1) for line in lines(path)]
+    refuse(path, [repr(" ".join(row)) for row in rows if len(row) < columns], "lines too short")
+    return rows
+
+
+def mapping(path, columns=2):
+    """{first word: the rest, or its list of words where `columns` is above 2}, in the file's order.
+
+    ValueError where a line is too short or a first word comes twice.
+    """
+    rows = table(path, columns)
+    found = {row[0]: row[1] if columns == 2 else row[1:] for row in rows}
+    if len(found) < len(rows):
+        seen = set()
+        refuse(path, [r[0] for r in rows if r[0] in seen or seen.add(r[0])], "ids listed twice")
+    return found
+
+
+def numbers(path, rows, what, kind=float):
+    """Words `[N][M]` as an array of `kind`; ValueError naming the first rows that are no numbers,
+    or are not finite. `what` they are, for the message, e.g. "bad boxes"."""
+    refuse(path, [repr(" ".join(map(str, row))) for row in rows if not _is_number(row, kind)], what)
+    return np.array(rows, np.float64).astype(np.float32 if kind is float else kind)
+
+
+def labels(path, names, class_names):
+    """int32 `[N]`: the places of `names` in `class_names`. ValueError naming the unknown."""
+    number = {name: i for i, name in enumerate(class_names)}
+    refuse(path, sorted({name for name in names if name not in number}), "unknown labels")
+    return np.array([number[name] for name in names], np.int32)
+
+
+def refuse(path, problems, what, most=5):
+    """ValueError "PATH: 7 WHAT: a; b; c; d; e; and 2 more" unless `problems` is empty."""
+    if problems:
+        more = f"; and {len(problems) - most} more" if len(problems) > most else ""
+        shown = "; ".join(str(problem) for problem in problems[:most])
+        raise ValueError(f"{path}: {len(problems)} {what}: {shown}{more}")
+
+
+def refuse_missing_files(path, folder, names):
+    """ValueError where files that the list `path` names do not lie in `folder`.
+
+    Reads each folder once, which is quick on network disks too.
+    """
+    there = {}
+    missing = []
+    for name in names:
+        below, _, file = name.rpartition("/")
+        if below not in there:
+            there[below] = _files_in(os.path.join(folder, below))
+        if file not in there[below]:
+            missing.append(name)
+    refuse(path, missing, f"images are not in {folder}")
+
+
+def _files_in(folder):
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except OSError:
+        return set()
+
+
+def _is_number(row, kind):
+    try:
+        values = [float(word) for word in row]
+    except ValueError:
+        return False
+    return all(np.isfinite(values)) and (kind is float or all(v == int(v) for v in values))
+
+
+def _reason(error):
+    return getattr(error, "strerror", None) or error

@@ -1,0 +1,95 @@
+"""Validation and test splits cut from the training images: stratified, seeded, by photo."""
+
+import collections
+import dataclasses
+import math
+
+import numpy as np
+
+from fgc_jax.data import dataset as datasets
+
+
+def stratified_cut(labels, fraction, seed, groups=None):
+    """Cuts `fraction` of the images out, each class in proportion: (kept, cut) sorted indices.
+
+    The cut holds ceil(fraction * N) images as far as every class keeps at least one; what rounding
+    leaves over goes to the classes with the largest remainder, ties and choice drawn from `seed`.
+
+    `groups` (N values; None: each image is its own): what is equal stays together, on one side.
+    The numbers above are then met up to about half a group, which is taken or left as a whole.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"a fraction between 0 and 1 is needed, got {fraction}")
+    labels = np.asarray(labels)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    classes, counts = np.unique(labels, return_counts=True)
+    total = min(math.ceil(round(fraction * len(labels), 6)), int((counts - 1).sum()))
+    shares = counts * (total / len(labels))
+    quotas = np.minimum(np.floor(shares).astype(int), counts - 1)
+    preference = np.lexsort((rng.permutation(len(classes)), -(shares - quotas)))
+    while quotas.sum() < total:
+        for row in preference[quotas[preference] < counts[preference] - 1]:
+            if quotas.sum() < total:
+                quotas[row] += 1
+    if groups is not None and len(set(groups)) < len(labels):
+        wanted = dict(zip(classes.tolist(), quotas.tolist(), strict=True))
+        cut = _cut_groups(labels.tolist(), groups, order.tolist(), wanted)
+        return np.flatnonzero(~cut), np.flatnonzero(cut)
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    starts = np.cumsum(counts) - counts
+    rank = np.arange(len(labels)) - np.repeat(starts, counts)
+    cut = rank < np.repeat(quotas, counts)
+    return np.sort(by_class[~cut]), np.sort(by_class[cut])
+
+
+def _cut_groups(labels, groups, order, wanted):
+    """Which images are cut, bool `[N]`: groups in the order of their first image in `order`, each
+    that brings the numbers cut of each class no further from those `wanted`."""
+    members = {}
+    for i in order:
+        members.setdefault(groups[i], []).append(i)
+    kept, missing = collections.Counter(labels), dict(wanted)
+    cut = np.zeros(len(labels), bool)
+    for images_of in members.values():
+        counts = collections.Counter(labels[i] for i in images_of)
+        change = sum(abs(missing[c] - n) - abs(missing[c]) for c, n in counts.items())
+        if change <= 0 and all(kept[c] > n for c, n in counts.items()):
+            cut[images_of] = True
+            for c, n in counts.items():
+                kept[c] -= n
+                missing[c] -= n
+    return cut
+
+
+def with_fraction(dataset, name, fraction, seed):
+    """`dataset` with the split `name` cut out of "train", stratified and seeded, by photo: rows of
+    one name (several boxes of a photo) stay together.
+
+    Unchanged where there is such a split or where `fraction` is 0. ValueError where "train" is too
+    small to give any image away.
+    """
+    if name in dataset.splits or fraction == 0:
+        return dataset
+    if "train" not in dataset.splits:
+        raise ValueError(f"{dataset.name}: no training split to cut {name!r} from")
+    train = dataset.splits["train"]
+    kept, cut = stratified_cut(train.labels, fraction, seed, list(train.names))
+    if not len(cut):
+        raise ValueError(
+            f"{dataset.name}: {len(train)} training images are too few to cut {name!r} from"
+        )
+    splits = {
+        **dataset.splits,
+        "train": datasets.subset(train, kept),
+        name: datasets.subset(train, cut),
+    }
+    note = f"{name}: {len(cut)} images cut from train, stratified, seed {seed}"
+    notes = f"{dataset.notes}; {note}" if dataset.notes else note
+    ordered = {split: splits[split] for split in datasets.SPLITS if split in splits}
+    return dataclasses.replace(dataset, splits=ordered, notes=notes)
+
+
+def with_validation(dataset, fraction, seed):
+    """`dataset` with a "val" split; where it has none, `fraction` of "train" becomes it."""
+    return with_fraction(dataset, "val", fraction, seed)
