@@ -1,0 +1,301 @@
+"""Archives of data sets: verified, and unpacked so that nothing hostile, damaged or interrupted
+passes for the data."""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+from fgc_jax import logs
+from fgc_jax.data import members
+
+CHUNK = 2**20
+LONG = 2**26  # bytes; what is shorter gets no progress bar
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """An official file of a data set: an archive, or a file that is used as it is.
+
+    `creates`: a path that unpacking brings, relative to the folder it is unpacked into, which is
+    the data root or its sub-folder `into`. `url` "": no host has it any more.
+    """
+
+    file: str
+    size: int  # bytes, 0: unknown
+    creates: str
+    url: str = ""
+    md5: str = ""
+    sha256: str = ""
+    into: str = ""
+
+    @property
+    def is_packed(self) -> bool:
+        return self.file.lower().endswith(members.SUFFIXES)
+
+
+def is_unpacked(archive: Archive, root: str) -> bool:
+    """Whether the files of `archive` lie in `root`, all of them."""
+    there = os.path.exists(os.path.join(root, archive.into, archive.creates))
+    return there and not is_moving(archive, root)
+
+
+def is_moving(archive: Archive, root: str) -> bool:
+    """Whether `archive` is unpacked whole, but a part of its files is not in its place yet."""
+    work = _work(archive.file, os.path.join(root, archive.into))
+    return os.path.exists(os.path.join(work, "complete"))
+
+
+def begin(archive: Archive, root: str) -> None:
+    """Notes that `archive` is about to be unpacked, so that a process that is killed before it
+    comes to it leaves a trace. OSError where that cannot be written."""
+    os.makedirs(_work(archive.file, os.path.join(root, archive.into)), exist_ok=True)
+
+
+def is_begun(archive: Archive, root: str) -> bool:
+    """Whether `archive` was begun, and unpack has not finished it yet."""
+    return os.path.isdir(_work(archive.file, os.path.join(root, archive.into)))
+
+
+def unpack(path, folder, *, size: int = 0, md5: str = "", sha256: str = "") -> None:
+    """Unpacks the archive at `path` into `folder`, after checking what is given of its checksums.
+
+    Everything is unpacked into a hidden folder of `folder` first, then moved. A process that is
+    killed continues where it stopped when called again; a second one waits for the first. Files
+    in the way are replaced. Does nothing if this archive has been unpacked there.
+
+    ValueError naming the archive, and the member, where it is not the expected one, is damaged or
+    hostile (see members.read), or `folder` cannot be written.
+    """
+    path, folder = os.fspath(path), os.fspath(folder)
+    work = _work(path, folder)
+    files, complete = os.path.join(work, "files"), os.path.join(work, "complete")
+    if not os.path.isfile(path) and not os.path.exists(complete):
+        raise ValueError(f"{path}: no such file")
+    with _naming(path, folder), locked(os.path.join(work, "lock"), path):
+        if not os.path.exists(complete):
+            if _is_done(path, folder):
+                shutil.rmtree(work)
+                return
+            try:
+                _prepare(path, work, size=size, md5=md5, sha256=sha256)
+                _write_files(path, files)
+            except ValueError:
+                shutil.rmtree(work)
+                raise
+            _write_json(complete, {**_identity(path), "tops": sorted(os.listdir(files))})
+        _merge(files, folder, move=False)
+        _merge(files, folder, move=True)
+        os.replace(complete, _done(path, folder))
+        shutil.rmtree(work)
+
+
+def verify(path, *, size: int = 0, md5: str = "", sha256: str = "") -> None:
+    """ValueError naming the file unless it has this size in bytes and this checksum, as far as
+    they are given: what was expected, what was found, what to do."""
+    found = os.path.getsize(path)
+    if size and found != size:
+        what = "the download is incomplete" if found < size else "it is another file"
+        raise ValueError(
+            f"{path}: {found:,} bytes, but the official file has {size:,}: {what}; get it again"
+        )
+    kind, expected = ("sha256", sha256) if sha256 else ("md5", md5)
+    if expected and (digest := checksum(path, kind)) != expected.lower():
+        raise ValueError(
+            f"{path}: its {kind} is {digest}, but the official file has {expected}: the download "
+            "is damaged, or it is another file of that name; get it again"
+        )
+
+
+def checksum(path, kind: str) -> str:
+    """The hexadecimal md5 or sha256 of a file."""
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with (
+        open(path, "rb") as stream,
+        progress(f"checking {os.path.basename(path)}", os.path.getsize(path)) as show,
+    ):
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+            show(stream.tell())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int, initial: int = 0) -> Iterator[Callable[[int], None]]:
+    """A bar over `total` bytes where that takes long; yields what tells it the position."""
+    if total - initial < LONG:
+        yield lambda position: None
+        return
+    with logs.progress(what, total, initial) as bar:
+        bar.unit, bar.unit_scale = "B", True
+        yield lambda position: bar.update(position - bar.n)
+
+
+@contextlib.contextmanager
+def locked(path: str, what: str) -> Iterator[None]:
+    """Holds the lock file `path`, which its holder may remove; waits while another has it."""
+    while True:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        try:
+            stream = open(path, "ab")  # noqa: SIM115 (closed below)
+        except FileNotFoundError:  # the holder removed the folder in between
+            continue
+        with stream:
+            _lock(stream, what)
+            if _is_at(stream, path):
+                yield
+                return
+
+
+def _is_at(stream, path):
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(stream, what):
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logs.say(f"{what}: another process is at it, waiting")
+        fcntl.flock(stream, fcntl.LOCK_EX)
+    except OSError as error:
+        # Some network disks have no locks; one process at a time works there too.
+        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            raise
+
+
+def _work(path, folder):
+    return os.path.join(folder, f".unpacking-{os.path.basename(path)}")
+
+
+def _done(path, folder):
+    return os.path.join(folder, f".unpacked-{os.path.basename(path)}")
+
+
+@contextlib.contextmanager
+def _naming(path, folder):
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be unpacked into {folder} ({error.strerror or error}; "
+            f"{error.filename or 'while reading or writing'}); once that is put right, the same "
+            "command continues"
+        ) from error
+
+
+def _prepare(path, work, **expected):
+    """Verifies the archive, unless that was done before the last interruption."""
+    checked = {**_identity(path), **expected}
+    if _read_json(os.path.join(work, "state")) == checked:
+        return
+    shutil.rmtree(os.path.join(work, "files"), ignore_errors=True)
+    verify(path, **expected)
+    _write_json(os.path.join(work, "state"), checked)
+
+
+def _write_files(path, files):
+    part = os.path.join(os.path.dirname(files), "part")
+    with (
+        open(path, "rb") as raw,
+        progress(f"unpacking {os.path.basename(path)}", os.path.getsize(path)) as show,
+    ):
+        try:
+            _check_space(path, members.least_size(raw), files)
+            for member in members.read(raw):
+                _write(member, os.path.join(files, member.name), part)
+                show(raw.tell())
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: {error}. Nothing was unpacked; get the archive again from its source"
+            ) from error
+
+
+def _check_space(path, needed, files):
+    there = sum(
+        os.lstat(os.path.join(below, name)).st_size
+        for below, _, names in os.walk(files)
+        for name in names
+    )
+    free = shutil.disk_usage(os.path.dirname(files)).free
+    if needed - there > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"{needed - there:,} bytes are needed, {free:,} are free",
+            os.path.dirname(os.path.dirname(files)),
+        )
+
+
+def _write(member, target, part):
+    """Writes a file under another name first, so that what has its name is whole."""
+    try:
+        if os.path.getsize(target) == member.size and os.path.isfile(target):
+            return
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    written = 0
+    with open(part, "wb") as stream:
+        while chunk := member.read(CHUNK):
+            stream.write(chunk)
+            written += len(chunk)
+    if written != member.size:
+        raise ValueError(f"member {member.name!r} claims {member.size:,} bytes and has {written:,}")
+    try:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.replace(part, target)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise ValueError(
+            f"member {member.name!r} is a file and a folder, or lies in a file"
+        ) from error
+
+
+def _merge(source, folder, *, move):
+    """Moves all in `source` into `folder`; without `move` only looks for what is in the way."""
+    with os.scandir(source) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        target = os.path.join(folder, entry.name)
+        there = os.path.lexists(target)
+        alike = not os.path.islink(target) and os.path.isdir(target) == entry.is_dir()
+        if there and not alike:
+            raise ValueError(
+                f"{target} is in the way of what was unpacked: it is a link, or a file where a "
+                "folder belongs, or the reverse; move it, then run the same command again"
+            )
+        if there and entry.is_dir():
+            _merge(entry.path, target, move=move)
+        elif move:
+            os.replace(entry.path, target)
+
+
+def _identity(path):
+    found = os.stat(path)
+    return {"bytes": found.st_size, "modified": found.st_mtime_ns}
+
+
+def _is_done(path, folder):
+    done = _read_json(_done(path, folder))
+    same = done.items() >= _identity(path).items()
+    return same and all(os.path.lexists(os.path.join(folder, top)) for top in done.get("tops", []))
+
+
+def _read_json(path):
+    try:
+        with open(path, encoding="utf-8") as stream:
+            value = json.load(stream)
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _write_json(path, value):
+    with open(path + ".new", "w", encoding="utf-8") as stream:
+        json.dump(value, stream)
+    os.replace(path + ".new", path)
