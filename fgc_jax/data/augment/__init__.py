@@ -1,7 +1,98 @@
-"""What happens to images on the device, inside the compiled step: pure functions, batched."""
+"""What happens to images on the device, inside the compiled step: pure functions of a key and a
+batch, random for each image on its own.
+
+Between operations images are f32 RGB of 0..255, like the uint8 ones that the host sends but with
+fractions; `normalise` comes after all of them.
+"""
+
+import inspect
 
 import jax
 import jax.numpy as jnp
+
+from fgc_jax.data.augment import colour, geometry, mixing, operation, policies
+
+OPS = {
+    "flip": geometry.flip,
+    "crop": geometry.crop,
+    "resized_crop": geometry.resized_crop,
+    "rotate": geometry.rotate,
+    "shear": geometry.shear,
+    "translate": geometry.translate,
+    "zoom": geometry.zoom,
+    "symmetric_warp": geometry.symmetric_warp,
+    "perspective": geometry.perspective,
+    "colour_jitter": colour.colour_jitter,
+    "lighting": colour.lighting,
+    "greyscale": colour.greyscale,
+    "blur": colour.gaussian_blur,
+    "sharpen": colour.sharpen,
+    "posterise": colour.posterised,
+    "solarise": colour.solarised,
+    "invert": colour.inverted,
+    "autocontrast": colour.autocontrasted,
+    "equalise": colour.equalised,
+    "rand_augment": policies.rand_augment,
+    "trivial_augment": policies.trivial_augment,
+    "erase": mixing.erase,
+    "mixup": mixing.mixup,
+    "cutmix": mixing.cutmix,
+    "mixup_or_cutmix": mixing.mixup_or_cutmix,
+}
+
+
+def build(ops):
+    """The function (key, batch) -> batch that applies `ops` in their order.
+
+    `ops`: pairs (name of OPS, dict of its options), e.g. `(("flip", {}), ("rotate", {"degrees":
+    10.0}))`. The batch holds `image` uint8 or f32 `[B, H, W, 3]` of 0..255, `label` int32 `[B]` and
+    `mask` f32 `[B]`, and what else it holds passes through. The result's images are f32 of 0..255,
+    `[B, S, S, 3]` after a crop to S. mixup and cutmix add `label_b` and `weight` (see
+    mixing.mixup_or_cutmix). What happens to image i depends on the key and on i alone, except for
+    the image mixed in.
+
+    Operations that move pixels and follow each other are one sampling, unless their paddings
+    differ. The padding of such a run begins where the picture that came in ends, not where an
+    earlier crop of the run does.
+
+    Raises:
+        ValueError: an unknown name, option or value, or an operation after one that mixes images;
+            once called, a crop larger than the images.
+    """
+    runs = _runs(_operations(ops))
+
+    def augmented(key, batch):
+        for run in runs:
+            images = batch["image"]
+            number, step = run[0]
+            own = jax.random.fold_in(key, number)
+            if isinstance(step, operation.Warp):
+                batch = {**batch, "image": _warped(key, run, images)}
+            elif isinstance(step, operation.Recolour):
+                keys = operation.per_image(own, len(images))
+                batch = {**batch, "image": step.apply(keys, images.astype(jnp.float32))}
+            else:
+                batch = step.apply(own, {**batch, "image": images.astype(jnp.float32)})
+        return {**batch, "image": batch["image"].astype(jnp.float32)}
+
+    return augmented
+
+
+def output_size(ops, size):
+    """Side of the images that `build(ops)` makes of squares of `size` pixels.
+
+    Raises:
+        ValueError: as build, or a crop larger than the images.
+    """
+    for _, step in _operations(ops):
+        if isinstance(step, operation.Warp):
+            # The operation itself refuses sizes that it cannot take.
+            jax.eval_shape(
+                lambda keys, maps=step.maps, size=size: maps(keys, (size, size)),
+                operation.per_image(jax.random.key(0), 1),
+            )
+            size = step.size or size
+    return size
 
 
 def flip(key, images):
@@ -11,10 +102,72 @@ def flip(key, images):
 
 
 def normalise(images, mean, std):
-    """uint8 `[B, H, W, 3]` of 0..255 -> f32 (images / 255 - mean) / std.
+    """uint8 or f32 `[B, H, W, 3]` of 0..255 -> f32 (images / 255 - mean) / std.
 
     `mean` and `std`: 3 numbers for images of 0..1, as the pretrained weights state them.
     """
     mean = jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, -1)
     std = jnp.asarray(std, jnp.float32).reshape(1, 1, 1, -1)
     return (images.astype(jnp.float32) / 255 - mean) / std
+
+
+def _operations(ops):
+    """[(number in `ops`, Warp | Recolour | Mix), ...]; a policy is several with one number."""
+    steps = []
+    for number, pair in enumerate(ops):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(f"augmentation {number} must be (name, options), got {pair!r}")
+        name, options = pair
+        if name not in OPS:
+            raise ValueError(f"unknown augmentation {name!r}, allowed: {', '.join(OPS)}")
+        known = inspect.signature(OPS[name]).parameters
+        allowed, unknown = list(known), sorted(set(options) - set(known))
+        if unknown:
+            raise ValueError(
+                f"augmentation {name!r}: unknown options {unknown}, allowed: {allowed}"
+            )
+        if any(isinstance(step, operation.Mix) for _, step in steps):
+            raise ValueError(
+                f"augmentation {name!r} follows {ops[number - 1][0]!r}: an operation that mixes "
+                "images must be the last one"
+            )
+        needed = {k for k, v in known.items() if v.default is v.empty} - set(options)
+        if needed:
+            raise ValueError(f"augmentation {name!r}: {', '.join(sorted(needed))} must be given")
+        try:
+            made = OPS[name](**options)
+        except ValueError as error:
+            raise ValueError(f"augmentation {name!r}: {error}") from None
+        steps += [(number, step) for step in (made if isinstance(made, tuple) else (made,))]
+    return steps
+
+
+def _runs(steps):
+    """Cuts the steps into lists: of Warps that one sampling can do, or of one other step."""
+    runs = []
+    for number, step in steps:
+        if isinstance(step, operation.Warp) and runs and _continues(runs[-1], step):
+            runs[-1].append((number, step))
+        else:
+            runs.append([(number, step)])
+    return runs
+
+
+def _continues(run, warp):
+    if not isinstance(run[0][1], operation.Warp):
+        return False
+    return warp.padding is None or all(w.padding in (None, warp.padding) for _, w in run)
+
+
+def _warped(key, run, images):
+    """The images, uint8 or f32 `[B, H, W, 3]`, after a run of Warps."""
+    shape, maps = images.shape[1:3], []
+    for number, warp in run:
+        keys = operation.per_image(jax.random.fold_in(key, number), len(images))
+        maps.append(warp.maps(keys, shape))
+        shape = (warp.size, warp.size) if warp.size else shape
+    if all(warp.mirrors for _, warp in run):
+        mirrored = geometry.compose(*maps)[:, 0, 0] < 0
+        return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+    padding = next((warp.padding for _, warp in run if warp.padding), "border")
+    return geometry.sample(images, geometry.compose(*maps), shape, padding)

@@ -1,0 +1,249 @@
+"""What changes the pixels of one image: f32 `[H, W, 3]` RGB of 0..255 to the same, and the random
+operations made of it. Sums are written out, since products of matrices may lose precision on GPUs.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from fgc_jax.data.augment import operation
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def grey(image):
+    """Luma `[H, W, 1]`."""
+    return sum(weight * image[..., i : i + 1] for i, weight in enumerate(LUMA))
+
+
+def adjust_brightness(image, factor):
+    """Times `factor`; 0 is black, 1 the image."""
+    return jnp.clip(image * factor, 0, 255)
+
+
+def adjust_contrast(image, factor):
+    """Away from the mean luma (factor above 1) or towards it (0: nothing else is left)."""
+    return _blend(image, jnp.mean(grey(image)), factor)
+
+
+def adjust_saturation(image, factor):
+    """Away from each pixel's luma (factor above 1) or towards it (0: a grey image)."""
+    return _blend(image, grey(image), factor)
+
+
+def adjust_hue(image, shift):
+    """Turns the hue by `shift`, in turns from -0.5 to 0.5; saturation and value (HSV) stay."""
+    red, green, blue = (image[..., i] for i in range(3))
+    value, low = image.max(-1), image.min(-1)
+    span = value - low
+    safe = jnp.where(span == 0, 1.0, span)
+    sixths = jnp.where(
+        value == red,
+        (green - blue) / safe,
+        jnp.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    sixths = sixths + 6 * shift
+
+    def channel(offset):
+        # How far a channel lies below the value: a trapezium over the colour circle.
+        place = jnp.mod(sixths + offset, 6)
+        return value - span * jnp.clip(jnp.minimum(place, 4 - place), 0, 1)
+
+    return jnp.stack([channel(5), channel(3), channel(1)], axis=-1)
+
+
+def adjust_sharpness(image, factor):
+    """Away from a 3x3 smoothed image (factor above 1) or towards it; the outermost pixels stay."""
+    height, width, _ = image.shape
+    if min(height, width) < 3:
+        return image
+    columns = image[:-2] + image[1:-1] + image[2:]
+    around = columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:]
+    inner = image[1:-1, 1:-1]
+    smooth = (around + 4 * inner) / 13
+    return image.at[1:-1, 1:-1].set(_blend(inner, smooth, factor))
+
+
+def blur(image, sigma, radius):
+    """Gaussian of standard deviation `sigma` pixels, cut off at +-`radius` (static) pixels and
+    mirrored at the outermost ones."""
+    away = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
+    weights = jnp.exp(-0.5 * (away / sigma) ** 2)
+    weights = weights / weights.sum()
+    for axis in (0, 1):
+        pad = [(radius, radius) if axis == i else (0, 0) for i in range(3)]
+        wide = jnp.pad(image, pad, mode="reflect")
+        length = image.shape[axis]
+        image = sum(
+            weights[i] * jax.lax.slice_in_dim(wide, i, i + length, axis=axis)
+            for i in range(2 * radius + 1)
+        )
+    return image
+
+
+def posterise(image, bits):
+    """Leaves the highest `bits` (0..8) of each whole level; with 8 the image stays as it is."""
+    step = jnp.left_shift(1, 8 - bits).astype(jnp.float32)
+    return jnp.where(bits >= 8, image, jnp.floor(jnp.round(image) / step) * step)
+
+
+def solarise(image, threshold):
+    """Inverts levels from `threshold` (0..255) on."""
+    return jnp.where(image >= threshold, 255 - image, image)
+
+
+def invert(image):
+    """255 minus the image."""
+    return 255 - image
+
+
+def autocontrast(image):
+    """Stretches each channel so that its least level becomes 0 and its highest 255."""
+    low, high = (f(image, axis=(0, 1), keepdims=True) for f in (jnp.min, jnp.max))
+    stretched = (image - low) * (255 / jnp.where(high > low, high - low, 255))
+    return jnp.where(high > low, jnp.clip(stretched, 0, 255), image)
+
+
+def equalise(image):
+    """Spreads the levels of each channel so that all are about as frequent, by Pillow's rule, for
+    levels rounded to whole ones; a channel of next to one level only stays as it is."""
+    levels = jnp.clip(jnp.round(image), 0, 255).astype(jnp.int32)
+    channels = jnp.broadcast_to(jnp.arange(3)[None, None, :], levels.shape)
+    counts = jnp.zeros((3, 256), jnp.int32).at[channels, levels].add(1)
+    total = image.shape[0] * image.shape[1]
+    highest = 255 - jnp.argmax(counts[:, ::-1] > 0, axis=1, keepdims=True)
+    step = (total - jnp.take_along_axis(counts, highest, axis=1)) // 255
+    below = jnp.cumsum(counts, axis=1) - counts
+    table = jnp.clip((below + step // 2) // jnp.maximum(step, 1), 0, 255).astype(jnp.float32)
+    return jnp.where((step > 0).reshape(1, 1, 3), table[channels, levels], image)
+
+
+def adjust_lighting(image, shift, factor):
+    """Adds `shift` to the logits of the levels, then multiplies them by `factor` (fastai 1.0)."""
+    share = jnp.clip(image / 255, 1e-5, 1 - 1e-5)
+    return 255 * jax.nn.sigmoid((jnp.log(share) - jnp.log1p(-share) + shift) * factor)
+
+
+def colour_jitter(*, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, p=1.0):
+    """Brightness, contrast and saturation by factors up to +-these from 1, each uniform, the hue by
+    up to +-`hue` turns; in this order, where torchvision draws the order anew for each image."""
+    for name, value in (("brightness", brightness), ("contrast", contrast)):
+        operation.check_number(name, value, 0, math.inf)
+    operation.check_number("saturation", saturation, 0, math.inf)
+    operation.check_number("hue", hue, 0, 0.5)
+    if not (brightness or contrast or saturation or hue):
+        raise ValueError("one of brightness, contrast, saturation and hue must be above 0")
+    steps = [
+        (adjust, max(0.0, middle - most), middle + most)
+        for adjust, most, middle in (
+            (adjust_brightness, brightness, 1.0),
+            (adjust_contrast, contrast, 1.0),
+            (adjust_saturation, saturation, 1.0),
+        )
+        if most
+    ]
+    steps += [(adjust_hue, -hue, hue)] if hue else []
+
+    def apply(keys, images):
+        for part, (adjust, low, high) in zip(operation.split(keys, 4), steps, strict=False):
+            images = jax.vmap(adjust)(images, operation.uniform(part, low, high))
+        return images
+
+    return _sometimes(apply, p)
+
+
+def lighting(*, brightness=0.2, contrast=0.2, p=0.75):
+    """fastai 1.0's lighting: with probability `p` each, the logits of the levels shift by the logit
+    of 0.5 (1 +- `brightness`), uniform, and are multiplied by 1 - `contrast` to 1 / (1 -
+    `contrast`), uniform in the logarithm."""
+    operation.check_number("brightness", brightness, 0, 0.99)
+    operation.check_number("contrast", contrast, 0, 0.99)
+    operation.check_number("p", p, 0, 1)
+    stretch = -math.log(1 - contrast)
+
+    def apply(keys, images):
+        for_shift, for_factor, *chances = operation.split(keys, 4)
+        share = operation.uniform(for_shift, 0.5 * (1 - brightness), 0.5 * (1 + brightness))
+        shift = jnp.log(share) - jnp.log1p(-share)
+        factor = jnp.exp(operation.uniform(for_factor, -stretch, stretch))
+        first, second = (operation.chance(keys, p) for keys in chances)
+        shift, factor = jnp.where(first, shift, 0.0), jnp.where(second, factor, 1.0)
+        changed = jax.vmap(adjust_lighting)(images, shift, factor)
+        return jnp.where((first | second)[:, None, None, None], changed, images)
+
+    return operation.Recolour(apply)
+
+
+def greyscale(*, p=0.1):
+    """Takes the colour away with probability `p`."""
+    return _fixed(lambda image: jnp.broadcast_to(grey(image), image.shape), p)
+
+
+def gaussian_blur(*, sigma=(0.1, 2.0), p=0.5):
+    """Blurs, with probability `p`, by a Gaussian of `sigma` pixels, uniform."""
+    operation.check_interval("sigma", sigma, 0.01, 32)
+    radius = math.ceil(3 * sigma[1])
+
+    def apply(keys, images):
+        sigmas = operation.uniform(keys, *sigma)
+        return jax.vmap(lambda image, one: blur(image, one, radius))(images, sigmas)
+
+    return _sometimes(apply, p)
+
+
+def sharpen(*, factor=(0.1, 1.9), p=0.5):
+    """Sharpens (above 1) or softens with probability `p`, by a uniform factor."""
+    operation.check_interval("factor", factor, 0, math.inf)
+
+    def apply(keys, images):
+        return jax.vmap(adjust_sharpness)(images, operation.uniform(keys, *factor))
+
+    return _sometimes(apply, p)
+
+
+def posterised(*, bits=4, p=0.5):
+    """Leaves `bits` bits a level with probability `p`."""
+    operation.check_whole("bits", bits, 1, 8)
+    return _fixed(lambda image: posterise(image, bits), p)
+
+
+def solarised(*, threshold=128.0, p=0.5):
+    """Inverts levels from `threshold` on with probability `p`."""
+    operation.check_number("threshold", threshold, 0, 255)
+    return _fixed(lambda image: solarise(image, threshold), p)
+
+
+def inverted(*, p=0.5):
+    """Inverts all levels with probability `p`."""
+    return _fixed(invert, p)
+
+
+def autocontrasted(*, p=0.5):
+    """Stretches each channel's levels to 0..255 with probability `p`."""
+    return _fixed(autocontrast, p)
+
+
+def equalised(*, p=0.5):
+    """Equalises each channel's histogram with probability `p`."""
+    return _fixed(equalise, p)
+
+
+def _blend(image, other, factor):
+    return jnp.clip(image * factor + other * (1 - factor), 0, 255)
+
+
+def _fixed(change, p):
+    return _sometimes(lambda keys, images: jax.vmap(change)(images), p)
+
+
+def _sometimes(apply, p):
+    """A Recolour by `apply` with probability p, which leaves the other images as they are."""
+    operation.check_number("p", p, 0, 1)
+
+    def sometimes(keys, images):
+        for_change, for_chance = operation.split(keys, 2)
+        changed = operation.chance(for_chance, p)[:, None, None, None]
+        return jnp.where(changed, apply(for_change, images), images)
+
+    return operation.Recolour(sometimes)

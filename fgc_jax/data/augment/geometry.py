@@ -1,0 +1,285 @@
+"""Where pixels move: random maps, one 3x3 matrix an image, and the sampling through them.
+
+A map leads from a place in the result to the place in the picture where its colour is found, both
+as (x, y, 1) in pixels from the centre of their picture, x to the right and y downwards. Maps of
+operations that follow each other multiply, so an image is sampled once, whatever was done to it.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from fgc_jax.data.augment import operation
+
+PADDINGS = ("reflect", "zeros", "border")
+
+
+def flip(*, p=0.5):
+    """Mirrors left to right with probability `p`."""
+    operation.check_number("p", p, 0, 1)
+
+    def maps(keys, shape):
+        return affine(xx=jnp.where(operation.chance(keys, p), -1.0, 1.0))
+
+    return operation.Warp(maps, mirrors=True)
+
+
+def crop(*, size):
+    """A square of `size` pixels from anywhere in the picture, on whole pixels."""
+    operation.check_whole("size", size, 1, math.inf)
+
+    def maps(keys, shape):
+        if size > min(shape):
+            raise ValueError(f"crop: size {size} is larger than the images, {shape[1]}x{shape[0]}")
+        room = jnp.asarray(shape, jnp.float32) - size
+        places = jnp.floor(operation.uniform(keys, 0.0, 1.0, (2,)) * (room + 1)[None, :])
+        shifts = jnp.minimum(places, room[None, :]) - room[None, :] / 2
+        return affine(x=shifts[:, 1], y=shifts[:, 0])
+
+    return operation.Warp(maps, size=size)
+
+
+def resized_crop(*, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), size=None):
+    """A part of the picture, resized to a square of `size` pixels (None: as large as the picture).
+
+    `scale`: the part's share of the area, uniform; `ratio`: its width / height, uniform in the
+    logarithm. The place is uniform. Nothing is averaged where the part is larger than `size`, so
+    the host should send squares of at most about 1.5 times `size`.
+    """
+    operation.check_interval("scale", scale, 0.0001, 1)
+    operation.check_interval("ratio", ratio, 0.01, 100)
+    if size is not None:
+        operation.check_whole("size", size, 1, math.inf)
+
+    def maps(keys, shape):
+        height, width = shape
+        for_box, for_place = operation.split(keys, 2)
+        inverse = (1 / ratio[1], 1 / ratio[0])
+        high, wide, fits = operation.boxes(for_box, height, width, scale, inverse)
+        # Where no box was found, the largest one of an allowed shape, in the centre.
+        aspect = min(max(height / width, inverse[0]), inverse[1])
+        high = jnp.where(fits, high, min(height, width * aspect))
+        wide = jnp.where(fits, wide, min(width, height / aspect))
+        place = operation.uniform(for_place, 0.0, 1.0, (2,))
+        place = jnp.where(fits[:, None], place, 0.5)
+        top, left = place[:, 0] * (height - high), place[:, 1] * (width - wide)
+        return crop_map(top, left, high, wide, shape, (size, size) if size else shape)
+
+    return operation.Warp(maps, size=size)
+
+
+def rotate(*, degrees=20.0, p=1.0, padding="reflect"):
+    """Turns by an angle of -`degrees` to +`degrees`, with probability `p`."""
+    operation.check_number("degrees", degrees, 0, 180)
+
+    def maps(keys, shape):
+        return rotation_map(operation.uniform(keys, -degrees, degrees))
+
+    return _sometimes(maps, p, padding)
+
+
+def shear(*, x=0.1, y=0.0, p=1.0, padding="reflect"):
+    """Moves rows by up to +-`x` pixels per row from the middle, columns by up to +-`y`."""
+    operation.check_number("x", x, 0, 2)
+    operation.check_number("y", y, 0, 2)
+
+    def maps(keys, shape):
+        along = operation.uniform(keys, -1.0, 1.0, (2,))
+        return affine(xy=along[:, 0] * x, yx=along[:, 1] * y)
+
+    return _sometimes(maps, p, padding)
+
+
+def translate(*, x=0.1, y=0.1, p=1.0, padding="reflect"):
+    """Moves by up to +-`x` of the width and +-`y` of the height."""
+    operation.check_number("x", x, 0, 1)
+    operation.check_number("y", y, 0, 1)
+
+    def maps(keys, shape):
+        by = operation.uniform(keys, -1.0, 1.0, (2,))
+        return affine(x=by[:, 0] * (x * shape[1]), y=by[:, 1] * (y * shape[0]))
+
+    return _sometimes(maps, p, padding)
+
+
+def zoom(*, scale=(1.0, 1.1), p=1.0, padding="reflect"):
+    """Enlarges by a factor in `scale`, about a random point such that (for factors above 1) any
+    part of the picture that fills the frame is as likely; factors below 1 make it smaller."""
+    operation.check_interval("scale", scale, 0.01, 100)
+
+    def maps(keys, shape):
+        for_factor, for_place = operation.split(keys, 2)
+        inverse = 1 / operation.uniform(for_factor, *scale)
+        place = operation.uniform(for_place, -0.5, 0.5, (2,)) * (1 - inverse)[:, None]
+        x, y = place[:, 0] * shape[1], place[:, 1] * shape[0]
+        return affine(xx=inverse, yy=inverse, x=x, y=y)
+
+    return _sometimes(maps, p, padding)
+
+
+def symmetric_warp(*, magnitude=0.2, p=1.0, padding="reflect"):
+    """Looks at the picture from a side: each of its four sides is drawn longer or shorter, about
+    its middle, by up to `magnitude` of its length (the symmetric warp of fastai 1.0)."""
+    operation.check_number("magnitude", magnitude, 0, 0.9)
+
+    def maps(keys, shape):
+        by = operation.uniform(keys, -magnitude, magnitude, (4,))
+        left, right, top, bottom = (1 + by[:, i] for i in range(4))
+        corners = ((-top, -left), (top, -right), (bottom, right), (-bottom, left))
+        return perspective_map(_pixels(corners, shape))
+
+    return _sometimes(maps, p, padding)
+
+
+def perspective(*, distortion=0.5, p=0.5, padding="zeros"):
+    """Moves each corner towards the centre, by up to `distortion` / 2 of the width and of the
+    height (torchvision's RandomPerspective)."""
+    operation.check_number("distortion", distortion, 0, 0.9)
+
+    def maps(keys, shape):
+        by = 1 - distortion * operation.uniform(keys, 0.0, 1.0, (4, 2))
+        signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+        corners = [(sx * by[:, i, 0], sy * by[:, i, 1]) for i, (sx, sy) in enumerate(signs)]
+        return perspective_map(_pixels(corners, shape))
+
+    return _sometimes(maps, p, padding)
+
+
+def affine(xx=1.0, xy=0.0, x=0.0, yx=0.0, yy=1.0, y=0.0):
+    """f32 `[B, 3, 3]` of the map (xx x' + xy y' + x, yx x' + yy y' + y); numbers or `[B]` each."""
+    return _matrices(xx, xy, x, yx, yy, y, 0.0, 0.0, 1.0)
+
+
+def rotation_map(degrees):
+    """f32 `[B, 3, 3]`: the picture is turned counter-clockwise by `degrees` `[B]`."""
+    radians = degrees * (math.pi / 180)
+    cosine, sine = jnp.cos(radians), jnp.sin(radians)
+    return affine(xx=cosine, xy=-sine, yx=sine, yy=cosine)
+
+
+def crop_map(top, left, high, wide, shape, size):
+    """f32 `[B, 3, 3]`: the box at (top, left) of high x wide pixels, f32 `[B]` each, 0-based and
+    with fractions allowed, fills the result. `shape`, `size`: (height, width) before and after."""
+    return affine(
+        xx=wide / size[1],
+        yy=high / size[0],
+        x=left + wide / 2 - shape[1] / 2,
+        y=top + high / 2 - shape[0] / 2,
+    )
+
+
+def perspective_map(moves):
+    """f32 `[B, 3, 3]` of a change of perspective. `moves`: ((x, y), (x', y')) of the four corners,
+    where each is and where it goes, clockwise from the top left; in pixels from the centre."""
+    before, after = zip(*moves, strict=True)
+    return compose(_square_to(before), _adjugate(_square_to(after)))
+
+
+def compose(*maps):
+    """The map `[B, 3, 3]` of operations in the order in which they are applied."""
+    result = maps[0]
+    for following in maps[1:]:
+        # Products of the default precision may keep 10 bits on a GPU, a fifth of a pixel.
+        result = jnp.matmul(result, following, precision="highest")
+    return result
+
+
+def sample(images, maps, size, padding):
+    """The pictures seen through their maps: f32 `[B, size[0], size[1], C]`, bilinear.
+
+    `images`: `[B, H, W, C]` of any type; `maps`: `[B, 3, 3]`. `padding` is what lies beyond:
+    "reflect" (mirrored at the outermost pixels), "border" (these repeated), "zeros" (black).
+    """
+    return jax.vmap(lambda image, one: _sample(image, one, size, padding))(images, maps)
+
+
+def _sample(image, one, size, padding):
+    height, width, channels = image.shape
+    rows = jnp.arange(size[0], dtype=jnp.float32) - (size[0] - 1) / 2
+    columns = jnp.arange(size[1], dtype=jnp.float32) - (size[1] - 1) / 2
+    y, x = jnp.meshgrid(rows, columns, indexing="ij")
+    depth = one[2, 0] * x + one[2, 1] * y + one[2, 2]
+    depth = jnp.where(jnp.abs(depth) < 1e-6, 1e-6, depth)
+    x, y = (
+        (one[0, 0] * x + one[0, 1] * y + one[0, 2]) / depth + (width - 1) / 2,
+        (one[1, 0] * x + one[1, 1] * y + one[1, 2]) / depth + (height - 1) / 2,
+    )
+    (left, right), x_weights = _neighbours(x, width, padding)
+    (above, below), y_weights = _neighbours(y, height, padding)
+    # Whole pixels are fetched from a list of them: on CPUs 5 times faster than a 2x2 window at
+    # once, than pixels packed into integers, and than products with interpolation matrices.
+    pixels = image.reshape(-1, channels)
+
+    def row(y):
+        a, b = (pixels.at[y * width + x].get(mode="promise_in_bounds") for x in (left, right))
+        return a * x_weights[0][..., None] + b * x_weights[1][..., None]
+
+    return row(above) * y_weights[0][..., None] + row(below) * y_weights[1][..., None]
+
+
+def _neighbours(place, length, padding):
+    """Two numbers of pixels and their weights for places along an axis of `length` pixels."""
+    if padding == "reflect" and length > 1:
+        period = 2 * (length - 1)
+        place = jnp.mod(place, period)
+        place = jnp.minimum(place, period - place)
+    elif padding == "zeros":
+        place = jnp.clip(place, -1.0, length)
+    else:
+        place = jnp.clip(place, 0.0, length - 1)
+    low = jnp.floor(place)
+    share = place - low
+    low = low.astype(jnp.int32)
+    pair, weights = (low, low + 1), (1 - share, share)
+    if padding == "zeros":
+        weights = tuple(
+            jnp.where((i >= 0) & (i < length), weight, 0.0)
+            for i, weight in zip(pair, weights, strict=True)
+        )
+    return tuple(jnp.clip(i, 0, length - 1) for i in pair), weights
+
+
+def _sometimes(maps, p, padding):
+    """A Warp by `maps` with probability p, by the identity otherwise."""
+    operation.check_number("p", p, 0, 1)
+    operation.check_choice("padding", padding, PADDINGS)
+
+    def sometimes(keys, shape):
+        for_maps, for_chance = operation.split(keys, 2)
+        applied = operation.chance(for_chance, p)[:, None, None]
+        return jnp.where(applied, maps(for_maps, shape), jnp.eye(3)[None])
+
+    return operation.Warp(sometimes, padding)
+
+
+def _pixels(corners, shape):
+    """Corners moved to `corners`, in units of half the width and height, as perspective_map's."""
+    x, y = shape[1] / 2, shape[0] / 2
+    before = ((-x, -y), (x, -y), (x, y), (-x, y))
+    return [(old, (new[0] * x, new[1] * y)) for old, new in zip(before, corners, strict=True)]
+
+
+def _square_to(corners):
+    """The map that takes (0, 0), (1, 0), (1, 1), (0, 1) to four corners (x, y)."""
+    (x0, y0), (x1, y1), (x2, y2), (x3, y3) = corners
+    ax, ay, bx, by = x1 - x2, y1 - y2, x3 - x2, y3 - y2
+    sx, sy = x0 - x1 + x2 - x3, y0 - y1 + y2 - y3
+    scale = ax * by - bx * ay
+    g, h = (sx * by - bx * sy) / scale, (ax * sy - sx * ay) / scale
+    return _matrices(
+        *(x1 - x0 + g * x1, x3 - x0 + h * x3, x0),
+        *(y1 - y0 + g * y1, y3 - y0 + h * y3, y0),
+        *(g, h, 1.0),
+    )
+
+
+def _adjugate(m):
+    """The inverse of `[B, 3, 3]` but for a factor, which a map does not depend on."""
+    rows = [jnp.cross(m[:, (i + 1) % 3], m[:, (i + 2) % 3]) for i in range(3)]
+    return jnp.stack(rows, axis=-1)
+
+
+def _matrices(*entries):
+    entries = jnp.broadcast_arrays(*(jnp.atleast_1d(jnp.float32(e)) for e in entries))
+    return jnp.stack(entries, axis=-1).reshape(-1, 3, 3)

@@ -1,0 +1,118 @@
+"""RandAugment and TrivialAugment: for each image one of 14 operations at a time, the operations
+and their strengths as torchvision has them, but sampled bilinearly."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from fgc_jax.data.augment import colour, geometry, operation
+
+# By number: these, then shear and translate in x and y and rotate, then nothing.
+RECOLOURING = (
+    colour.adjust_brightness,
+    colour.adjust_saturation,
+    colour.adjust_contrast,
+    colour.adjust_sharpness,
+    lambda image, bits: colour.posterise(image, jnp.round(bits).astype(jnp.int32)),
+    colour.solarise,
+    lambda image, _: colour.autocontrast(image),
+    lambda image, _: colour.equalise(image),
+    lambda image, _: image,
+)
+SHEAR_X, SHEAR_Y, TRANSLATE_X, TRANSLATE_Y, ROTATE = range(8, 13)
+KINDS = 14
+BINS = 31
+
+
+@dataclasses.dataclass(frozen=True)
+class Strengths:
+    """What the strongest of the bins does."""
+
+    shear: float  # pixels a row or column
+    translate: Callable[[int], float]  # side in pixels -> pixels
+    degrees: float
+    factor: float  # brightness, saturation, contrast and sharpness change by 1 +- this
+    bits: int  # posterise takes so many away
+
+
+RAND = Strengths(0.3, lambda side: 150 / 331 * side, 30.0, 0.9, 4)
+TRIVIAL = Strengths(0.99, lambda side: 32.0, 135.0, 0.99, 6)
+
+
+def rand_augment(*, num_ops=2, magnitude=9, padding="zeros"):
+    """RandAugment, arXiv:1909.13719: `num_ops` operations one after the other, each drawn from 14,
+    all with strength `magnitude` of 0..30."""
+    operation.check_whole("num_ops", num_ops, 1, 14)
+    operation.check_whole("magnitude", magnitude, 0, BINS - 1)
+
+    def share(keys):
+        return jnp.full(keys.shape, magnitude / (BINS - 1), jnp.float32)
+
+    return tuple(x for i in range(num_ops) for x in _layer(RAND, share, padding, i))
+
+
+def trivial_augment(*, padding="zeros"):
+    """TrivialAugment Wide, arXiv:2103.10158: one operation of 14, its strength one of 31."""
+
+    def share(keys):
+        return _integers(keys, BINS) / (BINS - 1)
+
+    return _layer(TRIVIAL, share, padding, 0)
+
+
+def affine_maps(strengths, kind, share, shape):
+    """f32 `[B, 3, 3]` of the operations numbered `kind` int32 `[B]`, at the `share` f32 `[B]`
+    (-1..1) of their greatest strength; the identity for those that move nothing."""
+
+    def of(number, most):
+        return jnp.where(kind == number, share * most, 0.0)
+
+    height, width = shape
+    # As in the papers' code, the top left corner stays where it is when the picture is sheared.
+    across, down = of(SHEAR_X, strengths.shear), of(SHEAR_Y, strengths.shear)
+    sheared = geometry.affine(xy=across, x=across * height / 2, yx=down, y=down * width / 2)
+    moved = geometry.affine(
+        x=jnp.trunc(of(TRANSLATE_X, strengths.translate(width))),
+        y=jnp.trunc(of(TRANSLATE_Y, strengths.translate(height))),
+    )
+    # One of the three at most is not the identity.
+    turned = geometry.rotation_map(of(ROTATE, strengths.degrees))
+    return geometry.compose(sheared, moved, turned)
+
+
+def recolour(strengths, kind, share, images):
+    """f32 `[B, H, W, 3]` after the operations numbered `kind`; see affine_maps."""
+    factor, bits = strengths.factor, strengths.bits
+    amounts = jnp.stack(
+        [*[1 + factor * share] * 4, 8 - bits * abs(share), 255 - 255 * abs(share)], axis=1
+    )
+    amount = jnp.take_along_axis(amounts, jnp.minimum(kind, 5)[:, None], axis=1)[:, 0]
+    return jax.vmap(lambda number, image, by: jax.lax.switch(number, RECOLOURING, image, by))(
+        jnp.minimum(kind, len(RECOLOURING) - 1), images, amount
+    )
+
+
+def _layer(strengths, share, padding, index):
+    """The Warp and the Recolour, of which at most one changes an image."""
+    operation.check_choice("padding", padding, geometry.PADDINGS)
+
+    def draw(keys):
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, index))(keys)
+        for_kind, for_share, for_sign = operation.split(keys, 3)
+        sign = jnp.where(operation.chance(for_sign, 0.5), -1.0, 1.0)
+        return _integers(for_kind, KINDS), share(for_share) * sign
+
+    def maps(keys, shape):
+        return affine_maps(strengths, *draw(keys), shape)
+
+    def apply(keys, images):
+        return recolour(strengths, *draw(keys), images)
+
+    return operation.Warp(maps, padding), operation.Recolour(apply)
+
+
+def _integers(keys, count):
+    """int32 `[B]` of 0..count - 1."""
+    return jax.vmap(lambda key: jax.random.randint(key, (), 0, count))(keys)
