@@ -2,16 +2,17 @@
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import json
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import types
+
+import sides
 
 DESCRIPTION = """\
 Compares two sides on this machine, model by model. Each side runs in a process of its own, so
@@ -110,6 +111,10 @@ def weight_size(row) -> int:
     return next(iter(row.weights.values())).size
 
 
+def start(spec) -> sides.Side:
+    return sides.Side(__file__, spec, "--suite=plain")
+
+
 def report(arguments, spec) -> None:
     """Times one model on both sides and prints its part of the table."""
     names = SIDES[arguments.suite]
@@ -117,30 +122,28 @@ def report(arguments, spec) -> None:
         cold = {}
         for name in names:
             if name != "timm":  # Only compiles, and fills the cache of the process that is timed.
-                with Side({**spec, "side": name}) as side:
+                with start({**spec, "side": name}) as side:
                     cold[name] = side.ready["compile"]
-        sides = [stack.enter_context(Side({**spec, "side": name})) for name in names]
+        both = [stack.enter_context(start({**spec, "side": name})) for name in names]
         for kind in spec["passes"]:
-            for side in sides:
+            for side in both:
                 for _ in range(WARM_UP):
-                    side.seconds(kind)
-            turns = [[side.seconds(kind) for side in sides] for _ in range(arguments.rounds)]
+                    side.turn(kind)["seconds"]
+            turns = [[side.turn(kind)["seconds"] for side in both] for _ in range(arguments.rounds)]
             rates = [
                 spec["batch_size"] / statistics.median(column)
                 for column in zip(*turns, strict=True)
             ]
-            ratios = [second / first for first, second in turns]
             speeds = "  ".join(
                 f"{name} {rate:7.1f} images/s" for name, rate in zip(names, rates, strict=True)
             )
-            ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
-            print(f"  {kind:8} {speeds}  ratio {ratio}", flush=True)
-        peaks = [side.finish() / 2**20 for side in sides]
+            print(f"  {kind:8} {speeds}  ratio {sides.ratio(turns)}", flush=True)
+        peaks = [side.peak() / 2**20 for side in both]
         memory = "  ".join(
             f"{name} {peak:7.0f} MiB" for name, peak in zip(names, peaks, strict=True)
         )
         print(f"  memory   {memory}       ratio {peaks[0] / peaks[1]:.2f}")
-        for name, side in zip(names, sides, strict=True):
+        for name, side in zip(names, both, strict=True):
             if name in cold:
                 compiled = "  ".join(
                     f"{kind} {cold[name][kind]:.1f} s, cached {side.ready['compile'][kind]:.1f} s"
@@ -149,63 +152,10 @@ def report(arguments, spec) -> None:
                 print(f"  compile  {name}: {compiled}", flush=True)
 
 
-class Side:
-    """A process that runs one side: it answers each line with a line of JSON."""
-
-    def __init__(self, spec):
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--suite=plain", f"--worker={json.dumps(spec)}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.ready = self._answer()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
-
-    def _answer(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"a timed process ended with code {self.process.wait()}")
-        return json.loads(line)
-
-    def _ask(self, question):
-        self.process.stdin.write(question + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def seconds(self, kind):
-        return self._ask(kind)["seconds"]
-
-    def finish(self):
-        """The peak of its resident memory so far, in bytes."""
-        return self._ask("peak")["peak"]
-
-
-def work(spec) -> None:
-    """The timed process: compiles, then runs one pass for each line read."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # Whatever a library prints goes to stderr.
-
-    def answer(**values):
-        print(json.dumps(values), file=answers, flush=True)
-
+def work(spec) -> tuple[dict, dict]:
+    """What the timed process runs, and how long it compiled."""
     runs, compiled = timm_side(spec) if spec["side"] == "timm" else jax_side(spec)
-    answer(compile=compiled)
-    for line in sys.stdin:
-        if line.strip() == "peak":
-            unit = 1 if sys.platform == "darwin" else 1024
-            answer(peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
-            continue
-        start = time.perf_counter()
-        runs[line.strip()]()
-        answer(seconds=time.perf_counter() - start)
+    return runs, {"compile": compiled}
 
 
 def jax_side(spec):
@@ -327,7 +277,7 @@ def timm_side(spec):
 def main(argv: list[str] | None = None) -> None:
     arguments = parse(argv)
     if arguments.worker:
-        work(json.loads(arguments.worker))
+        sides.answer(functools.partial(work, json.loads(arguments.worker)))
         return
     try:
         compare(arguments)

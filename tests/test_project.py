@@ -38,8 +38,8 @@ ONLY_IN = {
     "orbax": ("fgc_jax/checkpoint.py",),
     "clu": ("fgc_jax/logs.py",),
     "tensorflow": (),
-    "torch": ("scripts/make_golden.py", "scripts/benchmark.py"),
-    "torchvision": ("scripts/make_golden.py", "scripts/benchmark.py"),
+    "torch": ("scripts/make_golden.py", "scripts/benchmark.py", "scripts/benchmark_data.py"),
+    "torchvision": ("scripts/make_golden.py", "scripts/benchmark_data.py"),
     "timm": ("scripts/make_golden.py", "scripts/benchmark.py"),
 }
 # NNX builds modules and nothing more; `models.apply` is the bridge to plain JAX.

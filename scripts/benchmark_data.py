@@ -1,0 +1,188 @@
+"""Times reading images, side by side with torchvision: python scripts/benchmark_data.py [...]."""
+
+import argparse
+import contextlib
+import functools
+import importlib.util
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import sides
+
+DESCRIPTION = """\
+From JPEG files to shuffled training batches: decoded, resized (antialiased) to 512 x 512, cropped
+at a random place to 448 x 448. Each side runs in a process of its own, and all take turns. Prints
+images/s, processor time an image, peak memory with all loader processes, and the first side's
+speed against each other one (median of the turns, lowest..highest; above 1: the first is
+faster)."""
+
+SIDES = {
+    "files": "ours, from the JPEG files; flip and normalisation belong to the device",
+    "prepared": "ours, from ArrayRecord as scripts/prepare_dataset.py --short_side=512 writes it",
+    "torch_v2": "torchvision.transforms.v2 on uint8 tensors, flip included, batches of uint8",
+    "torch_pil8": "torchvision on Pillow images, flip included, batches of uint8",
+    "torch_pil": "torchvision as tutorials have it: Pillow images, ToTensor, Normalize",
+}
+RESIZE, CROP = 512, 448
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The flags; exits with code 2 where they are wrong."""
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        epilog="sides:\n" + "\n".join(f"  {name:10}  {what}" for name, what in SIDES.items()),
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="which")
+    parser.add_argument(
+        "--input", metavar="DIR", help="a folder of class folders (default: drawn photos)"
+    )
+    parser.add_argument("--size", default="640x512", metavar="WxH", help="of drawn photos")
+    parser.add_argument("--images", type=int, default=400, metavar="N", help="drawn photos")
+    parser.add_argument("--batch_size", type=int, default=16, metavar="N", help="default: 16")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="threads, or workers")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each side")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    torch = any(name.startswith("torch") for name in arguments.sides)
+    if torch and not importlib.util.find_spec("torchvision") and not arguments.worker:
+        parser.error(
+            "torchvision is not installed here: make parity-env, then .venv-parity/bin/python "
+            "scripts/benchmark_data.py, or choose --sides files prepared"
+        )
+    return arguments
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Prepares the photos, then prints a line for each side."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
+        photos = arguments.input or draw(folder / "photos", arguments)
+        spec = {"photos": str(photos), "batch_size": arguments.batch_size, "jobs": arguments.jobs}
+        if "prepared" in arguments.sides:
+            spec["prepared"] = prepared(str(photos), folder / "prepared")
+        running = [
+            stack.enter_context(sides.Side(__file__, {**spec, "side": name}))
+            for name in arguments.sides
+        ]
+        n = running[0].ready["images"]
+        for side in running:
+            side.turn("epoch")  # warms up, the system's file cache included
+        turns = [[side.turn("epoch") for side in running] for _ in range(arguments.rounds)]
+        seconds = [[turn["seconds"] for turn in row] for row in turns]
+        print(f"{n} images an epoch, {arguments.jobs} threads or workers each")
+        for i, (name, side) in enumerate(zip(arguments.sides, running, strict=True)):
+            rate = n / statistics.median(row[i] for row in seconds)
+            cpu = 1000 * statistics.median(row[i]["cpu"] for row in turns) / n
+            print(
+                f"  {name:10} {rate:7.1f} images/s  {cpu:5.2f} ms CPU an image  "
+                f"{side.peak() / 2**20:6.0f} MiB  ratio {sides.ratio(seconds, 0, i)}",
+                flush=True,
+            )
+
+
+def draw(folder: Path, arguments: argparse.Namespace) -> Path:
+    """Photos of synthetic birds with a camera's noise, quality 90, as class folders."""
+    import cv2
+    import numpy as np
+
+    from fgc_jax import data
+
+    width, height = (int(side) for side in arguments.size.split("x"))
+    options = {"species": 2, "train_per_class": arguments.images // 2, "size": max(width, height)}
+    split = data.load("synthetic_birds", "", options).splits["train"]
+    rng = np.random.default_rng(0)
+    for i in range(len(split)):
+        image = split.read(i)[:height, :width].astype(np.int16)
+        image = np.clip(image + rng.integers(-12, 13, image.shape), 0, 255).astype(np.uint8)
+        path = folder / f"class_{split.labels[i]}" / f"{i:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return folder
+
+
+def prepared(photos: str, folder: Path) -> str:
+    """The same photos as ArrayRecord, their short side at most RESIZE."""
+    from fgc_jax import data
+    from fgc_jax.data import prepare
+
+    dataset = data.load("folder", photos, {"test_fraction": 0.0})
+    prepare.run(dataset, folder, short_side=RESIZE)
+    return str(folder)
+
+
+def ours(spec):
+    """An epoch of our pipeline, from files or ArrayRecord."""
+    from fgc_jax import data
+    from fgc_jax.data import pipeline
+
+    if spec["side"] == "prepared":
+        split = data.load("prepared", spec["prepared"], {}).splits["train"]
+    else:
+        split = data.load("folder", spec["photos"], {"test_fraction": 0.0}).splits["train"]
+    transform = pipeline.Transform(RESIZE, "squash", CROP, True, "bilinear")
+    options = {"batch_size": spec["batch_size"], "seed": 0, "threads": spec["jobs"]}
+    batches = pipeline.train_batches(split, transform, **options)
+
+    def epoch():
+        for _ in range(len(split) // spec["batch_size"]):
+            next(batches)
+
+    return {"epoch": epoch}, {"images": len(split) // spec["batch_size"] * spec["batch_size"]}
+
+
+def torch_side(spec):
+    """An epoch of torch's DataLoader over torchvision's ImageFolder."""
+    import torch
+    from torchvision import datasets, io, transforms
+    from torchvision.transforms import v2
+
+    steps = {
+        "torch_v2": [v2.Resize((RESIZE, RESIZE), antialias=True), v2.RandomCrop(CROP)]
+        + [v2.RandomHorizontalFlip()],
+        "torch_pil8": [transforms.Resize((RESIZE, RESIZE)), transforms.RandomCrop(CROP)]
+        + [transforms.RandomHorizontalFlip(), transforms.PILToTensor()],
+        "torch_pil": [transforms.Resize((RESIZE, RESIZE)), transforms.RandomCrop(CROP)]
+        + [transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+        + [transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))],
+    }[spec["side"]]
+    read = functools.partial(io.decode_image, mode=io.ImageReadMode.RGB)
+    reader = {"loader": read} if spec["side"] == "torch_v2" else {}
+    photos = datasets.ImageFolder(spec["photos"], transforms.Compose(steps), **reader)
+    loader = torch.utils.data.DataLoader(
+        photos,
+        batch_size=spec["batch_size"],
+        shuffle=True,
+        drop_last=True,
+        num_workers=spec["jobs"],
+        persistent_workers=True,
+    )
+
+    def epoch():
+        for _ in loader:
+            pass
+
+    return {"epoch": epoch}, {"images": len(loader) * spec["batch_size"]}
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse(argv)
+    if arguments.worker:
+        spec = json.loads(arguments.worker)
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        start = torch_side if spec["side"].startswith("torch") else ours
+        sides.answer(functools.partial(start, spec))
+        return
+    try:
+        compare(arguments)
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

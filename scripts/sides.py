@@ -1,0 +1,109 @@
+"""The two sides of a benchmark: processes of their own that take turns, one line of JSON each."""
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+PROC = os.path.isdir("/proc/self/task")  # Linux
+
+
+class Side:
+    """A process of `script --worker=SPEC` that answers each line with a line of JSON."""
+
+    def __init__(self, script: str, spec: Mapping, *flags: str):
+        self.process = subprocess.Popen(
+            [sys.executable, script, *flags, f"--worker={json.dumps(spec)}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.ready = self._answer()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a timed process ended with code {self.process.wait()}")
+        return json.loads(line)
+
+    def turn(self, kind: str) -> dict:
+        """One run of `kind`: `seconds` of wall time, `cpu` seconds of processor time, loader
+        processes included."""
+        self.process.stdin.write(kind + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def peak(self) -> int:
+        """The peak of its resident memory so far, in bytes."""
+        return self.turn("peak")["peak"]
+
+
+def answer(start: Callable[[], tuple[Mapping[str, Callable[[], None]], Mapping]]) -> None:
+    """The timed process: calls `start` for ({kind: what to run}, facts to report first), then runs
+    one kind for each line read."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # Whatever a library prints goes to stderr.
+
+    def say(**values):
+        print(json.dumps(values), file=answers, flush=True)
+
+    runs, facts = start()
+    say(**facts)
+    for line in sys.stdin:
+        if line.strip() == "peak":
+            say(peak=_peak())
+            continue
+        begin, cpu = time.perf_counter(), _cpu()
+        runs[line.strip()]()
+        say(seconds=time.perf_counter() - begin, cpu=_cpu() - cpu)
+
+
+def _processes() -> list[str]:
+    """The /proc folders of this process and its living children, loader workers say."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    children = {pid for task in tasks for pid in task.read_text().split()}
+    return ["/proc/self", *(f"/proc/{pid}" for pid in children)]
+
+
+def _cpu() -> float:
+    """Seconds of processor time so far: this process, its living children, those that ended."""
+    if not PROC:
+        times = os.times()
+        return times.user + times.system + times.children_user + times.children_system
+    ticks = 0
+    for folder in _processes():
+        fields = Path(folder, "stat").read_text().rsplit(")", 1)[1].split()
+        ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _peak() -> int:
+    """Bytes of resident memory at their peak, this process and its living children together."""
+    if not PROC:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    lines = [
+        line
+        for folder in _processes()
+        for line in Path(folder, "status").read_text().splitlines()
+        if line.startswith("VmHWM:")
+    ]
+    return sum(int(line.split()[1]) * 1024 for line in lines)
+
+
+def ratio(turns: list[list[float]], first: int = 0, second: int = 1) -> str:
+    """How many times faster the column `first` of seconds is: median (lowest..highest)."""
+    ratios = [row[second] / row[first] for row in turns]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
