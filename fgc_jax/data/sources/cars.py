@@ -1,0 +1,146 @@
+"""Stanford Cars (Krause et al., 3D Object Representations for Fine-Grained Categorization, 2013):
+16,185 photos of 196 models of cars."""
+
+import os
+
+import numpy as np
+
+from fgc_jax.data import archives, boxes, dataset
+from fgc_jax.data.sources import listing, matlab, places
+
+NAME = "Stanford Cars"
+LICENCE = "no licence is stated; used for research"
+NOTE = (
+    f"{LICENCE}. The official host is gone since 2023. Copies: the images are the Kaggle data set "
+    "jessicali9530/stanford-cars-dataset, the devkit is attached to the issue "
+    "https://github.com/pytorch/vision/issues/7545. cars_annos.mat goes with car_ims only: the "
+    "images of cars_train and cars_test have other numbers"
+)
+ARCHIVES = (
+    archives.Archive(
+        "cars_train.tgz",
+        979_269_282,
+        "cars_train",
+        md5="065e5b463ae28d29e77c1b4b166cfe61",
+        sha256="512b227b30e2f0a8aab9e09485786ab4479582073a144998da74d64b801fd288",
+    ),
+    archives.Archive(
+        "cars_test.tgz",
+        977_350_468,
+        "cars_test",
+        md5="4ce7ebf6a94d07f1952d94dd34c4d501",
+        sha256="bffea656d6f425cba3c91c6d83336e4c5f86c6cffd8975b0f375d3a10da8e243",
+    ),
+    archives.Archive(
+        "car_devkit.tgz",
+        330_960,
+        "devkit",
+        md5="c3b158d763b6e2245038c8ad08e45376",
+        sha256="b97deb463af7d58b6bfaa18b2a4de9829f0f79e8ce663dfa9261bf7810e9accd",
+    ),
+    archives.Archive(
+        "cars_test_annos_withlabels.mat",
+        185_758,
+        "cars_test_annos_withlabels.mat",
+        md5="b0a2b23655a3edd16d84508592a98d10",
+        sha256="790f75be8ea34eeded134cc559332baf23e30e91367e9ddca97d26ed9b895f05",
+    ),
+    archives.Archive("car_ims.tgz", 0, "car_ims"),
+    archives.Archive("cars_annos.mat", 0, "cars_annos.mat"),
+)
+TRAIN_LIST = "devkit/cars_train_annos.mat"
+TEST_LIST = "cars_test_annos_withlabels.mat"
+CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
+
+
+def load(root):
+    """The official splits: train 8,144, test 8,041.
+
+    Both packings: cars_train, cars_test (the images directly in them or, as on Kaggle, in a folder
+    of the same name), devkit and cars_test_annos_withlabels.mat; or car_ims and cars_annos.mat.
+    Class 174 has a slash in its name, "Ram C/V Cargo Van Minivan 2012".
+
+    A table made from them (filename, box, class number) is read by the data set "csv" instead.
+    ValueError where files are missing, or images and lists do not match (a renumbered copy).
+    """
+    folder = places.find(NAME, root, ARCHIVES, (TRAIN_LIST, "car_ims"), note=NOTE)
+    if os.path.isfile(os.path.join(folder, TRAIN_LIST)):
+        class_names, splits = _two_folders(root, folder)
+    else:
+        class_names, splits = _one_folder(root, folder)
+    return dataset.Dataset(
+        name="cars",
+        class_names=class_names,
+        splits=splits,
+        notes=f"{NAME}, official splits",
+        licence=LICENCE,
+    )
+
+
+def _two_folders(root, folder):
+    kit = os.path.join(folder, "devkit")
+    class_names = _class_names(os.path.join(kit, "cars_meta.mat"))
+    wanted = (TEST_LIST, f"devkit/{TEST_LIST}")
+    labelled = places.find(NAME, root, ARCHIVES, wanted, note=NOTE)
+    test_list = os.path.join(labelled, TEST_LIST)
+    if not os.path.isfile(test_list):
+        test_list = os.path.join(labelled, "devkit", TEST_LIST)
+    splits = {}
+    for split, path in (("train", os.path.join(folder, TRAIN_LIST)), ("test", test_list)):
+        names, *numbers = matlab.columns(path, "annotations", "fname", "class", *CORNERS)
+        first = f"cars_{split}/{names[0]}"
+        holder = places.find(NAME, root, ARCHIVES, first, note=NOTE)
+        pictures = os.path.join(holder, f"cars_{split}")
+        _check_files(path, pictures, names)
+        labels, corners = _numbers(path, names, numbers, class_names)
+        splits[split] = dataset.file_split(pictures, names, labels, boxes=corners)
+    return class_names, splits
+
+
+def _one_folder(root, folder):
+    path = "cars_annos.mat"
+    path = os.path.join(places.find(NAME, root, ARCHIVES, path, note=NOTE), path)
+    class_names = _class_names(path)
+    names, tests, *numbers = matlab.columns(
+        path, "annotations", "relative_im_path", "test", "class", *CORNERS
+    )
+    pictures = os.path.join(folder, "car_ims")
+    names = [name.rpartition("/")[2] for name in names]
+    _check_files(path, pictures, names)
+    labels, corners = _numbers(path, names, numbers, class_names)
+    tests = listing.labels(path, tests, ("0", "1"))
+    splits = {}
+    for value, split in enumerate(("train", "test")):
+        chosen = np.flatnonzero(tests == value)
+        splits[split] = dataset.file_split(
+            pictures, [names[i] for i in chosen], labels[chosen], boxes=corners[chosen]
+        )
+    return class_names, splits
+
+
+def _class_names(path):
+    (names,) = matlab.read(path, "class_names")
+    return tuple(str(name).strip() for name in names)
+
+
+def _numbers(path, names, columns, class_names):
+    """Labels from 0 and boxes, of columns of texts: class, x1, y1, x2, y2, all counted from 1."""
+    values = listing.numbers(path, list(zip(*columns, strict=True)), "bad numbers", int)
+    labels = values[:, 0] - 1
+    corners = boxes.from_corners(values[:, 1:], origin=1)
+    wrong = [n for n, label in zip(names, labels, strict=True) if not 0 <= label < len(class_names)]
+    listing.refuse(path, wrong, f"images with a class outside of 1 to {len(class_names)}")
+    empty = (corners[:, 2:] <= corners[:, :2]).any(axis=1)
+    listing.refuse(path, [names[i] for i in np.flatnonzero(empty)], "images with an empty box")
+    return labels, corners
+
+
+def _check_files(path, folder, names):
+    """ValueError unless the images in `folder` are exactly those that the list `path` names."""
+    seen = set()
+    listing.refuse(path, [n for n in names if n in seen or seen.add(n)], "images listed twice")
+    listing.refuse_missing_files(path, folder, names)
+    strays = sorted(n for n in os.listdir(folder) if n.lower().endswith(".jpg") and n not in seen)
+    listing.refuse(
+        path, strays, f"images of {folder} are not in this list, is it a renumbered copy? They are"
+    )
