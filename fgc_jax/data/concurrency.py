@@ -1,0 +1,54 @@
+"""One pass over many images: in threads, in order, with a progress bar."""
+
+import collections
+import os
+import sys
+from concurrent import futures
+
+import tqdm
+
+# Finished results wait in order behind a slow one; more of them would only take memory.
+AHEAD = 4
+
+
+def available():
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def ordered(function, items, description, total, *, threads=None, initial=0):
+    """Yields function(item) for each of `items`, in their order, computed by `threads` (None: one
+    for each core). Draws a bar of `total` images, `initial` of them done before, with rate and time
+    left; none where `description` is empty.
+
+    What function raises is raised here, at the item's turn.
+    """
+    threads = threads or available()
+    live = sys.stderr.isatty()
+    with (
+        futures.ThreadPoolExecutor(threads) as pool,
+        tqdm.tqdm(
+            desc=description,
+            total=total,
+            initial=initial,
+            unit="image",
+            dynamic_ncols=live,
+            mininterval=0.2 if live else 15,
+            disable=not description,
+        ) as bar,
+    ):
+        pending = collections.deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) == AHEAD * threads:
+                    result = pending.popleft().result()
+                    bar.update()
+                    yield result
+            while pending:
+                result = pending.popleft().result()
+                bar.update()
+                yield result
+        finally:
+            for future in pending:
+                future.cancel()

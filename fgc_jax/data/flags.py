@@ -1,0 +1,51 @@
+"""The flags with which scripts name a data set: --name, --root, --options."""
+
+import argparse
+import json
+
+WORDS = {"True": True, "False": False, "None": None}
+
+
+def add(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Adds them to a parser; `dataset` reads them."""
+    what = parser.add_argument_group("the data set, as config.data of a training run has it")
+    what.add_argument(
+        "--name", required=required, metavar="NAME", help="folder, csv, aircraft, ..."
+    )
+    what.add_argument("--root", default="", metavar="DIR", help="where its files lie")
+    what.add_argument(
+        "--options",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of this kind of data set, e.g. level=family, or all as one JSON object",
+    )
+
+
+def dataset(arguments: argparse.Namespace):
+    """(Dataset, its options as a dict). ValueError where flags or data are wrong."""
+    from fgc_jax import data
+
+    options = parse_options(arguments.options)
+    return data.load(arguments.name, arguments.root, options), options
+
+
+def parse_options(words: list[str]) -> dict:
+    """KEY=VALUE words, or one JSON object, as a dict; a value that is no JSON is a string."""
+    if len(words) == 1 and words[0].lstrip().startswith("{"):
+        try:
+            return json.loads(words[0])
+        except ValueError as error:
+            raise ValueError(f"--options={words[0]} is not JSON ({error})") from error
+    options = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals):
+            raise ValueError(f"--options: {word!r} is not KEY=VALUE")
+        if key in options:
+            raise ValueError(f"--options: {key!r} is given twice")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = WORDS.get(value, value)
+    return options

@@ -1,0 +1,136 @@
+"""Prepares data: python scripts/prepare_dataset.py --name=NAME --root=DIR --output=DIR [...]."""
+
+import argparse
+import sys
+
+DESCRIPTION = """\
+Stores a data set as ArrayRecord: a few large files instead of many small ones, pictures shrunk once
+instead of in each epoch. Labels, class names, splits, boxes, parts and all objects of an image are
+kept; segmentation masks are not. Killed at any moment, the same command goes on where it was; at
+the end every record is read back and compared. Train on the result with
+--config.data.name=prepared --config.data.root=OUTPUT, or open it with
+tensorflow_datasets.builder_from_directory (as_data_source needs no TensorFlow)."""
+
+EXAMPLES = """\
+examples:
+  python scripts/prepare_dataset.py --name=folder --root=photos --output=photos_512 --short_side=512
+  python scripts/prepare_dataset.py --name=aircraft --root=fgvc-aircraft-2013b \\
+      --options level=family train_split=trainval --output=aircraft_family
+  python scripts/prepare_dataset.py --output=photos_512 --verify"""
+
+ON_BAD_IMAGE = ("raise", "skip")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The flags; exits with code 2 where they are wrong."""
+    from fgc_jax.data import flags
+
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    flags.add(parser, required=False)
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="folder of its own for the result"
+    )
+    parser.add_argument(
+        "--short_side",
+        type=int,
+        metavar="PIXELS",
+        help="shrink pictures to this shorter side; smaller ones stay as they are (default: none "
+        "is shrunk)",
+    )
+    parser.add_argument(
+        "--jpeg_quality",
+        type=int,
+        default=95,
+        metavar="1..100",
+        help="of pictures that are changed; all others are copied byte for byte (default: 95)",
+    )
+    parser.add_argument(
+        "--on_bad_image",
+        choices=ON_BAD_IMAGE,
+        default="raise",
+        help="raise: list unreadable images at the end and stop (default); skip: leave them out",
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="that decode and encode (default: one a core)"
+    )
+    parser.add_argument(
+        "--download",
+        action="store_true",
+        help="first get the archives to --root, where their hosts still have them",
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="only check the finished data set in --output"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.verify == bool(arguments.name):
+        parser.error("give either --name, of the data set to prepare, or --verify")
+    if arguments.download and not arguments.root:
+        parser.error("--download needs --root, the folder for the archives")
+    if arguments.threads is not None and arguments.threads < 1:
+        parser.error("--threads must be at least 1")
+    return arguments
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prepares, or verifies. Raises ValueError where data, output or options cannot be used."""
+    from fgc_jax.data import flags, prepare, records
+
+    if arguments.verify:
+        number = prepare.verify(arguments.output, threads=arguments.threads)
+        print(f"{arguments.output}: all of the {number} records are as they were written")
+        return
+    form = records.Form(arguments.short_side, arguments.jpeg_quality)
+    if arguments.download:
+        download(arguments.name, arguments.root)
+    data, options = flags.dataset(arguments)
+    facts = prepare.prepare(
+        data,
+        arguments.output,
+        name=arguments.name,
+        options=options,
+        form=form,
+        on_bad_image=arguments.on_bad_image,
+        threads=arguments.threads,
+    )
+    print(f"{arguments.output}: {facts['dataset']['name']}, {facts['dataset']['notes']}")
+    for name, split in facts["splits"].items():
+        number = sum(shard["records"] for shard in split["shards"])
+        size = sum(shard["bytes"] for shard in split["shards"])
+        print(f"  {name}: {number} images, {size / 1e6:.1f} MB, {len(split['shards'])} files")
+    for name, reason in list(facts["skipped"].items())[:20]:
+        print(f"  left out: {name} ({reason})")
+
+
+def download(name: str, folder: str) -> None:
+    """Gets the archives of a data set. ValueError where none are known or can be had."""
+    import inspect
+
+    from fgc_jax import data
+    from fgc_jax.data import download as downloads
+
+    if name not in data.DATASETS:
+        raise ValueError(f"unknown data set {name!r}, allowed: {', '.join(data.DATASETS)}")
+    archives = getattr(inspect.getmodule(data.DATASETS[name]), "ARCHIVES", ())
+    if not archives:
+        raise ValueError(f"the data set {name!r} has no archives that could be downloaded")
+    downloads.download_archives(archives, folder)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    arguments = parse(argv)
+    try:
+        run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
