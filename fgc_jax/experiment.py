@@ -86,6 +86,12 @@ class Experiment:
             interpolation=settings.interpolation,
         )
 
+    def views(self, split_name: str, views: str = "raw") -> str:
+        """How test images are seen, to stand beside each number: crops to annotated boxes use what
+        nobody knows of a new photo."""
+        cropped = split_name in self.settings.data.box_crop
+        return f"{views}, cropped to ground-truth boxes" if cropped else views
+
     def augment(self, key: jax.Array, batch: dict) -> dict:
         """Host batch on the device -> augmented, normalised batch; pure."""
         images = batch["image"]
@@ -237,7 +243,8 @@ def overview(experiment: Experiment, gflops: float) -> str:
     head = experiment.params["head"]
     phase = settings.phases[-1]
     lines = [
-        f"data     {dataset.name}: {experiment.num_classes} classes; images: {sizes}",
+        f"data     {dataset.name}: {experiment.num_classes} classes; images: {sizes}"
+        + (f"; cropped to boxes: {', '.join(crops)}" if (crops := settings.data.box_crop) else ""),
         f"model    {settings.model.backbone}"
         + (f" x {settings.model.backbone_b}" if settings.model.backbone_b else "")
         + f" -> {settings.model.head}, {total / 1e6:.2f} M parameters, "

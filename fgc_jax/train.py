@@ -293,7 +293,7 @@ def _test(live: Run, number: int) -> dict[str, Any] | None:
         live.progress.phase_start + live.progress.history[-1]["steps"],
         {f"test_{name}": value for name, value in metrics.items()},
     )
-    facts = {"checkpoint": number, "split": "test", "views": "raw"}
+    facts = {"checkpoint": number, "split": "test", "views": plan.views("test")}
     if jax.process_index() == 0:
         folder = live.workdir / "evaluation" / "test"
         test_split, class_names = plan.dataset.splits["test"], plan.dataset.class_names

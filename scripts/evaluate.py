@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> None:
     facts = {
         "checkpoint": restored.step,
         "split": split_name or str(arguments.input),
-        "views": arguments.views,
+        "views": restored.plan.views(split_name, arguments.views),
     }
     results = predict.evaluate_split(restored, split)
     if jax.process_index():

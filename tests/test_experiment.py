@@ -159,3 +159,22 @@ def test_forward_gflops_count_a_multiply_add_as_two():
     gflops = plan.forward_gflops(plan.settings.phases[0])
     # Batch norm, ReLU and pooling cost a little too.
     assert convolutions < gflops < 1.02 * convolutions
+
+
+def test_box_crops_are_chosen_by_split_and_said():
+    recipe = tiny_run.recipe("")
+    options = {"species": 3, "train_per_class": 4, "test_per_class": 2, "size": 64}
+    recipe.data.update(name="synthetic_birds", options=options)
+    recipe.data.update(box_crop=("train", "test"), box_square=True)
+    plan = experiment.prepare(config.parse(recipe))
+    shapes = {name: plan.dataset.splits[name].read(0).shape[:2] for name in ("train", "val")}
+    assert shapes["train"] < shapes["val"] == (64, 64)
+    assert plan.views("test") == "raw, cropped to ground-truth boxes" and plan.views("val") == "raw"
+    assert "cropped to boxes: train, test" in experiment.overview(plan, 1.0)
+
+
+def test_box_options_need_box_crop():
+    recipe = tiny_run.recipe("")
+    recipe.data.box_margin = 0.1
+    with pytest.raises(ValueError, match="box_margin and .*box_square have no effect"):
+        config.parse(recipe)
