@@ -1,0 +1,99 @@
+"""Flowers-102: the official .mat files, 102 names, and what is said where they are damaged."""
+
+import shutil
+
+import numpy as np
+import pytest
+from scipy import io
+
+from fgc_jax.data.sources import flower_names, flowers
+from tests import data_collections
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return data_collections.write_flowers(tmp_path_factory.mktemp("flowers"))
+
+
+@pytest.fixture
+def copy(root, tmp_path):
+    return shutil.copytree(root, tmp_path / "flowers-102")
+
+
+def test_official_splits(root):
+    dataset = flowers.load(root)
+    assert {name: len(split) for name, split in dataset.splits.items()} == {
+        "train": 102, "val": 102, "test": 102,
+    }  # fmt: skip
+    train, test = dataset.splits["train"], dataset.splits["test"]
+    assert list(train.names[:2]) == ["image_00103.jpg", "image_00104.jpg"]
+    assert test.names[0] == "image_00001.jpg"
+    np.testing.assert_array_equal(test.labels[:3], [5, 10, 15])
+    np.testing.assert_array_equal(train.labels, (np.arange(103, 205) * 5) % 102)
+    assert train.read(0).shape == (20, 24, 3) and train.boxes is None
+
+
+def test_names():
+    names = flower_names.NAMES
+    assert len(names) == len(set(names)) == 102
+    assert [names[i] for i in (0, 5, 50, 101)] == [
+        "pink primrose", "tiger lily", "petunia", "blackberry lily",
+    ]  # fmt: skip
+    assert not any("  " in name or name != name.strip() for name in names)
+
+
+def test_names_are_those_that_tfds_has():
+    builder = "oxford_flowers102.oxford_flowers102_dataset_builder"
+    tfds = pytest.importorskip(f"tensorflow_datasets.datasets.{builder}")
+    assert list(flower_names.NAMES) == [name.rstrip("?") for name in tfds._NAMES]
+
+
+def test_roots(root, tmp_path, copy):
+    facts = flowers.load(root).facts()
+    assert flowers.load(tmp_path).facts() == facts
+    names = ["jpg", "imagelabels.mat", "setid.mat"]
+    archive = data_collections.pack(root, tmp_path / "all.tgz", names)
+    assert flowers.load(str(archive)).facts() == facts
+
+
+@pytest.mark.parametrize("missing", ["jpg", "imagelabels.mat", "setid.mat"])
+def test_missing_data_say_what_to_get(copy, missing):
+    shutil.move(copy / missing, copy / f".{missing}")
+    with pytest.raises(ValueError, match=f"no {missing} in .*flowers-102") as error:
+        flowers.load(copy)
+    assert "344.86 MB" in str(error.value) and "a5357ecc9cb78c4bef" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("imagelabels.mat", b"MATLAB 5.0", "damaged or no MATLAB file"),
+        ("imagelabels.mat", {"label": [[1, 2]]}, "no variable 'labels'"),
+        ("imagelabels.mat", {"labels": [[1, 103]]}, "1 labels outside 1 to 102: 103"),
+        ("imagelabels.mat", {"labels": [["rose"]]}, "1 labels outside 1 to 102: not numbers"),
+        ("setid.mat", {"trnid": [[1, 2]], "valid": [[3]]}, "no variable 'tstid'"),
+        (
+            "setid.mat",
+            {"trnid": [[0, 307]], "valid": [[3]], "tstid": [[4]]},
+            "2 unknown images in train: 0; 307",
+        ),
+        (
+            "setid.mat",
+            {"trnid": [[1, 2]], "valid": [[3]], "tstid": [[2]]},
+            "1 images of test in another split: 2",
+        ),
+    ],
+)
+def test_damaged_files_are_named(copy, file, content, message):
+    if isinstance(content, bytes):
+        (copy / file).write_bytes(content)
+    else:
+        io.savemat(copy / file, content)
+    with pytest.raises(ValueError, match=rf"{file}: (there is )?({message})"):
+        flowers.load(copy)
+
+
+def test_missing_photos_are_named(copy):
+    (copy / "jpg" / "image_00104.jpg").unlink()
+    with pytest.raises(ValueError, match=r"setid\.mat: 1 images are not in .*image_00104"):
+        flowers.load(copy)
