@@ -1,12 +1,18 @@
 """Unpacking archives: right, restartable, once, and only what was expected."""
 
+import errno
 import hashlib
 import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 
 from fgc_jax.data import archives
-from tests import data_archives
+from tests import commands, data_archives
 
 SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip")
 
@@ -72,3 +78,175 @@ def test_size(tmp_path):
         with pytest.raises(ValueError, match=rf"birds.tgz: {size:,} bytes, .* {wrong:,}: .*{what}"):
             archives.unpack(path, tmp_path / "out", size=wrong)
     archives.unpack(path, tmp_path / "out", size=size)
+
+
+def test_killed_at_any_point_it_is_never_half_there_and_continues(tmp_path):
+    paths = [
+        data_archives.write_archive(tmp_path / f"birds{suffix}") for suffix in (".tgz", ".zip")
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.archive_kills", tmp_path / "out", *paths],
+        cwd=commands.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    times, unfinished = (int(word) for word in done.stdout.split() if word.isdecimal())
+    assert times > 80 and 50 < unfinished < times
+
+
+class Killed(BaseException):
+    pass
+
+
+def interrupt(monkeypatch, path, folder):
+    """Unpacks until the fourth file is about to get its name; the names of those, then and later."""
+    replace, written = os.replace, []
+
+    def replacing(source, target):
+        if source.endswith("part"):
+            written.append(os.path.basename(target))
+            if len(written) == 4:
+                raise Killed
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replacing)
+    with pytest.raises(Killed):
+        archives.unpack(path, folder)
+    return written
+
+
+def test_what_was_unpacked_is_not_written_again(tmp_path, monkeypatch):
+    path = data_archives.write_archive(tmp_path / "birds.tgz")
+    written = interrupt(monkeypatch, path, tmp_path / "out")
+    assert not (tmp_path / "out" / "birds").exists()
+    archives.unpack(path, tmp_path / "out")
+    # The fourth twice, because it was not finished; nothing else.
+    names = ["classes.txt", "a.jpg", "b.jpg", "c.jpg", "c.jpg", "empty.txt", "attributes.txt"]
+    assert written == names
+    assert data_archives.contents(tmp_path / "out") == data_archives.FILES
+
+
+def test_an_archive_that_changed_meanwhile_is_begun_anew(tmp_path, monkeypatch):
+    path = data_archives.write_archive(tmp_path / "birds.tgz")
+    interrupt(monkeypatch, path, tmp_path / "out")
+    other = {name: data[::-1] for name, data in data_archives.FILES.items()}
+    data_archives.write_archive(path, other)
+    archives.unpack(path, tmp_path / "out")
+    assert data_archives.contents(tmp_path / "out") == other
+
+
+def test_the_checksum_is_taken_once(tmp_path, monkeypatch):
+    path = data_archives.write_archive(tmp_path / "birds.tgz")
+    md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    with monkeypatch.context() as patch:
+        patch.setattr(archives.members, "read", lambda raw: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            archives.unpack(path, tmp_path, md5=md5)
+    monkeypatch.setattr(archives, "checksum", None)
+    archives.unpack(path, tmp_path, md5=md5)
+    assert (tmp_path / "birds" / "classes.txt").exists()
+
+
+def test_two_processes_unpack_once(tmp_path):
+    path = data_archives.write_archive(tmp_path / "birds.tgz")
+    code = (
+        "import sys; from fgc_jax.data import archives; from pathlib import Path;"
+        "print('ready', flush=True); sys.stdin.readline();"
+        "archives.unpack(sys.argv[1], sys.argv[2])"
+    )
+    command = [sys.executable, "-c", code, path, tmp_path / "out"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, cwd=commands.ROOT, **pipes) for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert data_archives.contents(tmp_path / "out") == data_archives.FILES
+
+
+def test_a_second_process_waits_and_finds_it_done(tmp_path, capsys, monkeypatch):
+    path = data_archives.write_archive(tmp_path / "birds.tgz")
+    work = archives._work(path, tmp_path / "out")
+    with archives.locked(os.path.join(work, "lock"), "first"):
+        second = threading.Thread(target=archives.unpack, args=(path, tmp_path / "out"))
+        second.start()
+        while "another process is at it, waiting" not in capsys.readouterr().out:
+            time.sleep(0.01)
+        assert not (tmp_path / "out" / "birds").exists()
+    second.join()
+    assert data_archives.contents(tmp_path / "out") == data_archives.FILES
+
+
+def test_disks_without_locks_work(tmp_path, monkeypatch):
+    def no_lock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(archives.fcntl, "flock", no_lock)
+    archives.unpack(data_archives.write_archive(tmp_path / "birds.tgz"), tmp_path)
+    assert (tmp_path / "birds").exists()
+
+
+def test_no_room_is_said_first_and_a_full_disk_can_be_continued(tmp_path, monkeypatch):
+    path = data_archives.write_archive(tmp_path / "birds.zip")
+    with monkeypatch.context() as patch:
+        patch.setattr(archives.shutil, "disk_usage", lambda path: type("", (), {"free": 99}))
+        with pytest.raises(ValueError, match=r"birds\.zip: cannot be .*15,064 bytes .*99 are free"):
+            archives.unpack(path, tmp_path / "out")
+    replace = os.replace
+
+    def full(source, target):
+        if target.endswith("c.jpg"):
+            raise OSError(errno.ENOSPC, "No space left on device", target)
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(ValueError, match=r"No space left on device; .*the same command contin"):
+            archives.unpack(path, tmp_path / "out")
+    assert os.listdir(tmp_path / "out") == [".unpacking-birds.zip"]
+    archives.unpack(path, tmp_path / "out")
+    assert data_archives.contents(tmp_path / "out") == data_archives.FILES
+
+
+def test_what_is_in_the_way(tmp_path):
+    path = data_archives.write_archive(tmp_path / "birds.tgz")
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    out.mkdir()
+    row = archives.Archive("birds.tgz", 0, "attributes.txt")
+    for make in (
+        lambda: (out / "birds").write_bytes(b""),
+        lambda: (out / "birds").symlink_to(elsewhere),
+        lambda: (out / "attributes.txt").mkdir(),
+        lambda: (out / "attributes.txt").symlink_to(elsewhere / "new"),
+    ):
+        make()
+        with pytest.raises(ValueError, match=r"out/(birds|attributes.txt) is in the way"):
+            archives.unpack(path, out)
+        assert not list(elsewhere.iterdir()) and len(list(out.iterdir())) == 2
+        assert not archives.is_unpacked(row, str(out))
+        for found in out.iterdir():
+            if found.is_dir() and not found.is_symlink():
+                shutil.rmtree(found)
+            else:
+                found.unlink()
+    (out / "birds" / "images").mkdir(parents=True)
+    (out / "birds" / "images" / "mine.jpg").write_bytes(b"mine")
+    archives.unpack(path, out)
+    expected = data_archives.FILES | {"birds/images/mine.jpg": b"mine"}
+    assert data_archives.contents(out) == expected
+
+
+def test_long_work_shows_a_bar(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(archives, "LONG", 1)
+    path = data_archives.write_archive(tmp_path / "birds.tgz")
+    archives.unpack(path, tmp_path, md5=hashlib.md5(path.read_bytes()).hexdigest())
+    shown = capsys.readouterr().err
+    assert "checking birds.tgz: 100%" in shown and "unpacking birds.tgz: 100%" in shown
+    assert "B/s" in shown
