@@ -46,7 +46,9 @@ HOMEWORK = (
     archives.Archive("2021VRDL_HW1_datasets.zip", 0, "2021VRDL_HW1_datasets/training_labels.txt"),
 )
 ARCHIVES = OFFICIAL + HOMEWORK
-# A file by which the layout is known -> the archives that bring it.
+# Google Drive gives no file names.
+NOTE = f"{LICENCE}; from Google Drive save them as images.tgz, lists.tgz and annotations.tgz"
+# The file by which a layout is known.
 MARKERS = {"official": "lists/train.txt", "homework": "training_labels.txt"}
 SIDES = ("left", "top", "right", "bottom")
 
@@ -66,7 +68,7 @@ def load(root, *, layout="auto"):
         raise ValueError(f"unknown layout {layout!r}, allowed: auto, {', '.join(MARKERS)}")
     wanted = tuple(MARKERS.values()) if layout == "auto" else MARKERS[layout]
     known = {"auto": ARCHIVES, "official": OFFICIAL, "homework": HOMEWORK}[layout]
-    folder = places.find(NAME, root, known, wanted, note=LICENCE)
+    folder = places.find(NAME, root, known, wanted, note=NOTE)
     if layout == "auto":
         layout = next(n for n, file in MARKERS.items() if os.path.isfile(f"{folder}/{file}"))
     class_names, splits = _official(root, folder) if layout == "official" else _homework(folder)
@@ -102,7 +104,7 @@ def _official(root, folder):
     both = sorted(set(names["train"]) & set(names["test"]))
     listing.refuse(lists, both, "images are in train.txt and test.txt")
     first = f"images/{names['train'][0]}"
-    pictures = os.path.join(places.find(NAME, root, OFFICIAL, first, note=LICENCE), "images")
+    pictures = os.path.join(places.find(NAME, root, OFFICIAL, first, note=NOTE), "images")
     annotated = cub.is_there(folder, ANNOTATIONS)
     splits = {}
     for split, files in names.items():
@@ -162,5 +164,7 @@ def _boxes(mats):
     """float32 `[N, 4]`, from as many files."""
     with futures.ThreadPoolExecutor(8) as pool:
         rows = list(pool.map(mats.box, range(len(mats.names))))
-    corners = listing.numbers(mats.folder, rows, "bad boxes")
-    return boxes.from_corners(corners, origin=0)
+    corners = boxes.from_corners(listing.numbers(mats.folder, rows, "bad boxes"), origin=0)
+    empty = np.flatnonzero((corners[:, 2:] <= corners[:, :2]).any(axis=1))
+    listing.refuse(mats.folder, [mats.name(i) for i in empty], "empty boxes")
+    return corners

@@ -137,7 +137,7 @@ class _Objects:
 
     def __call__(self, index):
         found = voc.read(os.path.join(self.folder, _xml_name(self.names[index])))
-        return boxes.from_corners([corners for _, corners in found]).reshape(-1, 4)
+        return boxes.from_corners(np.reshape([corners for _, corners in found], (-1, 4)))
 
 
 def _largest(objects):

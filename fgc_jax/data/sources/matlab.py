@@ -1,7 +1,9 @@
 """MATLAB files (version 7 and older): their variables, and one kind of error for damaged ones."""
 
+import io
+
 import numpy as np
-from scipy import io
+import scipy.io
 
 
 def read(path, *names):
@@ -12,9 +14,11 @@ def read(path, *names):
     """
     try:
         with open(path, "rb") as stream:
-            found = io.loadmat(stream, squeeze_me=True, variable_names=names)
+            data = stream.read()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+    try:
+        found = scipy.io.loadmat(io.BytesIO(data), squeeze_me=True, variable_names=names)
     except Exception as error:  # damaged files fail in a dozen ways
         raise ValueError(f"{path}: damaged or no MATLAB file ({error})") from error
     absent = [name for name in names if name not in found]

@@ -1,0 +1,212 @@
+"""Stanford Cars: both packings, the nested copy and the table of project D; missing and renumbered
+files."""
+
+import shutil
+
+import numpy as np
+import pytest
+from scipy import io
+
+from fgc_jax.data.sources import cars, csv_file
+from tests import data_benchmarks, data_files
+
+TRAIN = "devkit/cars_train_annos.mat"
+TEST = "cars_test_annos_withlabels.mat"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return data_benchmarks.write_cars(tmp_path_factory.mktemp("cars"))
+
+
+@pytest.fixture
+def copy(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "copy")
+
+
+@pytest.fixture
+def one_folder(tmp_path):
+    return data_benchmarks.write_car_ims(tmp_path / "ims")
+
+
+def rewrite(path, change):
+    """Applies `change` to the rows (tuples of fields) of the struct array in a .mat file."""
+    found = io.loadmat(path, squeeze_me=True)
+    table = found["annotations"]
+    rows = change([tuple(row) for row in np.atleast_1d(table)])
+    more = {"class_names": found["class_names"]} if "class_names" in found else {}
+    data_benchmarks.write_mat(
+        path, annotations=data_benchmarks.structs(table.dtype.names, rows), **more
+    )
+
+
+def corners(*numbers):
+    """What the boxes of these cars should be: from 0, half-open."""
+    boxes = [data_benchmarks.car_box(i) for i in numbers]
+    return np.array([(x0 - 1, y0 - 1, x1, y1) for x0, y0, x1, y1 in boxes])
+
+
+def test_two_folders(original):
+    data = cars.load(original)
+    assert data.class_names == data_benchmarks.CARS
+    train, test = data.splits["train"], data.splits["test"]
+    assert list(train.names) == [f"{k:05d}.jpg" for k in range(1, 7)]
+    assert list(test.names) == ["00001.jpg", "00002.jpg", "00003.jpg"]
+    np.testing.assert_array_equal(train.labels, [0, 1, 2, 0, 1, 2])
+    np.testing.assert_array_equal(test.labels, [0, 1, 2])
+    assert data.class_names[train.labels[1]] == "Ram C/V Cargo Van Minivan 2012"
+    np.testing.assert_array_equal(train.boxes, corners(*range(6)))
+    np.testing.assert_array_equal(test.boxes, corners(6, 7, 8))
+    np.testing.assert_array_equal(train.boxes[0], [0, 0, 48, 40])  # 1 1 48 40: all of it
+
+
+def test_one_folder(one_folder, original):
+    data, other = cars.load(one_folder), cars.load(original)
+    assert data.class_names == other.class_names
+    train, test = data.splits["train"], data.splits["test"]
+    assert list(train.names) == [f"{k:06d}.jpg" for k in (2, 3, 5, 6, 8, 9)]
+    assert list(test.names) == ["000001.jpg", "000004.jpg", "000007.jpg"]
+    np.testing.assert_array_equal(train.boxes, corners(*range(6)))
+    np.testing.assert_array_equal(test.boxes, corners(6, 7, 8))
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(data.splits[split].labels, other.splits[split].labels)
+        for i in range(len(data.splits[split])):
+            images = [d.splits[split].read(i) for d in (data, other)]
+            np.testing.assert_array_equal(*images)
+
+
+def test_nested_folders(tmp_path, original):
+    nested = data_benchmarks.write_cars(tmp_path, nested=True)
+    assert (nested / "cars_train" / "cars_train" / "00001.jpg").is_file()
+    data = cars.load(nested)
+    assert data.facts() == cars.load(original).facts()
+    assert data.splits["test"].read(0).shape == (40, 48, 3)
+
+
+def test_test_labels_may_lie_in_the_devkit(copy, original):
+    (copy / TEST).rename(copy / "devkit" / TEST)
+    assert cars.load(copy).facts() == cars.load(original).facts()
+
+
+def test_archives(original, tmp_path, monkeypatch):
+    data_benchmarks.forget_checksums(monkeypatch)
+    for file, name in (("cars_train", "cars_train"), ("cars_test", "cars_test")):
+        data_benchmarks.pack(original, tmp_path / f"{file}.tgz", name)
+    data_benchmarks.pack(original, tmp_path / "car_devkit.tgz", "devkit")
+    shutil.copy(original / TEST, tmp_path)
+    assert cars.load(tmp_path).facts() == cars.load(original).facts()
+
+
+def test_archives_of_one_folder(one_folder, tmp_path):
+    below = tmp_path / "packed"
+    data_benchmarks.pack(one_folder, below / "car_ims.tgz", "car_ims")
+    shutil.copy(one_folder / "cars_annos.mat", below)
+    assert cars.load(below).facts() == cars.load(one_folder).facts()
+
+
+def test_missing_test_labels_say_what_to_get(copy):
+    (copy / TEST).unlink()
+    with pytest.raises(ValueError) as error:
+        cars.load(copy)
+    for part in (f"no {TEST} or devkit/{TEST} in {copy}", "b0a2b23655a3edd16d84508592a98d10"):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("missing", ["devkit", "cars_train", "cars_test", "devkit/cars_meta.mat"])
+def test_missing_pieces_are_named(copy, missing):
+    path = copy / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(ValueError, match=f"{missing}.* in |{missing}: cannot be read"):
+        cars.load(copy)
+
+
+def test_the_list_of_the_other_packing_is_refused(one_folder, original, tmp_path):
+    (one_folder / "car_ims").rename(tmp_path / "away")
+    shutil.copytree(original / "cars_train", one_folder / "cars_train")
+    with pytest.raises(ValueError, match=r"(?s)no devkit/.*cars_annos\.mat goes with car_ims only"):
+        cars.load(one_folder)
+
+
+def test_renumbered_copies_are_refused(copy, one_folder):
+    first, extra = copy / "cars_test" / "00001.jpg", copy / "cars_test" / "00004.jpg"
+    shutil.copy(first, extra)
+    with pytest.raises(ValueError, match=r"1 images of .*cars_test are not in.*renum.*00004\.jpg"):
+        cars.load(copy)
+    (copy / "cars_test" / "00003.jpg").unlink()
+    with pytest.raises(ValueError, match=r"withlabels\.mat: 1 images are not in .*: 00003\.jpg"):
+        cars.load(copy)
+    (one_folder / "car_ims" / "000009.jpg").rename(one_folder / "car_ims" / "16185.jpg")
+    with pytest.raises(ValueError, match=r"cars_annos\.mat: 1 images are not in .*: 000009\.jpg"):
+        cars.load(one_folder)
+
+
+def test_the_list_without_labels_is_refused(copy):
+    shutil.copy(copy / "devkit" / "cars_test_annos.mat", copy / TEST)
+    with pytest.raises(ValueError, match=rf"{TEST}: 'annotations' has no field 'class'"):
+        cars.load(copy)
+
+
+DAMAGES = (
+    (lambda rows: [*rows, rows[0]], "1 images listed twice: 00001.jpg"),
+    (lambda rows: [(*rows[0][:4], 4, rows[0][5]), *rows[1:]], "class outside of 1 to 3: 00001.jpg"),
+    (lambda rows: [(*rows[0][:4], 0, rows[0][5]), *rows[1:]], "class outside of 1 to 3: 00001.jpg"),
+    (lambda rows: [(*rows[0][:4], 1.5, rows[0][5]), *rows[1:]], "1 bad numbers: '1.5 1 1 48 40'"),
+    (lambda rows: [(50, *rows[0][1:]), *rows[1:]], "1 images with an empty box: 00001.jpg"),
+    (lambda rows: [("x", *rows[0][1:]), *rows[1:]], "1 bad numbers: '1 x 1 48 40'"),
+    (lambda rows: rows[:-1], r"1 images of .*cars_train are not in this list"),
+)
+
+
+@pytest.mark.parametrize(("change", "says"), DAMAGES)
+def test_damaged_lists_are_named(copy, change, says):
+    rewrite(copy / TRAIN, change)
+    with pytest.raises(ValueError, match=rf"cars_train_annos\.mat: .*{says}"):
+        cars.load(copy)
+
+
+def test_a_bad_test_flag_is_named(one_folder):
+    rewrite(one_folder / "cars_annos.mat", lambda rows: [(*rows[0][:6], 2), *rows[1:]])
+    with pytest.raises(ValueError, match=r"cars_annos\.mat: 1 unknown labels: 2"):
+        cars.load(one_folder)
+
+
+def test_damaged_mat_files_are_named(copy):
+    """Cut short, overwritten, another kind of file: one ValueError with the path, or (where the
+    change does no harm) the data."""
+    path = copy / TRAIN
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [b"", b"no MATLAB file", content[:100], content[:200], content[:-30]]
+    for _ in range(60):
+        changed = bytearray(content)
+        for place in rng.integers(0, len(content), 3):
+            changed[place] = rng.integers(256)
+        damaged.append(bytes(changed))
+    refused = 0
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            cars.load(copy)
+        except ValueError as error:
+            assert "cars_train_annos.mat" in str(error)
+            refused += 1
+    assert refused > 50
+
+
+def test_the_table_of_project_d(original, tmp_path):
+    """train.csv and test.csv made from the lists: the data set "csv", the label in column 5."""
+    for split, path in (("train", original / TRAIN), ("test", original / TEST)):
+        rows = np.atleast_1d(io.loadmat(path, squeeze_me=True)["annotations"])
+        header = ["filename", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class_id"]
+        cells = [[row["fname"], *(row[f] for f in header[1:5]), row["class"]] for row in rows]
+        data_files.write_table(tmp_path / f"{split}.csv", header, cells)
+        shutil.copytree(original / f"cars_{split}", tmp_path / f"cars_{split}")
+    table = csv_file.load(
+        tmp_path, label_column=5, box_columns=(1, 2, 3, 4), box_origin=1, image_root="cars_{split}"
+    )
+    data = cars.load(original)
+    assert table.class_names == ("1", "2", "3")
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(table.splits[split].labels, data.splits[split].labels)
+        np.testing.assert_array_equal(table.splits[split].boxes, data.splits[split].boxes)
+        assert list(table.splits[split].names) == list(data.splits[split].names)
