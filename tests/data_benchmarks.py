@@ -209,9 +209,9 @@ def write_car_ims(root):
 
 
 def dog_boxes(i):
-    """The dogs of picture i, from 1, both corners inside; the second of picture 1 is the larger."""
-    first = (2 + i, 3, 20 + i, 22)
-    return [first, (1, 1, *SIZE)] if i == 1 else [first, (5, 6, 9, 8)] if i == 2 else [first]
+    """The dogs of picture i, from 0, both corners inside; the second of picture 1 is the larger."""
+    first, whole = (2 + i, 3, 20 + i, 22), (0, 0, SIZE[0] - 1, SIZE[1] - 1)
+    return [first, whole] if i == 1 else [first, (5, 6, 9, 8)] if i == 2 else [first]
 
 
 def dog_xml(name, breed, dogs):

@@ -137,8 +137,9 @@ LISTS = (
     ("train_test_split.txt", "12 1", "1 1", "train_test_split.txt: 1 ids listed twice: 1"),
     ("bounding_boxes.txt", "20.0 15.0", "20.0 nan", "1 bad boxes: '5.0 4.0 20.0 nan'"),
     ("bounding_boxes.txt", "20.0 15.0", "0.0 15.0", "1 empty boxes of the images: 3"),
-    ("parts/part_locs.txt", "1 2 ", "1 3 ", "1 rows are not those of 15 parts an image.*: 1 3"),
-    ("parts/part_locs.txt", "1 2 4.0", "1 2 x", "1 bad locations: 'x 2.0 1'"),
+    ("parts/part_locs.txt", "1 2 ", "1 3 ", "1 rows are out of order or not finite: 2"),
+    ("parts/part_locs.txt", "1 2 4.0", "1 2 nan", "1 rows are out of order or not finite: 2"),
+    ("parts/part_locs.txt", "1 2 4.0", "1 2 x", "locs.txt: cannot be read as numbers .*'x'.*row 1"),
 )
 
 
@@ -165,8 +166,14 @@ def test_lists_that_are_cut_short_are_refused(root, file):
     path = root / "CUB_200_2011" / file
     path.write_text("\n".join(path.read_text().splitlines()[:-1]))
     with pytest.raises(
-        ValueError, match="only one of this list|179 rows, not the 15 of each of 12"
+        ValueError, match="only one of this list|179 rows of 5 numbers, not 15 rows of 5 for"
     ):
+        cub.load(root)
+
+
+def test_an_empty_list_of_parts_is_named(root):
+    (root / "CUB_200_2011" / "parts" / "part_locs.txt").write_text("")
+    with pytest.raises(ValueError, match=r"part_locs\.txt: 0 rows"):
         cub.load(root)
 
 

@@ -23,7 +23,7 @@ def copy(original, tmp_path):
 
 
 def converted(i):
-    return [(x0 - 1, y0 - 1, x1, y1) for x0, y0, x1, y1 in data_benchmarks.dog_boxes(i)]
+    return [(x0, y0, x1 + 1, y1 + 1) for x0, y0, x1, y1 in data_benchmarks.dog_boxes(i)]
 
 
 def test_splits_labels_and_names(original):
@@ -62,9 +62,9 @@ def test_boxes_beyond_the_picture_are_clipped(copy):
     xml = copy / "Annotation" / data_benchmarks.DOGS[0] / "n02085620_5927"
     xml.write_text(data_benchmarks.dog_xml("n02085620_5927", "Chihuahua", [(0, 0, 60, 41)]))
     split = dogs.load(copy).splits["train"]
-    np.testing.assert_array_equal(split.raw_boxes[0], [-1, -1, 60, 41])
+    np.testing.assert_array_equal(split.raw_boxes[0], [0, 0, 61, 42])
     np.testing.assert_array_equal(split.boxes[0], [0, 0, *SIZE])
-    np.testing.assert_array_equal(split.annotations["objects"](0), [[-1, -1, 60, 41]])
+    np.testing.assert_array_equal(split.annotations["objects"](0), [[0, 0, 61, 42]])
 
 
 def test_a_picture_without_objects_has_no_box(copy):

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import warnings
 
 import numpy as np
 
@@ -108,17 +109,26 @@ def _parts(folder, photos):
     path = os.path.join(folder, "parts", "part_locs.txt")
     if not os.path.isfile(path):
         return (), None
-    parts = listing.mapping(os.path.join(folder, "parts", "parts.txt"))
-    rows = listing.table(path, 5)
-    wanted = [[photo, part] for photo in photos for part in parts]
-    wrong = [" ".join(row) for row, start in zip(rows, wanted, strict=False) if row[:2] != start]
-    listing.refuse(path, wrong, f"rows are not those of {len(parts)} parts an image, in order")
-    if len(rows) != len(wanted):
+    parts_path = os.path.join(folder, "parts", "parts.txt")
+    parts = listing.mapping(parts_path)
+    photo_ids = listing.numbers(path, [[photo] for photo in photos], "image ids are no numbers")
+    part_ids = listing.numbers(parts_path, [[part] for part in parts], "part ids are no numbers")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of an empty file
+            rows = np.loadtxt(path, np.float32, ndmin=2)  # eight times faster than listing
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as numbers ({error})") from error
+    if rows.shape != (len(photos) * len(parts), 5):
         raise ValueError(
-            f"{path}: {len(rows)} rows, not the {len(parts)} of each of {len(photos)} images"
+            f"{path}: {len(rows)} rows of {rows.shape[1]} numbers, "
+            f"not {len(parts)} rows of 5 for each of {len(photos)} images"
         )
-    points = listing.numbers(path, [row[2:] for row in rows], "bad locations")
-    return tuple(parts.values()), points.reshape(len(photos), len(parts), 3)
+    expected = np.stack([photo_ids.repeat(len(parts)), np.tile(part_ids[:, 0], len(photos))], 1)
+    wrong = (rows[:, :2] != expected).any(axis=1) | ~np.isfinite(rows).all(axis=1)
+    listing.refuse(
+        path, (np.flatnonzero(wrong) + 1).tolist(), "rows are out of order or not finite"
+    )
+    return tuple(parts.values()), rows[:, 2:].reshape(len(photos), len(parts), 3)
 
 
 def _segmentations(folder, names):

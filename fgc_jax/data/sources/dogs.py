@@ -137,7 +137,9 @@ class _Objects:
 
     def __call__(self, index):
         found = voc.read(os.path.join(self.folder, _xml_name(self.names[index])))
-        return boxes.from_corners(np.reshape([corners for _, corners in found], (-1, 4)))
+        # Not VOC's convention: of the 22,126 boxes 2,278 have an xmin of 0 and 1,867 an xmax of
+        # width - 1, while the width itself never occurs. They count from 0, both corners inside.
+        return boxes.from_corners(np.reshape([corners for _, corners in found], (-1, 4)) + 1)
 
 
 def _largest(objects):
