@@ -44,10 +44,8 @@ def kill_everywhere(path, folder):
     """How often it was killed, and how often that left something to do."""
     rows = [archives.Archive(os.path.basename(path), 0, top) for top in ("attributes.txt", "birds")]
     unfinished = 0
-    for number in itertools.count(1):
-        status = run(path, folder, number)
-        if status == 0:
-            return number - 1, unfinished
+    number = 1
+    while (status := run(path, folder, number)) != 0:
         assert status == -signal.SIGKILL, status
         unfinished += not all([check(row, folder) for row in rows])
         run(path, folder, number)
@@ -56,6 +54,8 @@ def kill_everywhere(path, folder):
         assert data_archives.contents(folder) == data_archives.FILES, number
         assert len(os.listdir(folder)) == 3, os.listdir(folder)
         shutil.rmtree(folder)
+        number += 1
+    return number - 1, unfinished
 
 
 def main(folder, *paths):

@@ -101,7 +101,7 @@ class Killed(BaseException):
 
 
 def interrupt(monkeypatch, path, folder):
-    """Unpacks until the fourth file is about to get its name; the names of those, then and later."""
+    """Unpacks until the fourth file would get its name; returns the names, later ones too."""
     replace, written = os.replace, []
 
     def replacing(source, target):
