@@ -152,3 +152,89 @@ def write_food(root, *, train=3, test=2, size=(40, 30)):
     write_lines(folder / "meta" / "classes.txt", FOODS)
     write_lines(folder / "meta" / "labels.txt", FOODS.values())
     return Path(root)
+
+
+# Category id -> super-category, genus and species: ids have a gap, two share their name.
+SPECIES = {
+    0: ("Plantae", "Ficus", "Ficus variegata"),
+    1: ("Mollusca", "Ficus", "Ficus variegata"),
+    3: ("Aves", "Haemorhous", "Haemorhous mexicanus"),
+}
+
+
+def write_inaturalist(root, year, *, train=3, val=2, size=(40, 30), boxes=False, renamed=True):
+    """ROOT with pictures and indices of one competition. Images are listed from the last category
+    to the first, annotations in the opposite order. 2018, 2019: made-up names, `renamed` writes
+    categories.json. 2021: train, train_mini (one image a species less) and val. 2017: with `boxes`
+    image i of a species has i boxes, of which the last is the largest."""
+    root, suffix = Path(root), "" if year == 2021 else year
+    counts = {"train": train, "val": val}
+    if year == 2021:
+        counts["train_mini"] = train - 1
+    for split, count in counts.items():
+        index = _index(root, year, split, count, size)
+        name = f"{split}{suffix}.json"
+        (root / name).write_text(
+            json.dumps(index)
+        )  # escapes what is not ASCII, as the real ones do
+        if boxes:
+            (root / f"{split}_{year}_bboxes.json").write_text(json.dumps(_boxes(index, size)))
+    if renamed and year in (2018, 2019):
+        (root / "categories.json").write_text(json.dumps([_category(2021, i) for i in SPECIES]))
+    return root
+
+
+def _category(year, number):
+    above, genus, name = SPECIES[number]
+    kingdom = "Plantae" if above == "Plantae" else "Animalia"
+    if year == 2017:
+        return {"id": number, "name": name, "supercategory": above}
+    if year in (2018, 2019):
+        made_up = {"kingdom": "SMHLVG", "genus": "AIEVWT", "name": f"UYRGA{number}"}
+        return {**made_up, "supercategory": above, "id": number}
+    ranks = dict(phylum="P", order="O", family="F") | {"class": "C"}
+    return {
+        "id": number, "name": name, "common_name": "Thing", "supercategory": above,
+        "kingdom": kingdom, **ranks, "genus": genus, "specific_epithet": name.split()[1],
+        "image_dir_name": f"{number:05d}_{kingdom}_P_C_O_F_{name.replace(' ', '_')}",
+    }  # fmt: skip
+
+
+def _index(root, year, split, count, size):
+    images, annotations = [], []
+    for number in reversed(SPECIES):
+        for i in range(count):
+            key = 1000 + len(images)
+            stem = uuid.UUID(int=key * 7919 + year)
+            if year == 2021:
+                name = f"{split}/{_category(year, number)['image_dir_name']}/{stem}.jpg"
+            else:
+                top = "train_val_images" if year == 2017 else f"train_val{year}"
+                folder = SPECIES[number][2] if year == 2017 else str(number)
+                name = f"{top}/{SPECIES[number][0]}/{folder}/{split}{stem.hex}.jpg"
+            write_image(root / name, picture(number, i, size, 4))
+            entry = {"id": key, "width": size[0], "height": size[1], "file_name": name}
+            images.append({**entry, "license": 1, "rights_holder": "\u5f35\u6052 {]\u5609"})
+            if year == 2021:
+                images[-1] |= {"date": "2014-07-12 16:04:38+00:00", "latitude": None}
+            annotations.append({"id": key, "image_id": key, "category_id": number})
+    return {
+        "info": {"year": year, "contributor": ["a", {"b": 1}]},
+        "images": images,
+        "categories": [_category(year, number) for number in SPECIES],
+        "licenses": [{"id": 1, "name": "by-nc", "url": "u"}],
+        "annotations": annotations[::-1],
+    }
+
+
+def _boxes(index, size):
+    """The boxes file numbers its images anew."""
+    seen, images, annotations = {}, [], []
+    for key, image in enumerate(index["images"]):
+        folder = image["file_name"].rpartition("/")[0]
+        i = seen[folder] = seen.get(folder, -1) + 1
+        images.append({**image, "id": key})
+        for k in range(i):
+            box = [k, 2, 10 + k, size[1] + 5.5]
+            annotations.append({"image_id": key, "category_id": 0, "bbox": box, "iscrowd": 0})
+    return {**index, "images": images, "annotations": annotations}
