@@ -1,6 +1,7 @@
 """Where the files of a data set are: found below the data root, or unpacked there from the
 archives that lie in it."""
 
+import itertools
 import os
 
 from fgc_jax import logs
@@ -32,18 +33,23 @@ def find(name, root, archives, marker, *, note="") -> str:
         raise missing("it is not set")
     if not os.path.exists(root):
         raise missing("no such folder")
-    home, archives_here = root, archives
+    home, archives_here = os.fspath(root), archives
     if os.path.isfile(root):
         official = [a for a in archives if a.file == os.path.basename(root)]
         home = os.path.dirname(os.path.abspath(root))
         archives_here = official
         if not official:
             home = _unpack_unknown(root, missing)
-    found = _search(home, archives, markers)
+    found = _first(_near(home, archives), markers)
     for archive in _to_unpack(home, archives_here, found):
-        _unpack(home, archive)
+        try:
+            _unpack(home, archive)
+        except ValueError:
+            _begin(home, archive)  # the next call must not pass it over
+            raise
         found = None
-    found = found or _search(home, archives, markers)
+    # Further folders last: another data set's files may bear the marker's name.
+    found = found or _first(itertools.chain(_near(home, archives), _below(home)), markers)
     if found is None:
         wanted = " or ".join(markers)
         raise missing(f"no {wanted} in {home} or up to {DEPTH} folders below")
@@ -61,18 +67,22 @@ def unpacked(root, archive) -> bool:
     return archives_module.is_unpacked(archive, home)
 
 
-def _search(home, archives, markers):
-    """The first folder that holds a marker: the root, where the archives lead, all others."""
-    folders = [home]
-    for archive in archives:
-        below = os.path.join(archive.into, archive.creates)
-        while below:
-            folders.append(os.path.join(home, below))
-            below = os.path.dirname(below)
-    for folder in (*folders, *_below(home)):
+def _first(folders, markers):
+    """The first folder that holds a marker, or None."""
+    for folder in folders:
         if any(os.path.exists(os.path.join(folder, marker)) for marker in markers):
             return folder
     return None
+
+
+def _near(home, archives):
+    """The root, and where the archives lead."""
+    yield home
+    for archive in archives:
+        below = os.path.join(archive.into, archive.creates)
+        while below:
+            yield os.path.join(home, below)
+            below = os.path.dirname(below)
 
 
 def _below(home):
@@ -108,14 +118,18 @@ def _to_unpack(home, archives, found):
         and (_lies(home, archive) or archives_module.is_moving(archive, home))
     ]
     for archive in chosen:
-        try:
-            archives_module.begin(archive, home)
-        except OSError as error:
-            raise ValueError(
-                f"{os.path.join(home, archive.file)}: cannot be unpacked there "
-                f"({error.strerror}): unpack it elsewhere and give that folder as data.root"
-            ) from error
+        _begin(home, archive)
     return chosen
+
+
+def _begin(home, archive):
+    try:
+        archives_module.begin(archive, home)
+    except OSError as error:
+        raise ValueError(
+            f"{os.path.join(home, archive.file)}: cannot be unpacked there ({error.strerror}): "
+            "unpack it elsewhere and give that folder as data.root"
+        ) from error
 
 
 def _unpack(home, archive):
