@@ -200,7 +200,7 @@ def write_car_ims(root):
     fields = ["relative_im_path", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "test"]
     rows = [
         (f"car_ims/{k:06d}.jpg", *(np.uint16(x) for x in car_box(i)))
-        + (np.uint8(i % 3 + 1), np.uint8(i >= 6))
+        + (float(i % 3 + 1), float(i >= 6))
         for k, i in enumerate(order, start=1)
     ]
     names = cell(CARS, axis=1)

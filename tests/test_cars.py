@@ -166,7 +166,9 @@ def test_damaged_lists_are_named(copy, change, says):
 
 def test_a_bad_test_flag_is_named(one_folder):
     rewrite(one_folder / "cars_annos.mat", lambda rows: [(*rows[0][:6], 2), *rows[1:]])
-    with pytest.raises(ValueError, match=r"cars_annos\.mat: 1 unknown labels: 2"):
+    with pytest.raises(
+        ValueError, match=r"cars_annos\.mat: 1 images with a test flag other than 0 and 1: 000001"
+    ):
         cars.load(one_folder)
 
 

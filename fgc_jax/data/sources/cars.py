@@ -108,7 +108,9 @@ def _one_folder(root, folder):
     names = [name.rpartition("/")[2] for name in names]
     _check_files(path, pictures, names)
     labels, corners = _numbers(path, names, numbers, class_names)
-    tests = listing.labels(path, tests, ("0", "1"))
+    tests = listing.numbers(path, [[test] for test in tests], "bad test flags", int)[:, 0]
+    odd = [name for name, test in zip(names, tests, strict=True) if test not in (0, 1)]
+    listing.refuse(path, odd, "images with a test flag other than 0 and 1")
     splits = {}
     for value, split in enumerate(("train", "test")):
         chosen = np.flatnonzero(tests == value)
