@@ -16,6 +16,7 @@ VARIABLES = {
     "texts": data_benchmarks.cell(["one", "a longer one", "drei Käfer", ""]),
     "text": "Ram C/V",
     "single": data_benchmarks.cell(["alone"]),
+    "grid": np.array([["a", "b"], ["c", "d"]], object),
     "flag": np.array([[True, False]]),
     "structs": data_benchmarks.structs(["a", "b"], [(1.5, "x"), (np.uint8(7), "y")]),
     "nothing": np.zeros((0, 0)),
@@ -41,7 +42,8 @@ def test_numbers_equal_scipy(path):
 
 
 def test_texts_and_structs(path):
-    texts, text, single = matlab.read(path, "texts", "text", "single")
+    texts, text, single, grid = matlab.read(path, "texts", "text", "single", "grid")
+    assert grid.tolist() == [["a", "b"], ["c", "d"]]
     assert list(texts) == ["one", "a longer one", "drei Käfer", ""]
     assert list(text) == ["Ram C/V"] and list(single) == ["alone"]
     assert matlab.columns(path, "structs", "b", "a") == [["x", "y"], ["1.5", "7"]]
