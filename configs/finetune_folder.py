@@ -10,14 +10,15 @@ for another one, e.g. `--config.model.backbone=resnet50
 Expected accuracy: depends on the images. Time: about 40 s for 1,000 images and an epoch of phase 2
 on two CPU cores.
 
-Variant `tiny`: seconds, random weights.
+Variants: the augmentations and image sizes of a bundle, `fastai`, `cal`, `wsdan_homework`,
+`aircraft_448` or `letterbox_512` (configs/bundles.py); `tiny`: seconds, random weights.
 """
 
-from configs import common
+from configs import bundles, common
 
 
 def get_config(variant: str = ""):
-    words = common.variants(variant, ("tiny",))
+    words = common.variants(variant, ("tiny", *bundles.BUNDLES))
     config = common.get_config()
     config.model.update(
         backbone="tf_efficientnet_lite0",
@@ -40,6 +41,8 @@ def get_config(variant: str = ""):
             **size,
         ),
     )
+    for name in words & set(bundles.BUNDLES):
+        bundles.apply(config, name)
     if "tiny" in words:
         common.make_tiny(config)
     return config

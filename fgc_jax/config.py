@@ -12,7 +12,8 @@ from typing import Any
 
 import ml_collections
 
-from fgc_jax import data, methods, models
+from fgc_jax import methods, models
+from fgc_jax.data import images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,9 @@ class DataSettings:
     resize_mode: str  # "squash" (both sides) or "short_side"
     interpolation: str
     random_crop: bool  # train crops at a random place instead of the centre
-    flip: bool  # mirror train images with probability 1/2
+    augment: tuple  # of train images on the device: (name, options), see `data.augment.build`
+    mean: tuple  # of the channels of 0..1, for normalising; () for those of the weights
+    std: tuple
     box_crop: tuple  # splits whose pictures are cut to their annotated box, e.g. ("train", "val")
     box_margin: float  # share of the box that is added on each side
     box_square: bool  # widen the box to a square where the picture allows it
@@ -96,8 +99,7 @@ ALLOWED = {
     "model.backbone_b": lambda: ("", *models.BACKBONES),
     "model.head": lambda: models.HEADS,
     "model.dtype": lambda: ("float32", "bfloat16"),
-    "data.name": lambda: data.DATASETS,
-    "data.resize_mode": lambda: ("squash", "short_side"),
+    "data.resize_mode": lambda: images.MODES,
     "data.interpolation": lambda: ("bilinear", "bicubic"),
     "data.on_bad_image": lambda: ("raise", "skip"),
     "method": lambda: methods.METHODS,
@@ -211,6 +213,13 @@ def _check(settings: Settings) -> None:
     """Rules between keys. A value that would have no effect is an error."""
     if settings.model.pretrained_b and not settings.model.backbone_b:
         raise ValueError("config.model.pretrained_b has no effect without config.model.backbone_b")
+    for name in ("mean", "std"):
+        value = getattr(settings.data, name)
+        numbers = all(isinstance(number, (int, float)) and number > 0 for number in value)
+        if len(value) not in (0, 3) or not numbers:
+            raise ValueError(
+                f"config.data.{name}={value!r} must be () or three numbers above 0, red to blue"
+            )
     box = settings.data
     if not box.box_crop and (box.box_margin or box.box_square):
         raise ValueError(

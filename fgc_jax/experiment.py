@@ -14,6 +14,7 @@ from fgc_jax.data import dataset as datasets
 from fgc_jax.models import conv
 
 MEGABYTE = 1e6
+CROPS = ("crop", "resized_crop")  # augmentations that crop on the device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +77,14 @@ class Experiment:
         return paths | {p for p in params.flatten(self.stats) if p.rsplit("/", 1)[0] in modules}
 
     def transform(self, phase: config.Phase, *, train: bool) -> pipeline.Transform:
-        """How a phase's images are resized and cropped on the host."""
+        """How a phase's images are resized and cropped on the host; where the device crops them in
+        training, whole squares of `resize` pixels."""
         settings = self.settings.data
+        on_device = train and any(name in CROPS for name, _ in settings.augment)
         return pipeline.Transform(
             resize=phase.resize,
             mode=settings.resize_mode,
-            crop=phase.crop,
+            crop=phase.resize if on_device else phase.crop,
             random_crop=train and settings.random_crop,
             interpolation=settings.interpolation,
         )
@@ -92,13 +95,24 @@ class Experiment:
         cropped = split_name in self.settings.data.box_crop
         return f"{views}, cropped to ground-truth boxes" if cropped else views
 
-    def augment(self, key: jax.Array, batch: dict) -> dict:
-        """Host batch on the device -> augmented, normalised batch; pure."""
-        images = batch["image"]
-        if self.settings.data.flip:
-            images = augment.flip(key, images)
-        images = augment.normalise(images, self.preprocess.mean, self.preprocess.std)
-        return {**batch, "image": images}
+    def augment(self, phase: config.Phase) -> Callable[[jax.Array, dict], dict]:
+        """The function (key, batch on the device) -> augmented, normalised batch; pure.
+
+        Raises:
+            ValueError: an unknown augmentation or option of one.
+        """
+        ops = tuple(
+            (name, {**options, "size": phase.crop} if name in CROPS else options)
+            for name, options in self.settings.data.augment
+        )
+        change = augment.build(ops)
+
+        def augmented(key, batch):
+            batch = change(key, batch)
+            images = augment.normalise(batch["image"], self.preprocess.mean, self.preprocess.std)
+            return {**batch, "image": images}
+
+        return augmented
 
     def eval_step(self) -> Callable:
         """The compiled inference step; see `fgc_jax.step.make_eval_step`."""
@@ -174,6 +188,8 @@ def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Experiment
     """Puts model and phases to a data set, of which only the class names need to be there, and
     checks them. Raises ValueError."""
     model = models.abstract(settings.model, len(dataset.class_names))
+    own = {name: getattr(settings.data, name) for name in ("mean", "std")}
+    own = {name: value for name, value in own.items() if value}
     variables, stats = models.split(model)
     experiment = Experiment(
         settings=settings,
@@ -182,12 +198,13 @@ def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Experiment
         params=variables,
         stats=stats,
         layers=models.layer_prefixes(settings.model),
-        preprocess=models.preprocess(settings.model),
+        preprocess=dataclasses.replace(models.preprocess(settings.model), **own),
         loss=methods.build(settings.method, settings.method_options),
         mesh=mesh.make(),
     )
     for phase in settings.phases:
         experiment.reinit_paths(phase)
+        experiment.augment(phase)
         _check_crop(experiment, phase)
     mesh.check_batch_size("eval_batch_size", settings.eval_batch_size)
     return experiment

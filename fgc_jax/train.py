@@ -163,7 +163,7 @@ def _train_phase(live: Run, begin: int) -> None:
         loss=plan.loss,
         optimizer=optimizer,
         trained=groups.keys(),
-        preprocess=plan.augment,
+        preprocess=plan.augment(phase),
         key=plan.key(progress.phase, 2),
         device_mesh=plan.mesh,
     )

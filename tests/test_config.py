@@ -40,7 +40,6 @@ def test_resolved_config_is_plain_json():
             r"config.model.backbone='resnet51' is unknown; allowed: .*resnet50",
         ),
         ({"model__head": "gep"}, "config.model.head='gep' is unknown; allowed: 'gap'"),
-        ({"data__name": "bird"}, "config.data.name='bird' is unknown"),
         ({"method": "plane"}, "config.method='plane' is unknown"),
         ({"0__optimizer": "sdg"}, r"config.phases\[0\].optimizer='sdg' is unknown; allowed: 'sgd'"),
         ({"1__lrr": 0.1}, r"config.phases\[1\]: unknown keys \['lrr'\]"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fgc_jax import data
-from fgc_jax.data import dataset, pipeline
+from fgc_jax.data import dataset, images, pipeline
 from tests import data_files
 
 TRAIN = pipeline.Transform(32, "squash", 24, True, "bilinear")
@@ -295,3 +295,23 @@ def test_few_batches_are_read_ahead(split):
         next(batches)
         time.sleep(0.5)
         assert len(reads) <= 6 * 8
+
+
+@pytest.mark.parametrize("crop", [32, 20])
+def test_letterbox_keeps_the_whole_picture(crop):
+    image = data_files.picture(0, 0, (65, 40))
+    transform = pipeline.Transform(32, "letterbox", crop, False, "bilinear")
+    got = pipeline.transform_image(transform, image)
+    whole = images.resize_crop(image, (19, 32), (0, 0, 19, 32))  # 32 * 40 // 65 rows
+    canvas = np.zeros((32, 32, 3), np.uint8)
+    canvas[7:26] = whole  # the odd row of the border is on top
+    start = (32 - crop) // 2
+    np.testing.assert_array_equal(got, canvas[start : start + crop, start : start + crop])
+
+
+def test_letterbox_does_not_enlarge():
+    image = data_files.picture(0, 0, (20, 30))
+    transform = pipeline.Transform(64, "letterbox", 64, False, "bilinear")
+    got = pipeline.transform_image(transform, image)
+    np.testing.assert_array_equal(got[17:47, 22:42], image)
+    assert not got[:17].any() and not got[:, :22].any() and not got[:, 42:].any()

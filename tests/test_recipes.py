@@ -2,10 +2,13 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
 
-from configs import finetune_folder
-from fgc_jax import config
+from configs import bundles, finetune_folder
+from fgc_jax import config, experiment
+from fgc_jax.data import pipeline
 from tests import commands, data_files
 
 AIRCRAFT = ("bcnn_aircraft", "resnet34_aircraft", "resnet50_aircraft", "vgg16_aircraft")
@@ -35,6 +38,34 @@ def test_folder_recipe_with_the_users_images(tmp_path):
         "finetune_folder.py:tiny", tmp_path / "run", f"--config.data.root={tmp_path / 'data'}"
     )
     assert results["forward_gflops"] > 0
+
+
+@pytest.mark.parametrize("name", bundles.BUNDLES)
+def test_bundles_augment_in_training_alone(name, tmp_path):
+    data_files.write_folder(tmp_path / "data", splits=12, size=(90, 70))
+    recipe = finetune_folder.get_config(f"{name},tiny")
+    recipe.data.root = str(tmp_path / "data")
+    plan = experiment.prepare(config.parse(recipe))
+    (phase, _) = plan.settings.phases
+    train = plan.transform(phase, train=True)
+    row = {"label": np.zeros(2, np.int32), "mask": np.ones(2, np.float32)}
+    picture = pipeline.transform_image(
+        train, plan.dataset.splits["train"].read(0), np.random.default_rng(0)
+    )
+    batch = {"image": np.stack([picture] * 2), **row}
+    images = np.asarray(jax.jit(plan.augment(phase))(jax.random.key(1), batch)["image"])
+    assert images.shape == (2, phase.crop, phase.crop, 3) and np.isfinite(images).all()
+    evaluated = plan.transform(phase, train=False)
+    assert (evaluated.crop, evaluated.random_crop) == (phase.crop, False)
+    mean, std = plan.preprocess.mean, plan.preprocess.std
+    assert (mean == (0.48194, 0.49756, 0.43214)) == (name == "wsdan_homework")
+    assert images.min() >= -max(m / s for m, s in zip(mean, std, strict=True)) - 1e-4
+
+
+def test_mixed_images_train(tmp_path):
+    ops = "(('resized_crop', {}), ('mixup_or_cutmix', {}))"
+    results = train("quickstart.py:tiny", tmp_path / "run", f"--config.data.augment={ops}")
+    assert results["config"]["data"]["augment"] == [["resized_crop", {}], ["mixup_or_cutmix", {}]]
 
 
 def test_folder_recipe_with_a_table_and_with_own_validation_images(tmp_path):

@@ -40,13 +40,13 @@ class Trainer:
         return {path for path in old if old[path].tobytes() != new[path].tobytes()}
 
 
-def make_trainer(*, head_options=(), flip=False, **phase) -> Trainer:
+def make_trainer(*, head_options=(), augment=(), **phase) -> Trainer:
     """As a run makes it, for the first stage of a ResNet-18; noise on its weights, of which some
     begin as zero, keeps every gradient from being zero by construction."""
     recipe = tiny_run.recipe("unused")
     recipe.model.feature_map = "stage1"
     recipe.model.head_options = dict(head_options)
-    recipe.data.flip = flip
+    recipe.data.augment = augment
     recipe.phases = (common.phase("test", resize=32, crop=32, **phase),)
     settings = config.parse(recipe)
     plan = experiment.assemble(settings, dataset.Dataset("none", tiny_run.CLASSES, {}))
@@ -58,7 +58,7 @@ def make_trainer(*, head_options=(), flip=False, **phase) -> Trainer:
         loss=plan.loss,
         optimizer=optimizer,
         trained=groups.keys(),
-        preprocess=plan.augment,
+        preprocess=plan.augment(parsed),
         key=plan.key(0, 2),
         device_mesh=plan.mesh,
     )
@@ -178,7 +178,9 @@ def test_metrics_are_those_of_the_trained_network_before_the_step():
 
 
 def test_randomness_comes_from_the_global_step_alone():
-    trainer = make_trainer(train="head", head_options={"dropout": 0.5}, flip=True, **PLAIN_SGD)
+    trainer = make_trainer(
+        train="head", head_options={"dropout": 0.5}, augment=(("flip", {}),), **PLAIN_SGD
+    )
     batch = make_batch()
     first, again, other = (trainer(batch, number=number) for number in (3, 3, 4))
     assert params.fingerprint(first) == params.fingerprint(again)

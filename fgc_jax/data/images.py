@@ -18,7 +18,7 @@ EXTENSIONS = (
     ".ppm", ".pgm",
 )  # fmt: skip
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-MODES = ("squash", "short_side")
+MODES = ("squash", "short_side", "letterbox")
 _FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
@@ -77,11 +77,17 @@ def resized_shape(shape, resize, mode):
     """The (height, width) that an image of `shape` (height, width, ...) is resized to.
 
     "squash": both sides become `resize`; "short_side": the shorter one does, the other follows,
-    rounded down, as torchvision's Resize has it.
+    rounded down, as torchvision's Resize has it; "letterbox": the longer one becomes `resize`
+    unless it is shorter already, the other follows, rounded down.
     """
     height, width = shape[:2]
     if mode == "squash":
         return resize, resize
+    if mode == "letterbox":
+        longer = max(height, width)
+        if longer <= resize:
+            return height, width
+        return max(1, resize * height // longer), max(1, resize * width // longer)
     if mode != "short_side":
         raise ValueError(f"unknown resize mode {mode!r}: one of {', '.join(MODES)}")
     if height <= width:

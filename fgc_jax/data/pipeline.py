@@ -24,8 +24,9 @@ class Transform:
     """From a picture of any size to uint8 `[crop, crop, 3]`.
 
     The picture is resized to `resize` pixels (mode "squash": both sides, the aspect ratio is lost;
-    "short_side": the shorter one), then a square of `crop` is taken: from the centre, or with
-    `random_crop` anywhere, each place as likely. interpolation: "bilinear" or "bicubic".
+    "short_side": the shorter one; "letterbox": the longer one if it is larger, and black borders
+    make a square of it), then a square of `crop` is taken: from the centre, or with `random_crop`
+    anywhere, each place as likely. interpolation: "bilinear" or "bicubic".
     """
 
     resize: int
@@ -53,13 +54,27 @@ class Transform:
 def transform_image(transform, image, rng=None):
     """Applies a Transform to uint8 `[H, W, 3]`; a random crop draws its place from `rng`."""
     resized = images.resized_shape(image.shape, transform.resize, transform.mode)
-    room = np.subtract(resized, transform.crop)
+    side = max(transform.resize, transform.crop)
+    # Where the border's width is odd, the top and the left get the greater half.
+    border = [-(-max(0, side - length) // 2) for length in resized]
+    room = [max(length, side) - transform.crop for length in resized]
     if transform.random_crop:
         top, left = rng.integers(0, room, endpoint=True)
     else:
-        top, left = np.round(room / 2).astype(int)
-    window = (int(top), int(left), transform.crop, transform.crop)
-    return images.resize_crop(image, resized, window, transform.interpolation)
+        top, left = np.round(np.divide(room, 2)).astype(int)
+    top, left = int(top) - border[0], int(left) - border[1]
+    if transform.mode != "letterbox":
+        window = (top, left, transform.crop, transform.crop)
+        return images.resize_crop(image, resized, window, transform.interpolation)
+    square = np.zeros((transform.crop, transform.crop, 3), np.uint8)
+    bottom, right = top + transform.crop, left + transform.crop
+    inside = (max(top, 0), max(left, 0), min(bottom, resized[0]), min(right, resized[1]))
+    y0, x0, y1, x1 = inside
+    if y0 < y1 and x0 < x1:
+        square[y0 - top : y1 - top, x0 - left : x1 - left] = images.resize_crop(
+            image, resized, (y0, x0, y1 - y0, x1 - x0), transform.interpolation
+        )
+    return square
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

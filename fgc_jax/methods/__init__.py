@@ -13,7 +13,8 @@ class Loss(Protocol):
 
     `model` is the live module inside the trace: `logits, out = model(images, rngs=...)`. A batch
     holds `image` f32 [B, H, W, 3] (augmented and normalised), `label` int32 [B] and `mask`
-    f32 [B] (0 for images that could not be read). Returns the scalar loss, and
+    f32 [B] (0 for images that could not be read); mixed images come with `label_b` int32 [B] and
+    `weight` f32 [B] in 0..1, which is the share of `label`. Returns the scalar loss, and
     `{"logits": f32 [B, K]}` plus any scalars to log.
     """
 

@@ -18,6 +18,9 @@ def make(*, label_smoothing: float = 0.0):
     def loss(model, batch, key):
         logits, _ = model(batch["image"], rngs=nnx.Rngs(dropout=key))
         losses = cross_entropy(logits, batch["label"], label_smoothing)
+        if "label_b" in batch:  # two images in one, or parts of them
+            second = cross_entropy(logits, batch["label_b"], label_smoothing)
+            losses = batch["weight"] * losses + (1 - batch["weight"]) * second
         return masked_mean(losses, batch["mask"]), {"logits": logits}
 
     return loss
