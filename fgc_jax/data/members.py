@@ -286,8 +286,6 @@ class _Stream:
         return self._position
 
     def seek(self, position):
-        if position < self._position:
-            raise ValueError("its headers point backwards")
         while self._position < position:
             if not self.take(min(position - self._position, 2**20)):
                 raise EOFError("it ends early")
