@@ -29,8 +29,8 @@ def load(root, *, tfds_name, label_feature=""):
     The labels are the ClassLabel that is called `label_feature`; "": TFDS's own choice, or the only
     one. They are collected by reading every record once, without decoding it: a few thousand images
     a second, so that a large set is better prepared once more by scripts/prepare_dataset.py, which
-    keeps an index. "validation" becomes "val", but "test" where there is none with labels (food101);
-    other splits are left out, which the notes say.
+    keeps an index. "validation" becomes "val", but "test" where there is none with labels, as of
+    food101; other splits are left out, which the notes say.
 
     Boxes: the feature of boxes, or the largest of several objects, whose annotation "objects" has
     them all; in pixels, NaN for images without. Pictures are decoded as files are (RGB, without
