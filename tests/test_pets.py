@@ -44,6 +44,15 @@ def test_heads(root):
     assert splits["test"].boxes is None
 
 
+def test_of_two_heads_the_larger(copy):
+    path = copy / "annotations" / "xmls" / "Abyssinian_1.xml"
+    text = path.read_text()
+    start, end = text.index("<object>"), text.index("</annotation>")
+    small = text[start:end].replace("<xmax>20", "<xmax>7")
+    path.write_text(text[:start] + small + text[start:])
+    np.testing.assert_array_equal(pets.load(copy).splits["train"].boxes[0], [4, 5, 20, 30])
+
+
 def test_trimaps(root):
     split = pickle.loads(pickle.dumps(pets.load(root).splits["test"]))
     mask = split.annotations["mask"](0)

@@ -40,7 +40,7 @@ def load(root):
     """The official splits: train (trainval, 3,680) and test (3,669), 37 breeds in 2 species.
 
     `root`: the folder that holds images and annotations (or their archives), or one that holds it.
-    Classes bear the names that the files have, e.g. american_bulldog. Boxes are those of the heads,
+    Classes bear the names that the files have, e.g. american_bulldog. Boxes are of the (largest) head,
     NaN where a photo has none (all of test); they are read when first asked for. The annotation
     "mask" is the trimap: 255 on the pet, 0 on the background, 128 on the border, which the
     annotators left unclassified.
@@ -112,9 +112,9 @@ def _heads(folder, stems):
     corners = np.full((len(stems), 4), np.nan, np.float32)
     for i, stem in enumerate(stems):
         if f"{stem}.xml" in there:
-            heads = voc.read(os.path.join(folder, f"{stem}.xml"))
+            heads = [head for _, head in voc.read(os.path.join(folder, f"{stem}.xml"))]
             if heads:
-                corners[i] = heads[0][1]
+                corners[i] = max(heads, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
     return None if np.isnan(corners).all() else boxes.from_corners(corners)
 
 
