@@ -234,17 +234,18 @@ def test_boxes_of_an_unreadable_file_wait_for_its_reading(tmp_path):
 
 
 def test_load_refuses_unknown_names_and_options(tmp_path):
-    with pytest.raises(ValueError, match="unknown data set 'cub', allowed: folder, csv"):
-        data.load("cub", tmp_path, {})
+    for name in ("bird", "tfds", "tfds:", "cub:2011"):
+        with pytest.raises(ValueError, match=f"unknown data set '{name}', allowed: folder, .*NAME"):
+            data.load(name, tmp_path, {})
     with pytest.raises(ValueError, match=r"unknown options \['colour'\], allowed: \['seed'"):
         data.load("folder", tmp_path, {"colour": 1})
     with pytest.raises(ValueError, match=r"'csv': the options \['label_column'\] must be given"):
         data.load("csv", tmp_path, {})
 
 
-@pytest.mark.parametrize("name", ["folder", "csv", "aircraft"])
+@pytest.mark.parametrize("name", sorted(set(data.DATASETS) - {"synthetic_birds", "tfds"}))
 @pytest.mark.parametrize("root", ["", None, "/no/such/place"])
 def test_missing_roots_are_named(name, root):
-    options = {"label_column": 1} if name == "csv" else {}
+    options = {"csv": {"label_column": 1}, "inaturalist": {"year": 2021}}.get(name, {})
     with pytest.raises(ValueError, match="/no/such/place" if root else "data.root"):
         data.load(name, root, options)

@@ -3,25 +3,57 @@
 import inspect
 import os
 
-from fgc_jax.data.sources import aircraft, csv_file, folder, synthetic_birds
+from fgc_jax.data.sources import (
+    aircraft,
+    cars,
+    csv_file,
+    cub,
+    cub2010,
+    dogs,
+    flowers,
+    folder,
+    food,
+    inaturalist,
+    nabirds,
+    pets,
+    prepared,
+    synthetic_birds,
+    tfds_sets,
+)
 
 DATASETS = {
     "folder": folder.load,
     "csv": csv_file.load,
-    "aircraft": aircraft.load,
+    "prepared": prepared.load,
     "synthetic_birds": synthetic_birds.load,
+    "aircraft": aircraft.load,
+    "cars": cars.load,
+    "cub": cub.load,
+    "cub2010": cub2010.load,
+    "dogs": dogs.load,
+    "flowers": flowers.load,
+    "food": food.load,
+    "inaturalist": inaturalist.load,
+    "nabirds": nabirds.load,
+    "pets": pets.load,
+    "tfds": tfds_sets.load,
 }
 
 
 def load(name, root, options):
-    """The Dataset `name` (a key of DATASETS) at `root`; `options` as its `load` documents them.
+    """The Dataset `name` at `root`; `options` as its source's `load` documents them.
 
-    ValueError where the name or an option is unknown, an option that is needed is not given, or
-    the data are missing or inconsistent.
+    `name` is a key of DATASETS, or "tfds:NAME" for a data set of TensorFlow Datasets. ValueError
+    where the name or an option is unknown, an option that is needed is not given, or the data are
+    missing or inconsistent.
     """
-    if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}, allowed: {', '.join(DATASETS)}")
-    source = DATASETS[name]
+    key, _, of_tfds = name.partition(":")
+    if key not in DATASETS or (of_tfds != "") != (key == "tfds"):
+        allowed = ", ".join(DATASETS).replace("tfds", "tfds:NAME")
+        raise ValueError(f"unknown data set {name!r}, allowed: {allowed}")
+    if of_tfds:
+        options = {**options, "tfds_name": of_tfds}
+    source = DATASETS[key]
     known = list(inspect.signature(source).parameters.values())[1:]
     allowed = {option.name for option in known}
     unknown = sorted(set(options) - allowed)

@@ -54,10 +54,9 @@ class Transform:
 def transform_image(transform, image, rng=None):
     """Applies a Transform to uint8 `[H, W, 3]`; a random crop draws its place from `rng`."""
     resized = images.resized_shape(image.shape, transform.resize, transform.mode)
-    side = max(transform.resize, transform.crop)
     # Where the border's width is odd, the top and the left get the greater half.
-    border = [-(-max(0, side - length) // 2) for length in resized]
-    room = [max(length, side) - transform.crop for length in resized]
+    border = [-(-max(0, transform.resize - length) // 2) for length in resized]
+    room = [max(length, transform.resize) - transform.crop for length in resized]
     if transform.random_crop:
         top, left = rng.integers(0, room, endpoint=True)
     else:

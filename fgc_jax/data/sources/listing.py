@@ -1,5 +1,6 @@
 """List files of data sets: lines of a photo's id and a value, read with errors that name them."""
 
+import math
 import os
 
 import numpy as np
@@ -88,7 +89,7 @@ def _is_number(row, kind):
         values = [float(word) for word in row]
     except ValueError:
         return False
-    return all(np.isfinite(values)) and (kind is float or all(v == int(v) for v in values))
+    return all(map(math.isfinite, values)) and (kind is float or all(v == int(v) for v in values))
 
 
 def _reason(error):

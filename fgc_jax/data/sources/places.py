@@ -23,6 +23,7 @@ def find(name, root, archives, marker, *, note="") -> str:
     ValueError where it is still missing (what is missing where; what to get from where, how large,
     with which checksum; the licence `note`; where to put it), or an archive is refused.
     """
+    root = os.fspath(root or "")
     markers = (marker,) if isinstance(marker, str) else tuple(marker)
 
     def missing(reason):
