@@ -129,8 +129,8 @@ def write_flowers(root, *, classes=102, per_class=1, size=(24, 20)):
     ids = np.arange(1, total + 1)
     for i in ids:
         write_image(root / "jpg" / f"image_{i:05d}.jpg", picture(i % 6, int(i), size))
-    labels = (1 + (ids * 5) % classes).astype(np.uint8)
-    thirds = np.split(ids.astype(np.uint16), 3)
+    labels = (1 + (ids * 5) % classes).astype(np.float64)  # MATLAB's doubles, as the real ones
+    thirds = np.split(ids.astype(np.float64), 3)
     io.savemat(root / "imagelabels.mat", {"labels": labels[None]})
     sets = dict(zip(("tstid", "trnid", "valid"), (part[None] for part in thirds), strict=True))
     io.savemat(root / "setid.mat", sets)

@@ -69,13 +69,14 @@ def test_missing_data_say_what_to_get(copy, missing):
     [
         ("imagelabels.mat", b"MATLAB 5.0", "damaged or no MATLAB file"),
         ("imagelabels.mat", {"label": [[1, 2]]}, "no variable 'labels'"),
-        ("imagelabels.mat", {"labels": [[1, 103]]}, "1 labels outside 1 to 102: 103"),
-        ("imagelabels.mat", {"labels": [["rose"]]}, "1 labels outside 1 to 102: not numbers"),
+        ("imagelabels.mat", {"labels": [[1, 103]]}, "1 unknown labels, allowed are 1 to 102: 103"),
+        ("imagelabels.mat", {"labels": [[1, 1.5]]}, "1 unknown labels, .*: 1.5"),
+        ("imagelabels.mat", {"labels": [["rose"]]}, "the labels are no numbers"),
         ("setid.mat", {"trnid": [[1, 2]], "valid": [[3]]}, "no variable 'tstid'"),
         (
             "setid.mat",
             {"trnid": [[0, 307]], "valid": [[3]], "tstid": [[4]]},
-            "2 unknown images in train: 0; 307",
+            "2 unknown images in train, allowed are 1 to 306: 0; 307",
         ),
         (
             "setid.mat",

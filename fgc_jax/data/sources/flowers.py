@@ -58,19 +58,26 @@ def load(root):
     ]
     photos, label_file, split_file = lists
     (labels,) = matlab.read(label_file, "labels")
-    bad = [] if labels.dtype.kind in "uif" else ["not numbers"]
-    bad = bad or sorted({str(n) for n in labels.ravel() if n not in range(1, len(NAMES) + 1)})
-    listing.refuse(label_file, bad, f"labels outside 1 to {len(NAMES)}")
+    labels = _whole(label_file, labels, len(NAMES), "labels")
     splits, seen = {}, set()
     for split, ids in zip(SPLITS, matlab.read(split_file, *SPLITS.values()), strict=True):
-        ids = ids.tolist()
-        known = [i for i in ids if i in range(1, len(labels) + 1)]
-        listing.refuse(split_file, sorted(set(ids) - set(known)), f"unknown images in {split}")
-        listing.refuse(split_file, sorted(seen & set(ids)), f"images of {split} in another split")
-        seen |= set(ids)
-        names = [f"image_{i:05d}.jpg" for i in ids]
+        ids = _whole(split_file, ids, len(labels), f"images in {split}")
+        shared = sorted(seen.intersection(ids.tolist()))
+        listing.refuse(split_file, shared, f"images of {split} in another split")
+        seen.update(ids.tolist())
+        names = [f"image_{i:05d}.jpg" for i in ids.tolist()]
         listing.refuse_missing_files(split_file, photos, names)
-        splits[split] = dataset.file_split(photos, names, labels[np.array(ids) - 1] - 1)
+        splits[split] = dataset.file_split(photos, names, labels[ids - 1] - 1)
     return dataset.Dataset(
         "flowers", NAMES, splits, notes=NOTES, licence=LICENCE, imagenet_overlap=IMAGENET
     )
+
+
+def _whole(path, values, most, what):
+    """The whole numbers 1 to `most` that `values` are (MATLAB keeps them as floats) as int32."""
+    if values.dtype.kind not in "uif":
+        raise ValueError(f"{path}: the {what} are no numbers")
+    good = (values == np.floor(values)) & (values >= 1) & (values <= most)
+    bad = [f"{value:g}" for value in np.unique(values[~good])]
+    listing.refuse(path, bad, f"unknown {what}, allowed are 1 to {most}")
+    return values.astype(np.int32)

@@ -40,10 +40,10 @@ def load(root):
     """The official splits: train (trainval, 3,680) and test (3,669), 37 breeds in 2 species.
 
     `root`: the folder that holds images and annotations (or their archives), or one that holds it.
-    Classes bear the names that the files have, e.g. american_bulldog. Boxes are of the (largest) head,
-    NaN where a photo has none (all of test); they are read when first asked for. The annotation
-    "mask" is the trimap: 255 on the pet, 0 on the background, 128 on the border, which the
-    annotators left unclassified.
+    Classes bear the names that the files have, e.g. american_bulldog. Boxes are of the head, the
+    largest of several, NaN where a photo has none (all of test); they are read when first asked
+    for. The annotation "mask" is the trimap: 255 on the pet, 0 on the background, 128 on the
+    border, which the annotators left unclassified.
 
     ValueError where the data are missing (what to get and from where) or a list is damaged.
     """
