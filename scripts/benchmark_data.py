@@ -109,10 +109,16 @@ def draw(folder: Path, arguments: argparse.Namespace) -> Path:
 def prepared(photos: str, folder: Path) -> str:
     """The same photos as ArrayRecord, their short side at most RESIZE."""
     from fgc_jax import data
-    from fgc_jax.data import prepare
+    from fgc_jax.data import prepare, records
 
-    dataset = data.load("folder", photos, {"test_fraction": 0.0})
-    prepare.run(dataset, folder, short_side=RESIZE)
+    options = {"test_fraction": 0.0}
+    prepare.prepare(
+        data.load("folder", photos, options),
+        folder,
+        name="folder",
+        options=options,
+        form=records.Form(RESIZE, 95),
+    )
     return str(folder)
 
 

@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     form = records.Form(arguments.short_side, arguments.jpeg_quality)
     if arguments.download:
-        download(arguments.name, arguments.root)
+        download(arguments.name, arguments.root, flags.parse_options(arguments.options))
     data, options = flags.dataset(arguments)
     facts = prepare.prepare(
         data,
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"  left out: {name} ({reason})")
 
 
-def download(name: str, folder: str) -> None:
+def download(name: str, folder: str, options: dict) -> None:
     """Gets the archives of a data set. ValueError where none are known or can be had."""
     import inspect
 
@@ -115,7 +115,10 @@ def download(name: str, folder: str) -> None:
 
     if name not in data.DATASETS:
         raise ValueError(f"unknown data set {name!r}, allowed: {', '.join(data.DATASETS)}")
-    archives = getattr(inspect.getmodule(data.DATASETS[name]), "ARCHIVES", ())
+    source = inspect.getmodule(data.DATASETS[name])
+    archives = getattr(source, "ARCHIVES", ())
+    if hasattr(source, "archives_of"):  # which ones depends on the options
+        archives = source.archives_of(**options)
     if not archives:
         raise ValueError(f"the data set {name!r} has no archives that could be downloaded")
     downloads.download_archives(archives, folder)

@@ -216,10 +216,13 @@ def dead_commands(pages: Sources, sources: Sources, makefile: str, files: set[st
             if program not in sources:
                 problems += [f"{path}: {run[0]}"] if run[1] else []
                 continue
+            text = sources[program]
+            if "flags.add(parser" in text:  # those that several scripts share
+                text += sources["fgc_jax/data/flags.py"]
             problems += [
                 f"{path}: {program} has no flag --{flag}"
                 for flag in re.findall(r"\s--(\w+)", span[run.end() :])
-                if not re.search(rf"[\"'](--)?{flag}[\"']", sources[program])
+                if not re.search(rf"[\"'](--)?{flag}[\"']", text)
             ]
     return problems
 

@@ -39,10 +39,16 @@ def mapping(path, columns=2):
 
 
 def numbers(path, rows, what, kind=float):
-    """Words `[N][M]` as an array of `kind`; ValueError naming the first rows that are no numbers,
-    or are not finite. `what` they are, for the message, e.g. "bad boxes"."""
-    refuse(path, [repr(" ".join(map(str, row))) for row in rows if not _is_number(row, kind)], what)
-    return np.array(rows, np.float64).astype(np.float32 if kind is float else kind)
+    """Words `[N][M]` as an array of `kind` (float: float32); ValueError naming the first rows that
+    are no numbers, or are not finite, or not whole. `what` they are, e.g. "bad boxes"."""
+    try:
+        values = np.array(rows, np.float64)
+    except ValueError:
+        values = np.full(1, np.nan)
+    if not np.isfinite(values).all() or (kind is int and (values != np.rint(values)).any()):
+        bad = [row for row in rows if not _are_numbers(row, kind)]
+        refuse(path, [repr(" ".join(map(str, row))) for row in bad], what)
+    return values.astype(np.float32 if kind is float else kind)
 
 
 def labels(path, names, class_names):
@@ -84,12 +90,12 @@ def _files_in(folder):
         return set()
 
 
-def _is_number(row, kind):
+def _are_numbers(row, kind):
     try:
         values = [float(word) for word in row]
     except ValueError:
         return False
-    return all(map(math.isfinite, values)) and (kind is float or all(v == int(v) for v in values))
+    return all(math.isfinite(v) and (kind is float or v == int(v)) for v in values)
 
 
 def _reason(error):
