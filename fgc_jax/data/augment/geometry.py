@@ -222,7 +222,7 @@ def _neighbours(place, length, padding):
     """Two numbers of pixels and their weights for places along an axis of `length` pixels."""
     if padding == "reflect" and length > 1:
         period = 2 * (length - 1)
-        place = jnp.mod(place, period)
+        place = place - period * jnp.floor(place / period)
         place = jnp.minimum(place, period - place)
     elif padding == "zeros":
         place = jnp.clip(place, -1.0, length)

@@ -64,6 +64,27 @@ def chance(keys, p):
     return uniform(keys, 0.0, 1.0) < p
 
 
+def choose(number, changes, images, amounts):
+    """f32 `[B, H, W, 3]`: changes[number[i]](images[i], amounts[i]) for each image.
+
+    `number` int32 `[B]`, `amounts` f32 `[B]`.
+    """
+
+    def one(inputs):
+        number, image, amount = inputs
+        return jax.lax.switch(number, changes, image, amount)
+
+    # Measured on 2 cores for 16 images of 224 px and TrivialAugment: 5 ms if only the chosen one
+    # is computed, image after image, 100 ms if all are, of all images, and one is kept. A GPU has
+    # time for the latter but not for a loop of small kernels, nor have several devices for images
+    # fetched one by one.
+    return jax.lax.platform_dependent(
+        (number, images, amounts),
+        cpu=lambda inputs: jax.lax.map(one, inputs),
+        default=jax.vmap(one),
+    )
+
+
 def boxes(keys, height, width, scale, ratio, tries=10):
     """Random boxes in a picture: f32 `[B]` each of box height, box width, and bool `[B]` `fits`.
 

@@ -74,8 +74,8 @@ def affine_maps(strengths, kind, share, shape):
     across, down = of(SHEAR_X, strengths.shear), of(SHEAR_Y, strengths.shear)
     sheared = geometry.affine(xy=across, x=across * height / 2, yx=down, y=down * width / 2)
     moved = geometry.affine(
-        x=jnp.trunc(of(TRANSLATE_X, strengths.translate(width))),
-        y=jnp.trunc(of(TRANSLATE_Y, strengths.translate(height))),
+        x=-jnp.trunc(of(TRANSLATE_X, strengths.translate(width))),
+        y=-jnp.trunc(of(TRANSLATE_Y, strengths.translate(height))),
     )
     # One of the three at most is not the identity.
     turned = geometry.rotation_map(of(ROTATE, strengths.degrees))
@@ -89,9 +89,8 @@ def recolour(strengths, kind, share, images):
         [*[1 + factor * share] * 4, 8 - bits * abs(share), 255 - 255 * abs(share)], axis=1
     )
     amount = jnp.take_along_axis(amounts, jnp.minimum(kind, 5)[:, None], axis=1)[:, 0]
-    return jax.vmap(lambda number, image, by: jax.lax.switch(number, RECOLOURING, image, by))(
-        jnp.minimum(kind, len(RECOLOURING) - 1), images, amount
-    )
+    chosen = jnp.minimum(kind, len(RECOLOURING) - 1)
+    return operation.choose(chosen, RECOLOURING, images, amount)
 
 
 def _layer(strengths, share, padding, index):
