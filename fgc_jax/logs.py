@@ -75,14 +75,20 @@ def say(text: str = "") -> None:
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int, initial: int = 0) -> Iterator[tqdm.tqdm]:
-    """A progress bar with rate and ETA: live on a terminal, a line every 15 seconds in a file."""
+def progress(
+    description: str, total: int, initial: int = 0, unit: str = "step"
+) -> Iterator[tqdm.tqdm]:
+    """A progress bar with rate and ETA: live on a terminal, a line every 15 seconds in a file.
+
+    `unit`: of what `total` counts; "B" for bytes shows kB, MB and so on.
+    """
     live = sys.stderr.isatty()
     with tqdm.tqdm(
         desc=description,
         total=total,
         initial=initial,
-        unit="step",
+        unit=unit,
+        unit_scale=unit == "B",
         dynamic_ncols=live,
         ncols=None if live else 100,
         mininterval=0.2 if live else 15,

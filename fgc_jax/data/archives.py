@@ -131,8 +131,7 @@ def progress(what: str, total: int, initial: int = 0) -> Iterator[Callable[[int]
     if total - initial < LONG:
         yield lambda position: None
         return
-    with logs.progress(what, total, initial) as bar:
-        bar.unit, bar.unit_scale = "B", True
+    with logs.progress(what, total, initial, unit="B") as bar:
         yield lambda position: bar.update(position - bar.n)
 
 
