@@ -113,12 +113,14 @@ def download(name: str, folder: str, options: dict) -> None:
     from fgc_jax import data
     from fgc_jax.data import download as downloads
 
-    if name not in data.DATASETS:
-        raise ValueError(f"unknown data set {name!r}, allowed: {', '.join(data.DATASETS)}")
-    source = inspect.getmodule(data.DATASETS[name])
-    archives = getattr(source, "ARCHIVES", ())
-    if hasattr(source, "archives_of"):  # which ones depends on the options
-        archives = source.archives_of(**options)
+    source = inspect.getmodule(data.DATASETS.get(name))
+    if hasattr(source, "archives_of"):
+        try:
+            archives = source.archives_of(**options)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"--options {options} do not say what to download: {error}") from error
+    else:
+        archives = getattr(source, "ARCHIVES", ())
     if not archives:
         raise ValueError(f"the data set {name!r} has no archives that could be downloaded")
     downloads.download_archives(archives, folder)

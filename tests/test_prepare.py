@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgc_jax.data import dataset, images, pipeline, prepare, records
+from fgc_jax.data import dataset, download, images, pipeline, prepare, records
 from fgc_jax.data.sources import prepared, synthetic_birds
 from scripts import prepare_dataset
 from tests import data_files, data_prepared
@@ -230,6 +230,30 @@ def test_the_command(tmp_path, capsys):
         captured = capsys.readouterr()
         assert captured.err.startswith("error: ") and message in captured.err, captured.err
     assert data_prepared.contents(tmp_path) == before and not os.path.exists("gone")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "files"),
+    [
+        ("aircraft", [], {"fgvc-aircraft-2013b.tar.gz"}),
+        ("inaturalist", ["year=2021", "train=mini"], {"train_mini.tar.gz", "val.tar.gz"}),
+        ("inaturalist", [], "do not say what to download"),
+        ("inaturalist", ["year=2020"], "do not say what to download"),
+        ("folder", [], "no archives"),
+        ("coffee", [], "no archives"),
+    ],
+)
+def test_what_is_downloaded(tmp_path, monkeypatch, capsys, name, options, files):
+    asked = []
+    monkeypatch.setattr(download, "download_archives", lambda *given: asked.append(given))
+    flags = [f"--name={name}", f"--root={tmp_path}", f"--output={tmp_path / 'out'}", "--download"]
+    assert prepare_dataset.main([*flags, "--options", *options]) == 1  # nothing is there to prepare
+    if isinstance(files, str):
+        assert files in capsys.readouterr().err and not asked
+    else:
+        assert asked[0][1] == str(tmp_path)
+        there = {archive.file for archive in asked[0][0]}
+        assert files <= there and "train2017.json" not in there
 
 
 @pytest.mark.parametrize(

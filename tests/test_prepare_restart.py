@@ -74,6 +74,17 @@ def test_a_file_that_changed_meanwhile_is_stored_anew(tmp_path, monkeypatch):
     assert prepared.load(tmp_path / "out").splits["test"].read(0).shape == (20, 60, 3)
 
 
+def test_images_that_were_skipped_are_not_forgotten(tmp_path, monkeypatch):
+    data = data_prepared.folder_data(tmp_path)
+    (tmp_path / "photos" / data.splits["train"].names[0]).write_bytes(b"no image")
+    monkeypatch.setattr(prepare.shards, "write_metadata", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        prepare.prepare(data, tmp_path / "out", name="folder", on_bad_image="skip")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="1 images cannot be read"):
+        prepare.prepare(data, tmp_path / "out", name="folder")
+
+
 def test_repaired_images_are_taken_up(tmp_path):
     data = data_prepared.folder_data(tmp_path)
     path = tmp_path / "photos" / data.splits["train"].names[0]

@@ -16,6 +16,13 @@ def available():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+def places(splits):
+    """(split, number) of every image of {name: Split}."""
+    for name, split in splits.items():
+        for i in range(len(split)):
+            yield name, i
+
+
 def ordered(function, items, description, total, *, threads=None, initial=0):
     """Yields function(item) for each of `items`, in their order, computed by `threads` (None: one
     for each core). Draws a bar of `total` images, `initial` of them done before, with rate and time

@@ -77,12 +77,16 @@ def _verify(folder, threads, remove=False):
     facts = prepared.read_facts(folder)
     splits = {name: prepared.read_split(folder, facts, name) for name in facts["splits"]}
     checks = {name: _check(folder, name, split) for name, split in splits.items()}
-    places = [(name, i) for name, split in splits.items() for i in range(len(split))]
+    total = sum(map(len, splits.values()))
     problems, damaged = [], set()
     results = concurrency.ordered(
-        lambda place: checks[place[0]](place[1]), places, "verify", len(places), threads=threads
+        lambda place: checks[place[0]](place[1]),
+        concurrency.places(splits),
+        "verify",
+        total,
+        threads=threads,
     )
-    for (name, i), problem in zip(places, results, strict=True):
+    for (name, i), problem in zip(concurrency.places(splits), results, strict=True):
         if problem:
             problems.append(f"{splits[name].names[i]}: {problem}")
             damaged.add(splits[name].read.shard(i))
@@ -96,7 +100,7 @@ def _verify(folder, threads, remove=False):
         counts = np.bincount(split.labels, minlength=len(facts["dataset"]["class_names"]))
         if counts.tolist() != facts["splits"][name]["class_counts"]:
             raise ValueError(f"{folder}: the classes of {name!r} have other counts than the source")
-    return len(places)
+    return total
 
 
 def _check(folder, name, split):

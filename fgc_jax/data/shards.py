@@ -65,8 +65,9 @@ def _file_name(name):
 
 def _record_bytes(encoder):
     """Mean size of a record, from SAMPLES of all of them."""
-    places = [(name, i) for name, split in encoder.data.splits.items() for i in range(len(split))]
-    some = places[:: math.ceil(len(places) / SAMPLES)]
+    splits = encoder.data.splits
+    step = math.ceil(sum(map(len, splits.values())) / SAMPLES)
+    some = list(itertools.islice(concurrency.places(splits), 0, None, step))
     sizes = [len(record.data) for record in concurrency.ordered(encoder, some, "", len(some))]
     return sum(sizes) / max(1, sum(size > 0 for size in sizes))
 

@@ -42,10 +42,11 @@ def survey(data, *, keep=None, chosen=(), threads=None):
     """{split: Survey} of a Dataset. `keep(image)` of the `chosen` {(split, number)} is kept."""
     chosen = frozenset(chosen)
     surveys = {name: _empty(len(split)) for name, split in data.splits.items()}
-    places = [(name, i) for name, split in data.splits.items() for i in range(len(split))]
+    places = functools.partial(concurrency.places, data.splits)
+    total = sum(map(len, data.splits.values()))
     measure = functools.partial(_measure, data.splits, keep, chosen)
-    results = concurrency.ordered(measure, places, "inspect", len(places), threads=threads)
-    for (name, i), measured in zip(places, results, strict=True):
+    results = concurrency.ordered(measure, places(), "inspect", total, threads=threads)
+    for (name, i), measured in zip(places(), results, strict=True):
         into = surveys[name]
         if isinstance(measured, str):
             into.errors[i] = measured
