@@ -63,8 +63,9 @@ class Encoder:
             return Record(error=str(error))
 
     def _record(self, split, index):
+        name = str(split.names[index])
         stored = _stored(split.read, index)
-        image = split.read(index) if stored is None else images.decode(*stored)
+        image = split.read(index) if stored is None else images.decode(stored, name)
         shape = image.shape
         side = self.form.short_side
         if side is not None and min(shape[:2]) > side:
@@ -72,7 +73,7 @@ class Encoder:
             image = images.resize_crop(image, resized, (0, 0, *resized), "bicubic")
             stored = None
         if stored is None:
-            stored = (encode(image, self.form.quality, str(split.names[index])),)
+            stored = encode(image, self.form.quality, name)
         sizes = {
             "sizes": np.array(image.shape[1::-1], np.int32),
             "original_sizes": np.array(shape[1::-1], np.int32),
@@ -87,9 +88,9 @@ class Encoder:
         }
         missing = {kind: np.zeros((0, prepared.RAGGED[kind]), np.float32) for kind in self.ragged}
         example = {
-            "image": stored[0],
+            "image": stored,
             "label": int(split.labels[index]),
-            "filename": str(split.names[index]),
+            "filename": name,
             "box": box,
             "index": index,
             "original_size": sizes["original_sizes"],
@@ -170,16 +171,16 @@ def source_file(read, index):
 
 
 def _stored(read, index):
-    """(bytes, name) of an image file that holds the picture exactly as `read` gives it, or None."""
+    """The bytes of an image file that holds the picture exactly as `read` gives it, or None."""
     origin, number = _origin(read, index)
-    if isinstance(origin, prepared.Records):
-        return origin.stored(number), str(origin.names[number])
+    if hasattr(origin, "stored"):
+        return origin.stored(number)
     path = source_file(read, index)
     if path is None or origin.bottom:
         return None
     try:
         with open(path, "rb") as file:
-            return file.read(), path
+            return file.read()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
 
