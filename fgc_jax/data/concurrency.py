@@ -2,10 +2,9 @@
 
 import collections
 import os
-import sys
 from concurrent import futures
 
-import tqdm
+from fgc_jax import logs
 
 # Finished results wait in order behind a slow one; more of them would only take memory.
 AHEAD = 4
@@ -26,23 +25,14 @@ def places(splits):
 def ordered(function, items, description, total, *, threads=None, initial=0):
     """Yields function(item) for each of `items`, in their order, computed by `threads` (None: one
     for each core). Draws a bar of `total` images, `initial` of them done before, with rate and time
-    left; none where `description` is empty.
+    left.
 
     What function raises is raised here, at the item's turn.
     """
     threads = threads or available()
-    live = sys.stderr.isatty()
     with (
         futures.ThreadPoolExecutor(threads) as pool,
-        tqdm.tqdm(
-            desc=description,
-            total=total,
-            initial=initial,
-            unit="image",
-            dynamic_ncols=live,
-            mininterval=0.2 if live else 15,
-            disable=not description,
-        ) as bar,
+        logs.progress(description, total, initial, unit="image") as bar,
     ):
         pending = collections.deque()
         try:

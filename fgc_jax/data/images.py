@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import re
 
 import cv2
 import numpy as np
@@ -61,7 +62,8 @@ def _decode_pillow(data, name):
                 raise ValueError(f"pixels of type {file.mode!r} have no known range")
             return np.array(file.convert("RGB"))
     except Exception as error:  # Pillow's plugins fail on damaged files with a dozen types
-        raise ValueError(f"{name}: damaged or not an image ({error})") from error
+        why = re.sub(r" <_io\.BytesIO object at 0x\w+>", "", str(error))  # another one each time
+        raise ValueError(f"{name}: damaged or not an image ({why})") from error
 
 
 def read_shape(path):

@@ -160,7 +160,11 @@ class _Records:
     boxes: tuple[str, ...]
 
     def __call__(self, index):
-        return images.decode(self.source[index][self.image], f"{self.source} {index}")
+        return images.decode(self.stored(index), f"{self.source} {index}")
+
+    def stored(self, index):
+        """The picture as it is stored: the bytes of an image file."""
+        return self.source[index][self.image]
 
     def objects(self, index):
         """float32 `[n, 4]`, the largest first: x0, y0, x1, y1 in pixels."""
