@@ -17,7 +17,16 @@ OPTIONS = {
     "greyscale": {"p": 0.5},
 }
 SINGLE = {name: (name, OPTIONS.get(name, {})) for name in augment.OPS if "mix" not in name}
-EVERYTHING = (*SINGLE.values(), ("mixup_or_cutmix", {}))
+KINDS = (
+    "resized_crop",
+    "symmetric_warp",
+    "colour_jitter",
+    "blur",
+    "equalise",
+    "rand_augment",
+    "erase",
+)
+VARIED = (*(SINGLE[name] for name in KINDS), ("mixup_or_cutmix", {}))
 CHAIN = (
     ("flip", {}),
     ("rotate", {"degrees": 15.0}),
@@ -98,7 +107,7 @@ def test_each_operation(name):
 
 
 def test_neither_the_type_nor_the_batch_matters():
-    data, ops = batch(), CHAIN[:-1]
+    data, ops = batch(), (*CHAIN[:3], SINGLE["colour_jitter"], SINGLE["erase"])
     out = run(ops, data)["image"]
     floats = {**data, "image": data["image"].astype(np.float32)}
     np.testing.assert_allclose(run(ops, floats)["image"], out, atol=1e-3)
@@ -114,22 +123,24 @@ def test_images_differ_in_what_happens_to_them():
 
 
 def test_operations_of_one_name_draw_anew():
-    once, twice = (run((("zoom", {}),) * n, batch())["image"] for n in (1, 2))
-    keys = operation.per_image(jax.random.fold_in(jax.random.key(0), 0), 16)
-    maps = geometry.zoom().maps(keys, (20, 20))
-    squared = geometry.sample(batch()["image"], geometry.compose(maps, maps), (20, 20), "reflect")
-    assert np.abs(once - twice).max() > 1
-    assert np.abs(np.asarray(squared) - twice).max() > 1
+    data = batch(64)
+    out = run((("flip", {}), ("flip", {})), data)["image"]
+    assert 16 < (out != data["image"]).any((1, 2, 3)).sum() < 48
 
 
-def test_a_run_of_warps_is_one_sampling():
-    """Turned back, an image is what it was: two samplings would have blurred it."""
+def test_a_run_of_warps_is_one_sampling(monkeypatch):
+    calls, sample = [], geometry.sample
+    monkeypatch.setattr(geometry, "sample", lambda *args: calls.append(args) or sample(*args))
+    run(CHAIN[:3], batch())
+    assert len(calls) == 1
+    run(CHAIN[:6], batch())
+    assert len(calls) == 1 + 3  # RandAugment recolours between its own two
+
+
+def test_a_warp_of_nothing_is_exact():
+    still = (("rotate", {"degrees": 0.0}), ("flip", {"p": 1.0}), ("zoom", {"scale": (1.0, 1.0)}))
     data = batch()
-    half = (("rotate", {"degrees": 0.0}), ("flip", {"p": 1.0}), ("zoom", {"scale": (1.0, 1.0)}))
-    np.testing.assert_array_equal(run(half, data)["image"], data["image"][:, :, ::-1])
-    text = str(jax.make_jaxpr(augment.build(CHAIN[:3]))(jax.random.key(0), data))
-    assert text.count("GatherDimensionNumbers") == text.count("gather[")
-    assert text.count("f32[16,18,18,3] = gather") + text.count("u8[16,18,18,3] = gather") == 4
+    np.testing.assert_array_equal(run(still, data)["image"], data["image"][:, :, ::-1])
 
 
 def test_different_paddings_are_not_merged():
@@ -143,7 +154,7 @@ def test_different_paddings_are_not_merged():
 
 def test_jit_changes_nothing():
     data = batch()
-    ops = (*CHAIN[:4], *CHAIN[5:])
+    ops = (CHAIN[1], CHAIN[3], CHAIN[6])
     eager = augment.build(ops)(jax.random.key(0), data)
     for name, value in run(ops, data).items():
         # A level at the edge of a bin may fall to either side.
@@ -159,7 +170,7 @@ results = []
 for count in (1, 8):
     mesh = Mesh(np.array(jax.devices()[:count]), ("data",))
     sharded = NamedSharding(mesh, PartitionSpec("data"))
-    step = jax.jit(augment.build(test_augment.EVERYTHING), out_shardings=sharded)
+    step = jax.jit(augment.build(test_augment.VARIED), out_shardings=sharded)
     batch = jax.device_put(test_augment.batch(), sharded)
     results.append(step(jax.random.key(0), batch))
 for name in results[0]:

@@ -62,17 +62,18 @@ def build(ops):
     runs = _runs(_operations(ops))
 
     def augmented(key, batch):
+        for_batch, for_images = jax.random.split(key)
+        keys = operation.per_image(for_images, len(batch["image"]), len(ops))
         for run in runs:
-            images = batch["image"]
             number, step = run[0]
-            own = jax.random.fold_in(key, number)
             if isinstance(step, operation.Warp):
-                batch = {**batch, "image": _warped(key, run, images)}
-            elif isinstance(step, operation.Recolour):
-                keys = operation.per_image(own, len(images))
-                batch = {**batch, "image": step.apply(keys, images.astype(jnp.float32))}
+                batch = {**batch, "image": _warped(keys, run, batch["image"])}
+                continue
+            images = batch["image"].astype(jnp.float32)
+            if isinstance(step, operation.Recolour):
+                batch = {**batch, "image": step.apply(keys[number], images)}
             else:
-                batch = step.apply(own, {**batch, "image": images.astype(jnp.float32)})
+                batch = step.apply(for_batch, keys[number], {**batch, "image": images})
         return {**batch, "image": batch["image"].astype(jnp.float32)}
 
     return augmented
@@ -89,7 +90,7 @@ def output_size(ops, size):
             # The operation itself refuses sizes that it cannot take.
             jax.eval_shape(
                 lambda keys, maps=step.maps, size=size: maps(keys, (size, size)),
-                operation.per_image(jax.random.key(0), 1),
+                jax.random.split(jax.random.key(0), 1),
             )
             size = step.size or size
     return size
@@ -159,12 +160,11 @@ def _continues(run, warp):
     return warp.padding is None or all(w.padding in (None, warp.padding) for _, w in run)
 
 
-def _warped(key, run, images):
+def _warped(keys, run, images):
     """The images, uint8 or f32 `[B, H, W, 3]`, after a run of Warps."""
     shape, maps = images.shape[1:3], []
     for number, warp in run:
-        keys = operation.per_image(jax.random.fold_in(key, number), len(images))
-        maps.append(warp.maps(keys, shape))
+        maps.append(warp.maps(keys[number], shape))
         shape = (warp.size, warp.size) if warp.size else shape
     if all(warp.mirrors for _, warp in run):
         mirrored = geometry.compose(*maps)[:, 0, 0] < 0

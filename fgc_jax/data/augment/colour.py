@@ -148,12 +148,12 @@ def colour_jitter(*, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, p=1.
     ]
     steps += [(adjust_hue, -hue, hue)] if hue else []
 
-    def apply(keys, images):
-        for part, (adjust, low, high) in zip(operation.split(keys, 4), steps, strict=False):
-            images = jax.vmap(adjust)(images, operation.uniform(part, low, high))
+    def apply(shares, images):
+        for i, (adjust, low, high) in enumerate(steps):
+            images = jax.vmap(adjust)(images, operation.between(shares[:, i], low, high))
         return images
 
-    return _sometimes(apply, p)
+    return _sometimes(len(steps), apply, p)
 
 
 def lighting(*, brightness=0.2, contrast=0.2, p=0.75):
@@ -166,11 +166,11 @@ def lighting(*, brightness=0.2, contrast=0.2, p=0.75):
     stretch = -math.log(1 - contrast)
 
     def apply(keys, images):
-        for_shift, for_factor, *chances = operation.split(keys, 4)
-        share = operation.uniform(for_shift, 0.5 * (1 - brightness), 0.5 * (1 + brightness))
-        shift = jnp.log(share) - jnp.log1p(-share)
-        factor = jnp.exp(operation.uniform(for_factor, -stretch, stretch))
-        first, second = (operation.chance(keys, p) for keys in chances)
+        shares = operation.uniform(keys, 4)
+        half = operation.between(shares[:, 0], 0.5 * (1 - brightness), 0.5 * (1 + brightness))
+        shift = jnp.log(half) - jnp.log1p(-half)
+        factor = jnp.exp(operation.between(shares[:, 1], -stretch, stretch))
+        first, second = shares[:, 2] < p, shares[:, 3] < p
         shift, factor = jnp.where(first, shift, 0.0), jnp.where(second, factor, 1.0)
         changed = jax.vmap(adjust_lighting)(images, shift, factor)
         return jnp.where((first | second)[:, None, None, None], changed, images)
@@ -188,21 +188,21 @@ def gaussian_blur(*, sigma=(0.1, 2.0), p=0.5):
     operation.check_interval("sigma", sigma, 0.01, 32)
     radius = math.ceil(3 * sigma[1])
 
-    def apply(keys, images):
-        sigmas = operation.uniform(keys, *sigma)
+    def apply(shares, images):
+        sigmas = operation.between(shares[:, 0], *sigma)
         return jax.vmap(lambda image, one: blur(image, one, radius))(images, sigmas)
 
-    return _sometimes(apply, p)
+    return _sometimes(1, apply, p)
 
 
 def sharpen(*, factor=(0.1, 1.9), p=0.5):
     """Sharpens (above 1) or softens with probability `p`, by a uniform factor."""
     operation.check_interval("factor", factor, 0, math.inf)
 
-    def apply(keys, images):
-        return jax.vmap(adjust_sharpness)(images, operation.uniform(keys, *factor))
+    def apply(shares, images):
+        return jax.vmap(adjust_sharpness)(images, operation.between(shares[:, 0], *factor))
 
-    return _sometimes(apply, p)
+    return _sometimes(1, apply, p)
 
 
 def posterised(*, bits=4, p=0.5):
@@ -242,19 +242,20 @@ def _fixed(change, p):
     changes = (lambda image, _: image, lambda image, _: change(image))
 
     def apply(keys, images):
-        chosen = operation.chance(keys, p).astype(jnp.int32)
+        chosen = (operation.uniform(keys, 1)[:, 0] < p).astype(jnp.int32)
         return operation.choose(chosen, changes, images, jnp.zeros(chosen.shape))
 
     return operation.Recolour(apply)
 
 
-def _sometimes(apply, p):
-    """A Recolour by `apply` with probability p, which leaves the other images as they are."""
+def _sometimes(count, apply, p):
+    """A Recolour by `apply(shares, images)` with probability p, which leaves the other images as
+    they are; `shares` `[B, count]` are random numbers of 0 to 1."""
     operation.check_number("p", p, 0, 1)
 
     def sometimes(keys, images):
-        for_change, for_chance = operation.split(keys, 2)
-        changed = operation.chance(for_chance, p)[:, None, None, None]
-        return jnp.where(changed, apply(for_change, images), images)
+        shares = operation.uniform(keys, count + 1)
+        changed = shares[:, count, None, None, None] < p
+        return jnp.where(changed, apply(shares[:, :count], images), images)
 
     return operation.Recolour(sometimes)

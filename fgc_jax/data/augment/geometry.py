@@ -20,7 +20,7 @@ def flip(*, p=0.5):
     operation.check_number("p", p, 0, 1)
 
     def maps(keys, shape):
-        return affine(xx=jnp.where(operation.chance(keys, p), -1.0, 1.0))
+        return affine(xx=jnp.where(operation.uniform(keys, 1)[:, 0] < p, -1.0, 1.0))
 
     return operation.Warp(maps, mirrors=True)
 
@@ -32,10 +32,12 @@ def crop(*, size):
     def maps(keys, shape):
         if size > min(shape):
             raise ValueError(f"crop: size {size} is larger than the images, {shape[1]}x{shape[0]}")
-        room = jnp.asarray(shape, jnp.float32) - size
-        places = jnp.floor(operation.uniform(keys, 0.0, 1.0, (2,)) * (room + 1)[None, :])
-        shifts = jnp.minimum(places, room[None, :]) - room[None, :] / 2
-        return affine(x=shifts[:, 1], y=shifts[:, 0])
+        shares = operation.uniform(keys, 2)
+        y, x = (
+            operation.below(shares[:, i], shape[i] - size + 1) - (shape[i] - size) / 2
+            for i in range(2)
+        )
+        return affine(x=x, y=y)
 
     return operation.Warp(maps, size=size)
 
@@ -54,15 +56,14 @@ def resized_crop(*, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), size=None):
 
     def maps(keys, shape):
         height, width = shape
-        for_box, for_place = operation.split(keys, 2)
+        shares = operation.uniform(keys, 2 * operation.TRIES + 2)
         inverse = (1 / ratio[1], 1 / ratio[0])
-        high, wide, fits = operation.boxes(for_box, height, width, scale, inverse)
+        high, wide, fits = operation.boxes(shares[:, 2:], height, width, scale, inverse)
         # Where no box was found, the largest one of an allowed shape, in the centre.
         aspect = min(max(height / width, inverse[0]), inverse[1])
         high = jnp.where(fits, high, min(height, width * aspect))
         wide = jnp.where(fits, wide, min(width, height / aspect))
-        place = operation.uniform(for_place, 0.0, 1.0, (2,))
-        place = jnp.where(fits[:, None], place, 0.5)
+        place = jnp.where(fits[:, None], shares[:, :2], 0.5)
         top, left = place[:, 0] * (height - high), place[:, 1] * (width - wide)
         return crop_map(top, left, high, wide, shape, (size, size) if size else shape)
 
@@ -73,10 +74,10 @@ def rotate(*, degrees=20.0, p=1.0, padding="reflect"):
     """Turns by an angle of -`degrees` to +`degrees`, with probability `p`."""
     operation.check_number("degrees", degrees, 0, 180)
 
-    def maps(keys, shape):
-        return rotation_map(operation.uniform(keys, -degrees, degrees))
+    def maps(shares, shape):
+        return rotation_map(operation.between(shares[:, 0], -degrees, degrees))
 
-    return _sometimes(maps, p, padding)
+    return _sometimes(1, maps, p, padding)
 
 
 def shear(*, x=0.1, y=0.0, p=1.0, padding="reflect"):
@@ -84,11 +85,11 @@ def shear(*, x=0.1, y=0.0, p=1.0, padding="reflect"):
     operation.check_number("x", x, 0, 2)
     operation.check_number("y", y, 0, 2)
 
-    def maps(keys, shape):
-        along = operation.uniform(keys, -1.0, 1.0, (2,))
-        return affine(xy=along[:, 0] * x, yx=along[:, 1] * y)
+    def maps(shares, shape):
+        by = operation.between(shares, -1, 1)
+        return affine(xy=by[:, 0] * x, yx=by[:, 1] * y)
 
-    return _sometimes(maps, p, padding)
+    return _sometimes(2, maps, p, padding)
 
 
 def translate(*, x=0.1, y=0.1, p=1.0, padding="reflect"):
@@ -96,11 +97,11 @@ def translate(*, x=0.1, y=0.1, p=1.0, padding="reflect"):
     operation.check_number("x", x, 0, 1)
     operation.check_number("y", y, 0, 1)
 
-    def maps(keys, shape):
-        by = operation.uniform(keys, -1.0, 1.0, (2,))
+    def maps(shares, shape):
+        by = operation.between(shares, -1, 1)
         return affine(x=by[:, 0] * (x * shape[1]), y=by[:, 1] * (y * shape[0]))
 
-    return _sometimes(maps, p, padding)
+    return _sometimes(2, maps, p, padding)
 
 
 def zoom(*, scale=(1.0, 1.1), p=1.0, padding="reflect"):
@@ -108,14 +109,12 @@ def zoom(*, scale=(1.0, 1.1), p=1.0, padding="reflect"):
     part of the picture that fills the frame is as likely; factors below 1 make it smaller."""
     operation.check_interval("scale", scale, 0.01, 100)
 
-    def maps(keys, shape):
-        for_factor, for_place = operation.split(keys, 2)
-        inverse = 1 / operation.uniform(for_factor, *scale)
-        place = operation.uniform(for_place, -0.5, 0.5, (2,)) * (1 - inverse)[:, None]
-        x, y = place[:, 0] * shape[1], place[:, 1] * shape[0]
+    def maps(shares, shape):
+        inverse = 1 / operation.between(shares[:, 0], *scale)
+        x, y = ((shares[:, 1 + i] - 0.5) * (1 - inverse) * shape[1 - i] for i in range(2))
         return affine(xx=inverse, yy=inverse, x=x, y=y)
 
-    return _sometimes(maps, p, padding)
+    return _sometimes(3, maps, p, padding)
 
 
 def symmetric_warp(*, magnitude=0.2, p=1.0, padding="reflect"):
@@ -123,13 +122,13 @@ def symmetric_warp(*, magnitude=0.2, p=1.0, padding="reflect"):
     its middle, by up to `magnitude` of its length (the symmetric warp of fastai 1.0)."""
     operation.check_number("magnitude", magnitude, 0, 0.9)
 
-    def maps(keys, shape):
-        by = operation.uniform(keys, -magnitude, magnitude, (4,))
-        left, right, top, bottom = (1 + by[:, i] for i in range(4))
+    def maps(shares, shape):
+        lengths = operation.between(shares, 1 - magnitude, 1 + magnitude)
+        left, right, top, bottom = (lengths[:, i] for i in range(4))
         corners = ((-top, -left), (top, -right), (bottom, right), (-bottom, left))
         return perspective_map(_pixels(corners, shape))
 
-    return _sometimes(maps, p, padding)
+    return _sometimes(4, maps, p, padding)
 
 
 def perspective(*, distortion=0.5, p=0.5, padding="zeros"):
@@ -137,13 +136,13 @@ def perspective(*, distortion=0.5, p=0.5, padding="zeros"):
     height (torchvision's RandomPerspective)."""
     operation.check_number("distortion", distortion, 0, 0.9)
 
-    def maps(keys, shape):
-        by = 1 - distortion * operation.uniform(keys, 0.0, 1.0, (4, 2))
+    def maps(shares, shape):
+        by = 1 - distortion * shares
         signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
-        corners = [(sx * by[:, i, 0], sy * by[:, i, 1]) for i, (sx, sy) in enumerate(signs)]
+        corners = [(x * by[:, i], y * by[:, 4 + i]) for i, (x, y) in enumerate(signs)]
         return perspective_map(_pixels(corners, shape))
 
-    return _sometimes(maps, p, padding)
+    return _sometimes(8, maps, p, padding)
 
 
 def affine(xx=1.0, xy=0.0, x=0.0, yx=0.0, yy=1.0, y=0.0):
@@ -240,15 +239,16 @@ def _neighbours(place, length, padding):
     return tuple(jnp.clip(i, 0, length - 1) for i in pair), weights
 
 
-def _sometimes(maps, p, padding):
-    """A Warp by `maps` with probability p, by the identity otherwise."""
+def _sometimes(count, maps, p, padding):
+    """A Warp by `maps(shares, shape)` with probability p, by the identity otherwise; `shares`
+    `[B, count]` are random numbers of 0 to 1."""
     operation.check_number("p", p, 0, 1)
     operation.check_choice("padding", padding, PADDINGS)
 
     def sometimes(keys, shape):
-        for_maps, for_chance = operation.split(keys, 2)
-        applied = operation.chance(for_chance, p)[:, None, None]
-        return jnp.where(applied, maps(for_maps, shape), jnp.eye(3)[None])
+        shares = operation.uniform(keys, count + 1)
+        applied = shares[:, count, None, None] < p
+        return jnp.where(applied, maps(shares[:, :count], shape), jnp.eye(3)[None])
 
     return operation.Warp(sometimes, padding)
 

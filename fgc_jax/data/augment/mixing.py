@@ -28,16 +28,18 @@ def erase(*, p=0.25, scale=(0.02, 0.33), ratio=(0.3, 3.3), fill=IMAGENET_MEAN):
 
     def apply(keys, images):
         _, height, width, _ = images.shape
-        for_box, for_place, for_chance, for_fill = operation.split(keys, 4)
-        high, wide, fits = operation.boxes(for_box, height, width, scale, ratio)
+        shares = operation.uniform(keys, 2 * operation.TRIES + 3)
+        high, wide, fits = operation.boxes(shares[:, 3:], height, width, scale, ratio)
         high, wide = jnp.round(high), jnp.round(wide)
-        place = operation.uniform(for_place, 0.0, 1.0, (2,))
-        top = jnp.floor(place[:, 0] * (height - high + 1))
-        left = jnp.floor(place[:, 1] * (width - wide + 1))
-        erased = fits & operation.chance(for_chance, p)
+        top = jnp.floor(shares[:, 0] * (height - high + 1))
+        left = jnp.floor(shares[:, 1] * (width - wide + 1))
+        erased = fits & (shares[:, 2] < p)
         inside = _inside(top, left, top + high, left + wide, (height, width))
         if fill == "noise":
-            colours = operation.uniform(for_fill, 0.0, 255.0, images.shape[1:])
+            noise = operation.uniform(
+                jax.vmap(jax.random.fold_in, (0, None))(keys, 1), height * width * 3
+            )
+            colours = 255 * noise.reshape(images.shape)
         else:
             colours = jnp.asarray(fill, jnp.float32).reshape(1, 1, 1, 3)
         return jnp.where(inside & erased[:, None, None, None], colours, images)
@@ -72,21 +74,21 @@ def mixup_or_cutmix(*, mixup_alpha=0.8, cutmix_alpha=1.0, p=1.0, cutmix=0.5):
     operation.check_number("p", p, 0, 1)
     operation.check_number("cutmix", cutmix, 0, 1)
 
-    def apply(key, batch):
+    def apply(key, keys, batch):
         images, mask = batch["image"], batch["mask"]
         count, height, width, _ = images.shape
-        for_batch, for_images = jax.random.split(key)
         # Everyone's partner is the image so many places further on: a permutation in which no
         # image meets itself.
-        distance = jax.random.randint(for_batch, (), 1, max(count, 2))
+        distance = jax.random.randint(key, (), 1, max(count, 2))
         partner = (jnp.arange(count) + distance) % count
-        keys = operation.split(operation.per_image(for_images, count), 4)
-        mixed = operation.chance(keys[0], p) & (mask > 0) & (mask[partner] > 0)
-        boxed = operation.chance(keys[1], cutmix)
+        shares = operation.uniform(keys, 4)
+        mixed = (shares[:, 0] < p) & (mask > 0) & (mask[partner] > 0)
+        boxed = shares[:, 1] < cutmix
         alphas = jnp.where(boxed, cutmix_alpha, mixup_alpha)
-        share = jax.vmap(lambda key, alpha: jax.random.beta(key, alpha, alpha))(keys[2], alphas)
+        for_beta = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
+        share = jax.vmap(jax.random.beta)(for_beta, alphas, alphas)
         share = jnp.where(mixed, share, 1.0)
-        left = 1 - _cut(keys[3], share, (height, width))
+        left = 1 - _cut(shares[:, 2:], share, (height, width))
         kept = jnp.where(boxed[:, None, None, None], left, share[:, None, None, None])
         return {
             **batch,
@@ -98,9 +100,10 @@ def mixup_or_cutmix(*, mixup_alpha=0.8, cutmix_alpha=1.0, p=1.0, cutmix=0.5):
     return operation.Mix(apply)
 
 
-def _cut(keys, share, shape):
-    """f32 `[B, H, W, 1]`, 1 in a box of about 1 - share of the area around a random pixel."""
-    centre = jnp.floor(operation.uniform(keys, 0.0, 1.0, (2,)) * jnp.asarray(shape)[None, :])
+def _cut(centre, share, shape):
+    """f32 `[B, H, W, 1]`, 1 in a box of about 1 - share of the area around the pixel at `centre`
+    `[B, 2]` (y, x), in shares of the height and width."""
+    centre = jnp.floor(centre * jnp.float32(shape)[None, :])
     half = 0.5 * jnp.sqrt(1 - share)
     high, wide = jnp.floor(half * shape[0]), jnp.floor(half * shape[1])
     y, x = centre[:, 0], centre[:, 1]

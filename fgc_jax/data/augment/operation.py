@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+TRIES = 10
+
 
 @dataclasses.dataclass(frozen=True)
 class Warp:
@@ -38,30 +40,33 @@ class Recolour:
 
 @dataclasses.dataclass(frozen=True)
 class Mix:
-    """Mixes images of a batch: `apply(key, batch)` gives the batch with `label_b` and `weight`."""
+    """Mixes images of a batch: `apply(key, keys, batch)`, the first for the whole batch, gives
+    the batch with `label_b` and `weight` (see mixing.mixup_or_cutmix)."""
 
     apply: Callable
 
 
-def per_image(key, count):
-    """Keys `[count]`; the one of image i depends on `key` and i, not on `count`."""
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count, dtype=jnp.uint32))
+def per_image(key, count, numbers):
+    """`numbers` arrays of keys `[count]`; those of image i depend on `key` and i alone."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count, dtype=jnp.uint32))
+    parts = jax.vmap(lambda key: jax.random.split(key, numbers))(keys)
+    return [parts[:, number] for number in range(numbers)]
 
 
-def split(keys, count):
-    """`count` arrays of keys `[B]`, independent of each other."""
-    parts = jax.vmap(lambda key: jax.random.split(key, count))(keys)
-    return [parts[:, i] for i in range(count)]
+def uniform(keys, count):
+    """f32 `[B, count]` of 0 to 1. Draw once what an operation needs: each call takes 0.2 s to
+    compile."""
+    return jax.vmap(lambda key: jax.random.uniform(key, (count,)))(keys)
 
 
-def uniform(keys, low, high, shape=()):
-    """f32 `[B, *shape]`, each number from `low` to `high`."""
-    return jax.vmap(lambda key: jax.random.uniform(key, shape, minval=low, maxval=high))(keys)
+def between(share, low, high):
+    """From `low` (share 0) to `high` (share 1)."""
+    return low + (high - low) * share
 
 
-def chance(keys, p):
-    """bool `[B]`, each True with probability p."""
-    return uniform(keys, 0.0, 1.0) < p
+def below(share, count):
+    """Whole numbers 0..count - 1, each as likely for a uniform `share` of 0 to 1; int32."""
+    return jnp.minimum((share * count).astype(jnp.int32), count - 1)
 
 
 def choose(number, changes, images, amounts):
@@ -85,20 +90,19 @@ def choose(number, changes, images, amounts):
     )
 
 
-def boxes(keys, height, width, scale, ratio, tries=10):
+def boxes(shares, height, width, scale, ratio):
     """Random boxes in a picture: f32 `[B]` each of box height, box width, and bool `[B]` `fits`.
 
     The box's share of the area is uniform in `scale`, the logarithm of height / width uniform in
-    the logarithm of `ratio`; of `tries` such boxes the first that is smaller than the picture is
-    taken, and where there is none `fits` is False (and the box too large).
+    the logarithm of `ratio`. Of the boxes that `shares` `[B, 2 * TRIES]` of 0 to 1 make, the first
+    that is smaller than the picture is taken; where there is none `fits` is False.
     """
-    for_area, for_ratio = split(keys, 2)
-    area = uniform(for_area, *scale, shape=(tries,)) * (height * width)
-    aspect = jnp.exp(uniform(for_ratio, *map(math.log, ratio), shape=(tries,)))
+    area = between(shares[:, :TRIES], *scale) * (height * width)
+    aspect = jnp.exp(between(shares[:, TRIES:], *map(math.log, ratio)))
     high, wide = jnp.sqrt(area * aspect), jnp.sqrt(area / aspect)
     fits = (high <= height) & (wide <= width)
     first = jnp.argmax(fits, axis=1)[:, None]
-    return (*(jnp.take_along_axis(x, first, axis=1)[:, 0] for x in (high, wide, fits)),)
+    return tuple(jnp.take_along_axis(x, first, axis=1)[:, 0] for x in (high, wide, fits))
 
 
 def check_number(name, value, low, high):

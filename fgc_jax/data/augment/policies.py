@@ -4,7 +4,6 @@ and their strengths as torchvision has them, but sampled bilinearly."""
 import dataclasses
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 
 from fgc_jax.data.augment import colour, geometry, operation
@@ -47,19 +46,12 @@ def rand_augment(*, num_ops=2, magnitude=9, padding="zeros"):
     operation.check_whole("num_ops", num_ops, 1, 14)
     operation.check_whole("magnitude", magnitude, 0, BINS - 1)
 
-    def share(keys):
-        return jnp.full(keys.shape, magnitude / (BINS - 1), jnp.float32)
-
-    return tuple(x for i in range(num_ops) for x in _layer(RAND, share, padding, i))
+    return tuple(x for i in range(num_ops) for x in _layer(RAND, i, num_ops, magnitude, padding))
 
 
 def trivial_augment(*, padding="zeros"):
     """TrivialAugment Wide, arXiv:2103.10158: one operation of 14, its strength one of 31."""
-
-    def share(keys):
-        return _integers(keys, BINS) / (BINS - 1)
-
-    return _layer(TRIVIAL, share, padding, 0)
+    return _layer(TRIVIAL, 0, 1, None, padding)
 
 
 def affine_maps(strengths, kind, share, shape):
@@ -93,15 +85,16 @@ def recolour(strengths, kind, share, images):
     return operation.choose(chosen, RECOLOURING, images, amount)
 
 
-def _layer(strengths, share, padding, index):
-    """The Warp and the Recolour, of which at most one changes an image."""
+def _layer(strengths, index, layers, magnitude, padding):
+    """The Warp and the Recolour, of which at most one changes an image, for operation `index` of
+    `layers`, with strength `magnitude` (None: random)."""
     operation.check_choice("padding", padding, geometry.PADDINGS)
 
     def draw(keys):
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, index))(keys)
-        for_kind, for_share, for_sign = operation.split(keys, 3)
-        sign = jnp.where(operation.chance(for_sign, 0.5), -1.0, 1.0)
-        return _integers(for_kind, KINDS), share(for_share) * sign
+        shares = operation.uniform(keys, 3 * layers)[:, 3 * index : 3 * index + 3]
+        strength = operation.below(shares[:, 1], BINS) if magnitude is None else magnitude
+        sign = jnp.where(shares[:, 2] < 0.5, -1.0, 1.0)
+        return operation.below(shares[:, 0], KINDS), sign * (strength / (BINS - 1))
 
     def maps(keys, shape):
         return affine_maps(strengths, *draw(keys), shape)
@@ -110,8 +103,3 @@ def _layer(strengths, share, padding, index):
         return recolour(strengths, *draw(keys), images)
 
     return operation.Warp(maps, padding), operation.Recolour(apply)
-
-
-def _integers(keys, count):
-    """int32 `[B]` of 0..count - 1."""
-    return jax.vmap(lambda key: jax.random.randint(key, (), 0, count))(keys)
