@@ -1,0 +1,56 @@
+"""The contact sheet of scripts/plot_augmentations.py."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fgc_jax.data import augment
+from scripts import plot_augmentations
+from tests import data_files
+
+FEW = (("flip", {"p": 1.0}), ("crop", {}), ("cutmix", {}))
+
+
+def test_every_operation_has_a_row():
+    assert {name for name, _ in plot_augmentations.ROWS} == set(augment.OPS)
+    augment.build(plot_augmentations.ROWS[2:-3])  # all options are right
+
+
+def test_sheet_shows_the_picture_and_the_draws(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plot_augmentations, "ROWS", FEW)
+    path = data_files.write_image(tmp_path / "wide.png", data_files.picture(2, 5, (60, 32)))
+    output = tmp_path / "new" / "sheet.png"
+    flags = [f"--input={path}", f"--output={output}", "--size=32", "--draws=3"]
+    assert plot_augmentations.main(flags) == 0
+    assert "3 rows" in capsys.readouterr().out
+    sheet = np.asarray(Image.open(output))
+    step, left = 32 + plot_augmentations.MARGIN, plot_augmentations.NAMES
+    assert sheet.shape[:2] == (3 * step + plot_augmentations.MARGIN, left + 4 * step)
+
+    def tile(row, column):
+        top = plot_augmentations.MARGIN + row * step
+        return sheet[top : top + 32, left + column * step : left + column * step + 32]
+
+    original = np.asarray(Image.open(path))[:, 14:46]
+    for row in range(3):
+        np.testing.assert_array_equal(tile(row, 0), original)
+        assert (sheet[row * step + 8 : row * step + 30, :left] < 200).any()  # its name
+    np.testing.assert_array_equal(tile(0, 1), original[:, ::-1])
+    assert (tile(1, 1)[:4] == 255).all() and (tile(1, 1)[4:-4, 4:-4] < 255).any()
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--input=nowhere.jpg", "nowhere.jpg: cannot be read"),
+        ("--output=sheet.jpg", "--output=sheet.jpg: must end in .png"),
+        ("--draws=0", "--draws=0: must be at least 1"),
+        ("--size=8", "--size=8: must be at least 32"),
+        ("--seed=-1", "--seed=-1: must be at least 0"),
+    ],
+)
+def test_what_it_refuses(flag, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert plot_augmentations.main([flag]) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
