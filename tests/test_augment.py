@@ -126,6 +126,8 @@ def test_operations_of_one_name_draw_anew():
     data = batch(64)
     out = run((("flip", {}), ("flip", {})), data)["image"]
     assert 16 < (out != data["image"]).any((1, 2, 3)).sum() < 48
+    twice = run((("flip", {"p": 1.0}), ("flip", {"p": 1.0})), data)["image"]
+    np.testing.assert_array_equal(twice, data["image"])
 
 
 def test_a_run_of_warps_is_one_sampling(monkeypatch):

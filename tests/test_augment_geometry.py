@@ -73,7 +73,7 @@ def test_between_pixels_it_is_linear():
 def test_nothing_is_not_finite():
     horizon = np.array([[[1, 0, 0], [0, 1, 0], [0.1, 0, 0]]], np.float32)
     for padding in geometry.PADDINGS:
-        assert np.isfinite(sample(horizon, padding)).all()
+        assert np.isfinite(sample(horizon, padding, (21, 21))).all()
         tall = sample(geometry.affine(x=0.3, y=5.0), padding, image=picture((20, 1)))
         assert np.isfinite(tall).all()
 
