@@ -22,7 +22,7 @@ faster)."""
 
 SIDES = {
     "files": "ours, from the JPEG files; flip and normalisation belong to the device",
-    "prepared": "ours, from ArrayRecord as scripts/prepare_dataset.py --short_side=512 writes it",
+    "prepared": "ours, from ArrayRecord as scripts/prepare_dataset.py writes it (squash)",
     "torch_v2": "torchvision.transforms.v2 on uint8 tensors, flip included, batches of uint8",
     "torch_pil8": "torchvision on Pillow images, flip included, batches of uint8",
     "torch_pil": "torchvision as tutorials have it: Pillow images, ToTensor, Normalize",
@@ -107,7 +107,7 @@ def draw(folder: Path, arguments: argparse.Namespace) -> Path:
 
 
 def prepared(photos: str, folder: Path) -> str:
-    """The same photos as ArrayRecord, their short side at most RESIZE."""
+    """The same photos as ArrayRecord, of RESIZE x RESIZE pixels."""
     from fgc_jax import data
     from fgc_jax.data import prepare, records
 
@@ -117,7 +117,7 @@ def prepared(photos: str, folder: Path) -> str:
         folder,
         name="folder",
         options=options,
-        form=records.Form(RESIZE, 95),
+        form=records.Form(RESIZE, "squash"),
     )
     return str(folder)
 

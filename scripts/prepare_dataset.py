@@ -13,7 +13,7 @@ tensorflow_datasets.builder_from_directory (as_data_source needs no TensorFlow).
 
 EXAMPLES = """\
 examples:
-  python scripts/prepare_dataset.py --name=folder --root=photos --output=photos_512 --short_side=512
+  python scripts/prepare_dataset.py --name=folder --root=photos --output=photos_512 --resize=512
   python scripts/prepare_dataset.py --name=aircraft --root=fgvc-aircraft-2013b \\
       --options level=family train_split=trainval --output=aircraft_family
   python scripts/prepare_dataset.py --output=photos_512 --verify"""
@@ -36,11 +36,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--output", required=True, metavar="DIR", help="folder of its own for the result"
     )
     parser.add_argument(
-        "--short_side",
+        "--resize",
         type=int,
         metavar="PIXELS",
-        help="shrink pictures to this shorter side; smaller ones stay as they are (default: none "
-        "is shrunk)",
+        help="shrink pictures that are larger; none is enlarged (default: none is shrunk)",
+    )
+    parser.add_argument(
+        "--resize_mode",
+        choices=("short_side", "squash"),
+        default="short_side",
+        help="what becomes so many pixels: the shorter side (default), or both, the least to "
+        "decode where training has config.data.resize_mode=squash and this size anyway",
     )
     parser.add_argument(
         "--jpeg_quality",
@@ -84,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         number = prepare.verify(arguments.output, threads=arguments.threads)
         print(f"{arguments.output}: all of the {number} records are as they were written")
         return
-    form = records.Form(arguments.short_side, arguments.jpeg_quality)
+    form = records.Form(arguments.resize, arguments.resize_mode, arguments.jpeg_quality)
     if arguments.download:
         download(arguments.name, arguments.root, flags.parse_options(arguments.options))
     data, options = flags.dataset(arguments)

@@ -17,7 +17,7 @@ from fgc_jax.data.sources import prepared, synthetic_birds
 from scripts import prepare_dataset
 from tests import data_files, data_prepared
 
-FORM = records.Form(short_side=32)
+FORM = records.Form(resize=32)
 
 
 def parts_of(index):
@@ -205,7 +205,7 @@ def test_a_split_is_cheap_to_send_to_a_process(tmp_path):
 
 def test_the_command(tmp_path, capsys):
     root, out = data_files.write_folder(tmp_path / "photos", splits=5), tmp_path / "out"
-    flags = ["--name=folder", f"--root={root}", f"--output={out}", "--short_side=20"]
+    flags = ["--name=folder", f"--root={root}", f"--output={out}", "--resize=20"]
     flags += ["--options", "test_fraction=0.4", "seed=3"]
     assert prepare_dataset.main(flags) == 0
     assert "test: 6 images" in capsys.readouterr().out
@@ -264,3 +264,21 @@ def test_wrong_usage(flags, capsys):
         prepare_dataset.main(flags)
     assert stopped.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape", "stored"),
+    [
+        ("short_side", (60, 80), (32, 42)),
+        ("short_side", (30, 80), (30, 80)),
+        ("squash", (60, 80), (32, 32)),
+        ("squash", (20, 80), (20, 32)),
+    ],
+)
+def test_pictures_are_shrunk_and_never_enlarged(mode, shape, stored):
+    assert records.Form(32, mode).shape((*shape, 3)) == stored
+
+
+def test_unknown_resize_mode():
+    with pytest.raises(ValueError, match="resize_mode 'crop' is unknown, allowed: short_side, sq"):
+        records.Form(32, "crop")

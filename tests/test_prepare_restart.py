@@ -13,7 +13,7 @@ from fgc_jax.data import dataset, prepare, records
 from fgc_jax.data.sources import prepared
 from tests import data_files, data_prepared
 
-FORM = records.Form(short_side=32)
+FORM = records.Form(resize=32)
 
 
 KILLED = """
@@ -51,7 +51,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     assert 3 <= len(done) < len(list((tmp_path / "straight").glob("*array_record*")))
     with pytest.raises(ValueError, match="not finished"):
         prepared.load(out)
-    with pytest.raises(ValueError, match="short_side: None there, 32 now"):
+    with pytest.raises(ValueError, match="resize: None there, 32 now"):
         run(data, out, form=FORM)
     with pytest.raises(ValueError, match="splits differ"):
         smaller = dataset.subset(data.splits["train"], np.arange(9))

@@ -14,25 +14,39 @@ from fgc_jax.data import dataset as datasets
 from fgc_jax.data import images
 from fgc_jax.data.sources import prepared
 
+MODES = ("short_side", "squash")
+
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """How pictures are stored: with a shorter side of at most `short_side` pixels (None: as they
-    are) and, where that changes them or they are no files, as JPEG of `quality` (1 to 100)."""
+    """How pictures are stored: shrunk to `resize` pixels (None: as they are) and, where that
+    changes them or they are no files, as JPEG of `quality` (1 to 100). mode "short_side": the
+    shorter side; "squash": each side that is longer. Nothing is enlarged."""
 
-    short_side: int | None = None
+    resize: int | None = None
+    mode: str = "short_side"
     quality: int = 95
 
     def __post_init__(self):
-        if self.short_side is not None and self.short_side < 1:
-            raise ValueError(f"short_side must be at least 1 pixel, got {self.short_side}")
+        if self.resize is not None and self.resize < 1:
+            raise ValueError(f"resize must be at least 1 pixel, got {self.resize}")
+        if self.mode not in MODES:
+            raise ValueError(f"resize_mode {self.mode!r} is unknown, allowed: {', '.join(MODES)}")
         if not 1 <= self.quality <= 100:
             raise ValueError(f"the JPEG quality must lie in 1 to 100, got {self.quality}")
 
     def __str__(self):
-        if self.short_side is None:
+        if self.resize is None:
             return f"prepared in original size, what was no file as JPEG {self.quality}"
-        return f"prepared with a short side of at most {self.short_side}, JPEG {self.quality}"
+        sides = "a short side" if self.mode == "short_side" else "sides"
+        return f"prepared with {sides} of at most {self.resize} pixels, JPEG {self.quality}"
+
+    def shape(self, shape):
+        """The (height, width) that a picture of `shape` is stored with."""
+        if self.resize is None or (self.mode == "short_side" and min(shape[:2]) <= self.resize):
+            return shape[:2]
+        resized = images.resized_shape(shape, self.resize, self.mode)
+        return min(shape[0], resized[0]), min(shape[1], resized[1])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,9 +81,8 @@ class Encoder:
         stored = _stored(split.read, index)
         image = split.read(index) if stored is None else images.decode(stored, name)
         shape = image.shape
-        side = self.form.short_side
-        if side is not None and min(shape[:2]) > side:
-            resized = images.resized_shape(shape, side, "short_side")
+        resized = self.form.shape(shape)
+        if resized != shape[:2]:
             image = images.resize_crop(image, resized, (0, 0, *resized), "bicubic")
             stored = None
         if stored is None:
@@ -160,7 +173,7 @@ def encode(image, quality, name):
         done = False
     if not done:
         size = f"{image.shape[1]}x{image.shape[0]}"
-        raise ValueError(f"{name}: {size} pixels do not fit into a JPEG, choose a short_side")
+        raise ValueError(f"{name}: {size} pixels do not fit into a JPEG, choose a resize")
     return data.tobytes()
 
 
