@@ -154,6 +154,13 @@ def test_different_paddings_are_not_merged():
     assert run((("translate", {**away, "padding": "border"}),), white)["image"].min() == 255
 
 
+def test_an_enlarged_crop_has_no_dark_edges():
+    white = {**batch(), "image": np.full((16, 20, 20, 3), 255, np.uint8)}
+    still = ("rotate", {"degrees": 0.0, "padding": "zeros"})
+    out = run((("resized_crop", {"scale": (0.5, 1.0), "size": 60}), still), white)["image"]
+    np.testing.assert_allclose(out, 255, atol=1e-3)
+
+
 def test_jit_changes_nothing():
     data = batch()
     ops = (CHAIN[1], CHAIN[3], CHAIN[6])
@@ -227,6 +234,7 @@ def test_output_size():
         ((("mixup", {"alpha": 0}),), "alpha must be above 0, got 0"),
         ((("cutmix", {}), ("flip", {})), "'flip' follows 'cutmix': .* must be the last one"),
         ((("mixup", {}), ("cutmix", {})), "'cutmix' follows 'mixup'"),
+        ((("flip", None),), r"must be \(name, options\), got \('flip', None\)"),
         (("flip",), r"augmentation 0 must be \(name, options\), got 'flip'"),
     ],
 )

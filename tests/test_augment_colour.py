@@ -33,8 +33,7 @@ def picture():
     ],
 )
 def test_what_changes_nothing(change):
-    # Lighting keeps away from 0 and 1, of which there are no logits, by 1e-5.
-    np.testing.assert_allclose(change(picture()), picture(), atol=3e-3)
+    np.testing.assert_allclose(change(picture()), picture(), atol=2e-4)
 
 
 def test_extremes():

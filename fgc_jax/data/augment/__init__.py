@@ -116,7 +116,8 @@ def _operations(ops):
     """[(number in `ops`, Warp | Recolour | Mix), ...]; a policy is several with one number."""
     steps = []
     for number, pair in enumerate(ops):
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        fine = isinstance(pair, (tuple, list)) and len(pair) == 2
+        if not fine or not isinstance(pair[0], str) or not hasattr(pair[1], "keys"):
             raise ValueError(f"augmentation {number} must be (name, options), got {pair!r}")
         name, options = pair
         if name not in OPS:

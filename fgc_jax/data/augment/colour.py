@@ -124,7 +124,7 @@ def equalise(image):
 
 def adjust_lighting(image, shift, factor):
     """Adds `shift` to the logits of the levels, then multiplies them by `factor` (fastai 1.0)."""
-    share = jnp.clip(image / 255, 1e-5, 1 - 1e-5)
+    share = jnp.clip(image / 255, 1e-7, 1 - 1e-7)
     return 255 * jax.nn.sigmoid((jnp.log(share) - jnp.log1p(-share) + shift) * factor)
 
 

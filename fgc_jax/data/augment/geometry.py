@@ -67,7 +67,8 @@ def resized_crop(*, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), size=None):
         top, left = place[:, 0] * (height - high), place[:, 1] * (width - wide)
         return crop_map(top, left, high, wide, shape, (size, size) if size else shape)
 
-    return operation.Warp(maps, size=size)
+    # Enlarged, the outermost pixels reach half a pixel beyond the picture; zeros would darken them.
+    return operation.Warp(maps, "reflect", size=size)
 
 
 def rotate(*, degrees=20.0, p=1.0, padding="reflect"):
