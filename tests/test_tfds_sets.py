@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from fgc_jax import config, data, experiment
 from fgc_jax.data.sources import tfds_sets
-from tests import data_files
+from tests import data_files, tiny_run
 
 SIZE = (40, 30)
 BOX = tfds.features.BBoxFeature
@@ -91,6 +92,15 @@ def test_roots_and_names(plain):
     facts = tfds_sets.load(plain, tfds_name="toy").facts()
     assert tfds_sets.load(str(plain), tfds_name="toy:1.2.0").facts() == facts
     assert tfds_sets.load(plain / "toy" / "1.2.0", tfds_name="toy").facts() == facts
+
+
+def test_a_run_names_it(plain):
+    recipe = tiny_run.recipe(plain)
+    recipe.data.update(name="tfds:toy", val_fraction=0.25)
+    plan = experiment.prepare(config.parse(recipe))
+    assert plan.dataset.class_names == CLASSES
+    with pytest.raises(ValueError, match=r"unknown options \['level'\], allowed: \['label_feature'"):
+        data.load("tfds:toy", plain, {"level": "family"})
 
 
 def test_the_usual_root(plain, monkeypatch):
