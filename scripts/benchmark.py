@@ -25,9 +25,16 @@ suites:
   timm    ours against timm in PyTorch (channels_last on CPU); needs PyTorch and timm:
           make parity-env, then .venv-parity/bin/python scripts/benchmark.py
   plain   ours against ours with the platform's own convolutions and poolings
-  frozen  training the head alone, the backbone frozen, against training everything"""
+  frozen  training the head alone, the backbone frozen, against training everything
+  augment training with fastai's augmentations on the device, against training without"""
 
-SIDES = {"timm": ("ours", "timm"), "plain": ("ours", "plain"), "frozen": ("frozen", "ours")}
+SIDES = {
+    "timm": ("ours", "timm"),
+    "plain": ("ours", "plain"),
+    "frozen": ("frozen", "ours"),
+    "augment": ("augmented", "ours"),
+}
+TRAIN_ONLY = ("frozen", "augment")
 PASSES = ("forward", "train")
 MODELS = ("resnet50", "vgg16", "tf_efficientnet_lite0", "resnext50_32x4d")
 # Others run at the size of their weights.
@@ -58,7 +65,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--passes",
         nargs="+",
         choices=PASSES,
-        help="inference, and a step of SGD with momentum (default: both; frozen: train)",
+        help="inference, and a step of SGD with momentum (default: both; frozen, augment: train)",
     )
     parser.add_argument(
         "--batch_size", "--batch-size", type=int, default=16, metavar="N", help="default: 16"
@@ -77,9 +84,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for name in ("batch_size", "rounds", "image_size"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             parser.error(f"--{name} must be at least 1")
-    arguments.passes = arguments.passes or (PASSES if arguments.suite != "frozen" else ("train",))
-    if arguments.suite == "frozen" and "forward" in arguments.passes:
-        parser.error("--suite=frozen compares training steps: --passes=train")
+    arguments.passes = arguments.passes or (("train",) if arguments.suite in TRAIN_ONLY else PASSES)
+    if arguments.suite in TRAIN_ONLY and "forward" in arguments.passes:
+        parser.error(f"--suite={arguments.suite} compares training steps: --passes=train")
     if arguments.suite == "timm" and not all(map(importlib.util.find_spec, ("torch", "timm"))):
         parser.error("--suite=timm needs PyTorch and timm, which are not installed here; see below")
     return arguments
@@ -167,6 +174,7 @@ def jax_side(spec):
     import jax.numpy as jnp
     import optax
 
+    from configs import bundles
     from fgc_jax import mesh, models, params, step
     from fgc_jax.data import augment
     from fgc_jax.methods import plain
@@ -216,9 +224,11 @@ def jax_side(spec):
         runs["forward"] = lambda: jax.block_until_ready(forward(*weights, batch))
 
     if "train" in spec["passes"]:
+        ops = bundles.BUNDLES["fastai"]["augment"] if spec["side"] == "augmented" else ()
+        change = augment.build(ops)
 
         def preprocess(key, batch):
-            del key
+            batch = change(key, batch)
             images = augment.normalise(batch["image"], facts.mean, facts.std)
             return {**batch, "image": images}
 

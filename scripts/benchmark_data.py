@@ -4,8 +4,10 @@ import argparse
 import contextlib
 import functools
 import importlib.util
+import itertools
 import json
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -16,9 +18,9 @@ import sides
 DESCRIPTION = """\
 From JPEG files to shuffled training batches: decoded, resized (antialiased) to 512 x 512, cropped
 at a random place to 448 x 448. Each side runs in a process of its own, and all take turns. Prints
-images/s, processor time an image, peak memory with all loader processes, and the first side's
-speed against each other one (median of the turns, lowest..highest; above 1: the first is
-faster)."""
+images/s, processor time an image, peak memory with all loader processes (in the first epoch, and
+what the others add), and the first side's speed against each other one (median of the turns,
+lowest..highest; above 1: the first is faster)."""
 
 SIDES = {
     "files": "ours, from the JPEG files; flip and normalisation belong to the device",
@@ -49,6 +51,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each side")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", arguments.size):
+        parser.error(f"--size={arguments.size} must be WIDTHxHEIGHT, e.g. 640x512")
+    for name in ("images", "batch_size", "jobs", "rounds"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} must be at least 1")
     torch = any(name.startswith("torch") for name in arguments.sides)
     if torch and not importlib.util.find_spec("torchvision") and not arguments.worker:
         parser.error(
@@ -71,17 +78,21 @@ def compare(arguments: argparse.Namespace) -> None:
             for name in arguments.sides
         ]
         n = running[0].ready["images"]
+        if not n:
+            raise ValueError(f"fewer images than a batch of {arguments.batch_size}")
         for side in running:
             side.turn("epoch")  # warms up, the system's file cache included
+        first = [side.peak() for side in running]
         turns = [[side.turn("epoch") for side in running] for _ in range(arguments.rounds)]
         seconds = [[turn["seconds"] for turn in row] for row in turns]
         print(f"{n} images an epoch, {arguments.jobs} threads or workers each")
         for i, (name, side) in enumerate(zip(arguments.sides, running, strict=True)):
             rate = n / statistics.median(row[i] for row in seconds)
             cpu = 1000 * statistics.median(row[i]["cpu"] for row in turns) / n
+            more = (side.peak() - first[i]) / 2**20
             print(
                 f"  {name:10} {rate:7.1f} images/s  {cpu:5.2f} ms CPU an image  "
-                f"{side.peak() / 2**20:6.0f} MiB  ratio {sides.ratio(seconds, 0, i)}",
+                f"{first[i] / 2**20:6.0f} {more:+4.0f} MiB  ratio {sides.ratio(seconds, 0, i)}",
                 flush=True,
             )
 
@@ -94,7 +105,11 @@ def draw(folder: Path, arguments: argparse.Namespace) -> Path:
     from fgc_jax import data
 
     width, height = (int(side) for side in arguments.size.split("x"))
-    options = {"species": 2, "train_per_class": arguments.images // 2, "size": max(width, height)}
+    options = {
+        "species": 2,
+        "train_per_class": -(-arguments.images // 2),
+        "size": max(width, height),
+    }
     split = data.load("synthetic_birds", "", options).splits["train"]
     rng = np.random.default_rng(0)
     for i in range(len(split)):
@@ -133,13 +148,16 @@ def ours(spec):
         split = data.load("folder", spec["photos"], {"test_fraction": 0.0}).splits["train"]
     transform = pipeline.Transform(RESIZE, "squash", CROP, True, "bilinear")
     options = {"batch_size": spec["batch_size"], "seed": 0, "threads": spec["jobs"]}
-    batches = pipeline.train_batches(split, transform, **options)
+    steps, turn = len(split) // spec["batch_size"], itertools.count()
 
     def epoch():
-        for _ in range(len(split) // spec["batch_size"]):
-            next(batches)
+        # Opened in each turn: what a buffer holds is read in the turn that is timed.
+        start = next(turn) * steps
+        with pipeline.train_batches(split, transform, start_step=start, **options) as batches:
+            for _ in range(steps):
+                next(batches)
 
-    return {"epoch": epoch}, {"images": len(split) // spec["batch_size"] * spec["batch_size"]}
+    return {"epoch": epoch}, {"images": steps * spec["batch_size"]}
 
 
 def torch_side(spec):
