@@ -75,6 +75,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.verify == bool(arguments.name):
         parser.error("give either --name, of the data set to prepare, or --verify")
+    words = sys.argv[1:] if argv is None else argv
+    given = [word.split("=")[0] for word in words if word.startswith("--")]
+    stray = [flag for flag in given if flag not in ("--output", "--threads", "--verify")]
+    if arguments.verify and stray:
+        parser.error(f"{stray[0]} has no effect beside --verify, which only checks --output")
+    if "--resize_mode" in given and arguments.resize is None:
+        parser.error("--resize_mode needs --resize, the size to shrink pictures to")
     if arguments.download and not arguments.root:
         parser.error("--download needs --root, the folder for the archives")
     if arguments.threads is not None and arguments.threads < 1:

@@ -257,13 +257,34 @@ def test_what_is_downloaded(tmp_path, monkeypatch, capsys, name, options, files)
 
 
 @pytest.mark.parametrize(
-    "flags", [["--output=a"], ["--output=a", "--verify", "--name=b"], ["--name=folder"]]
+    ("flags", "message"),
+    [
+        (["--output=a"], "either --name"),
+        (["--output=a", "--verify", "--name=b"], "either --name"),
+        (["--name=folder"], "--output"),
+        (["--output=a", "--verify", "--threads=2", "--root", "b"], "--root has no effect"),
+        (["--output=a", "--verify", "--jpeg_quality=95"], "--jpeg_quality has no effect"),
+        (["--output=a", "--name=b", "--resize_mode=short_side"], "--resize_mode needs --resize"),
+    ],
 )
-def test_wrong_usage(flags, capsys):
+def test_wrong_usage(flags, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         prepare_dataset.main(flags)
     assert stopped.value.code == 2
-    assert "error: " in capsys.readouterr().err
+    assert message in capsys.readouterr().err.rsplit("error: ", 1)[1]
+
+
+def test_options_without_effect_are_no_other_data_set(tmp_path):
+    data, out = data_prepared.prepared_folder(tmp_path)
+    form = records.Form(mode="squash", quality=50)  # nothing is shrunk or encoded
+    before = data_prepared.contents(out)
+    prepare.prepare(data, out, name="folder", form=form)
+    assert data_prepared.contents(out) == before
+    birds = synthetic_birds.load("", species=2, train_per_class=1, size=64)
+    run = functools.partial(prepare.prepare, birds, tmp_path / "birds", name="synthetic_birds")
+    run()
+    with pytest.raises(ValueError, match="jpeg_quality: 95 there, 50 now[^;]*$"):
+        run(form=form)
 
 
 @pytest.mark.parametrize(

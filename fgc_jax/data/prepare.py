@@ -130,6 +130,7 @@ def _identity(data, name, options, form, shard_bytes):
     """What a restart must have in common with what is there, as JSON gives it back."""
     splits = {}
     facts = data.facts()
+    encodes = form.resize or not all(records.copied(split.read) for split in data.splits.values())
     for split_name, split in data.splits.items():
         boxes = None if split.raw_boxes is None else hashlib.sha256(split.raw_boxes).hexdigest()
         kinds = sorted(split.annotations)
@@ -139,8 +140,8 @@ def _identity(data, name, options, form, shard_bytes):
         "name": name,
         "options": options,
         "resize": form.resize,
-        "resize_mode": form.mode,
-        "jpeg_quality": form.quality,
+        "resize_mode": form.mode if form.resize else None,
+        "jpeg_quality": form.quality if encodes else None,
         "shard_bytes": shard_bytes,
         "class_names": facts["class_names"],
         "splits": splits,

@@ -177,6 +177,12 @@ def encode(image, quality, name):
     return data.tobytes()
 
 
+def copied(read):
+    """Whether the pictures of a split's `read` are files, stored as they are unless shrunk."""
+    read, _ = _origin(read, 0)
+    return hasattr(read, "stored") or (isinstance(read, datasets.Files) and not read.bottom)
+
+
 def source_file(read, index):
     """The path of the file that `read` takes image `index` from, or None."""
     read, index = _origin(read, index)
@@ -185,12 +191,12 @@ def source_file(read, index):
 
 def _stored(read, index):
     """The bytes of an image file that holds the picture exactly as `read` gives it, or None."""
+    if not copied(read):
+        return None
     origin, number = _origin(read, index)
     if hasattr(origin, "stored"):
         return origin.stored(number)
     path = source_file(read, index)
-    if path is None or origin.bottom:
-        return None
     try:
         with open(path, "rb") as file:
             return file.read()
