@@ -41,8 +41,11 @@ def get_config(variant: str = ""):
             **size,
         ),
     )
-    for name in words & set(bundles.BUNDLES):
-        bundles.apply(config, name)
+    chosen = sorted(words & set(bundles.BUNDLES))
+    if len(chosen) > 1:
+        raise ValueError(f"one bundle of augmentations at a time, not {' and '.join(chosen)}")
+    if chosen:
+        bundles.apply(config, chosen[0])
     if "tiny" in words:
         common.make_tiny(config)
     return config

@@ -13,7 +13,7 @@ from typing import Any
 import ml_collections
 
 from fgc_jax import methods, models
-from fgc_jax.data import images
+from fgc_jax.data import dataset, images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,14 +213,19 @@ def _check(settings: Settings) -> None:
     """Rules between keys. A value that would have no effect is an error."""
     if settings.model.pretrained_b and not settings.model.backbone_b:
         raise ValueError("config.model.pretrained_b has no effect without config.model.backbone_b")
-    for name in ("mean", "std"):
+    for name, least in (("mean", 0.0), ("std", 1e-6)):
         value = getattr(settings.data, name)
-        numbers = all(isinstance(number, (int, float)) and number > 0 for number in value)
-        if len(value) not in (0, 3) or not numbers:
+        fits = all(isinstance(part, (int, float)) and least <= part <= 1 for part in value)
+        if len(value) not in (0, 3) or not fits:
             raise ValueError(
-                f"config.data.{name}={value!r} must be () or three numbers above 0, red to blue"
+                f"config.data.{name}={value!r} must be () or three numbers for pixels of 0 to 1"
             )
     box = settings.data
+    strays = set(box.box_crop) - set(dataset.SPLITS)
+    if strays or len(set(box.box_crop)) < len(box.box_crop):
+        raise ValueError(
+            f"config.data.box_crop={box.box_crop!r} must be some of {', '.join(dataset.SPLITS)}"
+        )
     if not box.box_crop and (box.box_margin or box.box_square):
         raise ValueError(
             "config.data.box_margin and config.data.box_square have no effect without box_crop"

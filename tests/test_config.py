@@ -41,6 +41,13 @@ def test_resolved_config_is_plain_json():
         ),
         ({"model__head": "gep"}, "config.model.head='gep' is unknown; allowed: 'gap'"),
         ({"method": "plane"}, "config.method='plane' is unknown"),
+        (
+            {"data__mean": (123, 117, 104)},
+            "data.mean=.* must be .* three numbers for pixels of 0 t",
+        ),
+        ({"data__std": (0, 0, 0)}, "data.std=.* must be .* three numbers for pixels of 0 to 1"),
+        ({"data__box_crop": ("test", "test")}, "box_crop=.* must be some of train, val, test"),
+        ({"data__box_crop": ("dev",)}, "box_crop=.* must be some of train, val, test"),
         ({"0__optimizer": "sdg"}, r"config.phases\[0\].optimizer='sdg' is unknown; allowed: 'sgd'"),
         ({"1__lrr": 0.1}, r"config.phases\[1\]: unknown keys \['lrr'\]"),
         ({"data": {"name": "folder"}}, "config.data: unknown keys .*missing keys"),

@@ -216,6 +216,8 @@ def test_no_file_is_opened_before_boxes_are_asked_for(tmp_path, monkeypatch):
     assert crops.read(0).shape == (15, 40, 3)
     cut = pickle.loads(pickle.dumps(splitting.with_validation(whole, 0.3, seed=0)))
     assert not opened
+    np.testing.assert_array_equal(cut.splits["val"].raw_boxes, [[-3, 5, 99, 20]] * 2)
+    assert not opened
     np.testing.assert_array_equal(cut.splits["val"].boxes, [[0, 5, 40, 20]] * 2)
     assert len(opened) == 6
     assert cut.splits["val"].boxes is cut.splits["val"].boxes

@@ -1,4 +1,4 @@
-"""1, 4 and 8 devices and 2 processes compute the same, with flips and dropout on."""
+"""1, 4 and 8 devices and 2 processes compute the same, with augmentation and dropout on."""
 
 import socket
 
@@ -13,6 +13,7 @@ OPTIONS = (
     "--config.phases[0].lr=0.02",
     "--config.phases[1].optimizer=sgd",
     "--config.phases[1].lr=0.02",
+    "--config.data.augment=(('flip', {}), ('rotate', {}), ('mixup_or_cutmix', {}))",
 )
 
 

@@ -62,6 +62,11 @@ def test_bundles_augment_in_training_alone(name, tmp_path):
     assert images.min() >= -max(m / s for m, s in zip(mean, std, strict=True)) - 1e-4
 
 
+def test_one_bundle_at_a_time():
+    with pytest.raises(ValueError, match="one bundle of augmentations at a time, not cal and fas"):
+        finetune_folder.get_config("fastai,cal")
+
+
 def test_mixed_images_train(tmp_path):
     ops = "(('resized_crop', {}), ('mixup_or_cutmix', {}))"
     results = train("quickstart.py:tiny", tmp_path / "run", f"--config.data.augment={ops}")

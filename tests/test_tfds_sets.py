@@ -99,8 +99,12 @@ def test_a_run_names_it(plain):
     recipe.data.update(name="tfds:toy", val_fraction=0.25)
     plan = experiment.prepare(config.parse(recipe))
     assert plan.dataset.class_names == CLASSES
-    with pytest.raises(ValueError, match=r"unknown options \['level'\], allowed: \['label_feature'"):
+    with pytest.raises(
+        ValueError, match=r"unknown options \['level'\], allowed: \['label_feature'"
+    ):
         data.load("tfds:toy", plain, {"level": "family"})
+    with pytest.raises(ValueError, match=r"unknown options \['tfds_name'\]"):
+        data.load("tfds:toy", plain, {"tfds_name": "other"})
 
 
 def test_the_usual_root(plain, monkeypatch):

@@ -1,5 +1,6 @@
 """Data sets: where they come from (DATASETS), and the batches that training and evaluation read."""
 
+import functools
 import inspect
 import os
 
@@ -51,10 +52,11 @@ def load(name, root, options):
     if key not in DATASETS or (of_tfds != "") != (key == "tfds"):
         allowed = ", ".join(DATASETS).replace("tfds", "tfds:NAME")
         raise ValueError(f"unknown data set {name!r}, allowed: {allowed}")
-    if of_tfds:
-        options = {**options, "tfds_name": of_tfds}
     source = DATASETS[key]
+    if of_tfds:
+        source = functools.partial(source, tfds_name=of_tfds)
     known = list(inspect.signature(source).parameters.values())[1:]
+    known = [option for option in known if option.name != "tfds_name"]
     allowed = {option.name for option in known}
     unknown = sorted(set(options) - allowed)
     if unknown:

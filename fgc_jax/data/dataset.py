@@ -69,10 +69,15 @@ class Split:
     def boxes(self):
         """`raw_boxes` clipped to the pictures. Made when first asked for: it may open every file
         to learn its size."""
-        if self.raw_boxes is None or self.size_source is None:
+        if self.raw_boxes is None or self.sizes is None:
             return self.raw_boxes
+        return np.clip(self.raw_boxes, 0, np.tile(self.sizes, 2))
+
+    @functools.cached_property
+    def sizes(self):
+        """float32 `[N, 2]`: the pictures' (width, height), or None where no box needs them."""
         sizes = self.size_source() if callable(self.size_source) else self.size_source
-        return np.clip(self.raw_boxes, 0, np.tile(np.asarray(sizes, np.float32), 2))
+        return None if sizes is None else np.asarray(sizes, np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -206,10 +211,12 @@ def subset(split, indices):
         labels=split.labels[indices],
         names=names,
         read=_Chosen(split.read, indices),
-        box_source=functools.partial(_chosen_boxes, split, indices),
+        box_source=functools.partial(_chosen_rows, split, "raw_boxes", indices),
+        size_source=functools.partial(_chosen_rows, split, "sizes", indices),
         annotations={name: _Chosen(of, indices) for name, of in split.annotations.items()},
     )
 
 
-def _chosen_boxes(split, indices):
-    return None if split.boxes is None else split.boxes[indices]
+def _chosen_rows(split, name, indices):
+    rows = getattr(split, name)
+    return None if rows is None else rows[indices]

@@ -191,6 +191,10 @@ class BirdSplit:
         return lambda: self.boxes
 
     @property
+    def sizes(self):
+        return None  # no box reaches beyond its picture
+
+    @property
     def raw_boxes(self):
         return self.boxes
 
