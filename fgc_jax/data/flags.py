@@ -1,9 +1,8 @@
 """The flags with which scripts name a data set: --name, --root, --options."""
 
 import argparse
+import ast
 import json
-
-WORDS = {"True": True, "False": False, "None": None}
 
 
 def add(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -31,7 +30,8 @@ def dataset(arguments: argparse.Namespace):
 
 
 def parse_options(words: list[str]) -> dict:
-    """KEY=VALUE words, or one JSON object, as a dict; a value that is no JSON is a string."""
+    """KEY=VALUE words, or one JSON object, as a dict. A value is JSON or written as in Python, e.g.
+    (1, 2) or None; anything else is a string. ValueError where a word is no KEY=VALUE."""
     if len(words) == 1 and words[0].lstrip().startswith("{"):
         try:
             return json.loads(words[0])
@@ -44,8 +44,18 @@ def parse_options(words: list[str]) -> dict:
             raise ValueError(f"--options: {word!r} is not KEY=VALUE")
         if key in options:
             raise ValueError(f"--options: {key!r} is given twice")
-        try:
-            options[key] = json.loads(value)
-        except ValueError:
-            options[key] = WORDS.get(value, value)
+        options[key] = _parsed(value)
     return options
+
+
+def _parsed(text):
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        value = ast.literal_eval(text)
+        json.dumps(value)  # options are noted down as JSON: no sets, bytes, complex numbers
+    except (ValueError, TypeError, SyntaxError):
+        return text
+    return value
