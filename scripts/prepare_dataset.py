@@ -33,7 +33,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     flags.add(parser, required=False)
     parser.add_argument(
-        "--output", required=True, metavar="DIR", help="folder of its own for the result"
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder of its own for the result, outside of --root",
     )
     parser.add_argument(
         "--resize",
@@ -98,6 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{arguments.output}: all of the {number} records are as they were written")
         return
     form = records.Form(arguments.resize, arguments.resize_mode, arguments.jpeg_quality)
+    prepare.check_outside(arguments.output, arguments.root)
     if arguments.download:
         download(arguments.name, arguments.root, flags.parse_options(arguments.options))
     data, options = flags.dataset(arguments)

@@ -1,8 +1,6 @@
 """Prepared data sets: what is stored, restarts, damage, reading back."""
 
 import functools
-import json
-import os
 import pickle
 import subprocess
 import sys
@@ -12,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgc_jax.data import dataset, download, images, pipeline, prepare, records
+from fgc_jax.data import dataset, images, pipeline, prepare, records
 from fgc_jax.data.sources import prepared, synthetic_birds
-from scripts import prepare_dataset
 from tests import data_files, data_prepared
 
 FORM = records.Form(resize=32)
@@ -201,77 +198,6 @@ def test_a_split_is_cheap_to_send_to_a_process(tmp_path):
     copy = pickle.loads(pickle.dumps(split))
     assert len(pickle.dumps(split)) < 5000
     np.testing.assert_array_equal(copy.read(0), first)
-
-
-def test_the_command(tmp_path, capsys):
-    root, out = data_files.write_folder(tmp_path / "photos", splits=5), tmp_path / "out"
-    flags = ["--name=folder", f"--root={root}", f"--output={out}", "--resize=20"]
-    flags += ["--options", "test_fraction=0.4", "seed=3"]
-    assert prepare_dataset.main(flags) == 0
-    assert "test: 6 images" in capsys.readouterr().out
-    identity = json.loads((out / "prepared.json").read_text())["identity"]
-    assert identity["options"] == {"test_fraction": 0.4, "seed": 3}
-    assert prepared.load(out).splits["test"].read(0).shape == (20, 24, 3)
-    assert prepare_dataset.main([f"--output={out}", "--verify"]) == 0
-    assert "all of the 15 records" in capsys.readouterr().out
-    before = data_prepared.contents(tmp_path)
-    for wrong, message in (
-        ([*flags[:3], "--options", "seed"], "'seed' is not KEY=VALUE"),
-        ([*flags[:3], "--options", "{seed"], "is not JSON"),
-        ([*flags[:3], "--options", "speed=1"], "unknown options ['speed']"),
-        ([*flags[:3], "--jpeg_quality=0"], "must lie in 1 to 100"),
-        (["--name=folder", "--root=gone", flags[2]], "the data root is missing"),
-        ([*flags[:3], "--download"], "no archives that could be downloaded"),
-        (["--name=synthetic_birds", *flags[1:3]], "must be ''"),
-        (flags[:3], "made from other data or options"),
-        (["--output=gone", "--verify"], "no such folder"),
-    ):
-        assert prepare_dataset.main(wrong) == 1, wrong
-        captured = capsys.readouterr()
-        assert captured.err.startswith("error: ") and message in captured.err, captured.err
-    assert data_prepared.contents(tmp_path) == before and not os.path.exists("gone")
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "files"),
-    [
-        ("aircraft", [], {"fgvc-aircraft-2013b.tar.gz"}),
-        ("inaturalist", ["year=2021", "train=mini"], {"train_mini.tar.gz", "val.tar.gz"}),
-        ("inaturalist", [], "do not say what to download"),
-        ("inaturalist", ["year=2020"], "do not say what to download"),
-        ("folder", [], "no archives"),
-        ("coffee", [], "no archives"),
-    ],
-)
-def test_what_is_downloaded(tmp_path, monkeypatch, capsys, name, options, files):
-    asked = []
-    monkeypatch.setattr(download, "download_archives", lambda *given: asked.append(given))
-    flags = [f"--name={name}", f"--root={tmp_path}", f"--output={tmp_path / 'out'}", "--download"]
-    assert prepare_dataset.main([*flags, "--options", *options]) == 1  # nothing is there to prepare
-    if isinstance(files, str):
-        assert files in capsys.readouterr().err and not asked
-    else:
-        assert asked[0][1] == str(tmp_path)
-        there = {archive.file for archive in asked[0][0]}
-        assert files <= there and "train2017.json" not in there
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--output=a"], "either --name"),
-        (["--output=a", "--verify", "--name=b"], "either --name"),
-        (["--name=folder"], "--output"),
-        (["--output=a", "--verify", "--threads=2", "--root", "b"], "--root has no effect"),
-        (["--output=a", "--verify", "--jpeg_quality=95"], "--jpeg_quality has no effect"),
-        (["--output=a", "--name=b", "--resize_mode=short_side"], "--resize_mode needs --resize"),
-    ],
-)
-def test_wrong_usage(flags, message, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        prepare_dataset.main(flags)
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err.rsplit("error: ", 1)[1]
 
 
 def test_options_without_effect_are_no_other_data_set(tmp_path):

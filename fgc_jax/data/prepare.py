@@ -61,6 +61,18 @@ def prepare(
     return facts
 
 
+def check_outside(output, root):
+    """ValueError where `output` lies in the folder `root` of the source, or is it: the next load
+    could take the result for classes."""
+    if not root or not os.path.isdir(root):
+        return
+    inner, outer = os.path.realpath(output), os.path.realpath(root)
+    if os.path.commonpath([inner, outer]) == outer:
+        raise ValueError(
+            f"{output} lies in {root}, which the data set is read from: choose a folder elsewhere"
+        )
+
+
 def verify(folder, *, threads=None):
     """Reads back every record of a finished prepared folder; returns the number of images.
 

@@ -1,0 +1,121 @@
+"""scripts/prepare_dataset.py: its flags, what it refuses and what it downloads."""
+
+import json
+import os
+
+import pytest
+
+from fgc_jax.data import download, flags
+from fgc_jax.data.sources import prepared
+from scripts import prepare_dataset
+from tests import data_files, data_prepared
+
+
+def test_the_command(tmp_path, capsys):
+    root, out = data_files.write_folder(tmp_path / "photos", splits=5), tmp_path / "out"
+    words = ["--name=folder", f"--root={root}", f"--output={out}", "--resize=20"]
+    words += ["--options", "test_fraction=0.4", "seed=3"]
+    assert prepare_dataset.main(words) == 0
+    assert "test: 6 images" in capsys.readouterr().out
+    identity = json.loads((out / "prepared.json").read_text())["identity"]
+    assert identity["options"] == {"test_fraction": 0.4, "seed": 3}
+    assert prepared.load(out).splits["test"].read(0).shape == (20, 24, 3)
+    assert prepare_dataset.main([f"--output={out}", "--verify"]) == 0
+    assert "all of the 15 records" in capsys.readouterr().out
+    before = data_prepared.contents(tmp_path)
+    for wrong, message in (
+        ([*words[:3], "--options", "seed"], "'seed' is not KEY=VALUE"),
+        ([*words[:3], "--options", "{seed"], "is not JSON"),
+        ([*words[:3], "--options", "speed=1"], "unknown options ['speed']"),
+        ([*words[:3], "--jpeg_quality=0"], "must lie in 1 to 100"),
+        (["--name=folder", "--root=gone", words[2]], "the data root is missing"),
+        ([*words[:3], "--download"], "no archives that could be downloaded"),
+        (["--name=synthetic_birds", *words[1:3]], "must be ''"),
+        (words[:3], "made from other data or options"),
+        (["--output=gone", "--verify"], "no such folder"),
+    ):
+        assert prepare_dataset.main(wrong) == 1, wrong
+        captured = capsys.readouterr()
+        assert captured.err.startswith("error: ") and message in captured.err, captured.err
+    assert data_prepared.contents(tmp_path) == before and not os.path.exists("gone")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "files"),
+    [
+        ("aircraft", [], {"fgvc-aircraft-2013b.tar.gz"}),
+        ("inaturalist", ["year=2021", "train=mini"], {"train_mini.tar.gz", "val.tar.gz"}),
+        ("inaturalist", [], "do not say what to download"),
+        ("inaturalist", ["year=2020"], "do not say what to download"),
+        ("folder", [], "no archives"),
+        ("coffee", [], "no archives"),
+    ],
+)
+def test_what_is_downloaded(tmp_path, monkeypatch, capsys, name, options, files):
+    asked = []
+    monkeypatch.setattr(download, "download_archives", lambda *given: asked.append(given))
+    root = tmp_path / "data"
+    words = [f"--name={name}", f"--root={root}", f"--output={tmp_path / 'out'}", "--download"]
+    assert prepare_dataset.main([*words, "--options", *options]) == 1  # nothing is there to prepare
+    if isinstance(files, str):
+        assert files in capsys.readouterr().err and not asked
+    else:
+        assert asked[0][1] == str(root)
+        there = {archive.file for archive in asked[0][0]}
+        assert files <= there and "train2017.json" not in there
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--output=a"], "either --name"),
+        (["--output=a", "--verify", "--name=b"], "either --name"),
+        (["--name=folder"], "--output"),
+        (["--output=a", "--verify", "--threads=2", "--root", "b"], "--root has no effect"),
+        (["--output=a", "--verify", "--jpeg_quality=95"], "--jpeg_quality has no effect"),
+        (["--output=a", "--name=b", "--resize_mode=short_side"], "--resize_mode needs --resize"),
+    ],
+)
+def test_wrong_usage(words, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        prepare_dataset.main(words)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err.rsplit("error: ", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("(1,2,3,4)", (1, 2, 3, 4)),
+        ("('x0', 'y0')", ("x0", "y0")),
+        ("[1, 2]", [1, 2]),
+        ("True", True),
+        ("true", True),
+        ("None", None),
+        ("0.5", 0.5),
+        ("family", "family"),
+        ("cars_{split}", "cars_{split}"),
+        ("{split}", "{split}"),
+        ("{1,2}", "{1,2}"),
+        ("...", "..."),
+        (",", ","),
+        ("a=b", "a=b"),
+        ("", ""),
+    ],
+)
+def test_options_are_json_python_or_text(text, value):
+    options = flags.parse_options([f"key={text}", "other=1"])
+    assert options == {"key": value, "other": 1} and type(options["key"]) is type(value)
+
+
+def test_the_result_never_lies_among_its_source(tmp_path, monkeypatch, capsys):
+    root = data_files.write_folder(tmp_path / "photos", splits=3)
+    (tmp_path / "link").symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    before = data_prepared.contents(tmp_path)
+    for where in (root / "small", root, "photos/a/b", "link/small"):
+        words = ["--name=folder", f"--root={root}", f"--output={where}"]
+        assert prepare_dataset.main(words) == 1
+        assert f"{where} lies in {root}" in capsys.readouterr().err
+    assert data_prepared.contents(tmp_path) == before
+    assert prepare_dataset.main([*words[:2], "--output=photos_small"]) == 0
