@@ -160,6 +160,8 @@ SPECIES = {
     1: ("Mollusca", "Ficus", "Ficus variegata"),
     3: ("Aves", "Haemorhous", "Haemorhous mexicanus"),
 }
+# What the folder of category 0 is really called in 2021.
+FIRST_SPECIES = "00000_Animalia_Annelida_Clitellata_Haplotaxida_Lumbricidae_Lumbricus_terrestris"
 
 
 def write_inaturalist(root, year, *, train=3, val=2, size=(40, 30), boxes=False, renamed=True):
@@ -193,10 +195,11 @@ def _category(year, number):
         made_up = {"kingdom": "SMHLVG", "genus": "AIEVWT", "name": f"UYRGA{number}"}
         return {**made_up, "supercategory": above, "id": number}
     ranks = dict(phylum="P", order="O", family="F") | {"class": "C"}
+    folder = f"{number:05d}_{kingdom}_P_C_O_F_{name.replace(' ', '_')}"
     return {
         "id": number, "name": name, "common_name": "Thing", "supercategory": above,
         "kingdom": kingdom, **ranks, "genus": genus, "specific_epithet": name.split()[1],
-        "image_dir_name": f"{number:05d}_{kingdom}_P_C_O_F_{name.replace(' ', '_')}",
+        "image_dir_name": folder if number else FIRST_SPECIES,
     }  # fmt: skip
 
 

@@ -93,6 +93,7 @@ def test_archives(original, tmp_path, monkeypatch):
     for file, name in (("cars_train", "cars_train"), ("cars_test", "cars_test")):
         data_benchmarks.pack(original, tmp_path / f"{file}.tgz", name)
     data_benchmarks.pack(original, tmp_path / "car_devkit.tgz", "devkit")
+    (tmp_path / "devkit" / "others").mkdir(parents=True)  # of another data set
     shutil.copy(original / TEST, tmp_path)
     assert cars.load(tmp_path).facts() == cars.load(original).facts()
 

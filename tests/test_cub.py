@@ -97,6 +97,7 @@ def test_archives(original, data, tmp_path, unchecked, given):
         original, tmp_path / "CUB_200_2011.tgz", "CUB_200_2011", "attributes.txt"
     )
     data_benchmarks.pack(original, tmp_path / "segmentations.tgz", "segmentations")
+    (tmp_path / "segmentations" / "others").mkdir(parents=True)  # of another data set
     loaded = cub.load(archive if given == "archive" else tmp_path)
     assert loaded.facts() == data.facts()
     mask = loaded.splits["test"].annotations["mask"](1)

@@ -76,6 +76,8 @@ def test_official_archives(official, tmp_path, monkeypatch):
         ("annotations", "annotations-mat"),
     ):
         data_benchmarks.pack(official, tmp_path / f"{file}.tgz", name)
+    for other in ("images", "lists"):  # of another data set
+        (tmp_path / other / "others").mkdir(parents=True)
     data = cub2010.load(tmp_path)
     assert data.facts() == cub2010.load(official).facts()
     boxes = [cub2010.load(root).splits["test"].boxes for root in (tmp_path, official)]

@@ -89,12 +89,14 @@ def test_folders_one_level_deeper(copy, original, where):
     np.testing.assert_array_equal(data.splits["test"].boxes, [converted(i)[0] for i in (3, 7, 11)])
 
 
-def test_archives(original, tmp_path, monkeypatch):
+def test_archives_beside_folders_of_the_same_names(original, tmp_path, monkeypatch):
     data_benchmarks.forget_checksums(monkeypatch)
     data_benchmarks.pack(original, tmp_path / "images.tar", "Images")
     data_benchmarks.pack(original, tmp_path / "annotation.tar", "Annotation")
     lists = [f"{name}_list.mat" for name in ("file", "train", "test")]
     data_benchmarks.pack(original, tmp_path / "lists.tar", *lists)
+    for other in ("Images", "Annotation"):
+        (tmp_path / other / "others").mkdir(parents=True)
     data = dogs.load(tmp_path)
     assert data.facts() == dogs.load(original).facts()
     assert len(data.splits["train"].boxes) == 9

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from fgc_jax.data import splitting
+from fgc_jax.data import archives, splitting
 from fgc_jax.data.sources import inaturalist
 from tests import data_collections
 
@@ -101,6 +101,17 @@ def test_the_folder_above_and_an_archive_will_do(roots, tmp_path, copy):
     assert inaturalist.load(str(archive), year=2017).facts() == facts
 
 
+def test_archives_beside_folders_of_the_same_names(roots, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "verify", lambda path, **expected: None)
+    for file in ("train", "val", "train.json", "val.json"):
+        data_collections.pack(roots[2021], tmp_path / f"{file}.tar.gz", [file])
+    for other in ("train", "val"):
+        (tmp_path / other / "others").mkdir(parents=True)
+    dataset = inaturalist.load(tmp_path, year=2021)
+    assert dataset.facts() == inaturalist.load(roots[2021], year=2021).facts()
+    assert dataset.splits["test"].read(0).shape == (30, 40, 3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -120,7 +131,7 @@ def test_missing_data_say_what_to_get(roots, copy):
     assert "224 GB" in str(error.value) and "38a7bb733f7a0921" in str(error.value)
     assert "train_mini" not in str(error.value)
     shutil.rmtree(copy / "train_val_images")
-    with pytest.raises(ValueError, match=r"no train_val_images in .*2017"):
+    with pytest.raises(ValueError, match=r"no train_val_images/.* in .*2017"):
         inaturalist.load(copy, year=2017)
 
 
@@ -141,7 +152,7 @@ def damage(path, change):
         (lambda index: index["annotations"][0].update(category_id=9), "1 unknown categories: 9"),
         (lambda index: index["categories"][0].pop("name"), "bad or missing category"),
         (lambda index: index["categories"][0].update(id=3), "categories share their"),
-        (lambda index: index["images"][0].update(file_name="train_val_images/x/y.jpg"), "x$"),
+        (lambda index: index["images"][1].update(file_name="train_val_images/x/y.jpg"), "x$"),
         (lambda index: index.pop("annotations"), "missing or empty lists: annotations"),
     ],
 )

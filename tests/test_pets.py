@@ -88,7 +88,10 @@ def test_heads_may_be_absent(copy):
 def test_the_archives_will_do(root, tmp_path, monkeypatch):
     parts = {}
     for archive in pets.ARCHIVES:
-        path = data_collections.pack(root, tmp_path / archive.file, [archive.creates])
+        top = archive.creates.partition("/")[0]
+        path = data_collections.pack(root, tmp_path / archive.file, [top])
+        (tmp_path / top).mkdir()  # of another data set, with a picture of its own
+        (tmp_path / top / "other.jpg").write_bytes(b"other")
         parts[archive.file] = archives.checksum(path, "md5")
     small = [
         dataclasses.replace(archive, size=0, md5=parts[archive.file], sha256="")

@@ -16,6 +16,7 @@ NOTE = (
     "https://github.com/pytorch/vision/issues/7545. cars_annos.mat goes with car_ims only: the "
     "images of cars_train and cars_test have other numbers"
 )
+TRAIN_LIST = "devkit/cars_train_annos.mat"
 ARCHIVES = (
     archives.Archive(
         "cars_train.tgz",
@@ -34,7 +35,7 @@ ARCHIVES = (
     archives.Archive(
         "car_devkit.tgz",
         330_960,
-        "devkit",
+        TRAIN_LIST,
         md5="c3b158d763b6e2245038c8ad08e45376",
         sha256="b97deb463af7d58b6bfaa18b2a4de9829f0f79e8ce663dfa9261bf7810e9accd",
     ),
@@ -48,7 +49,6 @@ ARCHIVES = (
     archives.Archive("car_ims.tgz", 0, "car_ims"),
     archives.Archive("cars_annos.mat", 0, "cars_annos.mat"),
 )
-TRAIN_LIST = "devkit/cars_train_annos.mat"
 TEST_LIST = "cars_test_annos_withlabels.mat"
 CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 

@@ -19,7 +19,7 @@ IMAGENET = (
 SEGMENTATIONS = archives.Archive(
     "segmentations.tgz",
     39_272_883,
-    "segmentations",
+    "segmentations/001.Black_footed_Albatross",
     url="https://data.caltech.edu/records/w9d68-gec53/files/segmentations.tgz",
     sha256="dc77f6cffea0cbe2e41d4201115c8f29a6320ecb04fffd2444f51b8066e4b84f",
 )
@@ -135,7 +135,7 @@ def _segmentations(folder, names):
     """The folder of the masks of all images, or None."""
     for place in (folder, os.path.dirname(os.path.abspath(folder))):
         if is_there(place, SEGMENTATIONS):
-            masks = os.path.join(place, SEGMENTATIONS.creates)
+            masks = os.path.join(place, "segmentations")
             listing.refuse_missing_files(
                 os.path.join(folder, "images.txt"), masks, [_mask_name(name) for name in names]
             )

@@ -29,14 +29,14 @@ OFFICIAL = (
     archives.Archive(
         "images.tgz",
         679_421_896,
-        "images",
+        "images/001.Black_footed_Albatross",
         url=f"{DRIVE}1GDr1OkoXdhaXWGA8S3MAq3a522Tak-nx",
         sha256="2a6d2246bbb9778ca03aa94e2e683ccb4f8821a36b7f235c0822e659d60a803e",
     ),
     archives.Archive(
         "lists.tgz",
         201_844,
-        "lists",
+        "lists/files.txt",
         url=f"{DRIVE}1vZuZPqha0JjmwkdaS_XtYryE3Jf5Q1AC",
         sha256="aeacbd5e3539ae84ea726e8a266a9a119c18f055cd80f3836d5eb4500b005428",
     ),

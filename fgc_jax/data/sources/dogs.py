@@ -22,7 +22,7 @@ ARCHIVES = (
     archives.Archive(
         "images.tar",
         793_579_520,
-        "Images",
+        "Images/n02085620-Chihuahua",
         url=f"{HOST}/images.tar",
         md5="1bb1f2a596ae7057f99d7d75860002ef",
         sha256="a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58",
@@ -30,7 +30,7 @@ ARCHIVES = (
     archives.Archive(
         "annotation.tar",
         21_852_160,
-        "Annotation",
+        "Annotation/n02085620-Chihuahua",
         url=f"{HOST}/annotation.tar",
         md5="4298cc0031f6bc6e74612ac83b5988e2",
         sha256="662ed36f707be6b195c2fda392d8e153e83af28cedc8e2134a649f198def30fd",

@@ -14,7 +14,7 @@ ARCHIVES = (
     archives.Archive(
         file="102flowers.tgz",
         size=344_862_509,
-        creates="jpg",
+        creates="jpg/image_00001.jpg",
         url=f"{HOST}/102flowers.tgz",
         md5="52808999861908f626f3c1f4e79d11fa",
         sha256="2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246",
@@ -52,11 +52,14 @@ def load(root):
     that holds it. There are no boxes. ValueError where the data are missing (what to get and from
     where), or lists are damaged, share images or name unknown ones.
     """
-    lists = [
-        os.path.join(places.find("Flowers-102", root, ARCHIVES, file, note=LICENCE), file)
-        for file in ("jpg", "imagelabels.mat", "setid.mat")
-    ]
-    photos, label_file, split_file = lists
+    first, label_file, split_file = (
+        os.path.join(
+            places.find("Flowers-102", root, ARCHIVES, archive.creates, note=LICENCE),
+            archive.creates,
+        )
+        for archive in ARCHIVES
+    )
+    photos = os.path.dirname(first)
     (labels,) = matlab.read(label_file, "labels")
     labels = _whole(label_file, labels, len(NAMES), "labels")
     splits, seen = {}, set()

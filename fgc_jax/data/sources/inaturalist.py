@@ -23,6 +23,7 @@ def _archives(year, *files):
     )
 
 
+FIRST = "00000_Animalia_Annelida_Clitellata_Haplotaxida_Lumbricidae_Lumbricus_terrestris"
 # Each year's pictures, indices and optional files.
 ARCHIVES_OF = {
     2017: _archives(
@@ -48,15 +49,15 @@ ARCHIVES_OF = {
     ),
     2021: _archives(
         2021,
-        ("val.tar.gz", "val", "f6f6e0e242e3d4c9569ba56400938afc"),
+        ("val.tar.gz", f"val/{FIRST}", "f6f6e0e242e3d4c9569ba56400938afc"),
         ("val.json.tar.gz", "val.json", "4d761e0f6a86cc63e8f7afc91f6a8f0b"),
-        ("train.tar.gz", "train", "e0526d53c7f7b2e3167b2b43bb2690ed"),
+        ("train.tar.gz", f"train/{FIRST}", "e0526d53c7f7b2e3167b2b43bb2690ed"),
         ("train.json.tar.gz", "train.json", "38a7bb733f7a09214d44293460ec0021"),
     ),
 }
 MINI = _archives(
     2021,
-    ("train_mini.tar.gz", "train_mini", "db6ed8330e634445efc8fec83ae81442"),
+    ("train_mini.tar.gz", f"train_mini/{FIRST}", "db6ed8330e634445efc8fec83ae81442"),
     ("train_mini.json.tar.gz", "train_mini.json", "395a35be3651d86dc3b0d365b8ea5f92"),
 )
 ARCHIVES = (*itertools.chain(*ARCHIVES_OF.values()), *MINI)
@@ -121,7 +122,7 @@ def load(root, *, year, train="full"):
         if classes is None:
             renamed = _optional(folder, known, "categories.json")
             classes = _classes(path, index["categories"][json_lists.ITEM], renamed)
-        pictures = find(root, known, names[0].partition("/")[0])
+        pictures = find(root, known, os.path.dirname(names[0]))
         _refuse_missing_folders(path, pictures, names)
         labels = _labels(path, photos["id"], index["annotations"], classes[0])
         boxed = _optional(folder, known, f"{file[:-9]}_{year}_bboxes.json")

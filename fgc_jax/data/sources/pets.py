@@ -15,7 +15,7 @@ ARCHIVES = (
     archives.Archive(
         file="images.tar.gz",
         size=791_918_971,
-        creates="images",
+        creates="images/Abyssinian_1.jpg",
         url=f"{HOST}/images.tar.gz",
         md5="5c4f3ee8e5d25df40f4fd59a7f44e54c",
         sha256="67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d",
@@ -23,7 +23,7 @@ ARCHIVES = (
     archives.Archive(
         file="annotations.tar.gz",
         size=19_173_078,
-        creates="annotations",
+        creates="annotations/trainval.txt",
         url=f"{HOST}/annotations.tar.gz",
         md5="95a8c909bbe2e81eed6a22bccdf3f68f",
         sha256="52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91",
@@ -49,11 +49,12 @@ def load(root):
     """
     find = functools.partial(places.find, "Oxford-IIIT Pets", note=LICENCE)
     folder = find(root, ARCHIVES, "annotations/trainval.txt")
-    photos = os.path.join(find(folder, ARCHIVES, "images"), "images")
-    folder = os.path.join(folder, "annotations")
-    paths = {split: os.path.join(folder, f"{split}.txt") for split in ("trainval", "test")}
+    lists = os.path.join(folder, "annotations")
+    paths = {split: os.path.join(lists, f"{split}.txt") for split in ("trainval", "test")}
     rows = {path: _rows(path) for path in paths.values()}
     breeds = _breeds(rows)
+    first = f"images/{next(iter(rows[paths['trainval']]))}.jpg"
+    photos = os.path.join(find(folder, ARCHIVES, first), "images")
     splits = {}
     for split, path in {"train": paths["trainval"], "test": paths["test"]}.items():
         stems = list(rows[path])
@@ -63,8 +64,8 @@ def load(root):
             photos,
             names,
             np.array([number - 1 for number, _ in rows[path].values()]),
-            boxes=functools.partial(_heads, os.path.join(folder, "xmls"), stems),
-            annotations={"mask": _Trimaps(os.path.join(folder, "trimaps"), stems)},
+            boxes=functools.partial(_heads, os.path.join(lists, "xmls"), stems),
+            annotations={"mask": _Trimaps(os.path.join(lists, "trimaps"), stems)},
         )
     return dataset.Dataset(
         "pets",
