@@ -1,6 +1,7 @@
 """scripts/inspect_dataset.py and what it measures."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -89,6 +90,17 @@ def test_channels_are_those_of_numpy_over_all_pixels(tmp_path):
     np.testing.assert_allclose(channels["std"], pixels.std(0), rtol=1e-9)
     np.testing.assert_allclose(channels["mean_of_images"], each.mean(0), rtol=1e-9)
     np.testing.assert_allclose(channels["std_of_images"], each.std(0), rtol=1e-9)
+
+
+def test_a_split_without_a_readable_picture(tmp_path):
+    root, out = data_files.write_folder(tmp_path / "photos", splits=2), tmp_path / "out"
+    for path in root.rglob("*.jpg"):
+        path.write_bytes(b"no image")
+    words = ["--name=folder", f"--root={root}", f"--output={out}", "--options", "test_fraction=0"]
+    assert inspect_dataset.main(words) == 0
+    text = (out / "inspection.json").read_text()
+    assert "NaN" not in text and json.loads(text)["channels_of_train"] is None
+    assert not re.search(r"\bnan\b", (out / "summary.txt").read_text())
 
 
 def test_boxes(tmp_path):

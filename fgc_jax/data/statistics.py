@@ -87,8 +87,11 @@ def _measure(splits, keep, chosen, place):
 def channels(found):
     """Red, green, blue of a Survey, each a list of three: "mean" and "std" over all pixels of all
     images (a large image counts more), pixels in 0 to 1; "mean_of_images" and "std_of_images" over
-    the images' mean colours, which some projects state as the standard deviation. No resizing."""
+    the images' mean colours, which some projects state as the standard deviation. No resizing.
+    None where no image could be read."""
     good = found.readable
+    if not good.any():
+        return None
     weights = found.sizes[good].astype(np.float64).prod(axis=1)[:, None]
     mean = (weights * found.means[good]).sum(axis=0) / weights.sum()
     square = (weights * found.squares[good]).sum(axis=0) / weights.sum()
