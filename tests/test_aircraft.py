@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fgc_jax import data
-from tests import data_files
+from fgc_jax.data import archives
+from tests import data_collections, data_files
 
 
 def load(root, **options):
@@ -76,7 +77,7 @@ def test_wrong_options(archive):
 
 
 def test_missing_data_say_what_to_get(tmp_path, copy):
-    shutil.rmtree(copy / "images")
+    shutil.rmtree(copy / "images")  # as where the annotations alone were downloaded
     for root in (tmp_path / "gone", tmp_path / "data"):
         with pytest.raises(ValueError) as error:
             load(root)
@@ -85,9 +86,33 @@ def test_missing_data_say_what_to_get(tmp_path, copy):
 
 
 def test_a_missing_class_list_is_named(copy):
+    (copy / "families.txt").unlink()
+    with pytest.raises(ValueError, match=r"families\.txt: cannot be read"):
+        load(copy, level="family")
     (copy / "variants.txt").unlink()
-    with pytest.raises(ValueError, match=r"variants\.txt: cannot be read"):
+    with pytest.raises(ValueError, match=r"no data/variants\.txt or variants\.txt in"):
         load(copy)
+
+
+def test_the_images_of_another_data_set_are_not_taken(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "verify", lambda path, **expected: None)
+    data_files.write_image(tmp_path / "images" / "1.jpg", data_files.picture(0, 0))
+    with pytest.raises(ValueError, match="(?s)no data/variants.*d4acdd33327262359767eeaa97a4f732"):
+        load(tmp_path)
+    packed = tmp_path / "fgvc-aircraft-2013b.tar.gz"
+    data_collections.pack(archive, packed, ["fgvc-aircraft-2013b"])
+    assert load(tmp_path).facts() == load(archive).facts()
+
+
+def test_photos_may_be_added_to_the_annotations(archive, copy, monkeypatch):
+    monkeypatch.setattr(archives, "verify", lambda path, **expected: None)
+    shutil.rmtree(copy / "images")
+    home = copy.parent / "root"
+    shutil.move(copy, home / "fgvc-aircraft-2013b" / "data")
+    with pytest.raises(ValueError, match=r"no data/images/0034309\.jpg or images/0034309\.jpg in"):
+        load(home)
+    data_collections.pack(archive, home / "fgvc-aircraft-2013b.tar.gz", ["fgvc-aircraft-2013b"])
+    assert load(home).splits["train"].read(0).shape == (48, 64, 3)
 
 
 def test_a_missing_list_is_named(copy):

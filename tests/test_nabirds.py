@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fgc_jax.data.sources import nabirds
-from tests import data_collections
+from tests import data_benchmarks, data_collections
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,14 @@ def test_missing_data_say_what_to_get(tmp_path):
     with pytest.raises(ValueError, match="df21a9e4db349a14e2b08adfd45873bd") as error:
         nabirds.load(tmp_path)
     assert "dl.allaboutbirds.org/nabirds" in str(error.value) and "9.8 GB" in str(error.value)
+
+
+def test_another_data_set_of_birds_is_not_taken_for_it(root, tmp_path):
+    data_benchmarks.write_cub(tmp_path)
+    with pytest.raises(ValueError, match="no hierarchy.txt in "):
+        nabirds.load(tmp_path)
+    shutil.copytree(root, tmp_path / "of others")
+    assert nabirds.load(tmp_path).facts() == nabirds.load(root).facts()
 
 
 def change(path, old, new):

@@ -13,7 +13,7 @@ ARCHIVES = (
         size=2_753_340_328,
         md5="d4acdd33327262359767eeaa97a4f732",
         url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
-        creates="fgvc-aircraft-2013b/data",
+        creates="fgvc-aircraft-2013b/data/images",
     ),
 )
 LICENCE = "for non-commercial research only; the photographers keep their copyright"
@@ -35,21 +35,20 @@ def load(root, *, level="variant", train_split="train"):
         raise ValueError(f"unknown level {level!r}, allowed: {', '.join(LEVELS)}")
     if train_split not in ("train", "trainval"):
         raise ValueError(f"unknown train_split {train_split!r}, allowed: train, trainval")
-    folder = places.find("FGVC-Aircraft", root, ARCHIVES, ("data/images", "images"), note=LICENCE)
-    if os.path.isdir(os.path.join(folder, "data", "images")):
-        folder = os.path.join(folder, "data")
+    folder = _find(root, "variants.txt")
     class_names = tuple(listing.lines(os.path.join(folder, LEVELS[level])))
     box_list = os.path.join(folder, "images_box.txt")
     corners = listing.mapping(box_list, 5)
     official = {"train": train_split, "val": "val", "test": "test"}
     if train_split == "trainval":
         del official["val"]
-    splits = {}
+    splits, pictures = {}, None
     for split, list_name in official.items():
         path = os.path.join(folder, f"images_{level}_{list_name}.txt")
         names = listing.mapping(path)
         files = [f"{photo}.jpg" for photo in names]
-        listing.refuse_missing_files(path, os.path.join(folder, "images"), files)
+        pictures = pictures or os.path.join(_find(root, f"images/{files[0]}"), "images")
+        listing.refuse_missing_files(path, pictures, files)
         listing.refuse(
             path, [photo for photo in names if photo not in corners], "photos without a box"
         )
@@ -57,7 +56,7 @@ def load(root, *, level="variant", train_split="train"):
         # -1 here and is clipped with the rest.
         raw = listing.numbers(box_list, [corners[photo] for photo in names], "bad boxes", int)
         splits[split] = dataset.file_split(
-            os.path.join(folder, "images"),
+            pictures,
             files,
             listing.labels(path, names.values(), class_names),
             boxes=boxes.from_corners(raw),
@@ -72,6 +71,13 @@ def load(root, *, level="variant", train_split="train"):
         imagenet_overlap=IMAGENET,
         hierarchy=_hierarchy(folder, level, class_names),
     )
+
+
+def _find(root, file):
+    """The folder "data" that holds `file`: lists and photos are to be had apart too."""
+    folder = places.find("FGVC-Aircraft", root, ARCHIVES, (f"data/{file}", file), note=LICENCE)
+    inner = os.path.join(folder, "data")
+    return inner if os.path.exists(os.path.join(inner, file)) else folder
 
 
 def _hierarchy(folder, level, class_names):

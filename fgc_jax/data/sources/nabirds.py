@@ -36,7 +36,7 @@ def load(root):
 
     ValueError where the data are missing (what to get and from where) or a list is damaged.
     """
-    folder = places.find("NABirds", root, ARCHIVES, "image_class_labels.txt", note=NOTE)
+    folder = places.find("NABirds", root, ARCHIVES, "hierarchy.txt", note=NOTE)
     photos = os.path.join(folder, "images")
     path = os.path.join(folder, "images.txt")
     files = listing.mapping(path)
