@@ -85,6 +85,19 @@ def test_images_that_were_skipped_are_not_forgotten(tmp_path, monkeypatch):
         prepare.prepare(data, tmp_path / "out", name="folder")
 
 
+def test_skipped_images_of_one_name_are_all_noted(tmp_path):
+    splits = {}
+    for split in ("train", "test"):
+        for i in range(3):
+            data_files.write_image(tmp_path / split / f"{i}.jpg", data_files.picture(i % 2, i))
+        (tmp_path / split / "2.jpg").write_bytes(b"no image")
+        splits[split] = dataset.file_split(tmp_path / split, ["0.jpg", "1.jpg", "2.jpg"], [0, 1, 0])
+    data = dataset.Dataset("two", ("gull", "tern"), splits)
+    facts = prepare.prepare(data, tmp_path / "out", name="two", on_bad_image="skip")
+    assert list(facts["skipped"]) == ["2.jpg", "test/2.jpg"]
+    assert "without 2 unreadable images" in prepared.load(tmp_path / "out").notes
+
+
 def test_repaired_images_are_taken_up(tmp_path):
     data = data_prepared.folder_data(tmp_path)
     path = tmp_path / "photos" / data.splits["train"].names[0]

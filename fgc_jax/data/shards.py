@@ -202,7 +202,9 @@ def write_metadata(encoder, output, plan):
             "class_counts": counts.tolist(),
         }
         bad = {int(i): text for note in notes for i, text in note["note"]["bad"].items()}
-        skipped |= {str(split.names[i]): text for i, text in bad.items()}
+        for i, text in bad.items():  # two splits may have images of the same name
+            file = str(split.names[i])
+            skipped[f"{name}/{file}" if file in skipped else file] = text
         payload = sum(note["note"]["payload"] for note in notes)
         infos.append(
             tfds.core.SplitInfo(
