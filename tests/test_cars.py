@@ -50,8 +50,8 @@ def test_two_folders(original):
     data = cars.load(original)
     assert data.class_names == data_benchmarks.CARS
     train, test = data.splits["train"], data.splits["test"]
-    assert list(train.names) == [f"{k:05d}.jpg" for k in range(1, 7)]
-    assert list(test.names) == ["00001.jpg", "00002.jpg", "00003.jpg"]
+    assert list(train.names) == [f"cars_train/{k:05d}.jpg" for k in range(1, 7)]
+    assert list(test.names) == [f"cars_test/{k:05d}.jpg" for k in range(1, 4)]
     np.testing.assert_array_equal(train.labels, [0, 1, 2, 0, 1, 2])
     np.testing.assert_array_equal(test.labels, [0, 1, 2])
     assert data.class_names[train.labels[1]] == "Ram C/V Cargo Van Minivan 2012"
@@ -64,8 +64,8 @@ def test_one_folder(one_folder, original):
     data, other = cars.load(one_folder), cars.load(original)
     assert data.class_names == other.class_names
     train, test = data.splits["train"], data.splits["test"]
-    assert list(train.names) == [f"{k:06d}.jpg" for k in (2, 3, 5, 6, 8, 9)]
-    assert list(test.names) == ["000001.jpg", "000004.jpg", "000007.jpg"]
+    assert list(train.names) == [f"car_ims/{k:06d}.jpg" for k in (2, 3, 5, 6, 8, 9)]
+    assert list(test.names) == [f"car_ims/{k:06d}.jpg" for k in (1, 4, 7)]
     np.testing.assert_array_equal(train.boxes, corners(*range(6)))
     np.testing.assert_array_equal(test.boxes, corners(6, 7, 8))
     for split in ("train", "test"):
@@ -131,13 +131,17 @@ def test_the_list_of_the_other_packing_is_refused(one_folder, original, tmp_path
 def test_renumbered_copies_are_refused(copy, one_folder):
     first, extra = copy / "cars_test" / "00001.jpg", copy / "cars_test" / "00004.jpg"
     shutil.copy(first, extra)
-    with pytest.raises(ValueError, match=r"1 images of .*cars_test are not in.*renum.*00004\.jpg"):
+    with pytest.raises(ValueError, match=r"1 images of .* are not in.*renum.*cars_test/00004\.jpg"):
         cars.load(copy)
     (copy / "cars_test" / "00003.jpg").unlink()
-    with pytest.raises(ValueError, match=r"withlabels\.mat: 1 images are not in .*: 00003\.jpg"):
+    with pytest.raises(
+        ValueError, match=r"withlabels\.mat: 1 images are not in .*: cars_test/00003\.jpg"
+    ):
         cars.load(copy)
     (one_folder / "car_ims" / "000009.jpg").rename(one_folder / "car_ims" / "16185.jpg")
-    with pytest.raises(ValueError, match=r"cars_annos\.mat: 1 images are not in .*: 000009\.jpg"):
+    with pytest.raises(
+        ValueError, match=r"cars_annos\.mat: 1 images are not in .*: car_ims/000009\.jpg"
+    ):
         cars.load(one_folder)
 
 
@@ -148,13 +152,22 @@ def test_the_list_without_labels_is_refused(copy):
 
 
 DAMAGES = (
-    (lambda rows: [*rows, rows[0]], "1 images listed twice: 00001.jpg"),
-    (lambda rows: [(*rows[0][:4], 4, rows[0][5]), *rows[1:]], "class outside of 1 to 3: 00001.jpg"),
-    (lambda rows: [(*rows[0][:4], 0, rows[0][5]), *rows[1:]], "class outside of 1 to 3: 00001.jpg"),
+    (lambda rows: [*rows, rows[0]], "1 images listed twice: cars_train/00001.jpg"),
+    (
+        lambda rows: [(*rows[0][:4], 4, rows[0][5]), *rows[1:]],
+        "class outside of 1 to 3: cars_train/00001.jpg",
+    ),
+    (
+        lambda rows: [(*rows[0][:4], 0, rows[0][5]), *rows[1:]],
+        "class outside of 1 to 3: cars_train/00001.jpg",
+    ),
     (lambda rows: [(*rows[0][:4], 1.5, rows[0][5]), *rows[1:]], "1 bad numbers: '1.5 1 1 48 40'"),
-    (lambda rows: [(50, *rows[0][1:]), *rows[1:]], "1 images with an empty box: 00001.jpg"),
+    (
+        lambda rows: [(50, *rows[0][1:]), *rows[1:]],
+        "1 images with an empty box: cars_train/00001.jpg",
+    ),
     (lambda rows: [("x", *rows[0][1:]), *rows[1:]], "1 bad numbers: '1 x 1 48 40'"),
-    (lambda rows: rows[:-1], r"1 images of .*cars_train are not in this list"),
+    (lambda rows: rows[:-1], r"1 images of .* are not in this list"),
 )
 
 
@@ -168,7 +181,8 @@ def test_damaged_lists_are_named(copy, change, says):
 def test_a_bad_test_flag_is_named(one_folder):
     rewrite(one_folder / "cars_annos.mat", lambda rows: [(*rows[0][:6], 2), *rows[1:]])
     with pytest.raises(
-        ValueError, match=r"cars_annos\.mat: 1 images with a test flag other than 0 and 1: 000001"
+        ValueError,
+        match=r"cars_annos\.mat: 1 images with a test flag other than 0 and 1: car_ims/000001",
     ):
         cars.load(one_folder)
 
@@ -212,4 +226,5 @@ def test_the_table_of_project_d(original, tmp_path):
     for split in ("train", "test"):
         np.testing.assert_array_equal(table.splits[split].labels, data.splits[split].labels)
         np.testing.assert_array_equal(table.splits[split].boxes, data.splits[split].boxes)
-        assert list(table.splits[split].names) == list(data.splits[split].names)
+        names = [f"cars_{split}/{name}" for name in table.splits[split].names]
+        assert names == list(data.splits[split].names)

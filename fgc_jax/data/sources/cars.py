@@ -88,10 +88,10 @@ def _two_folders(root, folder):
     splits = {}
     for split, path in (("train", os.path.join(folder, TRAIN_LIST)), ("test", test_list)):
         names, *numbers = matlab.columns(path, "annotations", "fname", "class", *CORNERS)
-        first = f"cars_{split}/{names[0]}"
-        holder = places.find(NAME, root, ARCHIVES, first, note=NOTE)
-        pictures = os.path.join(holder, f"cars_{split}")
-        _check_files(path, pictures, names)
+        # With their folder, as both splits have a 00001.jpg.
+        names = [f"cars_{split}/{name}" for name in names]
+        pictures = places.find(NAME, root, ARCHIVES, names[0], note=NOTE)
+        _check_files(path, pictures, f"cars_{split}", names)
         labels, corners = _numbers(path, names, numbers, class_names)
         splits[split] = dataset.file_split(pictures, names, labels, boxes=corners)
     return class_names, splits
@@ -104,9 +104,8 @@ def _one_folder(root, folder):
     names, tests, *numbers = matlab.columns(
         path, "annotations", "relative_im_path", "test", "class", *CORNERS
     )
-    pictures = os.path.join(folder, "car_ims")
-    names = [name.rpartition("/")[2] for name in names]
-    _check_files(path, pictures, names)
+    names = [f"car_ims/{name.rpartition('/')[2]}" for name in names]
+    _check_files(path, folder, "car_ims", names)
     labels, corners = _numbers(path, names, numbers, class_names)
     tests = listing.numbers(path, [[test] for test in tests], "bad test flags", int)[:, 0]
     odd = [name for name, test in zip(names, tests, strict=True) if test not in (0, 1)]
@@ -115,7 +114,7 @@ def _one_folder(root, folder):
     for value, split in enumerate(("train", "test")):
         chosen = np.flatnonzero(tests == value)
         splits[split] = dataset.file_split(
-            pictures, [names[i] for i in chosen], labels[chosen], boxes=corners[chosen]
+            folder, [names[i] for i in chosen], labels[chosen], boxes=corners[chosen]
         )
     return class_names, splits
 
@@ -137,12 +136,14 @@ def _numbers(path, names, columns, class_names):
     return labels, corners
 
 
-def _check_files(path, folder, names):
-    """ValueError unless the images in `folder` are exactly those that the list `path` names."""
+def _check_files(path, holder, folder, names):
+    """ValueError unless the images in `holder`/`folder` are exactly the `names` of the list `path`,
+    which begin with `folder`."""
     seen = set()
     listing.refuse(path, [n for n in names if n in seen or seen.add(n)], "images listed twice")
-    listing.refuse_missing_files(path, folder, names)
-    strays = sorted(n for n in os.listdir(folder) if n.lower().endswith(".jpg") and n not in seen)
+    listing.refuse_missing_files(path, holder, names)
+    there = (f"{folder}/{name}" for name in os.listdir(os.path.join(holder, folder)))
+    strays = sorted(n for n in there if n.lower().endswith(".jpg") and n not in seen)
     listing.refuse(
-        path, strays, f"images of {folder} are not in this list, is it a renumbered copy? They are"
+        path, strays, f"images of {holder} are not in this list, is it a renumbered copy? They are"
     )
