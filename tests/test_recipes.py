@@ -69,7 +69,9 @@ def test_one_bundle_at_a_time():
 
 def test_mixed_images_train(tmp_path):
     ops = "(('resized_crop', {}), ('mixup_or_cutmix', {}))"
-    results = train("quickstart.py:tiny", tmp_path / "run", f"--config.data.augment={ops}")
+    small = [option for option in commands.SMALL if not option.startswith("--config=")]
+    changes = f"--config.data.augment={ops}"
+    results = train("quickstart.py:tiny", tmp_path / "run", *small, changes)
     assert results["config"]["data"]["augment"] == [["resized_crop", {}], ["mixup_or_cutmix", {}]]
 
 
