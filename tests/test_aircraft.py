@@ -127,6 +127,13 @@ def test_missing_photos_are_named(copy):
         load(copy)
 
 
+def test_a_photo_in_two_splits_is_named(copy):
+    with open(copy / "images_variant_test.txt", "a") as file:
+        file.write("0034309 707-320\n")
+    with pytest.raises(ValueError, match=r"test\.txt: 1 images stand twice, .*: 0034309\.jpg"):
+        load(copy)
+
+
 def test_wrong_lines_are_named(copy):
     path = copy / "images_variant_train.txt"
     text = path.read_text()

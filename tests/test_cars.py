@@ -152,7 +152,10 @@ def test_the_list_without_labels_is_refused(copy):
 
 
 DAMAGES = (
-    (lambda rows: [*rows, rows[0]], "1 images listed twice: cars_train/00001.jpg"),
+    (
+        lambda rows: [*rows, rows[0]],
+        "1 images stand twice, or in another split too: cars_train/00001.jpg",
+    ),
     (
         lambda rows: [(*rows[0][:4], 4, rows[0][5]), *rows[1:]],
         "class outside of 1 to 3: cars_train/00001.jpg",

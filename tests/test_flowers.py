@@ -92,7 +92,7 @@ def test_missing_data_say_what_to_get(copy, missing):
         (
             "setid.mat",
             {"trnid": [[1, 2]], "valid": [[3]], "tstid": [[2]]},
-            "1 images of test in another split: 2",
+            "1 images stand twice, or in another split too: image_00002.jpg",
         ),
     ],
 )

@@ -120,6 +120,7 @@ def test_missing_data_say_what_to_get(copy, missing):
         ("Bengal_9 1 1 1", r"1 photos of another breed .*: Bengal_9 \(class 1 is Abyssinian\)"),
         ("Bengal_9 5 1 1", "1 class numbers without a photo: 4"),
         ("Abyssinian_4 1 1 1", "1 ids listed twice: Abyssinian_4"),
+        ("Abyssinian_1 1 1 1", r"1 images stand twice, or in another split too: Abyssinian_1\.jpg"),
         ("Abyssinian_9 1 1 1", r"1 images are not in .*: Abyssinian_9\.jpg"),
     ],
 )

@@ -42,11 +42,12 @@ def load(root, *, level="variant", train_split="train"):
     official = {"train": train_split, "val": "val", "test": "test"}
     if train_split == "trainval":
         del official["val"]
-    splits, pictures = {}, None
+    splits, pictures, seen = {}, None, set()
     for split, list_name in official.items():
         path = os.path.join(folder, f"images_{level}_{list_name}.txt")
         names = listing.mapping(path)
         files = [f"{photo}.jpg" for photo in names]
+        listing.refuse_repeated(path, files, seen)
         pictures = pictures or os.path.join(_find(root, f"images/{files[0]}"), "images")
         listing.refuse_missing_files(path, pictures, files)
         listing.refuse(

@@ -140,7 +140,7 @@ def _check_files(path, holder, folder, names):
     """ValueError unless the images in `holder`/`folder` are exactly the `names` of the list `path`,
     which begin with `folder`."""
     seen = set()
-    listing.refuse(path, [n for n in names if n in seen or seen.add(n)], "images listed twice")
+    listing.refuse_repeated(path, names, seen)
     listing.refuse_missing_files(path, holder, names)
     there = (f"{folder}/{name}" for name in os.listdir(os.path.join(holder, folder)))
     strays = sorted(n for n in there if n.lower().endswith(".jpg") and n not in seen)

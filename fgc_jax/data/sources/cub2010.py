@@ -88,8 +88,10 @@ def test_order(root):
     file = "testing_img_order.txt"
     folder = places.find(NAME, root, HOMEWORK, file, note=LICENCE)
     names = listing.lines(os.path.join(folder, file))
-    _check_files(os.path.join(folder, file), os.path.join(folder, "testing_images"), names)
-    return os.path.join(folder, "testing_images"), names
+    listing.refuse_repeated(os.path.join(folder, file), names, set())
+    pictures = os.path.join(folder, "testing_images")
+    listing.refuse_missing_files(os.path.join(folder, file), pictures, names)
+    return pictures, names
 
 
 def _official(root, folder):
@@ -101,15 +103,14 @@ def _official(root, folder):
     all_names = listing.lines(os.path.join(lists, "files.txt"))
     strays = sorted(set(all_names) ^ {name for split in names.values() for name in split})
     listing.refuse(lists, strays, "images are not in both files.txt and train.txt or test.txt")
-    both = sorted(set(names["train"]) & set(names["test"]))
-    listing.refuse(lists, both, "images are in train.txt and test.txt")
     first = f"images/{names['train'][0]}"
     pictures = os.path.join(places.find(NAME, root, OFFICIAL, first, note=NOTE), "images")
     annotated = cub.is_there(folder, ANNOTATIONS)
-    splits = {}
+    splits, seen = {}, set()
     for split, files in names.items():
         path = os.path.join(lists, f"{split}.txt")
-        _check_files(path, pictures, files)
+        listing.refuse_repeated(path, files, seen)
+        listing.refuse_missing_files(path, pictures, files)
         labels = listing.labels(path, [name.partition("/")[0] for name in files], classes)
         box_source, annotations = None, {}
         if annotated:
@@ -128,16 +129,9 @@ def _homework(folder):
     classes = listing.lines(os.path.join(folder, "classes.txt"))
     found = listing.mapping(path)
     pictures = os.path.join(folder, "training_images")
-    _check_files(path, pictures, list(found))
+    listing.refuse_missing_files(path, pictures, found)
     labels = listing.labels(path, found.values(), classes)
     return tuple(classes), {"train": dataset.file_split(pictures, list(found), labels)}
-
-
-def _check_files(path, folder, names):
-    """ValueError where the list `path` names a file twice, or one that is not in `folder`."""
-    seen = set()
-    listing.refuse(path, [n for n in names if n in seen or seen.add(n)], "images listed twice")
-    listing.refuse_missing_files(path, folder, names)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -106,7 +106,7 @@ def _folders(lists, found):
     pairs, seen = set(), set()
     for split, (names, labels) in found.items():
         path = os.path.join(lists, f"{split}_list.mat")
-        listing.refuse(path, [n for n in names if n in seen or seen.add(n)], "images listed twice")
+        listing.refuse_repeated(path, names, seen)
         folders = [name.partition("/")[0] for name in names]
         pairs |= set(zip(labels.tolist(), folders, strict=True))
     numbers, folders = zip(*sorted(pairs), strict=True)

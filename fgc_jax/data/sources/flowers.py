@@ -65,10 +65,8 @@ def load(root):
     splits, seen = {}, set()
     for split, ids in zip(SPLITS, matlab.read(split_file, *SPLITS.values()), strict=True):
         ids = _whole(split_file, ids, len(labels), f"images in {split}")
-        shared = sorted(seen.intersection(ids.tolist()))
-        listing.refuse(split_file, shared, f"images of {split} in another split")
-        seen.update(ids.tolist())
         names = [f"image_{i:05d}.jpg" for i in ids.tolist()]
+        listing.refuse_repeated(split_file, names, seen)
         listing.refuse_missing_files(split_file, photos, names)
         splits[split] = dataset.file_split(photos, names, labels[ids - 1] - 1)
     return dataset.Dataset(

@@ -33,12 +33,13 @@ def load(root):
     folder = places.find("Food-101", root, ARCHIVES, "meta/classes.txt", note=LICENCE)
     class_names = tuple(listing.lines(os.path.join(folder, "meta", "classes.txt")))
     images = os.path.join(folder, "images")
-    splits = {}
+    splits, seen = {}, set()
     for split in ("train", "test"):
         path = os.path.join(folder, "meta", f"{split}.txt")
         photos = listing.lines(path)
         labels = listing.labels(path, [photo.rpartition("/")[0] for photo in photos], class_names)
         names = [f"{photo}.jpg" for photo in photos]
+        listing.refuse_repeated(path, names, seen)
         listing.refuse_missing_files(path, images, names)
         splits[split] = dataset.file_split(images, names, labels)
     return dataset.Dataset(

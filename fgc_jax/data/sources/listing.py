@@ -66,6 +66,13 @@ def refuse(path, problems, what, most=5):
         raise ValueError(f"{path}: {len(problems)} {what}: {shown}{more}")
 
 
+def refuse_repeated(path, names, seen):
+    """ValueError where the list `path` names an image twice, or one of the set `seen`, to which its
+    `names` are added."""
+    repeated = [name for name in names if name in seen or seen.add(name)]
+    refuse(path, repeated, "images stand twice, or in another split too")
+
+
 def refuse_missing_files(path, folder, names):
     """ValueError where files that the list `path` names do not lie in `folder`.
 

@@ -55,10 +55,11 @@ def load(root):
     breeds = _breeds(rows)
     first = f"images/{next(iter(rows[paths['trainval']]))}.jpg"
     photos = os.path.join(find(folder, ARCHIVES, first), "images")
-    splits = {}
+    splits, seen = {}, set()
     for split, path in {"train": paths["trainval"], "test": paths["test"]}.items():
         stems = list(rows[path])
         names = [f"{stem}.jpg" for stem in stems]
+        listing.refuse_repeated(path, names, seen)
         listing.refuse_missing_files(path, photos, names)
         splits[split] = dataset.file_split(
             photos,
