@@ -145,6 +145,36 @@ def test_near_pairs_are_all_there_are(distance):
     np.testing.assert_array_equal(distances, np.sort(matrix[expected[:, 0], expected[:, 1]]))
 
 
+def test_pairs_count_once_towards_the_most():
+    """Each pair shares at least three of the five groups of bits."""
+    low, high = np.arange(2, dtype=np.uint64), np.arange(20, dtype=np.uint64) << np.uint64(32)
+    hashes = np.concatenate([(low[:, None] + high).ravel(), np.zeros(20, np.uint64)])
+    every = np.triu(np.bitwise_count(hashes[:, None] ^ hashes) <= 4, 1).sum()
+    pairs, _, complete = duplicates.near_pairs(hashes, 4, most=every)
+    assert complete and len(pairs) == every
+    assert not duplicates.near_pairs(hashes, 4, most=every - 1)[2]
+
+
+def test_exact_copies_use_up_no_near_pairs(tmp_path, monkeypatch):
+    """30 copies of one picture in each split, and one of train that is nearly the same."""
+    data_files.write_image(tmp_path / "copy.png", photo(1))
+    names = [f"{i}.png" for i in range(30)]
+    for name in names:
+        (tmp_path / name).write_bytes((tmp_path / "copy.png").read_bytes())
+    (tmp_path / "near.jpg").write_bytes(resaved(photo(1), quality=60))
+    train = dataset.file_split(tmp_path, [*names, "near.jpg"], [0] * 30 + [1])
+    test = dataset.file_split(tmp_path, names, [0] * 30)
+    data = dataset.Dataset("x", ("a", "b"), {"train": train, "test": test})
+    search = duplicates.near_pairs
+    monkeypatch.setattr(duplicates, "near_pairs", lambda *given: search(*given, most=10))
+    found = statistics.describe_duplicates(data, statistics.survey(data), 4)
+    assert (found["exact"]["groups"], found["exact"]["images"]) == (1, 60)
+    near = found["near"]
+    assert near["complete"] and (near["groups"], near["with_different_labels"]) == (1, 1)
+    assert [image["name"] for image in near["list"][0]["images"]] == ["0.png", "near.jpg"]
+    assert near["shared"] == {"train": {"test": 1}, "test": {"train": 30}}
+
+
 def test_too_many_pairs_are_not_all_kept():
     pairs, _, complete = duplicates.near_pairs(np.zeros(500, np.uint64), 4, most=1000)
     assert not complete and 1000 < len(pairs) < 3000

@@ -43,13 +43,15 @@ def near_pairs(hashes, distance, most=MOST_PAIRS):
     whether these are all): the search ends early when it has found more than `most`.
 
     Of distance + 1 groups of bits, two such hashes share at least one exactly: so hashes are sorted
-    by each group in turn and only compared with those that have the same.
+    by each group in turn and only compared with those that have the same. A pair that shares
+    several groups is found in the first of them.
     """
     if not 0 <= distance < BITS:
         raise ValueError(f"the distance must lie in 0 to {BITS - 1} bits, got {distance}")
     hashes = np.asarray(hashes, np.uint64)
     found, total = [np.zeros((0, 2), np.int64)], 0
     bounds = np.linspace(0, BITS, distance + 2).astype(int)
+    earlier = []
     for low, high in zip(bounds[:-1], bounds[1:], strict=True):
         keys = (hashes << np.uint64(BITS - high)) >> np.uint64(BITS - high + low)
         order = np.argsort(keys, kind="stable")
@@ -59,10 +61,15 @@ def near_pairs(hashes, distance, most=MOST_PAIRS):
             step += 1
             here = here[here + step < len(hashes)]
             here = here[keys[here] == keys[here + step]]
-            near = here[np.bitwise_count(sorted_[here] ^ sorted_[here + step]) <= distance]
+            differing = sorted_[here] ^ sorted_[here + step]
+            new = np.bitwise_count(differing) <= distance
+            for mask in earlier:
+                new &= (differing & mask) != 0
+            near = here[new]
             found.append(np.stack([order[near], order[near + step]], axis=1))
             total += len(near)
-    pairs = np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+        earlier.append(np.uint64(2 ** int(high) - 2 ** int(low)))
+    pairs = np.sort(np.concatenate(found), axis=1)
     distances = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]).astype(int)
-    nearest = np.argsort(distances, kind="stable")
+    nearest = np.lexsort((pairs[:, 1], pairs[:, 0], distances))
     return pairs[nearest], distances[nearest], total <= most

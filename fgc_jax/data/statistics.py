@@ -149,8 +149,9 @@ def describe_duplicates(data, surveys, distance):
     """{"exact": ..., "near": ...}: which pictures come twice, within splits and across them.
 
     "exact": groups of the same pixels. "near": pairs whose perceptual hashes differ in at most
-    `distance` bits and whose mean colours in at most COLOUR, while their pixels are not the same.
-    Names that a split holds several times (an image of several boxes) count once. "shared":
+    `distance` bits and whose mean colours in at most COLOUR, while their pixels are not the same;
+    of a group of the same pixels, the first stands for all, but all count in "shared". Names that
+    a split holds several times (an image of several boxes) count once. "shared":
     {"test": {"train": 3}}: 3 images of test are in train too. The first LISTED of each are named,
     as {"split", "name", "class"}.
     """
@@ -163,15 +164,22 @@ def describe_duplicates(data, surveys, distance):
     hashes = np.array([surveys[name].hashes[i] for name, i in rows], np.uint64)
     means = np.array([surveys[name].means[i] for name, i in rows]).reshape(-1, 3)
     exact = duplicates.groups(digests)
-    pairs, distances, complete = duplicates.near_pairs(hashes, distance)
-    first, second = pairs.T
+    copies = {group[0]: group for group in exact}
+    once = np.setdiff1d(np.arange(len(rows)), [n for group in exact for n in group[1:]])
+    pairs, distances, complete = duplicates.near_pairs(hashes[once], distance)
+    first, second = once[pairs].T
     wanted = (np.abs(means[first] - means[second]) <= COLOUR).all(axis=1)
-    wanted &= (digests[first] != digests[second]).any(axis=1)
-    near, bits = pairs[wanted].tolist(), distances[wanted].tolist()
-    about = _about(data, rows, exact)
+    near, bits = once[pairs[wanted]].tolist(), distances[wanted].tolist()
+    sides = [[copies.get(number, [number]) for number in pair] for pair in near]
+    alike = [(group, group) for group in exact]
+    similar = [pair for one, other in sides for pair in ((one, other), (other, one))]
     return {
-        "exact": {"images": sum(map(len, exact)), **about},
-        "near": {"distance": distance, "complete": complete, **_about(data, rows, near, bits)},
+        "exact": {"images": sum(map(len, exact)), **_about(data, rows, exact, alike)},
+        "near": {
+            "distance": distance,
+            "complete": complete,
+            **_about(data, rows, near, similar, bits),
+        },
     }
 
 
@@ -181,14 +189,15 @@ def _distinct(names, readable):
     return np.sort(np.flatnonzero(readable)[first])
 
 
-def _about(data, rows, groups, distances=None):
-    """Of groups of duplicates, each a list of numbers of `rows` (split, image)."""
+def _about(data, rows, groups, relations, distances=None):
+    """Of groups of duplicates, each a list of numbers of `rows` (split, image). `relations`: pairs
+    of such lists, each of the first a duplicate of each of the second."""
     labels = [int(data.splits[name].labels[i]) for name, i in rows]
     shared = collections.defaultdict(set)
-    for group in groups:
-        here = {rows[number][0] for number in group}
-        for number in group if len(here) > 1 else ():
-            for split in here - {rows[number][0]}:
+    for numbers, others in relations:
+        splits = {rows[other][0] for other in others}
+        for number in numbers:
+            for split in splits - {rows[number][0]}:
                 shared[rows[number][0], split].add(number)
     counts = collections.defaultdict(dict)
     for (split, other), numbers in shared.items():
