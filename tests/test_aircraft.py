@@ -72,6 +72,8 @@ def test_hierarchy(archive):
 def test_wrong_options(archive):
     with pytest.raises(ValueError, match="unknown level 'make', allowed: variant, family, manu"):
         load(archive, level="make")
+    with pytest.raises(ValueError, match=r"unknown level \['variant'\], allowed: variant"):
+        load(archive, level=["variant"])
     with pytest.raises(ValueError, match="unknown train_split 'test', allowed: train, trainval"):
         load(archive, train_split="test")
 

@@ -116,6 +116,7 @@ def test_archives_beside_folders_of_the_same_names(roots, tmp_path, monkeypatch)
     ("options", "message"),
     [
         (dict(year=2020), "unknown year 2020, allowed: 2017, 2018, 2019, 2021"),
+        (dict(year=[2021]), r"unknown year \[2021\], allowed: 2017"),
         (dict(year=2021, train="tiny"), "train='tiny' of 2021: allowed are 'full', and 'mini'"),
         (dict(year=2018, train="mini"), "train='mini' of 2018: allowed are 'full'"),
     ],
@@ -123,6 +124,8 @@ def test_archives_beside_folders_of_the_same_names(roots, tmp_path, monkeypatch)
 def test_wrong_options(roots, options, message):
     with pytest.raises(ValueError, match=message):
         inaturalist.load(roots[2021], **options)
+    with pytest.raises(ValueError, match=message):
+        inaturalist.archives_of(**options)
 
 
 def test_missing_data_say_what_to_get(roots, copy):

@@ -46,7 +46,7 @@ def test_the_command(tmp_path, capsys):
         ("aircraft", [], {"fgvc-aircraft-2013b.tar.gz"}),
         ("inaturalist", ["year=2021", "train=mini"], {"train_mini.tar.gz", "val.tar.gz"}),
         ("inaturalist", [], "do not say what to download"),
-        ("inaturalist", ["year=2020"], "do not say what to download"),
+        ("inaturalist", ["year=2020"], "unknown year 2020, allowed: 2017"),
         ("folder", [], "no archives"),
         ("coffee", [], "no archives"),
     ],

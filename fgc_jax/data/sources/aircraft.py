@@ -31,7 +31,7 @@ def load(root, *, level="variant", train_split="train"):
     The banner is cut off every picture; boxes count from 0, half-open. ValueError where the data
     are missing (what to get and from where) or a list names an unknown label or image.
     """
-    if level not in LEVELS:
+    if level not in tuple(LEVELS):
         raise ValueError(f"unknown level {level!r}, allowed: {', '.join(LEVELS)}")
     if train_split not in ("train", "trainval"):
         raise ValueError(f"unknown train_split {train_split!r}, allowed: train, trainval")

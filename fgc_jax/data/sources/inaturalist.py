@@ -79,7 +79,14 @@ RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 
 
 def archives_of(year, train="full"):
-    """What `load` with these options reads; the names of some files recur from year to year."""
+    """What `load` with these options reads; the names of some files recur from year to year.
+
+    ValueError for unknown options.
+    """
+    if year not in tuple(ARCHIVES_OF):
+        raise ValueError(f"unknown year {year!r}, allowed: {', '.join(map(str, ARCHIVES_OF))}")
+    if train not in ("full", "mini") or (train == "mini" and year != 2021):
+        raise ValueError(f"train={train!r} of {year}: allowed are 'full', and 'mini' of 2021")
     return (*ARCHIVES_OF[year][:2], *MINI) if train == "mini" else ARCHIVES_OF[year]
 
 
@@ -102,10 +109,6 @@ def load(root, *, year, train="full"):
     Raises:
         ValueError: unknown options, missing data (what to get and from where), a damaged index.
     """
-    if year not in ARCHIVES_OF:
-        raise ValueError(f"unknown year {year!r}, allowed: {', '.join(map(str, ARCHIVES_OF))}")
-    if train not in ("full", "mini") or (train == "mini" and year != 2021):
-        raise ValueError(f"train={train!r} of {year}: allowed are 'full', and 'mini' of 2021")
     known = archives_of(year, train)
     note = f"pictures: {SIZES[year]}; {LICENCE}"
     find = functools.partial(places.find, f"iNaturalist {year}", note=note)
