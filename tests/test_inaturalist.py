@@ -88,6 +88,20 @@ def test_boxes_are_optional(roots, copy):
     assert inaturalist.load(roots[2021], year=2021).splits["train"].boxes is None
 
 
+def test_boxes_are_looked_for_in_2017_only(roots, monkeypatch):
+    asked, optional = [], inaturalist._optional
+
+    def noted(folder, known, file):
+        asked.append(file)
+        return optional(folder, known, file)
+
+    monkeypatch.setattr(inaturalist, "_optional", noted)
+    for year in YEARS:
+        inaturalist.load(roots[year], year=year)
+    boxes = ["train_2017_bboxes.json", "val_2017_bboxes.json"]
+    assert [file for file in asked if file != "categories.json"] == boxes
+
+
 def test_the_folder_above_and_an_archive_will_do(roots, tmp_path, copy):
     facts = inaturalist.load(roots[2017], year=2017).facts()
     (copy / "train_val2017").mkdir()

@@ -128,7 +128,9 @@ def load(root, *, year, train="full"):
         pictures = find(root, known, os.path.dirname(names[0]))
         _refuse_missing_folders(path, pictures, names)
         labels = _labels(path, photos["id"], index["annotations"], classes[0])
-        boxed = _optional(folder, known, f"{file[:-9]}_{year}_bboxes.json")
+        boxed = None
+        if year == 2017:
+            boxed = _optional(folder, known, file.replace("2017.json", "_2017_bboxes.json"))
         objects = _read_boxes(boxed, names) if boxed else None
         splits[split] = dataset.Split(
             labels,
