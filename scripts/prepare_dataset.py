@@ -18,12 +18,10 @@ examples:
       --options level=family train_split=trainval --output=aircraft_family
   python scripts/prepare_dataset.py --output=photos_512 --verify"""
 
-ON_BAD_IMAGE = ("raise", "skip")
-
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; exits with code 2 where they are wrong."""
-    from fgc_jax.data import flags
+    from fgc_jax.data import flags, pipeline
 
     parser = argparse.ArgumentParser(
         description=DESCRIPTION,
@@ -60,7 +58,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--on_bad_image",
-        choices=ON_BAD_IMAGE,
+        choices=pipeline.ON_BAD_IMAGE,
         default="raise",
         help="raise: list unreadable images at the end and stop (default); skip: leave them out",
     )

@@ -13,10 +13,9 @@ import shutil
 
 import numpy as np
 
-from fgc_jax.data import concurrency, records, shards
+from fgc_jax.data import concurrency, pipeline, records, shards
 from fgc_jax.data.sources import prepared
 
-ON_BAD_IMAGE = ("raise", "skip")
 LOCK = "lock"
 SHARD_BYTES = 2**28
 
@@ -43,8 +42,9 @@ def prepare(
         ValueError: images cannot be read ("skip" leaves them out); `output` holds anything else or
             was begun from other data or options; the disk is too small; the result is damaged.
     """
-    if on_bad_image not in ON_BAD_IMAGE:
-        raise ValueError(f"on_bad_image is {on_bad_image!r}, allowed: {', '.join(ON_BAD_IMAGE)}")
+    if on_bad_image not in pipeline.ON_BAD_IMAGE:
+        allowed = ", ".join(pipeline.ON_BAD_IMAGE)
+        raise ValueError(f"on_bad_image is {on_bad_image!r}, allowed: {allowed}")
     form = form or records.Form()
     encoder = records.Encoder(data, form)
     identity = _identity(data, name, options or {}, form, shard_bytes)

@@ -6,6 +6,7 @@ fractions; `normalise` comes after all of them.
 """
 
 import inspect
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -79,29 +80,6 @@ def build(ops):
     return augmented
 
 
-def output_size(ops, size):
-    """Side of the images that `build(ops)` makes of squares of `size` pixels.
-
-    Raises:
-        ValueError: as build, or a crop larger than the images.
-    """
-    for _, step in _operations(ops):
-        if isinstance(step, operation.Warp):
-            # The operation itself refuses sizes that it cannot take.
-            jax.eval_shape(
-                lambda keys, maps=step.maps, size=size: maps(keys, (size, size)),
-                jax.random.split(jax.random.key(0), 1),
-            )
-            size = step.size or size
-    return size
-
-
-def flip(key, images):
-    """Mirrors each of `[B, H, W, C]` left to right with probability 1/2; any type."""
-    mirrored = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
-    return jnp.where(mirrored, images[:, :, ::-1, :], images)
-
-
 def normalise(images, mean, std):
     """uint8 or f32 `[B, H, W, 3]` of 0..255 -> f32 (images / 255 - mean) / std.
 
@@ -112,14 +90,21 @@ def normalise(images, mean, std):
     return (images.astype(jnp.float32) / 255 - mean) / std
 
 
+def checked(ops):
+    """`ops` as a tuple of (name, dict of options). ValueError where one is not such a pair."""
+    pairs = []
+    for number, pair in enumerate(ops):
+        fits = isinstance(pair, (tuple, list)) and len(pair) == 2
+        if not (fits and isinstance(pair[0], str) and isinstance(pair[1], Mapping)):
+            raise ValueError(f"augmentation {number} must be (name, options), got {pair!r}")
+        pairs.append((pair[0], dict(pair[1])))
+    return tuple(pairs)
+
+
 def _operations(ops):
     """[(number in `ops`, Warp | Recolour | Mix), ...]; a policy is several with one number."""
     steps = []
-    for number, pair in enumerate(ops):
-        fine = isinstance(pair, (tuple, list)) and len(pair) == 2
-        if not fine or not isinstance(pair[0], str) or not hasattr(pair[1], "keys"):
-            raise ValueError(f"augmentation {number} must be (name, options), got {pair!r}")
-        name, options = pair
+    for number, (name, options) in enumerate(checked(ops)):
         if name not in OPS:
             raise ValueError(f"unknown augmentation {name!r}, allowed: {', '.join(OPS)}")
         known = inspect.signature(OPS[name]).parameters
