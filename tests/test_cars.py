@@ -170,6 +170,7 @@ DAMAGES = (
         "1 images with an empty box: cars_train/00001.jpg",
     ),
     (lambda rows: [("x", *rows[0][1:]), *rows[1:]], "1 bad numbers: '1 x 1 48 40'"),
+    (lambda rows: [], "the list names no images"),
     (lambda rows: rows[:-1], r"1 images of .* are not in this list"),
 )
 

@@ -160,6 +160,13 @@ def test_damaged_official_lists_are_named(copy, file, old, new, says):
         cub2010.load(copy)
 
 
+def test_an_empty_list_is_named(copy):
+    shutil.copy(copy / "lists" / "test.txt", copy / "lists" / "files.txt")
+    (copy / "lists" / "train.txt").write_text("")
+    with pytest.raises(ValueError, match=r"train\.txt: the list names no images"):
+        cub2010.load(copy)
+
+
 def test_missing_official_files_are_named(copy):
     second = data_benchmarks.bird_names()[1]
     mat = copy / "annotations-mat" / second.replace(".jpg", ".mat")

@@ -131,6 +131,13 @@ def test_damaged_lists_are_named(copy, line, message):
         pets.load(copy)
 
 
+@pytest.mark.parametrize("split", ["trainval", "test"])
+def test_an_empty_list_is_named(copy, split):
+    (copy / "annotations" / f"{split}.txt").write_text("")
+    with pytest.raises(ValueError, match=rf"{split}\.txt: the list names no images"):
+        pets.load(copy)
+
+
 def test_a_damaged_trimap_is_named(copy):
     path = copy / "annotations" / "trimaps" / "Abyssinian_1.png"
     data_files.write_image(path, np.full((4, 5), 7, np.uint8))

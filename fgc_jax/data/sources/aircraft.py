@@ -48,7 +48,9 @@ def load(root, *, level="variant", train_split="train"):
         names = listing.mapping(path)
         files = [f"{photo}.jpg" for photo in names]
         listing.refuse_repeated(path, files, seen)
-        pictures = pictures or os.path.join(_find(root, f"images/{files[0]}"), "images")
+        pictures = pictures or os.path.join(
+            _find(root, f"images/{listing.first(path, files)}"), "images"
+        )
         listing.refuse_missing_files(path, pictures, files)
         listing.refuse(
             path, [photo for photo in names if photo not in corners], "photos without a box"

@@ -90,7 +90,8 @@ def _two_folders(root, folder):
         names, *numbers = matlab.columns(path, "annotations", "fname", "class", *CORNERS)
         # With their folder, as both splits have a 00001.jpg.
         names = [f"cars_{split}/{name}" for name in names]
-        pictures = places.find(NAME, root, ARCHIVES, names[0], note=NOTE)
+        first = listing.first(path, names)
+        pictures = places.find(NAME, root, ARCHIVES, first, note=NOTE)
         _check_files(path, pictures, f"cars_{split}", names)
         labels, corners = _numbers(path, names, numbers, class_names)
         splits[split] = dataset.file_split(pictures, names, labels, boxes=corners)

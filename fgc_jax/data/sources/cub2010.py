@@ -103,7 +103,7 @@ def _official(root, folder):
     all_names = listing.lines(os.path.join(lists, "files.txt"))
     strays = sorted(set(all_names) ^ {name for split in names.values() for name in split})
     listing.refuse(lists, strays, "images are not in both files.txt and train.txt or test.txt")
-    first = f"images/{names['train'][0]}"
+    first = f"images/{listing.first(os.path.join(lists, 'train.txt'), names['train'])}"
     pictures = os.path.join(places.find(NAME, root, OFFICIAL, first, note=NOTE), "images")
     annotated = cub.is_there(folder, ANNOTATIONS)
     splits, seen = {}, set()

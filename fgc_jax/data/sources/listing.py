@@ -66,6 +66,13 @@ def refuse(path, problems, what, most=5):
         raise ValueError(f"{path}: {len(problems)} {what}: {shown}{more}")
 
 
+def first(path, names):
+    """The first of the `names` in the list `path`; ValueError where there are none."""
+    for name in names:
+        return name
+    raise ValueError(f"{path}: the list names no images")
+
+
 def refuse_repeated(path, names, seen):
     """ValueError where the list `path` names an image twice, or one of the set `seen`, to which its
     `names` are added."""

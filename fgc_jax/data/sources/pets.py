@@ -52,8 +52,9 @@ def load(root):
     lists = os.path.join(folder, "annotations")
     paths = {split: os.path.join(lists, f"{split}.txt") for split in ("trainval", "test")}
     rows = {path: _rows(path) for path in paths.values()}
+    firsts = {split: listing.first(path, rows[path]) for split, path in paths.items()}
     breeds = _breeds(rows)
-    first = f"images/{next(iter(rows[paths['trainval']]))}.jpg"
+    first = f"images/{firsts['trainval']}.jpg"
     photos = os.path.join(find(folder, ARCHIVES, first), "images")
     splits, seen = {}, set()
     for split, path in {"train": paths["trainval"], "test": paths["test"]}.items():
