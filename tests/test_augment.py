@@ -223,10 +223,25 @@ def test_size_after_crops():
         ((("mixup", {"alpha": 0}),), "alpha must be above 0, got 0"),
         ((("cutmix", {}), ("flip", {})), "'flip' follows 'cutmix': .* must be the last one"),
         ((("mixup", {}), ("cutmix", {})), "'cutmix' follows 'mixup'"),
-        ((("flip", None),), r"must be \(name, options\), got \('flip', None\)"),
+        ((("flip", 5),), r"augmentation 0, 'flip': options must be a dict, e.g. .*, got 5"),
+        ((("flip", {}), ("crop", None)), "augmentation 1, 'crop': options must be a dict, .* None"),
+        ((("flip", {"q": 1, 2: 3}),), r"unknown options \[2, 'q'\]"),
+        ("flip", r"must be a list of \(name, options\), got 'flip'"),
+        ({"flip": {}}, r"must be a list of \(name, options\), got {'flip'"),
+        (None, "got None"),
+        (("flip", {}), r"augmentation 0 must be \(name, options\), got 'flip'"),
         (("flip",), r"augmentation 0 must be \(name, options\), got 'flip'"),
     ],
 )
 def test_what_it_refuses(ops, message):
     with pytest.raises(ValueError, match=message):
         augment.build(ops)
+
+
+def test_checked_options_are_copies():
+    options = {"p": 1.0}
+    ((name, copied),) = augment.checked([["flip", options]])
+    copied["p"] = 0.0
+    assert (name, options) == ("flip", {"p": 1.0})
+    with pytest.raises(ValueError, match="augmentation 0, 'crop': options must be a dict"):
+        augment.checked((("crop", None),))

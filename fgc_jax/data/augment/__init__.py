@@ -6,7 +6,6 @@ fractions; `normalise` comes after all of them.
 """
 
 import inspect
-from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +59,7 @@ def build(ops):
         ValueError: an unknown name, option or value, or an operation after one that mixes images;
             once called, a crop larger than the images.
     """
+    ops = checked(ops)
     runs = _runs(_operations(ops))
 
     def augmented(key, batch):
@@ -80,6 +80,37 @@ def build(ops):
     return augmented
 
 
+def checked(ops):
+    """`ops` as a tuple of pairs (name, options as a new dict).
+
+    Raises:
+        ValueError: `ops` is not such a list, or a name or option is unknown; values are checked by
+            build.
+    """
+    if not isinstance(ops, (tuple, list)):
+        raise ValueError(f"augmentations must be a list of (name, options), got {ops!r}")
+    pairs = []
+    for number, pair in enumerate(ops):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise ValueError(f"augmentation {number} must be (name, options), got {pair!r}")
+        name, options = pair
+        if name not in OPS:
+            raise ValueError(f"unknown augmentation {name!r}, allowed: {', '.join(OPS)}")
+        if not hasattr(options, "keys"):
+            raise ValueError(
+                f"augmentation {number}, {name!r}: options must be a dict, e.g. ({name!r}, {{}}), "
+                f"got {options!r}"
+            )
+        allowed = list(inspect.signature(OPS[name]).parameters)
+        unknown = sorted(set(options) - set(allowed), key=str)
+        if unknown:
+            raise ValueError(
+                f"augmentation {name!r}: unknown options {unknown}, allowed: {allowed}"
+            )
+        pairs.append((name, dict(options)))
+    return tuple(pairs)
+
+
 def normalise(images, mean, std):
     """uint8 or f32 `[B, H, W, 3]` of 0..255 -> f32 (images / 255 - mean) / std.
 
@@ -90,29 +121,11 @@ def normalise(images, mean, std):
     return (images.astype(jnp.float32) / 255 - mean) / std
 
 
-def checked(ops):
-    """`ops` as a tuple of (name, dict of options). ValueError where one is not such a pair."""
-    pairs = []
-    for number, pair in enumerate(ops):
-        fits = isinstance(pair, (tuple, list)) and len(pair) == 2
-        if not (fits and isinstance(pair[0], str) and isinstance(pair[1], Mapping)):
-            raise ValueError(f"augmentation {number} must be (name, options), got {pair!r}")
-        pairs.append((pair[0], dict(pair[1])))
-    return tuple(pairs)
-
-
 def _operations(ops):
     """[(number in `ops`, Warp | Recolour | Mix), ...]; a policy is several with one number."""
     steps = []
-    for number, (name, options) in enumerate(checked(ops)):
-        if name not in OPS:
-            raise ValueError(f"unknown augmentation {name!r}, allowed: {', '.join(OPS)}")
+    for number, (name, options) in enumerate(ops):
         known = inspect.signature(OPS[name]).parameters
-        allowed, unknown = list(known), sorted(set(options) - set(known))
-        if unknown:
-            raise ValueError(
-                f"augmentation {name!r}: unknown options {unknown}, allowed: {allowed}"
-            )
         if any(isinstance(step, operation.Mix) for _, step in steps):
             raise ValueError(
                 f"augmentation {name!r} follows {ops[number - 1][0]!r}: an operation that mixes "
