@@ -40,7 +40,7 @@ def test_unpacking_again_does_nothing_and_a_new_archive_is_unpacked(tmp_path):
     archives.unpack(path, tmp_path)
     assert (tmp_path / "birds" / "classes.txt").read_bytes() == b"mine"
     data_archives.write_archive(path, {"birds/classes.txt": b"newer"})
-    archives.unpack(path, tmp_path)
+    archives.unpack(path, tmp_path, md5=archives.checksum(path, "md5"))
     assert (tmp_path / "birds" / "classes.txt").read_bytes() == b"newer"
 
 
@@ -241,6 +241,26 @@ def test_what_is_in_the_way(tmp_path):
     archives.unpack(path, out)
     expected = data_archives.FILES | {"birds/images/mine.jpg": b"mine"}
     assert data_archives.contents(out) == expected
+
+
+@pytest.mark.parametrize("mine", [b"mine", b"2 gull\n1 tern\n"])
+def test_files_of_the_user_are_replaced_by_verified_archives_alone(tmp_path, mine):
+    path = data_archives.write_archive(tmp_path / "birds.tgz")
+    out = tmp_path / "out"
+    classes, same = out / "birds" / "classes.txt", out / "attributes.txt"
+    classes.parent.mkdir(parents=True)
+    classes.write_bytes(mine)  # of another size, or of the same with other content
+    same.write_bytes(data_archives.FILES["attributes.txt"])
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"out/birds/classes\.txt is in the way .*other cont"):
+            archives.unpack(path, out, size=path.stat().st_size)
+        assert classes.read_bytes() == mine and not (out / "birds" / "images").exists()
+    shutil.copytree(out, tmp_path / "verified")
+    archives.unpack(path, tmp_path / "verified", md5=archives.checksum(path, "md5"))
+    assert data_archives.contents(tmp_path / "verified") == data_archives.FILES
+    classes.rename(tmp_path / "moved")
+    archives.unpack(path, out)
+    assert data_archives.contents(out) == data_archives.FILES
 
 
 def test_long_work_shows_a_bar(tmp_path, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import filecmp
 import hashlib
 import json
 import os
@@ -67,10 +68,11 @@ def unpack(path, folder, *, size: int = 0, md5: str = "", sha256: str = "") -> N
 
     Everything is unpacked into a hidden folder of `folder` first, then moved. A process that is
     killed continues where it stopped when called again; a second one waits for the first. Files
-    in the way are replaced. Does nothing if this archive has been unpacked there.
+    in the way are replaced if a checksum was given. Does nothing if this archive has been unpacked
+    there.
 
     ValueError naming the archive, and the member, where it is not the expected one, is damaged or
-    hostile (see members.read), or `folder` cannot be written.
+    hostile (see members.read), `folder` cannot be written, or other files are in the way.
     """
     path, folder = os.fspath(path), os.fspath(folder)
     work = _work(path, folder)
@@ -89,8 +91,8 @@ def unpack(path, folder, *, size: int = 0, md5: str = "", sha256: str = "") -> N
                 shutil.rmtree(work)
                 raise
             _write_json(complete, {**_identity(path), "tops": sorted(os.listdir(files))})
-        _merge(files, folder, move=False)
-        _merge(files, folder, move=True)
+        _refuse_obstacles(files, folder, replace=bool(md5 or sha256))
+        _merge(files, folder)
         os.replace(complete, _done(path, folder))
         shutil.rmtree(work)
 
@@ -255,23 +257,41 @@ def _write(member, target, part):
         ) from error
 
 
-def _merge(source, folder, *, move):
-    """Moves all in `source` into `folder`; without `move` only looks for what is in the way."""
-    with os.scandir(source) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
+def _refuse_obstacles(source, folder, *, replace):
+    """ValueError where something in `folder` is in the way of what is in `source`: links, files for
+    folders and the reverse, and unless `replace` files of the same names with other content."""
+    for entry in _sorted(source):
         target = os.path.join(folder, entry.name)
-        there = os.path.lexists(target)
-        alike = not os.path.islink(target) and os.path.isdir(target) == entry.is_dir()
-        if there and not alike:
+        if not os.path.lexists(target):
+            continue
+        if os.path.islink(target) or os.path.isdir(target) != entry.is_dir():
             raise ValueError(
                 f"{target} is in the way of what was unpacked: it is a link, or a file where a "
                 "folder belongs, or the reverse; move it, then run the same command again"
             )
-        if there and entry.is_dir():
-            _merge(entry.path, target, move=move)
-        elif move:
+        if entry.is_dir():
+            _refuse_obstacles(entry.path, target, replace=replace)
+        elif not replace and not filecmp.cmp(entry.path, target, shallow=False):
+            raise ValueError(
+                f"{target} is in the way of what was unpacked: it has other content, and an "
+                "archive without a checksum replaces nothing; move it, then run the same command "
+                "again"
+            )
+
+
+def _merge(source, folder):
+    """Moves all in `source` into `folder`."""
+    for entry in _sorted(source):
+        target = os.path.join(folder, entry.name)
+        if entry.is_dir() and os.path.isdir(target):
+            _merge(entry.path, target)
+        else:
             os.replace(entry.path, target)
+
+
+def _sorted(folder):
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 def _identity(path):
