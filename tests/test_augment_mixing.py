@@ -41,6 +41,20 @@ def test_erase_takes_a_share_of_the_images():
     assert 0.1 < changed.mean() < 0.4
 
 
+@pytest.mark.parametrize(
+    ("fill", "colour"), [(None, 127.5), (200, 200), ([1, 2.5, 3], [1, 2.5, 3])]
+)
+def test_the_colour_of_what_is_erased(fill, colour):
+    out = run("erase", {"p": 1.0, "fill": fill})["image"]
+    erased = (out != batch()["image"]).all(-1)
+    np.testing.assert_array_equal(
+        out[erased], np.broadcast_to(np.float32(colour), (erased.sum(), 3))
+    )
+    assert erased.any()
+    if fill is None:
+        np.testing.assert_array_equal(run("erase", {"p": 1.0})["image"], out)
+
+
 def test_erased_with_noise():
     out = run("erase", {"p": 1.0, "fill": "noise"})["image"]
     noise = out[out != batch()["image"]]

@@ -7,23 +7,26 @@ import jax.numpy as jnp
 
 from fgc_jax.data.augment import operation
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
+GREY = 127.5
 
 
-def erase(*, p=0.25, scale=(0.02, 0.33), ratio=(0.3, 3.3), fill=IMAGENET_MEAN):
+def erase(*, p=0.25, scale=(0.02, 0.33), ratio=(0.3, 3.3), fill=None):
     """Random erasing, arXiv:1708.04896: with probability `p` a box is filled.
 
     `scale`: the box's share of the area, uniform; `ratio`: its height / width, uniform in the
-    logarithm. `fill`: a colour of 0..255, by default ImageNet's mean, which normalising makes 0; or
-    "noise": each number of 0..255 as likely for each pixel.
+    logarithm. `fill`: three numbers of 0..255, or one for all channels; or "noise": each number of
+    0..255 as likely for each pixel. None is mid-grey, but a training run fills in the mean that its
+    network normalises with, so that the box becomes 0.
     """
     operation.check_number("p", p, 0, 1)
     operation.check_interval("scale", scale, 0, 1)
     operation.check_interval("ratio", ratio, 0.01, 100)
     if fill != "noise":
-        if isinstance(fill, str) or not hasattr(fill, "__len__") or len(fill) != 3:
-            raise ValueError(f"fill must be 'noise' or three numbers of 0..255, got {fill!r}")
-        for value in fill:
+        one = GREY if fill is None else fill
+        colour = tuple(one) if isinstance(one, (tuple, list)) else (one,) * 3
+        if isinstance(fill, str) or len(colour) != 3:
+            raise ValueError(f"fill must be 'noise', a number or three of 0..255, got {fill!r}")
+        for value in colour:
             operation.check_number("fill", value, 0, 255)
 
     def apply(keys, images):
@@ -41,7 +44,7 @@ def erase(*, p=0.25, scale=(0.02, 0.33), ratio=(0.3, 3.3), fill=IMAGENET_MEAN):
             )
             colours = 255 * noise.reshape(images.shape)
         else:
-            colours = jnp.asarray(fill, jnp.float32).reshape(1, 1, 1, 3)
+            colours = jnp.asarray(colour, jnp.float32).reshape(1, 1, 1, 3)
         return jnp.where(inside & erased[:, None, None, None], colours, images)
 
     return operation.Recolour(apply)
