@@ -80,7 +80,7 @@ class Experiment:
         """How a phase's images are resized and cropped on the host; where the device crops them in
         training, whole squares of `resize` pixels."""
         settings = self.settings.data
-        on_device = train and any(name in CROPS for name, _ in settings.augment)
+        on_device = train and any(name in CROPS for name, _ in augment.checked(settings.augment))
         return pipeline.Transform(
             resize=phase.resize,
             mode=settings.resize_mode,
@@ -101,10 +101,18 @@ class Experiment:
         Raises:
             ValueError: an unknown augmentation or option of one.
         """
-        ops = tuple(
-            (name, {**options, "size": phase.crop} if name in CROPS else options)
-            for name, options in self.settings.data.augment
-        )
+        mean = tuple(255 * part for part in self.preprocess.mean)
+        filled = {
+            **dict.fromkeys(CROPS, {"size": phase.crop}),
+            "erase": {"fill": mean},  # which normalising makes 0
+        }
+        ops = []
+        for name, options in augment.checked(self.settings.data.augment):
+            if name in CROPS and "size" in options:
+                raise ValueError(
+                    f"config.data.augment: the size of {name!r} is the phase's crop, leave it out"
+                )
+            ops.append((name, {**filled.get(name, {}), **options}))
         change = augment.build(ops)
 
         def augmented(key, batch):

@@ -178,3 +178,32 @@ def test_box_options_need_box_crop():
     recipe.data.box_margin = 0.1
     with pytest.raises(ValueError, match="box_margin and .*box_square have no effect"):
         config.parse(recipe)
+
+
+@pytest.mark.parametrize(
+    ("ops", "message"),
+    [
+        ((("crop", {"size": 10}),), "the size of 'crop' is the phase's crop, leave it out"),
+        ((("flip",),), "flip"),
+        (("flip",), "flip"),
+        ((("crop", None),), "crop"),
+        ((("flop", {}),), "unknown augmentation 'flop', allowed: flip"),
+    ],
+)
+def test_wrong_augmentations_are_named(ops, message):
+    recipe = tiny_run.recipe("")
+    recipe.data.update(name="synthetic_birds", options={"species": 3, "size": 64})
+    recipe.data.augment = ops
+    with pytest.raises(ValueError, match=message):
+        experiment.prepare(config.parse(recipe))
+
+
+def test_erased_places_become_zero():
+    recipe = tiny_run.recipe("")
+    recipe.data.update(name="synthetic_birds", options={"species": 3, "size": 64})
+    recipe.data.update(augment=(("erase", {"p": 1.0}),), mean=(0.1, 0.6, 0.9))
+    plan = experiment.prepare(config.parse(recipe))
+    batch = {"image": np.full((4, 32, 32, 3), 200, np.uint8), "mask": np.ones(4, np.float32)}
+    images = plan.augment(plan.settings.phases[0])(jax.random.key(0), batch)["image"]
+    erased = np.abs(np.asarray(images)).max(-1) < 1e-5
+    assert 0 < erased.mean() < 1
