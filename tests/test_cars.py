@@ -182,6 +182,12 @@ def test_damaged_lists_are_named(copy, change, says):
         cars.load(copy)
 
 
+def test_an_empty_list_is_named(one_folder):
+    rewrite(one_folder / "cars_annos.mat", lambda rows: [])
+    with pytest.raises(ValueError, match=r"cars_annos\.mat: the list names no images"):
+        cars.load(one_folder)
+
+
 def test_a_bad_test_flag_is_named(one_folder):
     rewrite(one_folder / "cars_annos.mat", lambda rows: [(*rows[0][:6], 2), *rows[1:]])
     with pytest.raises(

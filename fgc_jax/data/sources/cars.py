@@ -67,7 +67,7 @@ def load(root):
     if os.path.isfile(os.path.join(folder, TRAIN_LIST)):
         class_names, splits = _two_folders(root, folder)
     else:
-        class_names, splits = _one_folder(root, folder)
+        class_names, splits = _one_folder(root)
     return dataset.Dataset(
         name="cars",
         class_names=class_names,
@@ -98,7 +98,7 @@ def _two_folders(root, folder):
     return class_names, splits
 
 
-def _one_folder(root, folder):
+def _one_folder(root):
     path = "cars_annos.mat"
     path = os.path.join(places.find(NAME, root, ARCHIVES, path, note=NOTE), path)
     class_names = _class_names(path)
@@ -106,6 +106,7 @@ def _one_folder(root, folder):
         path, "annotations", "relative_im_path", "test", "class", *CORNERS
     )
     names = [f"car_ims/{name.rpartition('/')[2]}" for name in names]
+    folder = places.find(NAME, root, ARCHIVES, listing.first(path, names), note=NOTE)
     _check_files(path, folder, "car_ims", names)
     labels, corners = _numbers(path, names, numbers, class_names)
     tests = listing.numbers(path, [[test] for test in tests], "bad test flags", int)[:, 0]
