@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgc_jax import plots
+from fgc_jax import data_plots, plots
 from fgc_jax.data import dataset, duplicates, images, statistics
 from fgc_jax.data.sources import folder, synthetic_birds
 from scripts import inspect_dataset
@@ -194,15 +194,15 @@ def test_pictures_of_one_look_and_other_colours_are_no_duplicates(tmp_path):
 
 def test_boxes_are_drawn_on_the_contact_sheet(monkeypatch):
     data = synthetic_birds.load("", species=3, train_per_class=2, size=64)
-    rows = inspect_dataset.sheet_rows(data)
+    rows = data_plots.sheet_rows(data)
     assert [label for label, _ in rows] == [0, 1, 2]
     places = [place for _, chosen in rows for place in chosen]
     assert sorted(i for _, i in places) == list(range(6))
-    found = statistics.survey(data, keep=inspect_dataset.thumbnail, chosen=places)
-    sheet = inspect_dataset.contact_sheet(data, found, rows).axes[0].images[0].get_array()
-    x0, y0, x1, y1 = (data.splits["train"].boxes[0] * inspect_dataset.TILE / 64).round().astype(int)
-    assert (sheet[y0 : y1 - 1, x0] == inspect_dataset.BOX).all()
-    assert (sheet[y1 - 1, x0 : x1 - 1] == inspect_dataset.BOX).all()
+    found = statistics.survey(data, keep=data_plots.thumbnail, chosen=places)
+    sheet = data_plots.contact_sheet(data, found, rows).axes[0].images[0].get_array()
+    x0, y0, x1, y1 = (data.splits["train"].boxes[0] * data_plots.TILE / 64).round().astype(int)
+    assert (sheet[y0 : y1 - 1, x0] == data_plots.BOX).all()
+    assert (sheet[y1 - 1, x0 : x1 - 1] == data_plots.BOX).all()
 
 
 @pytest.mark.parametrize("number", [5, 100])
@@ -211,7 +211,7 @@ def test_counts_of_few_and_of_many_classes(tmp_path, number):
     split = dataset.Split(labels, [str(i) for i in range(len(labels))], None)
     names = tuple(f"a rather long name of class_$x^{i}" for i in range(number))
     data = dataset.Dataset("x", names, {"train": split, "test": split})
-    plots.save(inspect_dataset.class_counts(data), tmp_path / "counts.png")
+    plots.save(data_plots.class_counts(data), tmp_path / "counts.png")
     assert images.read_shape(tmp_path / "counts.png")[0] > 150
 
 
