@@ -99,7 +99,8 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{arguments.output}: all of the {number} records are as they were written")
         return
     form = records.Form(arguments.resize, arguments.resize_mode, arguments.jpeg_quality)
-    prepare.check_outside(arguments.output, arguments.root)
+    if arguments.name == "folder":  # whose next load would take the result for classes
+        prepare.check_outside(arguments.output, arguments.root)
     if arguments.download:
         download(arguments.name, arguments.root, flags.parse_options(arguments.options))
     data, options = flags.dataset(arguments)
