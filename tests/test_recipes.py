@@ -116,3 +116,11 @@ def test_variants_are_valid_settings(name, variant):
 
 def test_full_folder_recipe_is_valid():
     assert config.parse(finetune_folder.get_config()).phases[1].train == "all"
+
+
+@pytest.mark.parametrize("name", ["cub", "prepared"])
+def test_folder_recipe_brings_no_options_that_other_data_sets_lack(name):
+    recipe = finetune_folder.get_config()
+    recipe.data.update(name=name, root="/no/such/place")
+    with pytest.raises(ValueError, match="/no/such/place: .*no such folder"):
+        experiment.prepare(config.parse(recipe))
