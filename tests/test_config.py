@@ -29,7 +29,7 @@ def test_a_recipe_becomes_settings():
 def test_resolved_config_is_plain_json():
     resolved = config.resolved(finetune_folder.get_config())
     assert resolved["phases"][0]["groups"] == [[".*", "all", 1.0]]
-    assert resolved["data"]["options"] == {"seed": 42}
+    assert resolved["data"]["options"] == {}
 
 
 @pytest.mark.parametrize(
