@@ -19,8 +19,10 @@ def get_config() -> ConfigDict:
             "weights_tag": "",
             "head": "gap",
             "head_options": ConfigDict({}),
-            "feature_map": "features",
+            "feature_map": "",
             "dtype": "float32",
+            "drop_path": 0.0,
+            "remat": False,
         }
     )
     config.data = ConfigDict(
@@ -69,6 +71,7 @@ def phase(name: str, **changes) -> ConfigDict:
             "crop": 448,
             "optimizer": "sgd",
             "lr": 0.01,
+            "layer_decay": 1.0,
             "momentum": 0.9,
             "weight_decay": 0.0,
             "schedule": "constant",

@@ -27,8 +27,10 @@ class ModelSettings:
     weights_tag: str  # whose mean and std to use; "" for the backbone's default tag
     head: str
     head_options: dict
-    feature_map: str  # which named feature map the head reads
+    feature_map: str  # which named map the head reads; "" for that of the published classifier
     dtype: str  # compute type of the backbone
+    drop_path: float  # stochastic depth: rate of the last block, from 0 at the first
+    remat: bool  # compute activations again in the backward pass: less memory, more time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Phase:
     crop: int
     optimizer: str
     lr: float
+    layer_decay: float  # factor of the learning rate from each layer to the one before it
     momentum: float  # SGD's momentum, Adam's beta1
     weight_decay: float  # added to the gradient; decoupled with "adamw"
     schedule: str
@@ -120,6 +123,8 @@ MINIMA = {
     "phases[].resize": 1,
     "phases[].crop": 1,
     "phases[].lr": 0,
+    "phases[].layer_decay": 1e-3,
+    "model.drop_path": 0,
     "phases[].momentum": 0,
     "phases[].weight_decay": 0,
     "phases[].patience": 0,
@@ -138,6 +143,8 @@ MINIMA = {
 MAXIMA = {
     "phases[].momentum": 0.9999,
     "phases[].lr": 3e38,
+    "phases[].layer_decay": 1,
+    "model.drop_path": 0.999,
     "data.val_fraction": 0.9,
     "seed": 2**32 - 1,  # what a JAX key and a grain shuffle tell apart
     "data.split_seed": 2**32 - 1,

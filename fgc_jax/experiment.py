@@ -219,15 +219,19 @@ def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Experiment
 
 
 def _check_crop(experiment: Experiment, phase: config.Phase) -> None:
-    """Raises ValueError if images of this size leave no positions on the head's feature map."""
+    """Raises ValueError if the backbone takes no images of this size, or they leave no positions
+    on the head's feature map."""
     graphdef = models.evaluation_graphdef(experiment.model)
     images = jax.ShapeDtypeStruct((1, phase.crop, phase.crop, 3), jnp.float32)
 
     def grid(variables, stats, images):
         return models.apply(graphdef, variables, stats, lambda model: model(images)[1])[0]
 
-    maps = jax.eval_shape(grid, experiment.params, experiment.stats, images)
-    shape = maps[experiment.settings.model.feature_map].shape
+    try:
+        maps = jax.eval_shape(grid, experiment.params, experiment.stats, images)
+    except ValueError as error:
+        raise ValueError(f"phase {phase.name}: crop={phase.crop}: {error}") from None
+    shape = maps[experiment.model.feature_map].shape
     if 0 in shape:
         raise ValueError(
             f"phase {phase.name}: crop={phase.crop} is too small for "

@@ -57,7 +57,8 @@ def trained_groups(
 
     A parameter trains if its layer is un-frozen by `phase.train` (or it is a batch-norm scale or
     bias, in `bn_paths`, and the phase says train_bn_while_frozen), unless its group's multiplier
-    is 0.
+    is 0. The multiplier is the group's times layer_decay ** (number of layers behind, where the
+    head is the last one), as in BEiT (arXiv 2106.08254).
 
     Raises:
         ValueError: a rule or layer spec matches nothing, or nothing is left to train.
@@ -76,12 +77,31 @@ def trained_groups(
     open_paths |= {path for path in paths if is_head(path)}
     if phase.train_bn_while_frozen:
         open_paths |= set(bn_paths)
-    trained = {path: groups[path] for path in paths if path in open_paths and groups[path][1] > 0}
+    decay = _layer_decay(phase.layer_decay, layers)
+    trained = {
+        path: (groups[path][0], groups[path][1] * decay(path))
+        for path in paths
+        if path in open_paths and groups[path][1] > 0
+    }
     if not trained:
         raise ValueError(
             f"phase {phase.name}: train={phase.train!r} with these groups trains nothing"
         )
     return trained
+
+
+def _layer_decay(decay: float, layers: Layers) -> Callable[[str], float]:
+    """path -> learning rate multiplier by the depth of its layer; 1 for the head."""
+    behind = {
+        prefix: len(layers) - index
+        for index, prefixes in enumerate(layers.values())
+        for prefix in prefixes
+    }
+
+    def factor(path):
+        return decay ** max((n for p, n in behind.items() if params.is_under(path, p)), default=0)
+
+    return factor
 
 
 def schedule(phase: config.Phase, steps_per_epoch: int) -> Callable[[jax.Array], jax.Array]:
@@ -106,11 +126,10 @@ def make(
     Clipping stands first: since the tree holds trained parameters only, the norm is theirs.
     Weight decay follows PyTorch: added to the gradient with sgd and adam, decoupled with adamw.
     """
-    labels = params.unflatten({path: group for path, (group, _) in groups.items()})
-    factors = dict(groups.values())
+    labels = params.unflatten({path: f"{group} {f!r}" for path, (group, f) in groups.items()})
     chains = {}
-    for group, factor in factors.items():
-        chains[group] = optax.chain(
+    for group, factor in dict.fromkeys(groups.values()):
+        chains[f"{group} {factor!r}"] = optax.chain(
             *_direction(phase), optax.scale_by_learning_rate(lambda step, f=factor: f * rate(step))
         )
     clip = [optax.clip_by_global_norm(phase.clip_norm)] if phase.clip_norm else []

@@ -188,8 +188,10 @@ def jax_side(spec):
         weights_tag="",
         head=models.BACKBONES[spec["model"]].head,
         head_options={},
-        feature_map="features",
+        feature_map="",
         dtype="float32",
+        drop_path=0.0,
+        remat=spec["side"] == "remat",
     )
     device_mesh = mesh.make()
     facts = models.preprocess(config)

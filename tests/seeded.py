@@ -23,8 +23,10 @@ def config(backbone: str, **changes) -> types.SimpleNamespace:
         "weights_tag": "",
         "head": models.BACKBONES[backbone].head if backbone in models.BACKBONES else "gap",
         "head_options": {},
-        "feature_map": "features",
+        "feature_map": "",
         "dtype": "float32",
+        "drop_path": 0.0,
+        "remat": False,
     }
     return types.SimpleNamespace(**(values | changes))
 

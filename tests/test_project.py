@@ -43,7 +43,7 @@ ONLY_IN = {
     "timm": ("scripts/make_golden.py", "scripts/benchmark.py"),
 }
 # NNX builds modules and nothing more; `models.apply` is the bridge to plain JAX.
-NNX_ONLY_IN = {"merge": ("fgc_jax/models/classifier.py",)}
+NNX_ONLY_IN = {"merge": ("fgc_jax/models/bridge.py",)}
 NNX_BANNED = frozenset(
     "jit grad value_and_grad vmap pmap scan remat cond Optimizer ModelAndOptimizer Metric "
     "MultiMetric List Dict Sequential".split()
@@ -306,7 +306,7 @@ def test_checks_pass_what_is_right() -> None:
         "fgc_jax/models/__init__.py": "from fgc_jax.models import vgg\nfrom fgc_jax import params",
         "fgc_jax/models/vgg.py": "from flax import nnx\nfrom fgc_jax.models import conv",
         "fgc_jax/models/conv.py": "import jax",
-        "fgc_jax/models/classifier.py": "from flax import nnx\nnnx.merge(g, s)",
+        "fgc_jax/models/bridge.py": "from flax import nnx\nnnx.merge(g, s)",
         "fgc_jax/step.py": "from fgc_jax import data",
         "fgc_jax/checkpoint.py": "import orbax.checkpoint",
     }

@@ -11,6 +11,7 @@ import numpy as np
 
 from fgc_jax import params as trees
 
+# Other leaves (cls_token, pos_embed, gamma, ...) have timm's own names.
 _LEAVES = {
     "kernel": "weight",
     "scale": "weight",
@@ -87,7 +88,7 @@ def source_key(path: str, names: Sequence[tuple[str, str]]) -> str | None:
     for ours, theirs in names:
         if trees.is_under(path, ours):
             *modules, leaf = path[len(ours) + 1 :].split("/")
-            return ".".join(filter(None, [theirs, *modules, _LEAVES[leaf]]))
+            return ".".join(filter(None, [theirs, *modules, _LEAVES.get(leaf, leaf)]))
     return None
 
 

@@ -1,9 +1,11 @@
 """The tables of backbones and heads, and what is built and loaded from them.
 
 A model config is anything with these attributes: backbone, backbone_b ("" for one stream), head,
-head_options (dict), feature_map, dtype ("float32" or "bfloat16", of the backbones), pretrained,
-pretrained_b ("" for random weights, else a spec of `convert.weights.read`), and weights_tag (""
-for the tag whose source `pretrained` is, or else the backbone's first).
+head_options (dict), feature_map ("" for the vector that the published classifier reads under a
+head of that kind, and for "features" elsewhere), dtype ("float32" or "bfloat16", of the
+backbones), drop_path (largest rate of stochastic depth), remat (bool: gradient checkpointing),
+pretrained, pretrained_b ("" for random weights, else a spec of `convert.weights.read`), and
+weights_tag ("" for the tag whose source `pretrained` is, or else the backbone's first).
 """
 
 import dataclasses
@@ -19,43 +21,44 @@ from flax import nnx
 
 from fgc_jax import params as trees
 from fgc_jax.convert import timm
-from fgc_jax.models import efficientnet, heads, pretrained, resnet, vgg
-from fgc_jax.models.backbone import Backbone, Preprocess
-from fgc_jax.models.classifier import Classifier, apply
+from fgc_jax.models import pretrained, table
+from fgc_jax.models.backbone import Preprocess
+from fgc_jax.models.bridge import apply
+from fgc_jax.models.classifier import Classifier
+from fgc_jax.models.table import BACKBONES, HEADS, layer_prefixes, preprocess
 
-BACKBONES: dict[str, Backbone] = {**resnet.RESNETS, **vgg.VGGS, **efficientnet.EFFICIENTNETS}
-
-HEADS = {"gap": heads.Gap, "bilinear": heads.Bilinear, "vgg_fc": heads.VggFc}
+__all__ = (
+    "BACKBONES",
+    "HEADS",
+    "LoadedClassifier",
+    "abstract",
+    "apply",
+    "build",
+    "evaluation_graphdef",
+    "initialise",
+    "layer_prefixes",
+    "load",
+    "load_pretrained",
+    "preprocess",
+    "random_weights",
+    "split",
+    "timm_state",
+)
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-def _lookup(table, name, what):
-    if name not in table:
-        raise ValueError(f"unknown {what} {name!r}; allowed: {', '.join(table)}")
-    return table[name]
-
-
-def _streams(config):
-    """The backbones' names: one, or two with the second stream's last."""
-    names = (config.backbone, config.backbone_b) if config.backbone_b else (config.backbone,)
-    for name in names:
-        row = _lookup(BACKBONES, name, "backbone")
-        _lookup(row.channels, config.feature_map, f"feature map of {name}")
-    return names
 
 
 def build(config, num_classes: int, *, rngs: nnx.Rngs) -> Classifier:
     """A classifier with new random weights; runs under nnx.eval_shape and jax.jit.
 
     Raises:
-        ValueError: an unknown backbone, head, option of the head, feature map or dtype, fewer
-            than two classes, or two streams whose maps have different strides.
+        ValueError: an unknown backbone, head, option of the head, feature map or dtype, stochastic
+            depth in a backbone without residual branches, fewer than two classes, or two streams
+            whose maps have different strides.
     """
-    names = _streams(config)
-    rows = [BACKBONES[name] for name in names]
-    head = _lookup(HEADS, config.head, "head")
-    dtype = _lookup(_DTYPES, config.dtype, "dtype")
+    streams = table.streams(config)
+    head = table.lookup(HEADS, config.head, "head")
+    dtype = table.lookup(_DTYPES, config.dtype, "dtype")
     options = dict(config.head_options)
     allowed = [
         name
@@ -63,72 +66,36 @@ def build(config, num_classes: int, *, rngs: nnx.Rngs) -> Classifier:
         if parameter.kind is parameter.KEYWORD_ONLY and name != "rngs"
     ]
     for option in options:
-        _lookup(dict.fromkeys(allowed), option, f"option of the head {config.head!r}")
+        table.lookup(dict.fromkeys(allowed), option, f"option of the head {config.head!r}")
     if num_classes < 2:
         raise ValueError(f"a classifier needs at least two classes, not {num_classes}")
-    strides = [row.strides[config.feature_map] for row in rows]
-    if strides[0] != strides[-1]:
+    first, last = streams[0], streams[-1]
+    strides = [stream.row.strides[stream.feature_map] for stream in (first, last)]
+    if strides[0] != strides[1]:
         raise ValueError(
-            f"the grids of the two streams differ: {config.feature_map!r} has stride "
-            f"{strides[0]} in {names[0]} and {strides[-1]} in {names[-1]}"
+            f"the grids of the two streams differ: {first.feature_map!r} has stride "
+            f"{strides[0]} in {first.name} and {strides[1]} in {last.name}"
         )
-    backbones = [row.build(dtype=dtype, rngs=rngs, last=config.feature_map) for row in rows]
-    channels = tuple(row.channels[config.feature_map] for row in rows)
+    if not 0 <= config.drop_path < 1:
+        raise ValueError(f"drop_path={config.drop_path} must lie in [0, 1)")
+    backbones = [
+        stream.row.build(
+            dtype=dtype,
+            rngs=rngs,
+            last=stream.feature_map,
+            drop_path=config.drop_path,
+            remat=config.remat,
+        )
+        for stream in streams
+    ]
+    channels = tuple(stream.row.channels[stream.feature_map] for stream in streams)
     return Classifier(
         backbones[0],
         head(channels, num_classes, rngs=rngs, **options),
         *backbones[1:],
-        feature_map=config.feature_map,
-        rescale_b=_rescale(config) if config.backbone_b else None,
+        feature_map=first.feature_map,
+        rescale_b=table.rescale(config),
     )
-
-
-def _rescale(config):
-    """What turns pixels normalised for the first stream into those of the second, or None."""
-    first, second = preprocess(config), _facts(config.backbone_b, config.pretrained_b, "")
-    if (first.mean, first.std) == (second.mean, second.std):
-        return None
-    triples = list(zip(first.mean, first.std, second.mean, second.std, strict=True))
-    factor = tuple(std / std_b for _, std, _, std_b in triples)
-    shift = tuple((mean - mean_b) / std_b for mean, _, mean_b, std_b in triples)
-    return factor, shift
-
-
-def layer_prefixes(config) -> dict[str, tuple[str, ...]]:
-    """Layer name -> path prefixes of its parameters, from input to output, head excluded.
-
-    Layers behind config.feature_map are not built and not listed. With two streams each entry
-    holds a layer of both, paired from the output ("a+b" where the names differ); what the
-    deeper stream has more comes first, alone.
-    """
-    lists = []
-    for name, root in zip(_streams(config), ("backbone", "backbone_b"), strict=False):
-        row = BACKBONES[name]
-        entries = list(row.layers.items())[: row.depths[config.feature_map]]
-        lists.append([(layer, tuple(f"{root}/{p}" for p in paths)) for layer, paths in entries])
-    if len(lists) == 1:
-        return dict(lists[0])
-    total = max(map(len, lists))
-    padded = [[None] * (total - len(entries)) + entries for entries in lists]
-    paired = {}
-    for pair in zip(*padded, strict=True):
-        present = [entry for entry in pair if entry is not None]
-        name = "+".join(dict.fromkeys(layer for layer, _ in present))
-        paired[name] = tuple(path for _, paths in present for path in paths)
-    return paired
-
-
-def preprocess(config) -> Preprocess:
-    """What the (first) backbone's weights expect of its input."""
-    _streams(config)
-    return _facts(config.backbone, config.pretrained, config.weights_tag)
-
-
-def _facts(name, spec, tag):
-    table = BACKBONES[name].weights
-    if tag:
-        return _lookup(table, tag, f"weights_tag of {name}")
-    return pretrained.facts_of(table, spec)
 
 
 def load_pretrained(config, params, stats, *, classifier: bool = False):
@@ -148,36 +115,37 @@ def load_pretrained(config, params, stats, *, classifier: bool = False):
 
 def _read_all(config):
     """The state dicts, with timm's names, of the streams; None for random weights."""
-    specs = (config.pretrained, config.pretrained_b)
     return [
-        pretrained.read(spec, name, BACKBONES[name]) if spec else None
-        for name, spec in zip(_streams(config), specs, strict=False)
+        pretrained.read(stream.pretrained, stream.name, stream.row) if stream.pretrained else None
+        for stream in table.streams(config)
     ]
 
 
 def _fill(config, params, stats, states, classifier):
     report = []
-    specs = (config.pretrained, config.pretrained_b)
-    roots = ("backbone", "backbone_b")
-    streams = zip(_streams(config), states, specs, roots, strict=False)
-    for name, state, spec, root in streams:
+    head = params["head"] if not config.backbone_b else {}
+    for stream, state in zip(table.streams(config), states, strict=True):
+        label = f"{stream.root} ({stream.name})"
         if state is None:
-            report.append(f"{root} ({name}): random weights")
+            report.append(f"{label}: random weights")
             continue
-        row = BACKBONES[name]
         names, left_out = pretrained.names(
-            row,
-            root,
+            stream.row,
+            stream.root,
             state,
-            depth=row.depths[config.feature_map],
-            hidden=config.head == row.head and not config.backbone_b,
+            depth=stream.row.depths[stream.feature_map],
+            head=head if config.head == stream.row.head else {},
             classifier=classifier,
         )
+        state, resampled = pretrained.resample(stream.row, params, state, names)
         try:
             params, stats = timm.fill(params, stats, state, names, left_out)
         except ValueError as error:
-            raise ValueError(f"{spec} does not hold the weights of {name}: {error}") from None
-        report.append(f"{root} ({name}): {spec} {pretrained.describe(names, left_out, state)}")
+            raise ValueError(
+                f"{stream.pretrained} does not hold the weights of {stream.name}: {error}"
+            ) from None
+        told = pretrained.describe(names, left_out, state) + resampled
+        report.append(f"{label}: {stream.pretrained} {told}")
     return params, stats, "\n".join(report)
 
 
@@ -247,9 +215,22 @@ def _initialise(config, num_classes, seed, states, classifier):
     return params, stats, report
 
 
+ATTENTION = "attention/"  # begins the names of attention maps
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(graphdef, params, stats, images):
-    return apply(graphdef, params, stats, lambda model: model(images))[0]
+    (logits, out), _ = apply(graphdef, params, stats, lambda model: model(images))
+    # Attention maps grow with the fourth power of the image's side: only on request.
+    return logits, {name: x for name, x in out.items() if not name.startswith(ATTENTION)}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _attention(graphdef, params, stats, images):
+    (_, out), _ = apply(graphdef, params, stats, lambda model: model(images))
+    return {
+        name.removeprefix(ATTENTION): x for name, x in out.items() if name.startswith(ATTENTION)
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,6 +247,10 @@ class LoadedClassifier:
     def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """images f32 [B, H, W, 3], normalised by `preprocess` -> (logits f32 [B, K], maps)."""
         return _forward(self.graphdef, self.params, self.stats, images)
+
+    def attention(self, images: jax.Array) -> dict[str, jax.Array]:
+        """The attention maps of a transformer, by block; {} for other networks."""
+        return _attention(self.graphdef, self.params, self.stats, images)
 
 
 def load(
@@ -308,7 +293,7 @@ def timm_state(name: str, weights: str) -> dict[str, np.ndarray]:
     params, stats, _ = _fill(config, *shapes, [state], True)
     # A classifier that the weights lack is not in the result either.
     names, _ = pretrained.names(
-        row, "backbone", state, depth=len(row.layers), hidden=True, classifier=True
+        row, "backbone", state, depth=len(row.layers), head=params["head"], classifier=True
     )
     return timm.to_state_dict(params, stats, names)
 
@@ -321,8 +306,10 @@ def _original(name, spec):
         pretrained=spec,
         pretrained_b="",
         weights_tag="",
-        head=_lookup(BACKBONES, name, "backbone").head,
+        head=table.lookup(BACKBONES, name, "backbone").head,
         head_options={},
-        feature_map="features",
+        feature_map="",
         dtype="float32",
+        drop_path=0.0,
+        remat=False,
     )

@@ -14,8 +14,9 @@ class Preprocess:
     mean, std: of RGB values scaled to [0, 1]. size, test_size: side of the square crop in pixels,
     in training and the one recommended for testing. crop_fraction, test_crop_fraction: crop side
     over the short side of the resized image, at `size` and at `test_size`. interpolation:
-    "bilinear" or "bicubic". source: a spec for `convert.weights.read`; url: the original file,
-    whose name ends in the first eight digits of its sha256.
+    "bilinear" or "bicubic". classes: of the weights' own classifier, 0 if they have none. source:
+    a spec for `convert.weights.read`; url: the original file, whose name ends in the first eight
+    digits of its sha256.
     """
 
     mean: tuple[float, float, float]
@@ -28,21 +29,30 @@ class Preprocess:
     license: str
     source: str
     url: str = ""
+    classes: int = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
     """One row of BACKBONES.
 
-    build: (dtype=, rngs=, last=) -> nnx.Module; `last` names the deepest feature map needed, and
-        layers behind it are not built. module(x [B, H, W, 3], rngs=) -> dict of maps [B, h, w, c].
-    channels, strides: of each feature map. "features" is timm's forward_features.
+    build: (dtype=, rngs=, last=, drop_path=, remat=) -> nnx.Module; `last` names the deepest
+        feature map needed, and layers behind it are not built; drop_path is the largest rate of
+        stochastic depth; remat computes each block's activations again in the backward pass.
+        module(x [B, H, W, 3], rngs=) -> dict of maps [B, h, w, c], and attention maps
+        "attention/BLOCK" if it has any. Raises ValueError for a size that does not fit.
+    channels, strides: of each feature map. "features" is the grid of timm's forward_features;
+        "pooled" [B, 1, 1, c], stride 0, is the vector that the published classifier reads, where
+        this is not the mean of "features".
     layers: layer name -> parameter path prefixes inside the backbone, ordered input to output.
     depths: feature map -> how many of `layers`, from the input, it depends on.
     weights: tag -> facts; the first tag is the default.
     head: the key of HEADS that the published weights were trained with.
     head_names: timm's module names of that head -> paths inside our head.
-    parameters: count with the 1000-way head.
+    parameters: count with the 1000-way head, or with none if the first weights have none.
+    gflops: 1e9 multiply-adds of a forward pass at the first weights' size, as papers count them.
+    unused: timm's names of modules that published files have and no forward pass reads.
+    resample: leaf name -> function (array, shape) that fits a stored leaf to another image size.
     """
 
     build: Callable
@@ -54,6 +64,9 @@ class Backbone:
     head: str
     head_names: dict[str, str]
     parameters: int
+    gflops: float = 0.0
+    unused: tuple[str, ...] = ()
+    resample: dict[str, Callable] = dataclasses.field(default_factory=dict)
 
 
 def timm_tag(
@@ -68,6 +81,7 @@ def timm_tag(
     test_crop: float | None = None,
     licence: str = "apache-2.0",
     url: str = "",
+    classes: int = 1000,
 ) -> Preprocess:
     """Facts of `timm/<model>.<tag>` on the Hugging Face hub, as timm 1.0.31 states them."""
     return Preprocess(
@@ -81,7 +95,14 @@ def timm_tag(
         license=licence,
         source=f"hub:timm/{model}.{tag}",
         url=url,
+        classes=classes,
     )
+
+
+def without_drop_path(name: str, rate: float) -> None:
+    """Refuses stochastic depth for a network that has no residual branches to drop."""
+    if rate:
+        raise ValueError(f"drop_path={rate} has no effect: {name} has no residual branches")
 
 
 def torchvision_tag(model: str, digest: str) -> Preprocess:

@@ -4,17 +4,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 
-def apply(graphdef, params, stats, function, *args):
-    """Calls `function(model, *args)` on the live module: (its result, new batch-norm statistics).
-
-    Pure, and the only bridge between parameter trees and NNX modules.
-    """
-    # copy=True: the module's state must be new in this trace, or NNX refuses to update statistics.
-    model = nnx.merge(graphdef, params, stats, copy=True)
-    result = function(model, *args)
-    return result, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-
-
 class Classifier(nnx.Module):
     """images [B, H, W, 3], normalised for `backbone` -> (logits float32 [B, K], named maps).
 

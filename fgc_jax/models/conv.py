@@ -52,9 +52,10 @@ def is_plain():
 def conv2d(x, kernel, *, stride=1, padding, groups=1):
     """Convolves x [B, H, W, Cin] with kernel [kh, kw, Cin / groups, Cout] to [B, h, w, Cout].
 
-    padding is an int, the same on every side, or "SAME": TensorFlow's rule, h = ceil(H / stride),
-    with the odd row or column at the bottom right. The result has x's dtype; bfloat16 inputs are
-    summed in float32. Raises ValueError if the channels do not fit the groups.
+    padding is an int, the same on every side, (rows, columns), or "SAME": TensorFlow's rule,
+    h = ceil(H / stride), with the odd row or column at the bottom right. The result has x's
+    dtype; bfloat16 inputs are summed in float32. Raises ValueError if the channels do not fit the
+    groups.
     """
     if x.shape[-1] != kernel.shape[2] * groups or kernel.shape[3] % groups:
         raise ValueError(
@@ -74,8 +75,9 @@ def _pads(shape, kernel_shape, stride, padding):
         pads = lax.padtype_to_pads(shape[1:3], kernel_shape[:2], (stride, stride), "SAME")
         return tuple((int(low), int(high)) for low, high in pads)
     if isinstance(padding, str):
-        raise ValueError(f"padding is an int or 'SAME', not {padding!r}")
-    return ((padding, padding),) * 2
+        raise ValueError(f"padding is an int, (rows, columns) or 'SAME', not {padding!r}")
+    rows, columns = (padding, padding) if isinstance(padding, int) else padding
+    return ((rows, rows), (columns, columns))
 
 
 def _on_cpu(x, kernel, stride, pads, groups):

@@ -10,7 +10,7 @@ import functools
 
 from flax import nnx
 
-from fgc_jax.models import layers
+from fgc_jax.models import bridge, layers
 from fgc_jax.models.backbone import HALF, Backbone, timm_tag
 
 # (expansion, kernel size, stride, output channels, repeats) of each stage.
@@ -35,24 +35,27 @@ def _makers(dtype, rngs):
 class SeparableBlock(nnx.Module):
     """Depthwise, then 1x1 without activation: [B, H, W, C] -> [B, H / s, W / s, out_features]."""
 
-    def __init__(self, in_features, out_features, kernel_size, stride, *, dtype, rngs):
+    def __init__(self, in_features, out_features, kernel_size, stride, *, rate, dtype, rngs):
         conv, norm = _makers(dtype, rngs)
         groups = in_features
         self.conv_dw = conv(in_features, in_features, kernel_size, stride=stride, groups=groups)
         self.bn1 = norm(in_features)
         self.conv_pw, self.bn2 = conv(in_features, out_features, 1), norm(out_features)
         self.skip = stride == 1 and in_features == out_features
+        self.drop_path = layers.DropPath(rate)
 
-    def __call__(self, x):
+    def __call__(self, x, *, rngs=None):
         y = layers.relu6(self.bn1(self.conv_dw(x)))
         y = self.bn2(self.conv_pw(y))
-        return x + y if self.skip else y
+        return x + self.drop_path(y, rngs=rngs) if self.skip else y
 
 
 class InvertedBlock(nnx.Module):
     """1x1 expansion, depthwise, 1x1 without activation; shapes as SeparableBlock."""
 
-    def __init__(self, in_features, out_features, kernel_size, stride, expansion, *, dtype, rngs):
+    def __init__(
+        self, in_features, out_features, kernel_size, stride, expansion, *, rate, dtype, rngs
+    ):
         conv, norm = _makers(dtype, rngs)
         inner = in_features * expansion
         self.conv_pw, self.bn1 = conv(in_features, inner, 1), norm(inner)
@@ -60,31 +63,37 @@ class InvertedBlock(nnx.Module):
         self.bn2 = norm(inner)
         self.conv_pwl, self.bn3 = conv(inner, out_features, 1), norm(out_features)
         self.skip = stride == 1 and in_features == out_features
+        self.drop_path = layers.DropPath(rate)
 
-    def __call__(self, x):
+    def __call__(self, x, *, rngs=None):
         y = layers.relu6(self.bn1(self.conv_pw(x)))
         y = layers.relu6(self.bn2(self.conv_dw(y)))
         y = self.bn3(self.conv_pwl(y))
-        return x + y if self.skip else y
+        return x + self.drop_path(y, rngs=rngs) if self.skip else y
 
 
 class EfficientNetLite(nnx.Module):
     """Maps "stem", "stage1" ... "stage7" and "features" (after conv_head)."""
 
-    def __init__(self, table, *, dtype, rngs, last="features"):
+    def __init__(self, table, *, dtype, rngs, last="features", drop_path=0.0, remat=False):
         conv, norm = _makers(dtype, rngs)
         names = ["stem", *(f"stage{i + 1}" for i in range(len(table))), "features"]
         self.last = last
+        self.remat = remat
+        rates = layers.drop_rates(drop_path, [row[-1] for row in table])
         self.conv_stem, self.bn1 = conv(3, STEM, 3, stride=2), norm(STEM)
         features, stages = STEM, []
-        for expansion, kernel_size, stride, out_features, repeats in table[: names.index(last)]:
+        for stage, row in enumerate(table[: names.index(last)]):
+            expansion, kernel_size, stride, out_features, _ = row
             blocks = []
-            for index in range(repeats):
+            for index, rate in enumerate(rates[stage]):
                 shape = (features, out_features, kernel_size, stride if index == 0 else 1)
                 if expansion == 1:
-                    blocks.append(SeparableBlock(*shape, dtype=dtype, rngs=rngs))
+                    blocks.append(SeparableBlock(*shape, rate=rate, dtype=dtype, rngs=rngs))
                 else:
-                    blocks.append(InvertedBlock(*shape, expansion, dtype=dtype, rngs=rngs))
+                    blocks.append(
+                        InvertedBlock(*shape, expansion, rate=rate, dtype=dtype, rngs=rngs)
+                    )
                 features = out_features
             stages.append(layers.Blocks(blocks))
         self.blocks = layers.Blocks(stages)
@@ -96,7 +105,7 @@ class EfficientNetLite(nnx.Module):
         x = maps["stem"] = layers.relu6(self.bn1(self.conv_stem(x)))
         for stage, blocks in enumerate(self.blocks, start=1):
             for block in blocks:
-                x = block(x)
+                x = bridge.run(block, x, rngs=rngs, remat=self.remat)
             maps[f"stage{stage}"] = x
         if self.last == "features":
             maps["features"] = layers.relu6(self.bn2(self.conv_head(x)))

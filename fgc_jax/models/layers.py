@@ -13,11 +13,17 @@ from fgc_jax.models import conv, conv_forms
 relu6 = jax.nn.relu6
 
 
-class Conv(nnx.Module):
-    """Square convolution; `kernel` is [k, k, in_features / groups, out_features].
+def pair(value):
+    """An int for rows and columns alike, or (rows, columns), as (rows, columns)."""
+    return (value, value) if isinstance(value, int) else tuple(value)
 
-    padding is an int, "SAME" (TensorFlow's asymmetric rule) or None for kernel_size // 2. The
-    weights are float32; the convolution computes in `dtype`.
+
+class Conv(nnx.Module):
+    """Convolution; `kernel` is [kh, kw, in_features / groups, out_features].
+
+    kernel_size and padding are an int or (rows, columns); padding may also be "SAME"
+    (TensorFlow's asymmetric rule) or None for kernel_size // 2. The weights are float32; the
+    convolution computes in `dtype`.
     """
 
     def __init__(
@@ -38,13 +44,14 @@ class Conv(nnx.Module):
                 f"groups={groups} must divide in_features={in_features} and "
                 f"out_features={out_features}"
             )
-        shape = (kernel_size, kernel_size, in_features // groups, out_features)
+        rows, columns = pair(kernel_size)
+        shape = (rows, columns, in_features // groups, out_features)
         # Kaiming normal over the fan out, as torchvision and timm start their networks.
-        std = (2.0 / (kernel_size * kernel_size * out_features // groups)) ** 0.5
+        std = (2.0 / (rows * columns * out_features // groups)) ** 0.5
         self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
         self.stride = stride
-        self.padding = kernel_size // 2 if padding is None else padding
+        self.padding = (rows // 2, columns // 2) if padding is None else padding
         self.groups = groups
         self.dtype = dtype
 
@@ -110,22 +117,76 @@ class BatchNorm(nnx.Module):
         return self.momentum * old + (1.0 - self.momentum) * lax.stop_gradient(new)
 
 
-class Linear(nnx.Module):
-    """Affine map of the last axis in float32; `kernel` is [in_features, out_features]."""
+class LayerNorm(nnx.Module):
+    """Layer normalisation of the last axis, statistics in float32, output in `dtype`."""
 
-    def __init__(self, in_features, out_features, *, use_bias=True, rngs):
+    def __init__(self, features, *, epsilon=1e-6, dtype=jnp.float32, rngs):
+        del rngs  # Nothing is drawn; taken so that all layers are built alike.
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.epsilon = epsilon
+        self.dtype = dtype
+
+    def __call__(self, x):
+        x = x.astype(jnp.float32)
+        centred = x - x.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        y = centred * lax.rsqrt(variance + self.epsilon) * self.scale[...].reshape(shape)
+        return (y + self.bias[...].reshape(shape)).astype(self.dtype)
+
+
+class Linear(nnx.Module):
+    """Affine map of the last axis, computed in `dtype`; `kernel` is [in_features, out_features]."""
+
+    def __init__(self, in_features, out_features, *, use_bias=True, dtype=jnp.float32, rngs):
         bound = in_features**-0.5
         shape = (in_features, out_features)
         self.kernel = nnx.Param(
             jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
         )
         self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
+        self.dtype = dtype
 
     def __call__(self, x):
-        y = x.astype(jnp.float32) @ self.kernel[...]
+        y = x.astype(self.dtype) @ self.kernel[...].astype(self.dtype)
         if self.bias is not None:
-            y = y + self.bias[...].reshape((1,) * (x.ndim - 1) + (-1,))
+            y = y + self.bias[...].astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
         return y
+
+
+class DropPath(nnx.Module):
+    """Stochastic depth: in training the branch x [B, ...] of an image is 0 with probability
+    `rate`, else divided by 1 - rate.
+
+    Paper: Deep Networks with Stochastic Depth (arXiv 1603.09382).
+    """
+
+    def __init__(self, rate):
+        self.rate = rate
+        self.deterministic = False
+
+    def set_view(self, deterministic: bool | None = None):
+        """Called by nnx.view.
+
+        Args:
+          deterministic: if True, keep every branch.
+        """
+        if deterministic is not None:
+            self.deterministic = deterministic
+
+    def __call__(self, x, *, rngs=None):
+        if self.deterministic or not self.rate:
+            return x
+        keep = 1 - self.rate
+        kept = jax.random.bernoulli(rngs.dropout(), keep, (len(x),) + (1,) * (x.ndim - 1))
+        return x * (kept / keep).astype(x.dtype)
+
+
+def drop_rates(rate, depths):
+    """Stochastic depth's rate of each block, a tuple for each stage: from 0 linearly to `rate`."""
+    rates = iter(np.linspace(0, rate, sum(depths)).tolist())
+    return tuple(tuple(next(rates) for _ in range(depth)) for depth in depths)
 
 
 class Blocks(nnx.Module):
@@ -145,6 +206,15 @@ class Blocks(nnx.Module):
 
     def __getitem__(self, index):
         return getattr(self, str(range(self.length)[index]))
+
+
+class Chain(Blocks):
+    """Modules and functions, each called with the result of the one before."""
+
+    def __call__(self, x, *, rngs=None):
+        for module in self:
+            x = module(x)
+        return x
 
 
 def max_pool(x, window, stride, padding):

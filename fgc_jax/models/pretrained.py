@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fgc_jax import params as trees
 from fgc_jax.convert import timm, weights
 from fgc_jax.models.backbone import Backbone, Preprocess
 
@@ -47,17 +48,18 @@ def names(
     state: Mapping[str, np.ndarray],
     *,
     depth: int,
-    hidden: bool,
+    head: Mapping,
     classifier: bool,
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """(pairs for convert.timm.fill, timm modules left out on purpose) of the stream at `root`.
 
-    depth: how many layers are built. hidden: whether the model has the head that the weights were
-    trained with; classifier: whether its last linear layer is wanted too.
+    depth: how many layers are built. head: the parameters of the model's head if it is of the
+    kind that the weights were trained with, else {}; classifier: whether its last linear layer is
+    wanted too.
     """
-    pairs, left_out = [(root, "")], []
+    pairs, left_out = [(root, "")], list(row.unused)
     for ours, theirs in original_names(row)[1:]:
-        wanted = hidden and (classifier or ours != "head/fc")
+        wanted = ours.removeprefix("head/") in head and (classifier or ours != "head/fc")
         if wanted and f"{theirs}.weight" in state:
             pairs.append((ours, theirs))
         else:
@@ -74,6 +76,18 @@ def describe(
     unused = [name for name in left_out if any(key.startswith(name + ".") for key in state)]
     left = f"; left out on purpose: {', '.join(unused)}" if unused else ""
     return f"fills {', '.join(ours for ours, _ in pairs)}{left}"
+
+
+def resample(row: Backbone, params: trees.Tree, state: Mapping, names: Sequence):
+    """(state whose leaves of row.resample have the model's shapes, what to tell the user)."""
+    state, changes = dict(state), []
+    for path, leaf in trees.flatten(params).items():
+        fit = row.resample.get(path.rpartition("/")[2])
+        key = timm.source_key(path, names) if fit else None
+        if key in state and state[key].shape != tuple(leaf.shape):
+            changes.append(f"{key} {state[key].shape} to {tuple(leaf.shape)}")
+            state[key] = fit(state[key], tuple(leaf.shape))
+    return state, f"; resampled: {', '.join(changes)}" if changes else ""
 
 
 def count_classes(row: Backbone, state: Mapping[str, np.ndarray] | None) -> int | None:

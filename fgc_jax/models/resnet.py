@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.models import layers
+from fgc_jax.models import bridge, layers
 from fgc_jax.models.backbone import Backbone, timm_tag, torchvision2_tag, torchvision_tag
 
 WIDTHS = (64, 128, 256, 512)
@@ -44,18 +44,20 @@ class BasicBlock(nnx.Module):
 
     expansion = 1
 
-    def __init__(self, in_features, width, *, stride, groups, group_width, dtype, rngs):
+    def __init__(self, in_features, width, *, stride, groups, group_width, rate=0.0, dtype, rngs):
         del groups, group_width  # Of the bottleneck only.
         make = functools.partial(layers.Conv, dtype=dtype, rngs=rngs)
         norm = functools.partial(layers.BatchNorm, dtype=dtype, rngs=rngs)
         self.conv1, self.bn1 = make(in_features, width, 3, stride=stride), norm(width)
         self.conv2, self.bn2 = make(width, width, 3), norm(width)
         self.downsample = _downsample(in_features, width, stride, dtype, rngs)
+        self.drop_path = layers.DropPath(rate)
         _zero_scale(self.bn2, width)
 
-    def __call__(self, x):
+    def __call__(self, x, *, rngs=None):
         y = jax.nn.relu(self.bn1(self.conv1(x)))
-        return jax.nn.relu(self.bn2(self.conv2(y)) + _shortcut(self.downsample, x))
+        y = self.drop_path(self.bn2(self.conv2(y)), rngs=rngs)
+        return jax.nn.relu(y + _shortcut(self.downsample, x))
 
 
 class Bottleneck(nnx.Module):
@@ -63,7 +65,7 @@ class Bottleneck(nnx.Module):
 
     expansion = 4
 
-    def __init__(self, in_features, width, *, stride, groups, group_width, dtype, rngs):
+    def __init__(self, in_features, width, *, stride, groups, group_width, rate=0.0, dtype, rngs):
         make = functools.partial(layers.Conv, dtype=dtype, rngs=rngs)
         norm = functools.partial(layers.BatchNorm, dtype=dtype, rngs=rngs)
         inner, out_features = width * group_width // 64 * groups, 4 * width
@@ -74,20 +76,36 @@ class Bottleneck(nnx.Module):
         if groups > 1:
             # timm's fan out counts every output channel, not only those of one group.
             self.conv2.kernel = nnx.Param(self.conv2.kernel[...] * groups**-0.5)
+        self.drop_path = layers.DropPath(rate)
         _zero_scale(self.bn3, out_features)
 
-    def __call__(self, x):
+    def __call__(self, x, *, rngs=None):
         y = jax.nn.relu(self.bn1(self.conv1(x)))
         y = jax.nn.relu(self.bn2(self.conv2(y)))
-        return jax.nn.relu(self.bn3(self.conv3(y)) + _shortcut(self.downsample, x))
+        y = self.drop_path(self.bn3(self.conv3(y)), rngs=rngs)
+        return jax.nn.relu(y + _shortcut(self.downsample, x))
 
 
 class ResNet(nnx.Module):
     """Maps "stem" (after the first ReLU, before the pooling), "stage1" ... "stage4", "features"."""
 
-    def __init__(self, block, depths, groups=1, group_width=64, *, dtype, rngs, last="features"):
+    def __init__(
+        self,
+        block,
+        depths,
+        groups=1,
+        group_width=64,
+        *,
+        dtype,
+        rngs,
+        last="features",
+        drop_path=0.0,
+        remat=False,
+    ):
         stages = list(_strides()).index(last)  # "stem" is 0; "features" comes after "stage4".
         self.stages = min(stages, len(depths))
+        self.remat = remat
+        rates = layers.drop_rates(drop_path, depths)
         self.conv1 = layers.Conv(3, 64, 7, stride=2, padding=3, dtype=dtype, rngs=rngs)
         self.bn1 = layers.BatchNorm(64, dtype=dtype, rngs=rngs)
         features = 64
@@ -102,6 +120,7 @@ class ResNet(nnx.Module):
                         stride=stride,
                         groups=groups,
                         group_width=group_width,
+                        rate=rates[stage][index],
                         dtype=dtype,
                         rngs=rngs,
                     )
@@ -115,7 +134,7 @@ class ResNet(nnx.Module):
         x = layers.max_pool(x, 3, 2, 1)
         for stage in range(1, self.stages + 1):
             for block in getattr(self, f"layer{stage}"):
-                x = block(x)
+                x = bridge.run(block, x, rngs=rngs, remat=self.remat)
             maps[f"stage{stage}"] = x
         if self.stages == len(WIDTHS):
             maps["features"] = x

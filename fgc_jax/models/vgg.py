@@ -9,8 +9,8 @@ import functools
 import jax
 from flax import nnx
 
-from fgc_jax.models import layers
-from fgc_jax.models.backbone import Backbone, torchvision_tag
+from fgc_jax.models import bridge, layers
+from fgc_jax.models.backbone import Backbone, torchvision_tag, without_drop_path
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -25,7 +25,18 @@ class Vgg(nnx.Module):
     "stage5" of VGG-16 is conv5_3 after its ReLU, the map of the bilinear papers.
     """
 
-    def __init__(self, depths, batch_norm, *, dtype, rngs, last="features"):
+    def __init__(
+        self,
+        depths,
+        batch_norm,
+        *,
+        dtype,
+        rngs,
+        last="features",
+        drop_path=0.0,
+        remat=False,
+    ):
+        without_drop_path("VGG", drop_path)
         wanted = list(_strides()).index(last)
         modules, features = [], 3
         for stage, (depth, width) in enumerate(zip(depths, WIDTHS, strict=True)):
@@ -43,14 +54,22 @@ class Vgg(nnx.Module):
                 modules.append(_pool)
         self.features = layers.Blocks(modules)
         self.last = last
+        self.remat = remat
 
     def __call__(self, x, *, rngs=None):
         maps = {}
-        for layer in self.features:
-            if layer is _pool:
+        # The last stage ends at a pooling too, which is not built if nothing reads its result.
+        end = () if self.last == "features" else (_pool,)
+        stage = []
+        for layer in (*self.features, *end):
+            if layer is not _pool:
+                stage.append(layer)
+            else:
+                x = bridge.run(layers.Chain(stage), x, remat=self.remat)
                 maps[f"stage{len(maps) + 1}"] = x
-            x = layer(x)
-        maps[self.last] = x
+                stage = [_pool]
+        if self.last == "features":
+            maps["features"] = _pool(x)
         return maps
 
 

@@ -1,0 +1,62 @@
+"""From NNX modules to pure functions: the only place where a module is rebuilt from its state."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+def apply(graphdef, params, stats, function, *args):
+    """Calls `function(model, *args)` on the live module: (its result, new batch-norm statistics).
+
+    Pure, and the only bridge between parameter trees and NNX modules.
+    """
+    # copy=True: the module's state must be new in this trace, or NNX refuses to update statistics.
+    model = nnx.merge(graphdef, params, stats, copy=True)
+    result = function(model, *args)
+    return result, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+
+def run(block, x, *, rngs=None, remat=False):
+    """block(x, rngs=rngs), an array; with `remat` the backward pass computes the block again
+    instead of keeping its activations (gradient checkpointing: less memory, more time).
+
+    Paper: Training Deep Nets with Sublinear Memory Cost (arXiv 1604.06174).
+    """
+    # One key a block, so that both ways draw the same numbers.
+    key = None if rngs is None else rngs.dropout()
+    if not remat:
+        return block(x, rngs=None if key is None else nnx.Rngs(key))
+    graphdef, params, stats = nnx.split(block, nnx.Param, nnx.BatchStat)
+
+    def call(params, x, stats, key):
+        rngs = None if key is None else nnx.Rngs(key)
+        return apply(graphdef, params, stats, lambda live: live(x, rngs=rngs))
+
+    y, stats = _computed_again(call)(params, x, stats, key)
+    nnx.update(block, stats)
+    return y
+
+
+def _computed_again(function):
+    """function(params, x, stats, key) -> (y, new stats), keeping only its arguments for the
+    backward pass.
+
+    jax.checkpoint separates the two computations by a barrier that XLA:CPU removes before it
+    merges equal computations, which undoes it. Here they differ: the second one's x waits for the
+    upstream gradient, of which it takes nothing.
+    """
+
+    def forward(*arguments):
+        return function(*arguments), arguments
+
+    def backward(arguments, gradients):
+        params, x, stats, key = arguments
+        g, _ = gradients
+        nothing = jnp.minimum(jnp.abs(g[(0,) * g.ndim]), 0)
+        x = x + nothing.astype(x.dtype)
+        _, transpose = jax.vjp(lambda *two: function(*two, stats, key)[0], params, x)
+        return *transpose(g), None, None
+
+    wrapped = jax.custom_vjp(function)
+    wrapped.defvjp(forward, backward)
+    return wrapped

@@ -1,0 +1,102 @@
+"""The tables of backbones and heads, and what can be said of a model config before it is built.
+
+`fgc_jax.models` says what a model config is.
+"""
+
+import dataclasses
+
+from fgc_jax.models import efficientnet, heads, pretrained, resnet, vgg
+from fgc_jax.models.backbone import Backbone, Preprocess
+
+BACKBONES: dict[str, Backbone] = {**resnet.RESNETS, **vgg.VGGS, **efficientnet.EFFICIENTNETS}
+
+HEADS = {"gap": heads.Gap, "bilinear": heads.Bilinear, "vgg_fc": heads.VggFc}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """One backbone of a classifier: where its parameters lie, its row, its weights, its map."""
+
+    root: str
+    name: str
+    row: Backbone
+    pretrained: str
+    feature_map: str
+
+
+def lookup(table, name, what):
+    """table[name], or a ValueError that lists what there is."""
+    if name not in table:
+        raise ValueError(f"unknown {what} {name!r}; allowed: {', '.join(table)}")
+    return table[name]
+
+
+def streams(config) -> tuple[Stream, ...]:
+    """The config's one or two backbones.
+
+    Raises:
+        ValueError: an unknown backbone or feature map.
+    """
+    found = []
+    for root, name, spec in (
+        ("backbone", config.backbone, config.pretrained),
+        ("backbone_b", config.backbone_b, config.pretrained_b),
+    ):
+        if name or root == "backbone":
+            row = lookup(BACKBONES, name, "backbone")
+            chosen = config.feature_map
+            if not chosen:  # What the published classifier reads, where it is one like it.
+                own = config.head == row.head and not config.backbone_b
+                chosen = "pooled" if own and "pooled" in row.channels else "features"
+            lookup(row.channels, chosen, f"feature map of {name}")
+            found.append(Stream(root, name, row, spec, chosen))
+    return tuple(found)
+
+
+def layer_prefixes(config) -> dict[str, tuple[str, ...]]:
+    """Layer name -> path prefixes of its parameters, from input to output, head excluded.
+
+    Layers behind config.feature_map are not built and not listed. With two streams each entry
+    holds a layer of both, paired from the output ("a+b" where the names differ); what the
+    deeper stream has more comes first, alone.
+    """
+    lists = []
+    for stream in streams(config):
+        entries = list(stream.row.layers.items())[: stream.row.depths[stream.feature_map]]
+        lists.append(
+            [(layer, tuple(f"{stream.root}/{path}" for path in paths)) for layer, paths in entries]
+        )
+    if len(lists) == 1:
+        return dict(lists[0])
+    total = max(map(len, lists))
+    padded = [[None] * (total - len(entries)) + entries for entries in lists]
+    paired = {}
+    for pair in zip(*padded, strict=True):
+        present = [entry for entry in pair if entry is not None]
+        name = "+".join(dict.fromkeys(layer for layer, _ in present))
+        paired[name] = tuple(path for _, paths in present for path in paths)
+    return paired
+
+
+def preprocess(config) -> Preprocess:
+    """What the (first) backbone's weights expect of its input."""
+    stream = streams(config)[0]
+    if config.weights_tag:
+        return lookup(stream.row.weights, config.weights_tag, f"weights_tag of {stream.name}")
+    return pretrained.facts_of(stream.row.weights, stream.pretrained)
+
+
+def rescale(config):
+    """What turns pixels normalised for the first stream into those of the second: (factor,
+    shift), three numbers each, or None if nothing does."""
+    _, *others = streams(config)
+    if not others:
+        return None
+    first = preprocess(config)
+    second = pretrained.facts_of(others[0].row.weights, others[0].pretrained)
+    if (first.mean, first.std) == (second.mean, second.std):
+        return None
+    triples = list(zip(first.mean, first.std, second.mean, second.std, strict=True))
+    factor = tuple(std / std_b for _, std, _, std_b in triples)
+    shift = tuple((mean - mean_b) / std_b for mean, _, mean_b, std_b in triples)
+    return factor, shift
