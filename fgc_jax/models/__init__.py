@@ -43,6 +43,7 @@ __all__ = (
     "random_weights",
     "split",
     "timm_state",
+    "to_timm",
 )
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -288,14 +289,40 @@ def timm_state(name: str, weights: str) -> dict[str, np.ndarray]:
     """
     config = _original(name, weights)
     (state,) = _read_all(config)
-    row = BACKBONES[name]
-    shapes = split(abstract(config, pretrained.count_classes(row, state) or 1000))
+    classes = pretrained.count_classes(BACKBONES[name], state)
+    shapes = split(abstract(config, classes or 1000))
     params, stats, _ = _fill(config, *shapes, [state], True)
     # A classifier that the weights lack is not in the result either.
-    names, _ = pretrained.names(
-        row, "backbone", state, depth=len(row.layers), head=params["head"], classifier=True
-    )
-    return timm.to_state_dict(params, stats, names)
+    return _to_timm(name, params if classes else {"backbone": params["backbone"]}, stats)
+
+
+def to_timm(config, params, stats) -> tuple[dict[str, np.ndarray], int]:
+    """(state dict with timm's names and shapes, number of classes) of a trained classifier.
+
+    The number is 0 and the head is left out if it is not of the kind that timm's network has.
+
+    Raises:
+        ValueError: two streams, or a backbone cut off behind an inner feature map.
+    """
+    if config.backbone_b:
+        raise ValueError("a classifier of two streams has no counterpart in timm")
+    name, classes = config.backbone, params["head"]["fc"]["kernel"].shape[1]
+    wanted, _ = split(abstract(_original(name, ""), classes))
+    shapes = [
+        {part: {path: x.shape for path, x in trees.flatten(tree[part]).items()} for part in tree}
+        for tree in (params, wanted)
+    ]
+    if shapes[0]["backbone"] != shapes[1]["backbone"]:
+        raise ValueError(
+            f"feature_map={config.feature_map!r} cuts {name} off: timm's network is the whole one"
+        )
+    if config.head != BACKBONES[name].head or shapes[0]["head"] != shapes[1]["head"]:
+        return _to_timm(name, {"backbone": params["backbone"]}, stats), 0
+    return _to_timm(name, params, stats), classes
+
+
+def _to_timm(name, params, stats):
+    return timm.to_state_dict(params, stats, pretrained.original_names(BACKBONES[name]))
 
 
 def _original(name, spec):
