@@ -9,7 +9,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +113,16 @@ class _Lines:
         self._file.flush()
 
 
-def table(rows: list[tuple[str, ...]]) -> str:
-    """Left-aligned first column, right-aligned others; the first row is the header."""
+def table(rows: list[tuple[str, ...]], left: Collection[int] = (0,)) -> str:
+    """The columns `left` are aligned to the left, others to the right; the first row is the
+    header."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        cells = [
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 

@@ -1,8 +1,4 @@
-"""Converts weights of any readable source to one .safetensors file with timm's key names.
-
-python scripts/convert_weights.py --model=vgg16 --input=vgg16-397923af.pth --output=FILE
-python scripts/convert_weights.py --model=resnet50 --input=hub:timm/resnet50.a1_in1k --output=FILE
-"""
+"""Writes weights as one .safetensors file with timm's key names and shapes."""
 
 import argparse
 import sys
@@ -13,31 +9,87 @@ from safetensors import numpy as safetensors_numpy
 
 from fgc_jax import models
 
+DESCRIPTION = """\
+Writes weights as one .safetensors file with timm's key names and shapes: published weights of any
+readable source (--model and --input), or a trained run (--workdir), which timm then loads with
+strict key checking. A head that timm's network does not have is left out, as the output says."""
+
+EXAMPLES = """\
+examples:
+  python scripts/convert_weights.py --model=vgg16 --input=vgg16-397923af.pth --output=FILE
+  python scripts/convert_weights.py --model=resnet50 --input=hub:timm/resnet50.a1_in1k --output=FILE
+  python scripts/convert_weights.py --workdir=runs/birds --output=birds.safetensors
+"""
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The flags; exits with code 2 where they are wrong."""
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--model",
+        choices=models.BACKBONES,
+        metavar="NAME",
+        help="the network of --input: a name that scripts/list_models.py prints",
+    )
+    parser.add_argument("--input", help="file, directory, package:NAME or hub:ID")
+    parser.add_argument("--workdir", type=Path, help="run directory of a training instead")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="best|last|STEP",
+        help="of the run: the best of the last phase (default), the newest, or a step number",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="the .safetensors file to write")
+    options = parser.parse_args(arguments)
+    if bool(options.workdir) == bool(options.input):
+        parser.error("give either --model and --input, or --workdir")
+    if options.input and (not options.model or options.checkpoint):
+        parser.error("--input needs --model, and has no --checkpoint")
+    if options.workdir and options.model:
+        parser.error("--workdir knows its own model: leave --model out")
+    if options.output.suffix != ".safetensors":
+        parser.error(f"--output must end in .safetensors, not {options.output.name!r}")
+    return options
+
+
+def of_run(directory: Path, checkpoint: str) -> tuple[dict, str]:
+    """(state dict, what to tell the user) of a checkpoint. Raises ValueError."""
+    from fgc_jax import predict
+
+    run = predict.load_run(directory, checkpoint)
+    settings = run.plan.settings.model
+    state, classes = models.to_timm(settings, run.params, run.stats)
+    told = (
+        f"step {run.step}; load it with timm.create_model({settings.backbone!r}, "
+        f"num_classes={classes}, checkpoint_path=...)"
+    )
+    if not classes:
+        told += f"\nwithout the head {settings.head!r}, which timm's network does not have"
+    return state, told
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 1 with one message where weights or output cannot be used; flags that
     are wrong exit with 2."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
-    parser.add_argument(
-        "--model",
-        required=True,
-        choices=models.BACKBONES,
-        metavar="NAME",
-        help="a name of fgc_jax.models.BACKBONES",
-    )
-    parser.add_argument("--input", required=True, help="file, directory, package:NAME or hub:ID")
-    parser.add_argument("--output", required=True, help="the .safetensors file to write")
-    options = parser.parse_args(arguments)
-    output = Path(options.output)
-    if output.suffix != ".safetensors":
-        parser.error(f"--output must end in .safetensors, not {output.name!r}")
+    options = parse(arguments)
+    told = ""
     try:
-        state = models.timm_state(options.model, options.input)
-        write(output, state)
+        if options.workdir:
+            state, told = of_run(options.workdir, options.checkpoint or "best")
+        else:
+            state = models.timm_state(options.model, options.input)
+        write(options.output, state)
     except (ValueError, OSError, safetensors.SafetensorError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"wrote {output}: {len(state)} tensors, {output.stat().st_size:,} bytes")
+    size = options.output.stat().st_size
+    print(f"wrote {options.output}: {len(state)} tensors, {size:,} bytes")
+    if told:
+        print(told)
     return 0
 
 

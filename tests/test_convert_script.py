@@ -7,8 +7,10 @@ import pytest
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from fgc_jax import models
+from fgc_jax import models, params, predict
 from scripts import convert_weights
+from tests import seeded
+from tests.tiny_run import run  # noqa: F401  (a fixture)
 
 STATE = {"conv.weight": np.arange(20_000, dtype=np.float32)}
 
@@ -87,3 +89,59 @@ def test_wrong_flags_exit_with_2(convert, tmp_path, capsys):
             convert(tmp_path / output, model)
         assert stopped.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_two_kinds_of_input_exclude_each_other(tmp_path, capsys):
+    output = f"--output={tmp_path / 'a.safetensors'}"
+    for flags, message in (
+        ([], "give either --model and --input, or --workdir"),
+        (["--input=a", "--workdir=b"], "give either --model and --input, or --workdir"),
+        (["--input=a"], "--input needs --model"),
+        (["--model=vgg11", "--input=a", "--checkpoint=last"], "--input needs --model, and has no"),
+        (["--workdir=a", "--model=vgg11"], "--workdir knows its own model"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            convert_weights.main([*flags, output])
+        assert stopped.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_run_is_written_with_timms_names_and_read_back_bit_for_bit(run, tmp_path, capsys):
+    output = tmp_path / "birds.safetensors"
+    assert convert_weights.main([f"--workdir={run / 'run'}", f"--output={output}"]) == 0
+    told = capsys.readouterr().out
+    assert "step 7" in told
+    assert "timm.create_model('resnet18', num_classes=3, checkpoint_path=...)" in told
+    restored = predict.load_run(run / "run")
+    loaded = models.load("resnet18", str(output))
+    assert loaded.num_classes == 3
+    for mine, theirs in ((loaded.params, restored.params), (loaded.stats, restored.stats)):
+        mine, theirs = params.flatten(mine), params.flatten(theirs)
+        assert mine.keys() == theirs.keys()
+        assert all(np.array_equal(mine[path], theirs[path]) for path in mine)
+    flags = [f"--workdir={run / 'run'}", "--checkpoint=last", f"--output={output}"]
+    assert convert_weights.main(flags) == 0
+    again = models.load("resnet18", str(output))
+    fc = [x.params["head"]["fc"]["kernel"] for x in (loaded, again)]
+    assert not np.array_equal(*fc)
+
+
+def test_a_run_that_is_none_is_one_line(tmp_path, capsys):
+    flags = [f"--workdir={tmp_path}", f"--output={tmp_path / 'a.safetensors'}"]
+    failed_with_one_line(convert_weights.main(flags), capsys, "config.json does not exist")
+
+
+def test_a_head_of_our_own_is_left_out_and_half_a_backbone_refused():
+    config = seeded.config("resnet18", head="bilinear", head_options={"projection": 8})
+    state, classes = models.to_timm(config, *models.split(models.abstract(config, 5)))
+    assert classes == 0
+    assert "layer4.1.conv2.weight" in state
+    assert not [key for key in state if key.startswith(("fc", "head"))]
+    wide = seeded.config("resnet18", head_options={"pool": "avgmax"})
+    assert models.to_timm(wide, *models.split(models.abstract(wide, 5)))[1] == 0
+    cut = seeded.config("resnet18", feature_map="stage2")
+    with pytest.raises(ValueError, match="'stage2' cuts resnet18 off"):
+        models.to_timm(cut, *models.split(models.abstract(cut, 5)))
+    two = seeded.config("resnet18", backbone_b="resnet34", head="bilinear")
+    with pytest.raises(ValueError, match="two streams has no counterpart"):
+        models.to_timm(two, {}, {})

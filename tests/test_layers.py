@@ -170,3 +170,41 @@ def test_blocks_have_string_keys_and_keep_their_order():
         blocks[12]
     state = nnx.to_pure_dict(nnx.state(blocks, nnx.Param))
     assert set(state) == {str(n) for n in range(12)}
+
+
+def test_layer_norm_equals_its_formula():
+    norm = layers.LayerNorm(6, epsilon=1e-3, rngs=nnx.Rngs(0))
+    scale, bias, x = normal(6, seed=1), normal(6, seed=2), 5 + normal(3, 4, 6)
+    norm.scale[...], norm.bias[...] = jnp.asarray(scale), jnp.asarray(bias)
+    centred = x - x.mean(-1, keepdims=True)
+    expected = centred / np.sqrt(x.var(-1, keepdims=True) + 1e-3) * scale + bias
+    np.testing.assert_allclose(norm(jnp.asarray(x)), expected, atol=1e-5)
+    assert layers.LayerNorm(6, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))(x).dtype == jnp.bfloat16
+
+
+def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():
+    drop = layers.DropPath(0.25)
+    x = jnp.ones((4000, 2, 3))
+    y = np.asarray(drop(x, rngs=nnx.Rngs(0)))
+    assert set(np.unique(y.min((1, 2)))) == {np.float32(0), np.float32(1 / 0.75)}
+    np.testing.assert_array_equal(y.min((1, 2)), y.max((1, 2)))
+    assert abs(y.mean() - 1) < 0.03
+    assert nnx.view(drop, deterministic=True)(x) is x
+    assert layers.DropPath(0.0)(x) is x
+
+
+def test_drop_rates_rise_linearly_over_all_stages():
+    assert layers.drop_rates(0.3, (1, 3)) == ((0.0,), pytest.approx((0.1, 0.2, 0.3)))
+    assert layers.drop_rates(0.0, (2,)) == ((0.0, 0.0),)
+
+
+def test_a_convolution_may_be_higher_than_wide():
+    tall = layers.Conv(3, 5, (7, 1), rngs=nnx.Rngs(0))
+    assert tall.kernel.shape == (7, 1, 3, 5)
+    x = jnp.asarray(normal(2, 9, 8, 3))
+    y = tall(x)
+    assert y.shape == (2, 9, 8, 5)
+    kernel = np.asarray(tall.kernel[...])[:, 0]
+    column = np.pad(np.asarray(x)[0, :, 4], ((3, 3), (0, 0)))
+    expected = sum(column[i : i + 9] @ kernel[i] for i in range(7))
+    np.testing.assert_allclose(y[0, :, 4], expected, atol=1e-5)

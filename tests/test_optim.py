@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from configs import common
-from fgc_jax import config, optim
+from fgc_jax import config, optim, params
 
 LAYERS = {
     "stem": ("backbone/conv1", "backbone/bn1"),
@@ -61,6 +61,32 @@ def trained(**changes):
 
 def test_head_phase_trains_the_head_only():
     assert trained(train="head") == {"head/fc/kernel": ("all", 1.0)}
+
+
+def test_layer_decay_falls_from_the_head_to_the_stem():
+    found = trained(train="all", layer_decay=0.5)
+    assert found == {
+        "backbone/bn1/bias": ("all", 0.5**4),
+        "backbone/bn1/scale": ("all", 0.5**4),
+        "backbone/conv1/kernel": ("all", 0.5**4),
+        "backbone/layer1/0/kernel": ("all", 0.5**3),
+        "backbone/layer1/1/kernel": ("all", 0.5**2),
+        "backbone/layer2/0/kernel": ("all", 0.5),
+        "head/fc/kernel": ("all", 1.0),
+    }
+    groups = (("head/.*", "head", 10.0), (".*", "backbone", 1.0))
+    found = trained(train="last 1", layer_decay=0.5, groups=groups)
+    assert found == {"backbone/layer2/0/kernel": ("backbone", 0.5), "head/fc/kernel": ("head", 10)}
+
+
+def test_a_step_is_scaled_by_each_layers_factor():
+    groups = trained(train="all", layer_decay=0.5)
+    phase = make_phase(optimizer="sgd", lr=1.0, momentum=0.0, layer_decay=0.5)
+    optimizer = optim.make(phase, optim.schedule(phase, 10), groups)
+    tree = params.unflatten(dict.fromkeys(PATHS, jnp.ones(2)))
+    updates, _ = optimizer.update(tree, optimizer.init(tree), tree)
+    for path, update in params.flatten(updates).items():
+        np.testing.assert_allclose(update, -groups[path][1] * np.ones(2), rtol=1e-6)
 
 
 def test_batch_norm_can_train_while_its_layer_is_frozen():

@@ -77,7 +77,7 @@ def _strides():
     return {"stage1": 1, "stage2": 2, "stage3": 4, "stage4": 8, "stage5": 16, "features": 32}
 
 
-def row(depths, batch_norm, *, parameters=0, weights=None) -> Backbone:
+def row(depths, batch_norm, *, parameters=0, gflops=0.0, weights=None) -> Backbone:
     """A row of BACKBONES; `depths` counts the convolutions between two poolings."""
     ordered, layer_counts, index = {}, {}, 0
     for stage, depth in enumerate(depths, start=1):
@@ -97,25 +97,27 @@ def row(depths, batch_norm, *, parameters=0, weights=None) -> Backbone:
         head="vgg_fc",
         head_names={"pre_logits.fc1": "fc1", "pre_logits.fc2": "fc2", "head.fc": "fc"},
         parameters=parameters,
+        gflops=gflops,
     )
 
 
-def _row(model, depths, parameters, digest):
+def _row(model, depths, parameters, gflops, digest):
     return row(
         depths,
         model.endswith("_bn"),
         parameters=parameters,
+        gflops=gflops,
         weights={"tv_in1k": torchvision_tag(model, digest)},
     )
 
 
 VGGS = {
-    "vgg11": _row("vgg11", (1, 1, 2, 2, 2), 132_863_336, "8a719046"),
-    "vgg13": _row("vgg13", (2, 2, 2, 2, 2), 133_047_848, "19584684"),
-    "vgg16": _row("vgg16", (2, 2, 3, 3, 3), 138_357_544, "397923af"),
-    "vgg19": _row("vgg19", (2, 2, 4, 4, 4), 143_667_240, "dcbb9e9d"),
-    "vgg11_bn": _row("vgg11_bn", (1, 1, 2, 2, 2), 132_868_840, "6002323d"),
-    "vgg13_bn": _row("vgg13_bn", (2, 2, 2, 2, 2), 133_053_736, "abd245e5"),
-    "vgg16_bn": _row("vgg16_bn", (2, 2, 3, 3, 3), 138_365_992, "6c64b313"),
-    "vgg19_bn": _row("vgg19_bn", (2, 2, 4, 4, 4), 143_678_248, "c79401a0"),
+    "vgg11": _row("vgg11", (1, 1, 2, 2, 2), 132_863_336, 7.61, "8a719046"),
+    "vgg13": _row("vgg13", (2, 2, 2, 2, 2), 133_047_848, 11.3, "19584684"),
+    "vgg16": _row("vgg16", (2, 2, 3, 3, 3), 138_357_544, 15.5, "397923af"),
+    "vgg19": _row("vgg19", (2, 2, 4, 4, 4), 143_667_240, 19.6, "dcbb9e9d"),
+    "vgg11_bn": _row("vgg11_bn", (1, 1, 2, 2, 2), 132_868_840, 7.61, "6002323d"),
+    "vgg13_bn": _row("vgg13_bn", (2, 2, 2, 2, 2), 133_053_736, 11.3, "abd245e5"),
+    "vgg16_bn": _row("vgg16_bn", (2, 2, 3, 3, 3), 138_365_992, 15.5, "6c64b313"),
+    "vgg19_bn": _row("vgg19_bn", (2, 2, 4, 4, 4), 143_678_248, 19.6, "c79401a0"),
 }

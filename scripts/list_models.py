@@ -1,0 +1,98 @@
+"""Lists the backbones and their published weights: python scripts/list_models.py [WORD...]."""
+
+import argparse
+import dataclasses
+import json
+import sys
+
+from fgc_jax import logs, models
+
+DESCRIPTION = """\
+Lists the backbones whose names hold one of the words (default: all), with each set of published
+weights: its tag, the size in pixels it was trained at and tested best at, the classes of its own
+classifier, its licence, and what config.model.pretrained reads it from. GFLOP: 1e9 multiply-adds of
+one image at the size of the first tag; MB: of its float32 file."""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The flags; exits with code 2 where they are wrong."""
+    parser = argparse.ArgumentParser(description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="part of a name, e.g. convnext")
+    parser.add_argument("--json", action="store_true", help="the same for programs, with all facts")
+    return parser.parse_args(argv)
+
+
+def chosen(words: list[str]) -> dict:
+    """The rows of BACKBONES whose names hold one of the words.
+
+    Raises:
+        ValueError: a word is in no name.
+    """
+    for word in words:
+        if not any(word in name for name in models.BACKBONES):
+            raise ValueError(f"no backbone is called {word!r}; all: {', '.join(models.BACKBONES)}")
+    return {
+        name: row
+        for name, row in models.BACKBONES.items()
+        if not words or any(word in name for word in words)
+    }
+
+
+def table(rows: dict) -> str:
+    """A line for each set of weights; what belongs to the backbone stands on its first."""
+    lines = [
+        ("model", "parameters", "GFLOP", "MB", "tag", "px", "classes", "licence", "pretrained=")
+    ]
+    for name, row in rows.items():
+        own = (
+            name,
+            f"{row.parameters / 1e6:.1f} M",
+            f"{row.gflops:.3g}",
+            f"{row.parameters * 4 / 1e6:.0f}",
+        )
+        for tag, facts in row.weights.items() or [("none published", None)]:
+            if facts is None:
+                lines.append((*own, tag, "", "", "", ""))
+                continue
+            size = f"{facts.size}"
+            if facts.test_size != facts.size:
+                size += f" ({facts.test_size})"
+            lines.append((*own, tag, size, str(facts.classes or "-"), facts.license, facts.source))
+            own = ("", "", "", "")
+    return logs.table(lines, left=(0, 4, 7, 8))
+
+
+def as_json(rows: dict) -> str:
+    """All facts as a JSON object by name."""
+    return json.dumps(
+        {
+            name: {
+                "parameters": row.parameters,
+                "gflops": row.gflops,
+                "feature_maps": {
+                    key: {"channels": row.channels[key], "stride": row.strides[key]}
+                    for key in row.channels
+                },
+                "layers": list(row.layers),
+                "weights": {tag: dataclasses.asdict(facts) for tag, facts in row.weights.items()},
+            }
+            for name, row in rows.items()
+        },
+        indent=2,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 1 with one message where a word is in no name."""
+    arguments = parse(argv)
+    try:
+        rows = chosen(arguments.words)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(as_json(rows) if arguments.json else table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

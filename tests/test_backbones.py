@@ -1,0 +1,132 @@
+"""Each row of BACKBONES says of its network what is so."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from jax.extend import core
+
+from fgc_jax import models
+from fgc_jax import params as trees
+from fgc_jax.models import conv
+from tests import seeded
+
+SIZE = (192, 128)
+
+
+def multiply_adds(jaxpr) -> int:
+    """Of its matrix products and convolutions, in inner programs too."""
+    total = 0
+    for equation in jaxpr.eqns:
+        shapes = [variable.aval.shape for variable in equation.invars]
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            each = math.prod(shapes[0][axis] for axis in contracted)
+            total += math.prod(equation.outvars[0].aval.shape) * each
+        elif equation.primitive.name == "conv_general_dilated":
+            total += math.prod(equation.outvars[0].aval.shape) * math.prod(shapes[1][:3])
+        total += sum(map(multiply_adds, core.jaxprs_in_params(equation.params)))
+    return total
+
+
+def test_multiply_adds_are_counted():
+    def program(x, kernel):
+        with conv.plain():
+            y = conv.conv2d(x, kernel, padding=1, groups=2)
+        return jax.jit(lambda y: y.reshape(-1, 6) @ jnp.ones((6, 5)))(y)
+
+    jaxpr = jax.make_jaxpr(program)(jnp.ones((1, 4, 4, 8)), jnp.ones((3, 3, 4, 6)))
+    assert multiply_adds(jaxpr.jaxpr) == 16 * 9 * 4 * 6 + 16 * 6 * 5
+
+
+def traced(model, height, width):
+    """(program, (logits, maps)) of one image's forward pass: shapes only."""
+    params, stats = models.split(model)
+    graphdef = models.evaluation_graphdef(model)
+
+    def forward(params, stats, images):
+        return models.apply(graphdef, params, stats, lambda live: live(images))[0]
+
+    image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    with conv.plain():
+        return jax.make_jaxpr(forward, return_shape=True)(params, stats, image)
+
+
+@pytest.mark.parametrize("name", models.BACKBONES)
+def test_a_row_says_what_its_network_is(name):
+    row = models.BACKBONES[name]
+    classes = 1000 if not row.weights else next(iter(row.weights.values())).classes
+    model = models.abstract(seeded.config(name, dtype="bfloat16"), classes or 1000)
+    params, stats = models.split(model)
+    counted = params if classes else params["backbone"]
+    assert trees.count(counted) == row.parameters
+    leaves = jax.tree.leaves((params, stats))
+    assert all(leaf.dtype == jnp.float32 for leaf in leaves)
+    assert len(jax.tree.leaves(nnx.state(model))) == len(leaves), "something else is in the state"
+
+    if row.weights:
+        size = next(iter(row.weights.values())).size
+        program, _ = traced(model, size, size)
+        assert multiply_adds(program.jaxpr) / 1e9 == pytest.approx(row.gflops, rel=0.02)
+
+    fits = {}
+    if "patch14" in name:
+        fits = {"height": 14 * 12, "width": 14 * 8}
+    height, width = fits.get("height", SIZE[0]), fits.get("width", SIZE[1])
+    _, (logits, out) = traced(model, height, width)
+    assert (logits.shape, logits.dtype) == ((1, classes or 1000), jnp.float32)
+    maps = {key: x for key, x in out.items() if not key.startswith(models.ATTENTION)}
+    assert set(maps) == set(row.channels) == set(row.strides) == set(row.depths)
+    for key, x in maps.items():
+        stride = row.strides[key]
+        grid = (height // stride, width // stride) if stride else (1, 1)
+        assert x.dtype == jnp.bfloat16
+        assert x.shape == (1, *grid, row.channels[key]), key
+
+
+def covered(name, feature_map):
+    """Problems of the ordered layers: a parameter in none or two, or a prefix without any."""
+    config = seeded.config(name, head="gap", feature_map=feature_map)
+    paths = trees.flatten(models.split(models.abstract(config, 2))[0])
+    prefixes = [p for layer in models.layer_prefixes(config).values() for p in layer]
+    hits = {path: sum(trees.is_under(path, prefix) for prefix in prefixes) for path in paths}
+    wrong = [path for path, n in hits.items() if n != path.startswith("backbone/")]
+    return wrong + [p for p in prefixes if not any(trees.is_under(path, p) for path in paths)]
+
+
+def test_layers_cover_every_parameter_of_the_backbone_once():
+    for name, row in models.BACKBONES.items():
+        assert not covered(name, "pooled" if "pooled" in row.channels else "features"), name
+
+
+# One of each family: every map of it can be the last.
+FAMILIES = ("resnet18", "vgg11_bn", "tf_efficientnet_lite0")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_layers_behind_the_last_map_are_neither_built_nor_listed(name):
+    for feature_map in models.BACKBONES[name].channels:
+        assert not covered(name, feature_map), feature_map
+
+
+@functools.cache
+def temporary_bytes(name, remat):
+    """Memory of a compiled gradient for 8 images beside arguments and results."""
+    config = seeded.config(name, remat=remat)
+    params, stats = models.split(models.abstract(config, 5))
+    graphdef = models.evaluation_graphdef(models.abstract(config, 5))
+
+    def loss(params, stats, images):
+        return models.apply(graphdef, params, stats, lambda live: live(images)[0])[0].sum()
+
+    images = jax.ShapeDtypeStruct((8, 64, 64, 3), jnp.float32)
+    program = jax.jit(jax.grad(loss)).lower(params, stats, images).compile()
+    return program.memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("name", ["resnet34", "vgg16"])
+def test_remat_saves_memory(name):
+    assert temporary_bytes(name, True) < 0.8 * temporary_bytes(name, False)

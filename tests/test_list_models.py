@@ -1,0 +1,53 @@
+import json
+
+import pytest
+
+from fgc_jax import models
+from scripts import list_models
+
+
+def test_every_backbone_and_tag_is_listed(capsys):
+    assert list_models.main([]) == 0
+    text = capsys.readouterr().out
+    for name, row in models.BACKBONES.items():
+        assert name in text
+        for facts in row.weights.values():
+            assert facts.source in text
+
+
+def test_words_choose(capsys):
+    assert list_models.main(["vgg16", "resnet18"]) == 0
+    header, rule, *lines = capsys.readouterr().out.splitlines()
+    assert header.split()[:4] == ["model", "parameters", "GFLOP", "MB"]
+    assert set(rule) == {"-"}
+    first = [line.split()[0] for line in lines]
+    assert {"resnet18", "vgg16", "vgg16_bn"} <= set(first)
+    assert "vgg11" not in first
+    row = next(line for line in lines if line.startswith("vgg16 "))
+    assert row.split()[1:] == [
+        *("138.4", "M", "15.5", "553", "tv_in1k", "224", "1000", "bsd-3-clause"),
+        "hub:timm/vgg16.tv_in1k",
+    ]
+
+
+def test_json_holds_all_facts(capsys):
+    assert list_models.main(["resnet50", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["resnet50"]
+    assert found["parameters"] == 25_557_032
+    assert found["feature_maps"]["stage3"] == {"channels": 1024, "stride": 16}
+    assert found["layers"][-1] == "layer4/2"
+    assert found["weights"]["tv2_in1k"]["test_crop_fraction"] == 0.965
+
+
+def test_an_unknown_word_is_one_line(capsys):
+    assert list_models.main(["vgg16", "resnot"]) == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("error: no backbone is called 'resnot'; all: resnet18, ")
+
+
+def test_wrong_flags_exit_with_2(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        list_models.main(["--tag"])
+    assert stopped.value.code == 2
+    assert "unrecognized arguments" in capsys.readouterr().err
