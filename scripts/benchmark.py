@@ -26,15 +26,20 @@ suites:
           make parity-env, then .venv-parity/bin/python scripts/benchmark.py
   plain   ours against ours with the platform's own convolutions and poolings
   frozen  training the head alone, the backbone frozen, against training everything
-  augment training with fastai's augmentations on the device, against training without"""
+  augment training with fastai's augmentations on the device, against training without
+  remat   training with gradient checkpointing, against training without
+  start   seconds from the start of a process to the end of its first training step: ours
+          without and with compiled programs in the cache, and timm; needs PyTorch and timm"""
 
 SIDES = {
     "timm": ("ours", "timm"),
     "plain": ("ours", "plain"),
     "frozen": ("frozen", "ours"),
     "augment": ("augmented", "ours"),
+    "remat": ("remat", "ours"),
+    "start": ("ours", "timm"),
 }
-TRAIN_ONLY = ("frozen", "augment")
+TRAIN_ONLY = ("frozen", "augment", "remat", "start")
 PASSES = ("forward", "train")
 MODELS = ("resnet50", "vgg16", "tf_efficientnet_lite0", "resnext50_32x4d")
 # Others run at the size of their weights.
@@ -65,7 +70,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--passes",
         nargs="+",
         choices=PASSES,
-        help="inference, and a step of SGD with momentum (default: both; frozen, augment: train)",
+        help="inference, and a step of SGD with momentum (default: both, or train alone)",
     )
     parser.add_argument(
         "--batch_size", "--batch-size", type=int, default=16, metavar="N", help="default: 16"
@@ -87,8 +92,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     arguments.passes = arguments.passes or (("train",) if arguments.suite in TRAIN_ONLY else PASSES)
     if arguments.suite in TRAIN_ONLY and "forward" in arguments.passes:
         parser.error(f"--suite={arguments.suite} compares training steps: --passes=train")
-    if arguments.suite == "timm" and not all(map(importlib.util.find_spec, ("torch", "timm"))):
-        parser.error("--suite=timm needs PyTorch and timm, which are not installed here; see below")
+    installed = all(map(importlib.util.find_spec, ("torch", "timm")))
+    if "timm" in SIDES[arguments.suite] and not installed:
+        parser.error(
+            f"--suite={arguments.suite} needs PyTorch and timm, which are not installed here; "
+            "see below"
+        )
     return arguments
 
 
@@ -110,7 +119,7 @@ def compare(arguments: argparse.Namespace) -> None:
                 "cache": cache,
             }
             print(f"{model}, {arguments.batch_size} images of {size} px", flush=True)
-            report(arguments, spec)
+            (report_start if arguments.suite == "start" else report)(arguments, spec)
 
 
 def weight_size(row) -> int:
@@ -157,6 +166,29 @@ def report(arguments, spec) -> None:
                     for kind in spec["passes"]
                 )
                 print(f"  compile  {name}: {compiled}", flush=True)
+
+
+def report_start(arguments, spec) -> None:
+    """Prints the seconds until the first training step is done, process by process."""
+    cached = spec["cache"]
+    rounds = []
+    for number in range(arguments.rounds):
+        cold = f"{cached}/{number}"  # Empty at first.
+        sides_and_caches = (("ours", cold), ("ours", cold), ("timm", cold))
+        rounds.append([first_step({**spec, "side": s, "cache": c}) for s, c in sides_and_caches])
+    medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
+    print(
+        f"  start    ours {medians[0]:.1f} s, cached {medians[1]:.1f} s  timm {medians[2]:.1f} s  "
+        f"ratio {sides.ratio(rounds, 1, 2)}",
+        flush=True,
+    )
+
+
+def first_step(spec) -> float:
+    begin = time.perf_counter()
+    with start(spec) as side:
+        side.turn("train")
+        return time.perf_counter() - begin
 
 
 def work(spec) -> tuple[dict, dict]:

@@ -106,7 +106,7 @@ def test_the_two_kinds_of_input_exclude_each_other(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_a_run_is_written_with_timms_names_and_read_back_bit_for_bit(run, tmp_path, capsys):
+def test_a_run_goes_to_timms_names_and_back_bit_for_bit(run, tmp_path, capsys):  # noqa: F811
     output = tmp_path / "birds.safetensors"
     assert convert_weights.main([f"--workdir={run / 'run'}", f"--output={output}"]) == 0
     told = capsys.readouterr().out
