@@ -13,6 +13,13 @@ from fgc_jax import params as trees
 from fgc_jax.models import efficientnet, resnet, vgg
 from tests import seeded
 
+
+def _efficientnet(style, *blocks):
+    stages = [efficientnet.Stage(block, 3, 1, 1, 16, 1) for block in blocks]
+    stages.append(efficientnet.Stage(efficientnet.InvertedBlock, 5, 2, 6, 24, 2))
+    return efficientnet.row(stages, stem=32, head=1280, style=style)
+
+
 # The same code as the published networks with one block a stage, so that gradients cost seconds.
 SMALL = {
     "basic": resnet.row(resnet.BasicBlock, (1, 1, 1, 1)),
@@ -20,7 +27,11 @@ SMALL = {
     "resnext": resnet.row(resnet.Bottleneck, (1, 1, 1, 1), groups=4, group_width=32),
     "vgg": vgg.row((1, 1, 1, 1, 1), False),
     "vgg_bn": vgg.row((1, 1, 1, 1, 1), True),
-    "lite": efficientnet.row(((1, 3, 1, 16, 1), (6, 5, 2, 24, 2))),
+    "lite": _efficientnet(efficientnet.LITE, efficientnet.SeparableBlock),
+    "mbconv": _efficientnet(efficientnet.TORCH, efficientnet.SeparableBlock),
+    "efficientnetv2": _efficientnet(
+        efficientnet.TENSORFLOW, efficientnet.ConvBlock, efficientnet.FusedBlock
+    ),
 }
 OPTIONS = {"gap": {}, "bilinear": {"projection": 8}, "vgg_fc": {"hidden": 8}}
 

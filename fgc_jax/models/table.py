@@ -5,10 +5,10 @@
 
 import dataclasses
 
-from fgc_jax.models import efficientnet, heads, pretrained, resnet, vgg
+from fgc_jax.models import efficientnet_table, heads, pretrained, resnet, vgg
 from fgc_jax.models.backbone import Backbone, Preprocess
 
-BACKBONES: dict[str, Backbone] = {**resnet.RESNETS, **vgg.VGGS, **efficientnet.EFFICIENTNETS}
+BACKBONES: dict[str, Backbone] = {**resnet.RESNETS, **vgg.VGGS, **efficientnet_table.EFFICIENTNETS}
 
 HEADS = {"gap": heads.Gap, "bilinear": heads.Bilinear, "vgg_fc": heads.VggFc}
 
