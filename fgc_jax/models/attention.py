@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from fgc_jax.models import conv, layers
+from fgc_jax.models import conv, layers, position
 
 
 def attend(q, k, v, bias=None):
@@ -73,11 +73,41 @@ def linear(in_features, out_features, *, use_bias=True, std=0.02, dtype, rngs):
 
 
 class Mlp(nnx.Module):
-    """Linear, GELU, linear: [..., C] -> [..., C], with `hidden` units between."""
+    """Linear, GELU, linear: [..., C] -> [..., C], with `hidden` units between.
 
-    def __init__(self, features, hidden, *, dtype, rngs):
+    std: deviation that the second kernel starts with.
+    """
+
+    def __init__(self, features, hidden, *, std=0.02, dtype, rngs):
         self.fc1 = linear(features, hidden, dtype=dtype, rngs=rngs)
-        self.fc2 = linear(hidden, features, dtype=dtype, rngs=rngs)
+        self.fc2 = linear(hidden, features, std=std, dtype=dtype, rngs=rngs)
 
     def __call__(self, x):
         return self.fc2(gelu(self.fc1(x)))
+
+
+class Attention(nnx.Module):
+    """Every token [..., T, C] attends to every other, in `heads` parts of the channels.
+
+    std: deviation that the last kernel starts with. Queries and keys are rotated by `turn` (see
+    `position.rotation`) if there is one.
+    """
+
+    def __init__(self, features, heads, *, qkv_bias=True, std=0.02, dtype, rngs):
+        self.qkv = linear(features, 3 * features, use_bias=qkv_bias, dtype=dtype, rngs=rngs)
+        self.proj = linear(features, features, std=std, dtype=dtype, rngs=rngs)
+        self.heads = heads
+
+    def __call__(self, x, turn=None):
+        return self.proj(merge_heads(attend(*self._split(x, turn))))
+
+    def weights(self, x, turn=None):
+        """Float32 [..., heads, T, T]: how much each token (row) takes from each."""
+        q, k, _ = self._split(x, turn)
+        return attention_weights(q, k)
+
+    def _split(self, x, turn):
+        q, k, v = split_heads(self.qkv(x), self.heads)
+        if turn is not None:
+            q, k = position.rotate(q, turn), position.rotate(k, turn)
+        return q, k, v
