@@ -34,6 +34,12 @@ def test_a_file_of_each_kind(tmp_path, suffix):
     same(weights.read(str(save(tmp_path / f"a{suffix}"))))
 
 
+@pytest.mark.parametrize(("kind", "suffix"), [(".safetensors", ".pth"), (".pth", ".safetensors")])
+def test_a_renamed_file_is_read_by_what_it_holds(tmp_path, kind, suffix):
+    save(tmp_path / f"a{kind}").rename(tmp_path / f"a{suffix}")
+    same(weights.read(str(tmp_path / f"a{suffix}")))
+
+
 def test_a_directory_with_one_file_or_a_preferred_one(tmp_path):
     save(tmp_path / "a.pth")
     (tmp_path / "config.json").write_text("{}")

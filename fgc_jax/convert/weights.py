@@ -36,8 +36,17 @@ def read(spec: str, advice: str = "") -> dict[str, np.ndarray]:
     Raises:
         ValueError: nothing there, not readable, or not only tensors.
     """
-    path = locate(spec, advice)
-    if path.suffix == ".safetensors":
+    return read_file(locate(spec, advice))
+
+
+def read_file(path: Path) -> dict[str, np.ndarray]:
+    """State dict of a file, which may bear the other format's suffix. Raises ValueError."""
+    with path.open("rb") as file:
+        first = file.read(9)
+    # A safetensors file is the length of a JSON header, then the header; a PyTorch file is a ZIP
+    # archive or a pickle. What is neither is named by its suffix in the error.
+    torch = first.startswith((b"PK", b"\x80\x02")) or path.suffix != ".safetensors"
+    if first[8:] == b"{" or not torch:
         return _read_safetensors(path)
     return torch_file.read(path)
 

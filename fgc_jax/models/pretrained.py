@@ -1,5 +1,7 @@
 """What the published weights of a backbone are called, where they are, what of them is used."""
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,8 +12,28 @@ from fgc_jax.models.backbone import Backbone, Preprocess
 
 
 def read(spec: str, name: str, row: Backbone) -> dict[str, np.ndarray]:
-    """State dict of `spec` with timm's names; a ValueError says where weights can be had."""
-    return timm.normalise(weights.read(spec, advice(name, row)))
+    """State dict of `spec` with timm's names.
+
+    Raises:
+        ValueError: nothing there (it says where weights can be had), not readable, a published file
+            with other bytes than its name says, or weights that are not finite.
+    """
+    path = weights.locate(spec, advice(name, row))
+    published = {facts.url.rpartition("/")[2] for facts in row.weights.values()}
+    digest = path.stem.rpartition("-")[2]
+    if path.name in published and re.fullmatch(r"[0-9a-f]{8}", digest):
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if not found.startswith(digest):
+            raise ValueError(
+                f"{path} is damaged, or not the published file: its sha256 begins {found[:8]}, not "
+                f"{digest} as its name says; get it again"
+            )
+    state = timm.normalise(weights.read_file(path))
+    wrong = [key for key, x in state.items() if x.dtype.kind == "f" and not np.isfinite(x).all()]
+    if wrong:
+        raise ValueError(f"{path} holds weights that are not finite: {', '.join(wrong[:6])}")
+    return state
 
 
 def facts_of(table: Mapping[str, Preprocess], spec: str) -> Preprocess:

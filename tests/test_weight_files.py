@@ -1,0 +1,85 @@
+"""Files of weights as users have them: each gives the right network or the right message."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors
+
+from fgc_jax import models
+from tests import networks, pickles, seeded
+
+NAME = "resnet18"
+
+
+@pytest.fixture(scope="module")
+def state():
+    config, params, stats = seeded.trees(NAME, 7)
+    return models.to_timm(config, params, stats)[0]
+
+
+@pytest.fixture
+def save(state, tmp_path):
+    def save(file="a.safetensors", **changes):
+        path = tmp_path / file
+        safetensors.save_file(state | changes, path)
+        return path
+
+    return save
+
+
+def test_half_precision_gives_the_same_network_rounded(state, save):
+    half = {key: x.astype(np.float16) for key, x in state.items()}
+    images = seeded.images(1, 64, 64)
+    exact, rounded = (models.load(NAME, str(save(**x)))(images)[0] for x in ({}, half))
+    assert 0 < networks.relative(rounded, np.asarray(exact)) < 0.01
+    loaded = models.load(NAME, str(save(**half)))
+    assert loaded.params["head"]["fc"]["kernel"].dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(state, save, value):
+    broken = state["layer1.0.conv1.weight"].copy()
+    broken[0, 0, 0, 0] = value
+    path = save(**{"layer1.0.conv1.weight": broken})
+    with pytest.raises(ValueError, match="weights that are not finite: layer1.0.conv1.weight"):
+        models.load(NAME, str(path))
+
+
+def test_another_architecture_is_named_with_what_differs(save):
+    message = "a.safetensors does not hold the weights of resnet34.*layer1/2/bn1/bias"
+    with pytest.raises(ValueError, match=message):
+        models.load("resnet34", str(save()))
+
+
+def test_a_published_file_with_other_bytes_is_damaged(state, tmp_path):
+    url = models.BACKBONES[NAME].weights["tv_in1k"].url
+    path = tmp_path / url.rpartition("/")[2]
+    pickles.write(path, state)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    with pytest.raises(ValueError, match=f"sha256 begins {found}, not f37072fd as its name says"):
+        models.load(NAME, str(path))
+    own = path.rename(tmp_path / "mine-f37072fd.pth")
+    assert models.load(NAME, str(own)).num_classes == 7
+
+
+def test_what_published_files_hold_for_nothing_is_left_out_knowingly(state, save, monkeypatch):
+    extra = {"AuxLogits.fc.weight": np.zeros((7, 3), np.float32)}
+    path = str(save(**extra))
+    with pytest.raises(ValueError, match="without a place in the model: AuxLogits.fc.weight"):
+        models.load(NAME, path)
+    row = models.dataclasses.replace(models.BACKBONES[NAME], unused=("AuxLogits",))
+    monkeypatch.setitem(models.BACKBONES, NAME, row)
+    assert models.load(NAME, path).report.endswith("; left out on purpose: AuxLogits")
+
+
+def test_a_leaf_of_another_size_is_fitted_where_the_row_says_how(state, save, monkeypatch):
+    path = str(save(**{"bn1.weight": np.arange(32, dtype=np.float32)}))
+    with pytest.raises(ValueError, match=r"bn1.weight \(32,\) for backbone/bn1/scale \(64,\)"):
+        models.load(NAME, path)
+    resample = {"scale": lambda x, shape: np.repeat(x, shape[0] // len(x))}
+    row = models.dataclasses.replace(models.BACKBONES[NAME], resample=resample)
+    monkeypatch.setitem(models.BACKBONES, NAME, row)
+    loaded = models.load(NAME, path)
+    assert loaded.report.endswith("fills backbone, head/fc; resampled: bn1.weight (32,) to (64,)")
+    np.testing.assert_array_equal(loaded.params["backbone"]["bn1"]["scale"][:4], [0, 0, 1, 1])
