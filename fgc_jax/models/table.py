@@ -5,10 +5,16 @@
 
 import dataclasses
 
-from fgc_jax.models import efficientnet_table, heads, pretrained, resnet, vgg
+from fgc_jax.models import efficientnet_table, eva, heads, pretrained, resnet, vgg, vit_table
 from fgc_jax.models.backbone import Backbone, Preprocess
 
-BACKBONES: dict[str, Backbone] = {**resnet.RESNETS, **vgg.VGGS, **efficientnet_table.EFFICIENTNETS}
+BACKBONES: dict[str, Backbone] = {
+    **resnet.RESNETS,
+    **vgg.VGGS,
+    **efficientnet_table.EFFICIENTNETS,
+    **vit_table.VITS,
+    **eva.DINOV3S,
+}
 
 HEADS = {"gap": heads.Gap, "bilinear": heads.Bilinear, "vgg_fc": heads.VggFc}
 
