@@ -5,7 +5,17 @@
 
 import dataclasses
 
-from fgc_jax.models import efficientnet_table, eva, heads, pretrained, resnet, vgg, vit_table
+from fgc_jax.models import (
+    convnext_table,
+    efficientnet_table,
+    eva,
+    heads,
+    pretrained,
+    resnet,
+    swin_table,
+    vgg,
+    vit_table,
+)
 from fgc_jax.models.backbone import Backbone, Preprocess
 
 BACKBONES: dict[str, Backbone] = {
@@ -14,6 +24,8 @@ BACKBONES: dict[str, Backbone] = {
     **efficientnet_table.EFFICIENTNETS,
     **vit_table.VITS,
     **eva.DINOV3S,
+    **convnext_table.CONVNEXTS,
+    **swin_table.SWINS,
 }
 
 HEADS = {"gap": heads.Gap, "bilinear": heads.Bilinear, "vgg_fc": heads.VggFc}
