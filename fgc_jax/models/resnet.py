@@ -1,17 +1,21 @@
-"""ResNet and ResNeXt, v1.5: the stride of a bottleneck is on its 3x3 convolution.
+"""ResNet v1.5 (a bottleneck's stride is on its 3x3 convolution), ResNeXt, Wide ResNet, ResNet-D.
 
 Papers: Deep Residual Learning for Image Recognition (arXiv 1512.03385); Aggregated Residual
-Transformations for Deep Neural Networks (arXiv 1611.05431). Names and numbers follow timm.
+Transformations for Deep Neural Networks (arXiv 1611.05431); Wide Residual Networks (arXiv
+1605.07146); for ResNet-D, Bag of Tricks for Image Classification (arXiv 1812.01187); for
+anti-aliasing, Making Convolutional Networks Shift-Invariant Again (arXiv 1904.11486). Names and
+numbers follow timm.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from fgc_jax.models import bridge, layers
-from fgc_jax.models.backbone import Backbone, timm_tag, torchvision2_tag, torchvision_tag
+from fgc_jax.models.backbone import Backbone
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -21,22 +25,34 @@ def _zero_scale(norm, features):
     norm.scale = nnx.Param(jnp.zeros(features))
 
 
-def _downsample(in_features, out_features, stride, dtype, rngs):
+def halve(x):
+    """Means of 2x2 windows, [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C]; a window over an odd
+    edge holds what is inside x."""
+    _, h, w, _ = x.shape
+    total = jnp.pad(x.astype(jnp.float32), ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
+    total = total[:, ::2] + total[:, 1::2]
+    total = total[:, :, ::2] + total[:, :, 1::2]
+    rows, columns = (2 - (2 * np.arange(-(-n // 2)) == n - 1) for n in (h, w))
+    count = (rows[:, None] * columns).astype(np.float32)[None, :, :, None]
+    return (total / count).astype(x.dtype)
+
+
+def _downsample(in_features, out_features, stride, average, dtype, rngs):
     if stride == 1 and in_features == out_features:
         return None
-    return layers.Blocks(
-        [
-            layers.Conv(in_features, out_features, 1, stride=stride, dtype=dtype, rngs=rngs),
-            layers.BatchNorm(out_features, dtype=dtype, rngs=rngs),
-        ]
-    )
+    conv = functools.partial(layers.Conv, in_features, out_features, 1, dtype=dtype, rngs=rngs)
+    norm = layers.BatchNorm(out_features, dtype=dtype, rngs=rngs)
+    if not average:
+        return layers.Chain([conv(stride=stride), norm])
+    return layers.Chain([halve if stride == 2 else _same, conv(), norm])
+
+
+def _same(x):
+    return x
 
 
 def _shortcut(downsample, x):
-    if downsample is None:
-        return x
-    conv, norm = downsample
-    return norm(conv(x))
+    return x if downsample is None else downsample(x)
 
 
 class BasicBlock(nnx.Module):
@@ -44,13 +60,26 @@ class BasicBlock(nnx.Module):
 
     expansion = 1
 
-    def __init__(self, in_features, width, *, stride, groups, group_width, rate=0.0, dtype, rngs):
-        del groups, group_width  # Of the bottleneck only.
+    def __init__(
+        self,
+        in_features,
+        width,
+        *,
+        stride,
+        groups,
+        group_width,
+        average=False,
+        antialias=False,
+        rate=0.0,
+        dtype,
+        rngs,
+    ):
+        del groups, group_width, antialias  # Of the bottleneck only.
         make = functools.partial(layers.Conv, dtype=dtype, rngs=rngs)
         norm = functools.partial(layers.BatchNorm, dtype=dtype, rngs=rngs)
         self.conv1, self.bn1 = make(in_features, width, 3, stride=stride), norm(width)
         self.conv2, self.bn2 = make(width, width, 3), norm(width)
-        self.downsample = _downsample(in_features, width, stride, dtype, rngs)
+        self.downsample = _downsample(in_features, width, stride, average, dtype, rngs)
         self.drop_path = layers.DropPath(rate)
         _zero_scale(self.bn2, width)
 
@@ -61,18 +90,37 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 (strided, grouped), 1x1: [B, H, W, C] -> [B, H / stride, W / stride, 4 width]."""
+    """1x1, 3x3 (strided, grouped), 1x1: [B, H, W, C] -> [B, H / stride, W / stride, 4 width].
+
+    average: average pooling in place of the shortcut's stride. antialias: in place of the 3x3
+    convolution's too.
+    """
 
     expansion = 4
 
-    def __init__(self, in_features, width, *, stride, groups, group_width, rate=0.0, dtype, rngs):
+    def __init__(
+        self,
+        in_features,
+        width,
+        *,
+        stride,
+        groups,
+        group_width,
+        average=False,
+        antialias=False,
+        rate=0.0,
+        dtype,
+        rngs,
+    ):
         make = functools.partial(layers.Conv, dtype=dtype, rngs=rngs)
         norm = functools.partial(layers.BatchNorm, dtype=dtype, rngs=rngs)
         inner, out_features = width * group_width // 64 * groups, 4 * width
         self.conv1, self.bn1 = make(in_features, inner, 1), norm(inner)
-        self.conv2, self.bn2 = make(inner, inner, 3, stride=stride, groups=groups), norm(inner)
+        self.halves = antialias and stride == 2
+        stride_here = 1 if self.halves else stride
+        self.conv2, self.bn2 = make(inner, inner, 3, stride=stride_here, groups=groups), norm(inner)
         self.conv3, self.bn3 = make(inner, out_features, 1), norm(out_features)
-        self.downsample = _downsample(in_features, out_features, stride, dtype, rngs)
+        self.downsample = _downsample(in_features, out_features, stride, average, dtype, rngs)
         if groups > 1:
             # timm's fan out counts every output channel, not only those of one group.
             self.conv2.kernel = nnx.Param(self.conv2.kernel[...] * groups**-0.5)
@@ -82,12 +130,17 @@ class Bottleneck(nnx.Module):
     def __call__(self, x, *, rngs=None):
         y = jax.nn.relu(self.bn1(self.conv1(x)))
         y = jax.nn.relu(self.bn2(self.conv2(y)))
+        y = halve(y) if self.halves else y
         y = self.drop_path(self.bn3(self.conv3(y)), rngs=rngs)
         return jax.nn.relu(y + _shortcut(self.downsample, x))
 
 
 class ResNet(nnx.Module):
-    """Maps "stem" (after the first ReLU, before the pooling), "stage1" ... "stage4", "features"."""
+    """Maps "stem" (after the first ReLU, before the pooling), "stage1" ... "stage4", "features".
+
+    deep: ResNet-D, with three 3x3 convolutions in place of the first, and shortcuts that average.
+    antialias: 2x2 means in place of every other stride and of the max pooling.
+    """
 
     def __init__(
         self,
@@ -95,6 +148,8 @@ class ResNet(nnx.Module):
         depths,
         groups=1,
         group_width=64,
+        deep=False,
+        antialias=False,
         *,
         dtype,
         rngs,
@@ -104,10 +159,18 @@ class ResNet(nnx.Module):
     ):
         stages = list(_strides()).index(last)  # "stem" is 0; "features" comes after "stage4".
         self.stages = min(stages, len(depths))
+        self.antialias = antialias
         self.remat = remat
         rates = layers.drop_rates(drop_path, depths)
-        self.conv1 = layers.Conv(3, 64, 7, stride=2, padding=3, dtype=dtype, rngs=rngs)
-        self.bn1 = layers.BatchNorm(64, dtype=dtype, rngs=rngs)
+        conv = functools.partial(layers.Conv, dtype=dtype, rngs=rngs)
+        norm = functools.partial(layers.BatchNorm, dtype=dtype, rngs=rngs)
+        if deep:
+            first = [conv(3, 32, 3, stride=2), norm(32), jax.nn.relu]
+            second = [conv(32, 32, 3), norm(32), jax.nn.relu]
+            self.conv1 = layers.Chain([*first, *second, conv(32, 64, 3)])
+        else:
+            self.conv1 = conv(3, 64, 7, stride=2)
+        self.bn1 = norm(64)
         features = 64
         for stage in range(self.stages):
             blocks = []
@@ -120,6 +183,8 @@ class ResNet(nnx.Module):
                         stride=stride,
                         groups=groups,
                         group_width=group_width,
+                        average=deep,
+                        antialias=antialias,
                         rate=rates[stage][index],
                         dtype=dtype,
                         rngs=rngs,
@@ -129,9 +194,14 @@ class ResNet(nnx.Module):
             setattr(self, f"layer{stage + 1}", layers.Blocks(blocks))
 
     def __call__(self, x, *, rngs=None):
+        if self.antialias and any(side % 32 for side in x.shape[1:3]):
+            raise ValueError(
+                "an anti-aliased ResNet takes images whose sides are multiples of 32, not "
+                f"{x.shape[1]}x{x.shape[2]}"
+            )
         maps = {}
         x = maps["stem"] = jax.nn.relu(self.bn1(self.conv1(x)))
-        x = layers.max_pool(x, 3, 2, 1)
+        x = halve(x) if self.antialias else layers.max_pool(x, 3, 2, 1)
         for stage in range(1, self.stages + 1):
             for block in getattr(self, f"layer{stage}"):
                 x = bridge.run(block, x, rngs=rngs, remat=self.remat)
@@ -145,8 +215,8 @@ def _strides():
     return {"stem": 2, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32, "features": 32}
 
 
-def row(block, depths, groups=1, group_width=64, *, parameters=0, weights=()) -> Backbone:
-    """A row of BACKBONES; `depths` counts the blocks of each stage."""
+def row(block, depths, *, parameters=0, gflops=0.0, weights=(), **options) -> Backbone:
+    """A row of BACKBONES; `depths` counts the blocks of each stage, options are ResNet's."""
     ordered = {"stem": ("conv1", "bn1")}
     layer_counts = {"stem": 1}
     for stage, depth in enumerate(depths, start=1):
@@ -156,7 +226,7 @@ def row(block, depths, groups=1, group_width=64, *, parameters=0, weights=()) ->
         layer_counts[f"stage{stage}"] = len(ordered)
     channels = {f"stage{i}": w * block.expansion for i, w in enumerate(WIDTHS, start=1)}
     return Backbone(
-        build=functools.partial(ResNet, block, depths, groups, group_width),
+        build=functools.partial(ResNet, block, depths, **options),
         channels={"stem": 64} | channels | {"features": channels["stage4"]},
         strides=_strides(),
         layers=ordered,
@@ -165,74 +235,5 @@ def row(block, depths, groups=1, group_width=64, *, parameters=0, weights=()) ->
         head="gap",
         head_names={"fc": "fc"},
         parameters=parameters,
+        gflops=gflops,
     )
-
-
-def _timm(model, tag, file):
-    releases = "https://github.com/huggingface/pytorch-image-models/releases/download"
-    url = f"{releases}/v0.1-rsb-weights/{file}.pth"
-    return timm_tag(model, tag, test_size=288, crop=0.95, test_crop=1.0, url=url)
-
-
-RESNETS = {
-    "resnet18": row(
-        BasicBlock,
-        (2, 2, 2, 2),
-        parameters=11_689_512,
-        weights=(
-            _timm("resnet18", "a1_in1k", "resnet18_a1_0-d63eafa0"),
-            torchvision_tag("resnet18", "f37072fd"),
-        ),
-    ),
-    "resnet34": row(
-        BasicBlock,
-        (3, 4, 6, 3),
-        parameters=21_797_672,
-        weights=(
-            _timm("resnet34", "a1_in1k", "resnet34_a1_0-46f8f793"),
-            torchvision_tag("resnet34", "b627a593"),
-        ),
-    ),
-    "resnet50": row(
-        Bottleneck,
-        (3, 4, 6, 3),
-        parameters=25_557_032,
-        weights=(
-            _timm("resnet50", "a1_in1k", "resnet50_a1_0-14fe96d1"),
-            torchvision_tag("resnet50", "0676ba61"),
-            torchvision2_tag("resnet50", "11ad3fa6"),
-        ),
-    ),
-    "resnet101": row(
-        Bottleneck,
-        (3, 4, 23, 3),
-        parameters=44_549_160,
-        weights=(
-            _timm("resnet101", "a1h_in1k", "resnet101_a1h-36d3f2aa"),
-            torchvision_tag("resnet101", "63fe2227"),
-            torchvision2_tag("resnet101", "cd907fc2"),
-        ),
-    ),
-    "resnet152": row(
-        Bottleneck,
-        (3, 8, 36, 3),
-        parameters=60_192_808,
-        weights=(
-            _timm("resnet152", "a1h_in1k", "resnet152_a1h-dc400468"),
-            torchvision_tag("resnet152", "394f9c45"),
-            torchvision2_tag("resnet152", "f82ba261"),
-        ),
-    ),
-    "resnext50_32x4d": row(
-        Bottleneck,
-        (3, 4, 6, 3),
-        groups=32,
-        group_width=4,
-        parameters=25_028_904,
-        weights=(
-            _timm("resnext50_32x4d", "a1h_in1k", "resnext50_32x4d_a1h-0146ab0a"),
-            torchvision_tag("resnext50_32x4d", "7cdf4587"),
-            torchvision2_tag("resnext50_32x4d", "1a0047aa"),
-        ),
-    ),
-}

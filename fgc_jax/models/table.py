@@ -10,8 +10,9 @@ from fgc_jax.models import (
     efficientnet_table,
     eva,
     heads,
+    inception,
     pretrained,
-    resnet,
+    resnet_table,
     swin_table,
     vgg,
     vit_table,
@@ -19,7 +20,8 @@ from fgc_jax.models import (
 from fgc_jax.models.backbone import Backbone, Preprocess
 
 BACKBONES: dict[str, Backbone] = {
-    **resnet.RESNETS,
+    **resnet_table.RESNETS,
+    **inception.INCEPTIONS,
     **vgg.VGGS,
     **efficientnet_table.EFFICIENTNETS,
     **vit_table.VITS,
