@@ -12,7 +12,7 @@ from typing import Any
 
 import ml_collections
 
-from fgc_jax import methods, models
+from fgc_jax import logs, methods, models
 from fgc_jax.data import dataset, images
 
 
@@ -205,8 +205,8 @@ def _typed(hint: type, value: Any, where: str):
         raise ValueError(f"config.{where}={value!r} must be of type {hint.__name__}")
     general = re.sub(r"\[\d+\]", "[]", where)
     if general in ALLOWED and value not in ALLOWED[general]():
-        allowed = ", ".join(map(repr, ALLOWED[general]()))
-        raise ValueError(f"config.{where}={value!r} is unknown; allowed: {allowed}")
+        allowed = logs.choices(value, ALLOWED[general]())
+        raise ValueError(f"config.{where}={value!r} is unknown; {allowed}")
     if general in PATTERNS and not re.fullmatch(PATTERNS[general], value):
         raise ValueError(f"config.{where}={value!r} must be one of {SPECS[general]}")
     if general in MINIMA and not value >= MINIMA[general]:

@@ -5,6 +5,7 @@ hundreds of MB, and only the process that writes needs it.
 """
 
 import contextlib
+import difflib
 import json
 import math
 import os
@@ -111,6 +112,15 @@ class _Lines:
 
     def flush(self) -> None:
         self._file.flush()
+
+
+def choices(value: Any, names: Collection[str]) -> str:
+    """What to say of a value that is none of `names`: all of them, or of many the most similar."""
+    if len(names) <= 30:
+        return f"allowed: {', '.join(map(repr, names))}"
+    close = difflib.get_close_matches(str(value), names, n=6, cutoff=0.5)
+    similar = f"similar: {', '.join(map(repr, close))}; " if close else ""
+    return f"{similar}scripts/list_models.py prints all {len(names)}"
 
 
 def table(rows: list[tuple[str, ...]], left: Collection[int] = (0,)) -> str:

@@ -103,11 +103,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def compare(arguments: argparse.Namespace) -> None:
     """Runs the suite model by model and prints as it goes."""
-    from fgc_jax import models
+    from fgc_jax import logs, models
 
     for model in arguments.models:
         if model not in models.BACKBONES:
-            raise ValueError(f"unknown model {model!r}; allowed: {', '.join(models.BACKBONES)}")
+            raise ValueError(f"unknown model {model!r}; {logs.choices(model, models.BACKBONES)}")
     for model in arguments.models:
         size = arguments.image_size or SIZES.get(model) or weight_size(models.BACKBONES[model])
         with tempfile.TemporaryDirectory(prefix="benchmark-") as cache:

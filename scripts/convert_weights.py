@@ -7,7 +7,7 @@ from pathlib import Path
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from fgc_jax import models
+from fgc_jax import logs, models
 
 DESCRIPTION = """\
 Writes weights as one .safetensors file with timm's key names and shapes: published weights of any
@@ -32,7 +32,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--model",
-        choices=models.BACKBONES,
         metavar="NAME",
         help="the network of --input: a name that scripts/list_models.py prints",
     )
@@ -51,6 +50,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--input needs --model, and has no --checkpoint")
     if options.workdir and options.model:
         parser.error("--workdir knows its own model: leave --model out")
+    if options.model and options.model not in models.BACKBONES:
+        known = logs.choices(options.model, models.BACKBONES)
+        parser.error(f"--model={options.model} is unknown; {known}")
     if options.output.suffix != ".safetensors":
         parser.error(f"--output must end in .safetensors, not {options.output.name!r}")
     return options

@@ -30,7 +30,7 @@ def chosen(words: list[str]) -> dict:
     """
     for word in words:
         if not any(word in name for name in models.BACKBONES):
-            raise ValueError(f"no backbone is called {word!r}; all: {', '.join(models.BACKBONES)}")
+            raise ValueError(f"no backbone has {word!r} in its name")
     return {
         name: row
         for name, row in models.BACKBONES.items()

@@ -37,7 +37,7 @@ def test_resolved_config_is_plain_json():
     [
         (
             {"model__backbone": "resnet51"},
-            r"config.model.backbone='resnet51' is unknown; allowed: .*resnet50",
+            r"config.model.backbone='resnet51' is unknown; similar: .*'resnet50'.*prints all",
         ),
         ({"model__head": "gep"}, "config.model.head='gep' is unknown; allowed: 'gap'"),
         ({"method": "plane"}, "config.method='plane' is unknown"),

@@ -83,7 +83,7 @@ def test_unusable_weights_exit_with_1(tmp_path, capsys):
 def test_wrong_flags_exit_with_2(convert, tmp_path, capsys):
     for output, model, message in (
         ("a.pth", "resnet18", "--output must end in .safetensors, not 'a.pth'"),
-        ("a.safetensors", "resnet19", "invalid choice: 'resnet19'"),
+        ("a.safetensors", "resnet19", "--model=resnet19 is unknown; similar: 'resnet1"),
     ):
         with pytest.raises(SystemExit) as stopped:
             convert(tmp_path / output, model)

@@ -5,6 +5,7 @@
 
 import dataclasses
 
+from fgc_jax import logs
 from fgc_jax.models import (
     convnext_table,
     efficientnet_table,
@@ -47,7 +48,7 @@ class Stream:
 def lookup(table, name, what):
     """table[name], or a ValueError that lists what there is."""
     if name not in table:
-        raise ValueError(f"unknown {what} {name!r}; allowed: {', '.join(table)}")
+        raise ValueError(f"unknown {what} {name!r}; {logs.choices(name, table)}")
     return table[name]
 
 
