@@ -28,6 +28,9 @@ MODELS = (
     "vgg11",
     "vgg13_bn",
     "tf_efficientnet_lite0",
+    "vit_tiny_patch16_224",
+    "vit_small_patch14_reg4_dinov2",
+    "vit_small_patch16_dinov3",
 )
 SIZES = ((64, 64), (75, 61))
 CLASSES = 40
@@ -48,16 +51,29 @@ def to_torch(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
+def sizes(name: str) -> tuple[tuple[int, int], ...]:
+    """Rows and columns of the images that a network is run on."""
+    if name.startswith(("vit", "deit")):
+        patch = int(name.partition("patch")[2].partition("_")[0])
+        return (4 * patch, 4 * patch), (6 * patch, 5 * patch)
+    return SIZES
+
+
 def backbone(name: str) -> dict[str, np.ndarray]:
     """Grid and means over positions of the last feature map; logits where the head is small."""
     is_vgg = name.startswith("vgg")
+    is_vit = name.startswith(("vit", "deit"))
+    options = {"dynamic_img_size": True} if is_vit else {}
     # VGG's own head has 124 million weights; `vgg_head` compares a small one.
-    model = load_seeded(timm.create_model(name, num_classes=0 if is_vgg else CLASSES))
+    model = load_seeded(timm.create_model(name, num_classes=0 if is_vgg else CLASSES, **options))
     found = {}
-    for height, width in SIZES:
+    for height, width in sizes(name):
         images = to_torch(seeded.images(2, height, width))
         with torch.no_grad():
             features = model.forward_features(images)
+            if is_vit:
+                grid = model.patch_embed.dynamic_feat_size((height, width))
+                features = features[:, model.num_prefix_tokens :].mT.unflatten(-1, grid)
             if not is_vgg:
                 found[f"logits_{height}x{width}"] = model(images).numpy()
         found[f"features_{height}x{width}"] = features.mean((2, 3))[:, ::EVERY].numpy()
