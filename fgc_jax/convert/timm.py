@@ -27,6 +27,10 @@ _TORCHVISION_VGG = {
 }
 
 
+class Pointwise(str):
+    """timm's name of a module that is a 1x1 convolution there and a linear layer here."""
+
+
 def normalise(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict with timm's key names, whatever the source called them.
 
@@ -85,11 +89,15 @@ def source_key(path: str, names: Sequence[tuple[str, str]]) -> str | None:
 
     names: (our module path, timm's module name) pairs; the first that holds the path is used.
     """
-    for ours, theirs in names:
-        if trees.is_under(path, ours):
-            *modules, leaf = path[len(ours) + 1 :].split("/")
-            return ".".join(filter(None, [theirs, *modules, _LEAVES.get(leaf, leaf)]))
-    return None
+    ours, theirs = _covering(path, names)
+    if theirs is None:
+        return None
+    *modules, leaf = path[len(ours) + 1 :].split("/")
+    return ".".join(filter(None, [theirs, *modules, _LEAVES.get(leaf, leaf)]))
+
+
+def _covering(path, names):
+    return next((pair for pair in names if trees.is_under(path, pair[0])), ("", None))
 
 
 def fill(
@@ -146,6 +154,8 @@ def from_torch(value: np.ndarray, path: str, shape: Sequence[int]) -> np.ndarray
     if len(shape) == 4 and value.ndim == 2 and value.size == np.prod(shape):
         # torchvision's VGG keeps as linear what timm (and we) compute as a convolution.
         value = value.reshape(shape[3], shape[2], shape[0], shape[1])
+    if len(shape) == 2 and value.ndim == 4 and value.shape[2:] == (1, 1):
+        value = value[:, :, 0, 0]  # A Pointwise module.
     if value.ndim == 4:
         return np.ascontiguousarray(value.transpose(2, 3, 1, 0))
     return np.ascontiguousarray(value.T)
@@ -162,6 +172,8 @@ def to_state_dict(
             value = np.asarray(leaf)
             if path.endswith("/kernel"):
                 value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+                if isinstance(_covering(path, names)[1], Pointwise):
+                    value = value[:, :, None, None]
             state[key] = np.ascontiguousarray(value)
     return state
 

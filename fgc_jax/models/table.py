@@ -14,6 +14,7 @@ from fgc_jax.models import (
     inception,
     pretrained,
     resnet_table,
+    resnetv2,
     swin_table,
     vgg,
     vit_table,
@@ -22,6 +23,7 @@ from fgc_jax.models.backbone import Backbone, Preprocess
 
 BACKBONES: dict[str, Backbone] = {
     **resnet_table.RESNETS,
+    **resnetv2.RESNETV2S,
     **inception.INCEPTIONS,
     **vgg.VGGS,
     **efficientnet_table.EFFICIENTNETS,

@@ -1,0 +1,243 @@
+"""ResNetV2, with norm and ReLU before each convolution; among them Big Transfer (BiT), with group
+norm and standardised weights.
+
+Papers: Identity Mappings in Deep Residual Networks (arXiv 1603.05027); Big Transfer (BiT): General
+Visual Representation Learning (arXiv 1912.11370); Weight Standardization (arXiv 1903.10520).
+Names and numbers follow timm.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fgc_jax.convert.timm import Pointwise
+from fgc_jax.models import bridge, conv, layers
+from fgc_jax.models.backbone import HALF, Backbone, timm_tag
+
+STEM = 64
+WIDTHS = (256, 512, 1024, 2048)
+GROUPS = 32
+
+
+class GroupNorm(nnx.Module):
+    """Normalises x [B, H, W, C] over positions and the channels of each of GROUPS groups;
+    statistics in float32, output in `dtype`.
+
+    Paper: Group Normalization (arXiv 1803.08494).
+    """
+
+    def __init__(self, features, *, dtype, rngs):
+        del rngs  # Nothing is drawn; taken so that all layers are built alike.
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.dtype = dtype
+
+    def __call__(self, x):
+        x = x.astype(jnp.float32)
+        b, _, _, c = x.shape
+
+        def of_groups(values):
+            mean = values.reshape(b, GROUPS, c // GROUPS).mean(-1)
+            return jnp.repeat(mean, c // GROUPS, axis=-1).reshape(b, 1, 1, c)
+
+        # Positions first, since a row of channels is what lies together in memory.
+        mean = of_groups(x.mean((1, 2)))
+        variance = of_groups(jnp.square(x - mean).mean((1, 2)))
+        factor = self.scale[...].reshape(1, 1, 1, c) * jax.lax.rsqrt(variance + 1e-5)
+        return ((x - mean) * factor + self.bias[...].reshape(1, 1, 1, c)).astype(self.dtype)
+
+
+class StandardisedConv(nnx.Module):
+    """layers.Conv with each output channel's weights brought to mean 0 and variance 1, in
+    float32."""
+
+    def __init__(self, in_features, out_features, kernel_size, *, stride=1, dtype, rngs):
+        self.kernel = layers.Conv(in_features, out_features, kernel_size, rngs=rngs).kernel
+        self.stride = stride
+        self.padding = kernel_size // 2
+        self.dtype = dtype
+
+    def __call__(self, x):
+        kernel = self.kernel[...]
+        centred = kernel - kernel.mean((0, 1, 2), keepdims=True)
+        variance = jnp.square(centred).mean((0, 1, 2), keepdims=True)
+        kernel = (centred * jax.lax.rsqrt(variance + 1e-8)).astype(self.dtype)
+        return conv.conv2d(x.astype(self.dtype), kernel, stride=self.stride, padding=self.padding)
+
+
+class Wrapped(nnx.Module):
+    """A convolution in a module of its own, as timm has the stem's and the shortcuts'."""
+
+    def __init__(self, conv):
+        self.conv = conv
+
+    def __call__(self, x):
+        return self.conv(x)
+
+
+class Bottleneck(nnx.Module):
+    """1x1, 3x3 (strided), 1x1, each behind norm and ReLU: [B, H, W, C] -> [B, H / stride,
+    W / stride, width]. first: of its stage, with a convolution in the shortcut."""
+
+    def __init__(self, in_features, width, *, stride, first, rate, make, norm):
+        inner = width // 4
+        self.downsample = Wrapped(make(in_features, width, 1, stride=stride)) if first else None
+        self.norm1, self.conv1 = norm(in_features), make(in_features, inner, 1)
+        self.norm2, self.conv2 = norm(inner), make(inner, inner, 3, stride=stride)
+        self.norm3, self.conv3 = norm(inner), make(inner, width, 1)
+        self.drop_path = layers.DropPath(rate)
+
+    def __call__(self, x, *, rngs=None):
+        y = jax.nn.relu(self.norm1(x))
+        shortcut = x if self.downsample is None else self.downsample(y)
+        y = jax.nn.relu(self.norm2(self.conv1(y)))
+        y = jax.nn.relu(self.norm3(self.conv2(y)))
+        return self.drop_path(self.conv3(y), rngs=rngs) + shortcut
+
+
+class Stage(nnx.Module):
+    """The blocks of one grid."""
+
+    def __init__(self, blocks):
+        self.blocks = layers.Blocks(blocks)
+
+
+class ResNetV2(nnx.Module):
+    """Maps "stem" (before the pooling), "stage1" ... "stage4" (not normalised) and "features"
+    (normalised).
+
+    factor: how many times wider than ResNet-50. bit: BiT, with group norm, standardised weights
+    and a pooling that sees zeros around the stem; without it, batch norm as in ResNet.
+    """
+
+    def __init__(
+        self,
+        depths,
+        factor=1,
+        bit=False,
+        *,
+        dtype,
+        rngs,
+        last="features",
+        drop_path=0.0,
+        remat=False,
+    ):
+        kinds = (StandardisedConv, GroupNorm) if bit else (layers.Conv, layers.BatchNorm)
+        make, norm = (functools.partial(kind, dtype=dtype, rngs=rngs) for kind in kinds)
+        index = list(_strides()).index(last)  # "stem" is 0; "features" comes after "stage4".
+        self.bit = bit
+        self.remat = remat
+        rates = layers.drop_rates(drop_path, depths)
+        features = STEM * factor
+        self.stem = Wrapped(make(3, features, 7, stride=2))
+        stages = []
+        for stage in range(min(index, len(depths))):
+            blocks = []
+            for rate in rates[stage]:
+                first = not blocks
+                stride = 2 if first and stage else 1
+                width = WIDTHS[stage] * factor
+                options = {"stride": stride, "first": first, "rate": rate}
+                blocks.append(Bottleneck(features, width, make=make, norm=norm, **options))
+                features = width
+            stages.append(Stage(blocks))
+        self.stages = layers.Blocks(stages)
+        self.norm = norm(features) if last == "features" else None
+
+    def __call__(self, x, *, rngs=None):
+        maps = {}
+        x = maps["stem"] = self.stem(x)
+        if self.bit:
+            x = layers.max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 3, 2, 0)
+        else:
+            x = layers.max_pool(x, 3, 2, 1)
+        for index, stage in enumerate(self.stages, start=1):
+            for block in stage.blocks:
+                x = bridge.run(block, x, rngs=rngs, remat=self.remat)
+            maps[f"stage{index}"] = x
+        if self.norm is not None:
+            maps["features"] = jax.nn.relu(self.norm(x))
+        return maps
+
+
+def _strides():
+    return {"stem": 2, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32, "features": 32}
+
+
+def row(depths, factor=1, bit=False, *, parameters=0, gflops=0.0, weights=()) -> Backbone:
+    """A row of BACKBONES; `depths` counts the blocks of each stage."""
+    ordered, counts = {"stem": ("stem",)}, {"stem": 1}
+    for stage, depth in enumerate(depths):
+        for index in range(depth):
+            name = f"stages/{stage}/blocks/{index}"
+            ordered[name] = (name,)
+        counts[f"stage{stage + 1}"] = len(ordered)
+    ordered["norm"] = ("norm",)
+    channels = {f"stage{i}": width * factor for i, width in enumerate(WIDTHS, start=1)}
+    return Backbone(
+        build=functools.partial(ResNetV2, depths, factor, bit),
+        channels={"stem": STEM * factor} | channels | {"features": channels["stage4"]},
+        strides=_strides(),
+        layers=ordered,
+        depths=counts | {"features": len(ordered)},
+        weights={facts.source.rpartition(".")[2]: facts for facts in weights},
+        head="gap",
+        head_names={Pointwise("head.fc"): "fc"},
+        parameters=parameters,
+        gflops=gflops,
+    )
+
+
+def _bit(model, tag, **facts):
+    facts = {"interpolation": "bilinear"} | facts
+    return timm_tag(model, tag, norm=HALF, **facts)
+
+
+def _bits(model):
+    return (
+        _bit(model, "goog_in21k_ft_in1k", size=448, crop=1.0),
+        _bit(model, "goog_in21k", classes=21843),
+    )
+
+
+def _a1h(model):
+    return timm_tag(model, "a1h_in1k", norm=HALF, test_size=288, crop=0.95, test_crop=1.0)
+
+
+RESNETV2S = {
+    "resnetv2_50": row(
+        (3, 4, 6, 3), parameters=25_549_352, gflops=4.09, weights=(_a1h("resnetv2_50"),)
+    ),
+    "resnetv2_101": row(
+        (3, 4, 23, 3), parameters=44_541_480, gflops=7.8, weights=(_a1h("resnetv2_101"),)
+    ),
+    "resnetv2_50x1_bit": row(
+        (3, 4, 6, 3),
+        bit=True,
+        parameters=25_549_352,
+        gflops=4.09,
+        weights=(
+            # Distilled: Knowledge distillation: A good teacher is patient and consistent (arXiv
+            # 2106.05237).
+            _bit("resnetv2_50x1_bit", "goog_distilled_in1k", interpolation="bicubic"),
+            *_bits("resnetv2_50x1_bit"),
+        ),
+    ),
+    "resnetv2_101x1_bit": row(
+        (3, 4, 23, 3),
+        bit=True,
+        parameters=44_541_480,
+        gflops=31.2,
+        weights=_bits("resnetv2_101x1_bit"),
+    ),
+    "resnetv2_101x3_bit": row(
+        (3, 4, 23, 3),
+        factor=3,
+        bit=True,
+        parameters=387_934_888,
+        gflops=278.0,
+        weights=_bits("resnetv2_101x3_bit"),
+    ),
+}
