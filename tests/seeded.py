@@ -31,6 +31,11 @@ def config(backbone: str, **changes) -> types.SimpleNamespace:
     return types.SimpleNamespace(**(values | changes))
 
 
+# Of vision transformers: as large as what they scale, or are added to.
+_LAYER_SCALES = ("ls1.gamma", "ls2.gamma", "gamma_1", "gamma_2")
+_TOKENS = ("cls_token", "reg_token", "pos_embed")
+
+
 def value(key: str, shape: tuple[int, ...]) -> np.ndarray:
     """Float32 weight for a key of a state dict: depends on nothing but its name and shape.
 
@@ -42,6 +47,10 @@ def value(key: str, shape: tuple[int, ...]) -> np.ndarray:
     if key.endswith("running_var") or (key.endswith("weight") and len(shape) == 1):
         return unit + np.float32(0.5)
     centred = 2 * unit - 1
+    if key.endswith(_LAYER_SCALES):
+        return unit + np.float32(0.5)
+    if key.endswith(_TOKENS):
+        return centred
     if len(shape) < 2:
         return np.float32(0.2) * centred
     # Activations keep their size through ReLUs; residual branches add up, so theirs are smaller.
