@@ -252,6 +252,7 @@ def test_facts_follow_the_tag_then_the_source_then_the_first():
     of = lambda **changes: models.preprocess(seeded.config("resnet50", **changes))  # noqa: E731
     assert of().source == "hub:timm/resnet50.a1_in1k"
     assert of(pretrained="hub:timm/resnet50.tv2_in1k@main").test_crop_fraction == 0.965
+    assert of(pretrained="weights/resnet50-11ad3fa6.pth").test_crop_fraction == 0.965
     assert of(pretrained="a.pth", weights_tag="tv_in1k").interpolation == "bilinear"
     for row in models.BACKBONES.values():
         for facts in row.weights.values():

@@ -20,8 +20,8 @@ def read(spec: str, name: str, row: Backbone) -> dict[str, np.ndarray]:
     """
     path = weights.locate(spec, advice(name, row))
     published = {facts.url.rpartition("/")[2] for facts in row.weights.values()}
-    digest = path.stem.rpartition("-")[2]
-    if path.name in published and re.fullmatch(r"[0-9a-f]{8}", digest):
+    digest = _digest(path.name)
+    if digest and path.name in published:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if not found.startswith(digest):
@@ -37,25 +37,51 @@ def read(spec: str, name: str, row: Backbone) -> dict[str, np.ndarray]:
 
 
 def facts_of(table: Mapping[str, Preprocess], spec: str) -> Preprocess:
-    """The facts whose source is `spec` (whatever its revision), else the first of the table."""
+    """The facts whose source is `spec` (whatever its revision) or whose original file has its
+    name, else the first of the table."""
     source = spec.partition("@")[0]
-    matching = [facts for facts in table.values() if facts.source == source]
+    file = source.rpartition("/")[2]
+    matching = [
+        facts
+        for facts in table.values()
+        if facts.source == source or (file and facts.url.endswith("/" + file))
+    ]
     return matching[0] if matching else next(iter(table.values()))
+
+
+# Where original files bear the names that the hub's bear; other authors' files have their own.
+_SAME_NAMES = (
+    "https://github.com/huggingface/",
+    "https://github.com/rwightman/",
+    "https://github.com/mseitzer/",
+    "https://download.pytorch.org/",
+    "https://dl.fbaipublicfiles.com/semiweaksupervision/",
+)
 
 
 def advice(name: str, row: Backbone) -> str:
     """Where the weights of a backbone can be had, for an error message."""
+    if not any(facts.source for facts in row.weights.values()):
+        return f"No weights of {name} are published: set config.model.pretrained=''."
     lines = [f"Weights known to fit {name} (about {row.parameters * 4 / 1e6:.0f} MB each):"]
     for facts in row.weights.values():
-        digest = facts.url.rpartition("-")[2].partition(".")[0]
-        file = f", or the file {facts.url}" if facts.url else ""
-        check = f" (sha256 begins {digest})" if file.endswith(".pth") else ""
-        lines.append(f"  {facts.source} ({facts.license}){file}{check}")
+        line = f"  {facts.source} ({facts.license})"
+        if facts.url.startswith(_SAME_NAMES):
+            digest = _digest(facts.url)
+            line += f", or the file {facts.url}"
+            line += f" (sha256 begins {digest})" if digest else ""
+        lines.append(line)
     lines.append(
         "Save a file anywhere and give its path or directory instead. A hub download is kept in a "
         "cache under HF_HOME, which may be copied to a machine without network."
     )
     return "\n".join(lines)
+
+
+def _digest(name):
+    """The first digits of a file's sha256 that its name ends in, or None."""
+    found = re.search(r"-([0-9a-f]{8})\.pth$", name)
+    return found and found[1]
 
 
 def original_names(row: Backbone) -> list[tuple[str, str]]:
