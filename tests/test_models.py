@@ -248,6 +248,9 @@ def test_wrong_configs_are_refused(changes, message):
         models.preprocess(config)
 
 
+LICENCES = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-nc-4.0", "dinov3-license")
+
+
 def test_facts_follow_the_tag_then_the_source_then_the_first():
     of = lambda **changes: models.preprocess(seeded.config("resnet50", **changes))  # noqa: E731
     assert of().source == "hub:timm/resnet50.a1_in1k"
@@ -256,7 +259,7 @@ def test_facts_follow_the_tag_then_the_source_then_the_first():
     assert of(pretrained="a.pth", weights_tag="tv_in1k").interpolation == "bilinear"
     for row in models.BACKBONES.values():
         for facts in row.weights.values():
-            assert facts.license in ("apache-2.0", "bsd-3-clause")
+            assert facts.license in LICENCES
             assert facts.test_size >= facts.size or facts.source == ""
 
 
