@@ -1,3 +1,6 @@
+import functools
+
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -17,6 +20,9 @@ from tests import networks, seeded
         ("resnet50", "64x64"),
         ("resnet50", "75x61"),
         ("resnext50_32x4d", "75x61"),
+        ("resnet18d", "64x64"),
+        ("resnet18d", "75x61"),
+        ("resnetaa50d", "96x64"),
     ],
 )
 def test_forward_equals_timms(name, size):
@@ -56,6 +62,20 @@ def test_a_new_block_is_the_identity_behind_its_relu():
     images = np.abs(seeded.images(2, 6, 6))
     x = np.concatenate([images] * 6, -1)[..., :16]
     np.testing.assert_array_equal(block(x), x)
+
+
+def test_the_average_pooling_leaves_out_what_lies_outside():
+    x = np.arange(15, dtype=np.float32).reshape(1, 3, 5, 1)
+    expected = np.array([[3, 5, 6.5], [10.5, 12.5, 14]])
+    np.testing.assert_array_equal(resnet.halve(x)[0, :, :, 0], expected)
+
+
+def test_an_antialiased_network_refuses_grids_that_do_not_halve():
+    model = models.abstract(seeded.config("resnetaa50d"), 5)
+    forward = functools.partial(models._forward, models.evaluation_graphdef(model))
+    images = jax.ShapeDtypeStruct((1, 64, 72, 3), np.float32)
+    with pytest.raises(ValueError, match="multiples of 32, not 64x72"):
+        jax.eval_shape(forward, *models.split(model), images)
 
 
 @pytest.mark.parametrize(("last", "stages"), [("stem", 0), ("stage2", 2), ("stage4", 4)])

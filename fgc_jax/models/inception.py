@@ -24,7 +24,7 @@ from fgc_jax.models.backbone import (
 
 LEAST = 75  # Pixels a side that leave one position on the last grid.
 
-# A branch is a list of (width, kernel size), from the block's input to its output.
+# Branches of a block, by timm's names: (width, kernel size) from the block's input to its output.
 ROW, COLUMN = (1, 7), (7, 1)
 FORK = ((1, 3), (3, 1))  # Two convolutions of the same input, side by side.
 A = {
@@ -44,8 +44,8 @@ E = {
 }
 
 
-def c(width):
-    """The branches of a block on the middle grid."""
+def middle(width):
+    """The branches of a block on the middle grid (C in torchvision and timm)."""
     long = [(width, 1), (width, COLUMN), (width, ROW), (width, COLUMN), (192, ROW)]
     return {
         "branch1x1": [(192, 1)],
@@ -67,10 +67,10 @@ def stages(mean="mean", last="mean"):
         },
         "stage3": {
             "Mixed_6a": (B, "halve", 0),
-            "Mixed_6b": (c(128), mean, 192),
-            "Mixed_6c": (c(160), mean, 192),
-            "Mixed_6d": (c(160), mean, 192),
-            "Mixed_6e": (c(192), mean, 192),
+            "Mixed_6b": (middle(128), mean, 192),
+            "Mixed_6c": (middle(160), mean, 192),
+            "Mixed_6d": (middle(160), mean, 192),
+            "Mixed_6e": (middle(192), mean, 192),
         },
         "stage4": {
             "Mixed_7a": (D, "halve", 0),
@@ -134,6 +134,12 @@ class ConvNorm(nnx.Module):
         return jax.nn.relu(self.bn(self.conv(x)))
 
 
+def _features(in_features, branches, width):
+    """Channels of a block's output."""
+    last = [steps[-1] for steps in branches.values()]
+    return sum(n * (1 + (size is FORK)) for n, size in last) + (width or in_features)
+
+
 class Mixed(nnx.Module):
     """Branches side by side: [B, H, W, C] -> [B, H, W, the sum of their last widths].
 
@@ -145,7 +151,6 @@ class Mixed(nnx.Module):
     def __init__(self, in_features, branches, pooling, width, *, dtype, rngs):
         make = functools.partial(ConvNorm, dtype=dtype, rngs=rngs)
         self.pooling = pooling
-        self.features = width or in_features
         self.chains = ()  # for each branch and step, the names of its one or two convolutions
         for branch, steps in branches.items():
             features, chain = in_features, ()
@@ -160,7 +165,6 @@ class Mixed(nnx.Module):
                 features = out_features * len(step)
                 chain += (tuple(step),)
             self.chains += (chain,)
-            self.features += features
         if width:
             self.branch_pool = make(in_features, width, 1)
 
@@ -202,8 +206,9 @@ class InceptionV3(nnx.Module):
         chosen = list(table.items())[: max(0, wanted - len(STEM))]
         self.stages = tuple((stage, tuple(blocks)) for stage, blocks in chosen)
         for name, block in (item for _, blocks in chosen for item in blocks.items()):
+            branches, pooling, width = block
             setattr(self, name, Mixed(features, *block, dtype=dtype, rngs=rngs))
-            features = getattr(self, name).features
+            features = _features(features, branches, width)
 
     def __call__(self, x, *, rngs=None):
         if min(x.shape[1:3]) < LEAST:
@@ -239,9 +244,14 @@ def row(table, *, weights=None) -> Backbone:
     ordered = {name: (name,) for blocks in names.values() for name in blocks}
     depths = dict(zip(names, np.cumsum([len(n) for n in names.values()]).tolist(), strict=True))
     channels = {stage: steps[-1][1] for stage, steps in STEM.items()}
+    features = channels["stage1"]
+    for stage, blocks in table.items():
+        for branches, _, width in blocks.values():
+            features = _features(features, branches, width)
+        channels[stage] = features
     return Backbone(
         build=functools.partial(InceptionV3, table),
-        channels=channels | {"stage2": 288, "stage3": 768, "stage4": 2048, "features": 2048},
+        channels=channels | {"features": features},
         strides=_strides(),
         layers=ordered,
         depths=depths | {"features": len(ordered)},
