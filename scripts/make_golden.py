@@ -13,6 +13,7 @@ import numpy as np
 import timm
 import torch
 from timm.layers import ClassifierHead
+from timm.models.swin_transformer import checkpoint_filter_fn
 from timm.models.vgg import ConvMlp
 
 from fgc_jax.convert import timm as convert
@@ -25,12 +26,20 @@ MODELS = (
     "resnet34",
     "resnet50",
     "resnext50_32x4d",
+    "resnet18d",
+    "resnetaa50d",
+    "resnetv2_50",
+    "resnetv2_50x1_bit",
+    "inception_v3",
     "vgg11",
     "vgg13_bn",
     "tf_efficientnet_lite0",
     "vit_tiny_patch16_224",
     "vit_small_patch14_reg4_dinov2",
     "vit_small_patch16_dinov3",
+    "convnext_tiny",
+    "convnextv2_atto",
+    "swin_tiny_patch4_window7_224",
 )
 SIZES = ((64, 64), (75, 61))
 CLASSES = 40
@@ -56,21 +65,40 @@ def sizes(name: str) -> tuple[tuple[int, int], ...]:
     if name.startswith(("vit", "deit")):
         patch = int(name.partition("patch")[2].partition("_")[0])
         return (4 * patch, 4 * patch), (6 * patch, 5 * patch)
+    if name.startswith("swin"):
+        return (64, 64), (96, 64)
+    if name.startswith("resnetaa"):  # Of other sides than multiples of 32 timm makes an error.
+        return (64, 64), (96, 64)
+    if name.startswith("inception"):
+        return (75, 75), (107, 91)
     return SIZES
+
+
+def swin(name: str, height: int, width: int, **options) -> torch.nn.Module:
+    """A Swin for images of a size, with the seeded weights of its own as timm fits them."""
+    state = load_seeded(timm.create_model(name, **options)).state_dict()
+    model = timm.create_model(name, img_size=(height, width), **options)
+    model.load_state_dict(checkpoint_filter_fn(state, model))
+    return model.eval()
 
 
 def backbone(name: str) -> dict[str, np.ndarray]:
     """Grid and means over positions of the last feature map; logits where the head is small."""
     is_vgg = name.startswith("vgg")
     is_vit = name.startswith(("vit", "deit"))
+    is_swin = name.startswith("swin")
     options = {"dynamic_img_size": True} if is_vit else {}
     # VGG's own head has 124 million weights; `vgg_head` compares a small one.
     model = load_seeded(timm.create_model(name, num_classes=0 if is_vgg else CLASSES, **options))
     found = {}
     for height, width in sizes(name):
         images = to_torch(seeded.images(2, height, width))
+        if is_swin:
+            model = swin(name, height, width, num_classes=CLASSES)
         with torch.no_grad():
             features = model.forward_features(images)
+            if is_swin:
+                features = features.permute(0, 3, 1, 2)
             if is_vit:
                 grid = model.patch_embed.dynamic_feat_size((height, width))
                 features = features[:, model.num_prefix_tokens :].mT.unflatten(-1, grid)

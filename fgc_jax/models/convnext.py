@@ -4,25 +4,22 @@ Papers: A ConvNet for the 2020s (arXiv 2201.03545); ConvNeXt V2: Co-designing an
 with Masked Autoencoders (arXiv 2301.00808). Names and numbers follow timm.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.models import bridge, layers
+from fgc_jax.models import attention, bridge, layers
 
 STRIDES = {"stem": 4, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
 
 
-def _truncated(layer, rngs):
-    """The layer, its kernel drawn as timm draws all of ConvNeXt's: normal of width 0.02."""
-    shape = layer.kernel.shape
-    layer.kernel = nnx.Param(0.02 * jax.random.truncated_normal(rngs.params(), -2, 2, shape))
-    return layer
-
-
 def _conv(*shape, dtype, rngs, **options):
-    layer = layers.Conv(*shape, padding=0, use_bias=True, dtype=dtype, rngs=rngs, **options)
-    return _truncated(layer, rngs)
+    """A convolution whose kernel starts as timm draws all of ConvNeXt's."""
+    layer = layers.Conv(*shape, use_bias=True, dtype=dtype, rngs=rngs, **options)
+    layer.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), layer.kernel.shape))
+    return layer
 
 
 class ResponseNorm(nnx.Module):
@@ -51,17 +48,13 @@ class Mlp(nnx.Module):
     """
 
     def __init__(self, features, *, grn, pointwise, dtype, rngs):
-        def make(inputs, outputs):
-            if pointwise:
-                return _conv(inputs, outputs, 1, dtype=dtype, rngs=rngs)
-            return _truncated(layers.Linear(inputs, outputs, dtype=dtype, rngs=rngs), rngs)
-
-        self.fc1 = make(features, 4 * features)
+        make = functools.partial(_conv, kernel_size=1) if pointwise else attention.linear
+        self.fc1 = make(features, 4 * features, dtype=dtype, rngs=rngs)
         self.grn = ResponseNorm(4 * features, dtype=dtype) if grn else None
-        self.fc2 = make(4 * features, features)
+        self.fc2 = make(4 * features, features, dtype=dtype, rngs=rngs)
 
     def __call__(self, x):
-        x = jax.nn.gelu(self.fc1(x), approximate=False)
+        x = attention.gelu(self.fc1(x))
         if self.grn is not None:
             x = self.grn(x)
         return self.fc2(x)
@@ -71,10 +64,7 @@ class Block(nnx.Module):
     """Depthwise 7x7, layer norm, Mlp, layer scale if not `grn`: [B, H, W, C] -> the same shape."""
 
     def __init__(self, features, *, grn, pointwise, rate, dtype, rngs):
-        dw = layers.Conv(
-            features, features, 7, groups=features, use_bias=True, dtype=dtype, rngs=rngs
-        )
-        self.conv_dw = _truncated(dw, rngs)
+        self.conv_dw = _conv(features, features, 7, groups=features, dtype=dtype, rngs=rngs)
         self.norm = layers.LayerNorm(features, dtype=dtype, rngs=rngs)
         self.mlp = Mlp(features, grn=grn, pointwise=pointwise, dtype=dtype, rngs=rngs)
         self.gamma = None if grn else nnx.Param(jnp.full(features, 1e-6))
@@ -91,7 +81,8 @@ def _downsample(in_features, features, dtype, rngs):
     if in_features == features:
         return None
     norm = layers.LayerNorm(in_features, dtype=dtype, rngs=rngs)
-    return layers.Chain([norm, _conv(in_features, features, 2, stride=2, dtype=dtype, rngs=rngs)])
+    conv = _conv(in_features, features, 2, stride=2, padding=0, dtype=dtype, rngs=rngs)
+    return layers.Chain([norm, conv])
 
 
 class Stage(nnx.Module):
@@ -146,7 +137,7 @@ class ConvNeXt(nnx.Module):
         count = names.index(last) if last in names else len(depths)
         rates = layers.drop_rates(drop_path, depths)
         options = {"grn": grn, "pointwise": pointwise, "dtype": dtype, "rngs": rngs}
-        stem = _conv(3, widths[0], 4, stride=4, dtype=dtype, rngs=rngs)
+        stem = _conv(3, widths[0], 4, stride=4, padding=0, dtype=dtype, rngs=rngs)
         self.stem = layers.Chain([stem, layers.LayerNorm(widths[0], dtype=dtype, rngs=rngs)])
         self.stages = layers.Blocks(
             Stage(widths[max(i - 1, 0)], widths[i], rates[i], **options) for i in range(count)

@@ -142,7 +142,7 @@ class WindowAttention(nnx.Module):
     def _bias(self, window, mask):
         table = self.relative_position_bias_table[...]
         bias = position_bias(resize_table(table, self.window, window), window)
-        return bias if mask is None else bias + jnp.asarray(mask)[:, None]
+        return bias if mask is None else bias[None] + jnp.asarray(mask)[:, None]
 
     def __call__(self, x, window, mask):
         q, k, v = attention.split_heads(self.qkv(x), self.heads)
