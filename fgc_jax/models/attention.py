@@ -3,6 +3,8 @@
 Paper: Attention Is All You Need (arXiv 1706.03762). Tokens are [..., T, C].
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -16,20 +18,55 @@ def attend(q, k, v, bias=None):
 
     bias broadcasts against [..., heads, T, T]. The softmax is in float32, the result in v's dtype.
     """
-    if conv.is_plain():
-        return _platform_attend(q, k, v, bias)
-    # XLA:CPU takes up to twice as long for the two products in jax.nn.dot_product_attention's
-    # order of axes.
-    p = attention_weights(q, k, bias).astype(v.dtype)
-    return jnp.einsum("...hqk,...hkd->...hqd", p, v.swapaxes(-3, -2)).swapaxes(-3, -2)
+    return _platform_attend(q, k, v, bias) if conv.is_plain() else _attend(q, k, v, bias)
 
 
 def _platform_attend(q, k, v, bias):
     flat = [x.reshape(-1, *x.shape[-3:]) for x in (q, k, v)]
     if bias is not None:
         t, heads = q.shape[-3:-1]
-        bias = jnp.broadcast_to(bias, (*q.shape[:-3], heads, t, t)).reshape(-1, heads, t, t)
+        bias = _broadcast(bias, (*q.shape[:-3], heads, t, t)).reshape(-1, heads, t, t)
     return jax.nn.dot_product_attention(*flat, bias=bias).reshape(v.shape)
+
+
+@jax.custom_vjp
+def _attend(q, k, v, bias):
+    return _attend_forward(q, k, v, bias)[0]
+
+
+# XLA:CPU takes up to twice as long for the products in jax.nn.dot_product_attention's order of
+# axes. The rule of our own keeps a quarter less for the backward pass than differentiation does.
+def _attend_forward(q, k, v, bias):
+    p = attention_weights(q, k, bias)
+    y = jnp.einsum("...hqk,...hkd->...hqd", p.astype(v.dtype), v.swapaxes(-3, -2))
+    y = y.swapaxes(-3, -2)
+    return y, (q, k, v, bias, p, y)
+
+
+def _attend_backward(residuals, g):
+    q, k, v, bias, p, y = residuals
+    q, k, v, y, g = (x.swapaxes(-3, -2) for x in (q, k, v, y, g))
+    dv = jnp.einsum("...hqk,...hqd->...hkd", p.astype(g.dtype), g)
+    dp = jnp.einsum("...hqd,...hkd->...hqk", g, v, preferred_element_type=jnp.float32)
+    # The softmax's own sum of p dp, from shorter rows.
+    inner = jnp.einsum("...qd,...qd->...q", g, y, preferred_element_type=jnp.float32)
+    ds = p * (dp - inner[..., None])
+    dbias = None
+    if bias is not None:
+        wide = functools.partial(_broadcast, shape=ds.shape)
+        (dbias,) = jax.linear_transpose(wide, bias.astype(ds.dtype))(ds)
+        dbias = dbias.astype(bias.dtype)
+    ds = (ds * q.shape[-1] ** -0.5).astype(q.dtype)
+    dq = jnp.einsum("...hqk,...hkd->...hqd", ds, k)
+    dk = jnp.einsum("...hqk,...hqd->...hkd", ds, q)
+    return *(x.swapaxes(-3, -2) for x in (dq, dk, dv)), dbias
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _broadcast(x, shape):
+    return jnp.broadcast_to(x.reshape((1,) * (len(shape) - x.ndim) + x.shape), shape)
 
 
 def attention_weights(q, k, bias=None):
@@ -38,8 +75,7 @@ def attention_weights(q, k, bias=None):
     scores = jnp.einsum("...hqd,...hkd->...hqk", q, k, preferred_element_type=jnp.float32)
     scores = scores * q.shape[-1] ** -0.5
     if bias is not None:
-        shape = (1,) * (scores.ndim - bias.ndim) + bias.shape
-        scores = scores + bias.astype(jnp.float32).reshape(shape)
+        scores = scores + _broadcast(bias.astype(jnp.float32), scores.shape)
     return jax.nn.softmax(scores, axis=-1)
 
 
@@ -54,14 +90,31 @@ def merge_heads(x):
     return x.reshape(*x.shape[:-2], -1)
 
 
+@jax.custom_vjp
 def gelu(x):
     """x Phi(x) by the error function, not its tanh approximation; computed in float32.
 
     Paper: Gaussian Error Linear Units (arXiv 1606.08415).
     """
-    # On CPU 1.5 to 3 times as fast as jax.nn.gelu, which takes erfc for the digits of tiny values.
+    # On CPU 1.5 times as fast as jax.nn.gelu, whose erfc has more digits where x Phi(x) is tiny.
     x32 = x.astype(jnp.float32)
     return (0.5 * x32 * (1 + lax.erf(x32 * 0.5**0.5))).astype(x.dtype)
+
+
+def _gelu_forward(x):
+    return gelu(x), x
+
+
+def _gelu_backward(x, g):
+    # Differentiation would keep two more arrays of x's size for each layer. So does XLA where it
+    # finds the forward pass's erf again: hence the other sign.
+    x32 = x.astype(jnp.float32)
+    below = 0.5 * (1 - lax.erf(x32 * -(0.5**0.5)))
+    density = jnp.exp(-0.5 * x32 * x32) * (2 * jnp.pi) ** -0.5
+    return ((g.astype(jnp.float32) * (below + x32 * density)).astype(x.dtype),)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
 def linear(in_features, out_features, *, use_bias=True, std=0.02, dtype, rngs):
