@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from timm.layers import ClassifierHead
+from timm.layers import ClassifierHead, resample_abs_pos_embed
+from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 from timm.models.swin_transformer import checkpoint_filter_fn
 from timm.models.vgg import ConvMlp
 
@@ -34,6 +35,8 @@ MODELS = (
     "vgg11",
     "vgg13_bn",
     "tf_efficientnet_lite0",
+    "efficientnet_b0",
+    "tf_efficientnetv2_s",
     "vit_tiny_patch16_224",
     "vit_small_patch14_reg4_dinov2",
     "vit_small_patch16_dinov3",
@@ -133,10 +136,22 @@ def lite0_real() -> dict[str, np.ndarray]:
         return {"logits": model.eval()(to_torch(seeded.disk(224))).numpy()}
 
 
+def position() -> dict[str, np.ndarray]:
+    """Position embeddings of a 7 x 7 grid resampled to others, and DINOv3's rotary ones."""
+    table = torch.from_numpy(seeded.value("pos_embed", (1, 2 + 49, 3)))
+    found = {}
+    for rows, columns in ((14, 9), (8, 6), (3, 4), (1, 1), (7, 5)):
+        resampled = resample_abs_pos_embed(table, (rows, columns), (7, 7), num_prefix_tokens=2)
+        found[f"resampled_{rows}x{columns}"] = resampled.numpy()
+        rotary = RotaryEmbeddingDinoV3(16).get_embed((rows, columns))
+        found[f"rotary_{rows}x{columns}"] = rotary.numpy()
+    return found
+
+
 def compute() -> dict[str, dict[str, np.ndarray]]:
     """File name -> arrays."""
     found = {name: backbone(name) for name in MODELS}
-    return found | {"vgg_head": vgg_head(), "lite0_real": lite0_real()}
+    return found | {"vgg_head": vgg_head(), "lite0_real": lite0_real(), "position": position()}
 
 
 def main() -> int:
