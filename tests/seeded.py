@@ -1,6 +1,7 @@
 """Weights and images that NumPy alone reproduces, for comparisons with PyTorch networks."""
 
 import math
+import re
 import types
 import zlib
 from collections.abc import Mapping
@@ -11,6 +12,9 @@ import numpy as np
 from fgc_jax import models
 from fgc_jax.convert import timm
 from fgc_jax.models import pretrained
+
+# The last convolution of a residual branch; the first block of a stage has none.
+_EFFICIENTNET_BRANCH = re.compile(r"blocks\.\d+\.[1-9]\d*\.conv_pwl\.weight")
 
 
 def config(backbone: str, **changes) -> types.SimpleNamespace:
@@ -52,9 +56,13 @@ def value(key: str, shape: tuple[int, ...]) -> np.ndarray:
     if key.endswith(_TOKENS):
         return centred
     if len(shape) < 2:
-        return np.float32(0.2) * centred
+        # Gates of squeeze-and-excitation stand open, or little of an image passes many of them.
+        middle = np.float32(key.endswith("se.conv_expand.bias"))
+        return np.float32(0.2) * centred + middle
     # Activations keep their size through ReLUs; residual branches add up, so theirs are smaller.
     gain = 1 if key.startswith("layer") else 2
+    if _EFFICIENTNET_BRANCH.fullmatch(key):
+        gain = 0.04
     return np.float32(math.sqrt(3 * gain / math.prod(shape[1:]))) * centred
 
 
