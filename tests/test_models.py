@@ -11,7 +11,7 @@ from safetensors import numpy as safetensors
 
 from fgc_jax import models
 from fgc_jax import params as trees
-from fgc_jax.models import backbone, efficientnet, eva, resnet, vgg, vit
+from fgc_jax.models import backbone, efficientnet, eva, inception, resnet, resnetv2, vgg, vit
 from tests import seeded
 
 
@@ -28,6 +28,23 @@ SMALL = {
     "basic": resnet.row(resnet.BasicBlock, (1, 1, 1, 1)),
     "bottleneck": resnet.row(resnet.Bottleneck, (1, 1, 1, 1)),
     "resnext": resnet.row(resnet.Bottleneck, (1, 1, 1, 1), groups=4, group_width=32),
+    "basic_deep": resnet.row(resnet.BasicBlock, (1, 1, 1, 1), deep=True),
+    "antialiased": resnet.row(resnet.Bottleneck, (1, 1, 1, 1), deep=True, antialias=True),
+    "resnetv2": resnetv2.row((1, 1, 1, 2)),
+    "bit": resnetv2.row((1, 1, 1, 2), bit=True),
+    "inception": inception.row(
+        {
+            "stage2": {"Mixed_5b": (inception.A, "mean_inside", 32)},
+            "stage3": {
+                "Mixed_6a": (inception.B, "halve", 0),
+                "Mixed_6b": (inception.middle(32), "mean", 192),
+            },
+            "stage4": {
+                "Mixed_7a": (inception.D, "halve", 0),
+                "Mixed_7b": (inception.E, "max", 192),
+            },
+        }
+    ),
     "vgg": vgg.row((1, 1, 1, 1, 1), False),
     "vgg_bn": vgg.row((1, 1, 1, 1, 1), True),
     "lite": _efficientnet(efficientnet.LITE, efficientnet.SeparableBlock),
@@ -84,7 +101,7 @@ def test_every_backbone_with_every_head_has_the_stated_shapes(name, head):
     config = seeded.config(name, head=head, head_options=options, dtype="bfloat16")
     model, row = models.abstract(config, 5), models.BACKBONES[name]
     unit = math.lcm(32, row.strides["features"])
-    images = jax.ShapeDtypeStruct((2, 3 * unit, 2 * unit, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((2, 4 * unit, 3 * unit, 3), jnp.float32)
     params, stats = models.split(model)
     graphdef = models.evaluation_graphdef(model)
     logits, out = jax.eval_shape(
@@ -94,7 +111,9 @@ def test_every_backbone_with_every_head_has_the_stated_shapes(name, head):
     assert set(out) == set(row.channels) == set(row.strides) == set(row.depths)
     for key, x in out.items():
         stride = row.strides[key]
-        grid = (3 * unit // stride, 2 * unit // stride) if stride else (1, 1)
+        grid = (4 * unit // stride, 3 * unit // stride) if stride else (1, 1)
+        if name.startswith("inception"):
+            grid = x.shape[1:3]  # Smaller, since few convolutions are padded: test_inception.py.
         assert x.shape == (2, *grid, row.channels[key])
         assert x.dtype == jnp.bfloat16
     leaves = jax.tree.leaves((params, stats))
@@ -109,7 +128,8 @@ def test_every_parameter_has_a_gradient_and_all_is_finite(small, name, head):
     config = seeded.config(name, head=head, head_options=OPTIONS[head])
     model, params, stats = seeded_trees(config, 5)
     graphdef = models.evaluation_graphdef(model)
-    images = jnp.asarray(seeded.images(2, 64, 64))
+    size = 107 if name == "inception" else 64
+    images = jnp.asarray(seeded.images(2, size, size))
 
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)

@@ -237,7 +237,7 @@ def _strides():
     return {"stem": 2, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32, "features": 32}
 
 
-def row(table, *, weights=None) -> Backbone:
+def row(table, *, parameters=0, gflops=0.0, weights=None) -> Backbone:
     """A row of BACKBONES for a table like that of `stages`."""
     names = {stage: [name for name, *_ in steps] for stage, steps in STEM.items()}
     names |= {stage: list(blocks) for stage, blocks in table.items()}
@@ -258,8 +258,8 @@ def row(table, *, weights=None) -> Backbone:
         weights=weights or {},
         head="gap",
         head_names={"fc": "fc"},
-        parameters=23_834_568,
-        gflops=5.71,
+        parameters=parameters,
+        gflops=gflops,
         unused=("AuxLogits",),
     )
 
@@ -273,6 +273,8 @@ _FID = "pt_inception-2015-12-05-6726825d.pth"
 INCEPTIONS = {
     "inception_v3": row(
         stages(),
+        parameters=23_834_568,
+        gflops=5.71,
         weights={
             "tv_in1k": _timm(
                 "tv_in1k",
@@ -286,6 +288,8 @@ INCEPTIONS = {
     # TensorFlow's network of 2015 as pytorch-fid converted it; timm has no counterpart.
     "inception_v3_fid": row(
         stages(mean="mean_inside", last="max"),
+        parameters=23_850_960,
+        gflops=5.71,
         weights={
             "fid": Preprocess(
                 *HALF,
