@@ -1,6 +1,5 @@
 """Each row of BACKBONES says of its network what is so."""
 
-import functools
 import math
 
 import jax
@@ -12,7 +11,7 @@ from jax.interpreters import partial_eval
 
 from fgc_jax import models
 from fgc_jax import params as trees
-from fgc_jax.models import conv
+from fgc_jax.models import backbone, conv, vgg, vit
 from tests import seeded
 
 SIZE = (192, 128)
@@ -91,48 +90,63 @@ def test_a_row_says_what_its_network_is(name):
             grid = x.shape[1:3]  # Smaller, since few convolutions are padded: test_inception.py.
         assert x.dtype == jnp.bfloat16
         assert x.shape == (1, *grid, row.channels[key]), key
+    last = "pooled" if "pooled" in row.channels else "features"
+    assert not uncovered(params, seeded.config(name, feature_map=last))
 
 
-def covered(name, feature_map):
+def uncovered(params, config):
     """Problems of the ordered layers: a parameter in none or two, or a prefix without any."""
-    config = seeded.config(name, head="gap", feature_map=feature_map)
-    paths = trees.flatten(models.split(models.abstract(config, 2))[0])
+    paths = trees.flatten(params)
     prefixes = [p for layer in models.layer_prefixes(config).values() for p in layer]
     hits = {path: sum(trees.is_under(path, prefix) for prefix in prefixes) for path in paths}
     wrong = [path for path, n in hits.items() if n != path.startswith("backbone/")]
     return wrong + [p for p in prefixes if not any(trees.is_under(path, p) for path in paths)]
 
 
-def test_layers_cover_every_parameter_of_the_backbone_once():
-    for name, row in models.BACKBONES.items():
-        assert not covered(name, "pooled" if "pooled" in row.channels else "features"), name
-
-
 # One of each family: every map of it can be the last.
-FAMILIES = ("resnet18", "vgg11_bn", "tf_efficientnet_lite0")
+FAMILIES = (
+    "resnet18d",
+    "resnetv2_50x1_bit",
+    "vgg11_bn",
+    "inception_v3",
+    "tf_efficientnet_lite0",
+    "vit_tiny_patch16_224",
+    "vit_small_patch16_dinov3",
+    "convnextv2_atto",
+    "swin_tiny_patch4_window7_224",
+)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_layers_behind_the_last_map_are_neither_built_nor_listed(name):
     for feature_map in models.BACKBONES[name].channels:
-        assert not covered(name, feature_map), feature_map
+        config = seeded.config(name, head="gap", feature_map=feature_map)
+        params, _ = models.split(models.abstract(config, 2))
+        assert not uncovered(params, config), feature_map
 
 
-@functools.cache
-def temporary_bytes(name, remat):
-    """Memory of a compiled gradient for 8 images beside arguments and results."""
-    config = seeded.config(name, remat=remat)
-    params, stats = models.split(models.abstract(config, 5))
-    graphdef = models.evaluation_graphdef(models.abstract(config, 5))
-
-    def loss(params, stats, images):
-        return models.apply(graphdef, params, stats, lambda live: live(images)[0])[0].sum()
-
-    images = jax.ShapeDtypeStruct((8, 64, 64, 3), jnp.float32)
-    program = jax.jit(jax.grad(loss)).lower(params, stats, images).compile()
-    return program.memory_analysis().temp_size_in_bytes
+STORED = (backbone.timm_tag("deep", "x", size=64),)
+DEEP = {
+    "deep_vgg": vgg.row((2, 2, 4, 4, 4), False),
+    "deep_vit": vit.vit((48, 8, 2), 16, weights=STORED, parameters=0),
+}
 
 
-@pytest.mark.parametrize("name", ["resnet34", "vgg16"])
-def test_remat_saves_memory(name):
-    assert temporary_bytes(name, True) < 0.8 * temporary_bytes(name, False)
+@pytest.mark.parametrize("name", DEEP)
+def test_remat_saves_memory(name, monkeypatch):
+    """Of a compiled gradient for 8 images, beside arguments and results."""
+    monkeypatch.setitem(models.BACKBONES, name, DEEP[name])
+
+    def temporary_bytes(remat):
+        config = seeded.config(name, head="gap", remat=remat)
+        model = models.abstract(config, 5)
+        graphdef = models.evaluation_graphdef(model)
+
+        def loss(params, stats, images):
+            return models.apply(graphdef, params, stats, lambda live: live(images)[0])[0].sum()
+
+        images = jax.ShapeDtypeStruct((8, 64, 64, 3), jnp.float32)
+        program = jax.jit(jax.grad(loss)).lower(*models.split(model), images).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(True) < 0.8 * temporary_bytes(False)
