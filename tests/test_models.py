@@ -104,7 +104,7 @@ def test_every_family_with_every_head_gives_float32_logits(small, name, head):
     config = seeded.config(name, head=head, head_options=OPTIONS[head], dtype="bfloat16")
     model = models.abstract(config, 5)
     forward = functools.partial(models._forward, models.evaluation_graphdef(model))
-    images = jax.ShapeDtypeStruct((2, 96, 64, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((2, 96, 96, 3), jnp.float32)
     logits, _ = jax.eval_shape(forward, *models.split(model), images)
     assert (logits.shape, logits.dtype) == ((2, 5), jnp.float32)
 
