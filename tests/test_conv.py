@@ -22,6 +22,9 @@ CASES = [
     (3, 2, "SAME", DENSE, (9, 8)),
     (3, 3, 1, DENSE, (10, 11)),
     (2, 3, 0, DENSE, (9, 8)),
+    (2, 2, 0, DENSE, (8, 6)),
+    (2, 2, 0, DENSE, (9, 7)),
+    (4, 4, 0, (3, 10, 1), (12, 11)),
     (5, 1, "SAME", DENSE, (7, 6)),
     (5, 2, 2, DENSE, (10, 11)),
     (7, 2, 3, (3, 10, 1), (15, 12)),
@@ -89,10 +92,11 @@ def test_weight_gradient_of_large_arrays(monkeypatch, stride, padding):
     assert_close(*both(x, kernel, stride=stride, padding=padding))
 
 
-def test_depthwise_weight_gradient_in_chunks(monkeypatch):
-    x, kernel = arrays((9, 8), 3, DEPTHWISE, batch=6)
+@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (7, 1), (7, 2)])
+def test_depthwise_in_chunks(monkeypatch, kernel_size, stride):
+    x, kernel = arrays((9, 8), kernel_size, DEPTHWISE, batch=6)
     monkeypatch.setattr(conv_forms, "_CHUNK", x.size // 3)
-    assert_close(*both(x, kernel, stride=1, padding=1, groups=8))
+    assert_close(*both(x, kernel, stride=stride, padding=kernel_size // 2, groups=8))
 
 
 @pytest.mark.parametrize("channels", [DENSE, GROUPED, DEPTHWISE])

@@ -86,7 +86,19 @@ def _on_cpu(x, kernel, stride, pads, groups):
     if groups == 1 and kernel.shape[:2] == x.shape[1:3] and pads == ((0, 0), (0, 0)):
         # The kernel covers all of x (VGG's first fully connected layer): one matrix product.
         x, kernel = x.reshape(len(x), 1, 1, -1), kernel.reshape(1, 1, -1, kernel.shape[3])
+    elif groups == 1 and kernel.shape[:2] == (stride, stride) and pads == ((0, 0), (0, 0)):
+        # No two windows overlap: one matrix product of patches.
+        x, kernel = _patches(x, stride), kernel.reshape(1, 1, -1, kernel.shape[3])
+        stride = 1
     return _convolve(x, kernel, _form(kernel.shape, pads, groups), stride, pads)
+
+
+def _patches(x, size):
+    """[B, H, W, C] -> [B, H // size, W // size, size * size * C]."""
+    b, h, w, c = x.shape
+    h, w = h // size, w // size
+    x = x[:, : h * size, : w * size].reshape(b, h, size, w, size, c)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, size * size * c)
 
 
 def _form(kernel_shape, pads, groups):

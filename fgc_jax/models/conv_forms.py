@@ -5,6 +5,7 @@ depthwise; pads is ((top, bottom), (left, right)). `conv` chooses among them by 
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -21,6 +22,9 @@ _CACHED = 16 * 2**20
 _FOLD = 16
 # Numbers of the input that it reads at a time (2 MiB).
 _CHUNK = 2**19
+# Taps of a depthwise convolution above which sum and input gradient are computed in chunks too:
+# in one piece with what surrounds them, a layer norm say, XLA:CPU may write out every tap's window.
+_TAPS = 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,12 +126,32 @@ def _depthwise(x, kernel, stride, pads):
     height, width = (
         (n + sum(pad) - k) // stride + 1 for n, pad, k in zip(x.shape[1:3], pads, size, strict=True)
     )
-    x = _pad(x, pads)
-    return sum(
-        window(x, i, j, stride, height, width) * _channels(kernel[i, j])
-        for i in range(size[0])
-        for j in range(size[1])
-    )
+
+    def add_taps(x):
+        x = _pad(x, pads)
+        return sum(
+            window(x, i, j, stride, height, width) * _channels(kernel[i, j])
+            for i in range(size[0])
+            for j in range(size[1])
+        )
+
+    return _in_chunks(add_taps, x, size)
+
+
+def _in_chunks(function, x, size):
+    """function(x), for a large kernel of `size` on some images at a time."""
+    some = _some_images(x)
+    if math.prod(size) <= _TAPS or some == len(x):
+        return function(x)
+    y = lax.map(function, x.reshape(-1, some, *x.shape[1:]))
+    return y.reshape(-1, *y.shape[2:])
+
+
+def _some_images(x):
+    """How many images [B, H, W, C] to read at a time, a divisor of B."""
+    b = len(x)
+    each = x.size // b
+    return max(n for n in range(1, b + 1) if b % n == 0 and (n == 1 or n * each <= _CHUNK))
 
 
 def _gather_plan(shape, kernel_shape, g_shape, stride, pads):
@@ -148,24 +172,28 @@ def _depthwise_input_gradient(g, kernel, shape, stride, pads):
     ((height, tall), (width, wide)), margins = _gather_plan(
         shape, kernel.shape, g.shape, stride, pads
     )
-    # Without the barrier the padding is recomputed inside every tap.
-    g = lax.optimization_barrier(_pad(g, margins))
-    zero = jnp.zeros((shape[0], height, width, shape[3]), g.dtype)
-    phases = [
-        [
-            sum(
-                (
-                    window(g, u, v, 1, height, width) * _channels(kernel[i, j])
-                    for i, u in rows
-                    for j, v in columns
-                ),
-                start=zero,
-            )
-            for columns in wide
+
+    def add_taps(g):
+        # Without the barrier the padding is recomputed inside every tap.
+        g = lax.optimization_barrier(_pad(g, margins))
+        zero = jnp.zeros((len(g), height, width, shape[3]), g.dtype)
+        phases = [
+            [
+                sum(
+                    (
+                        window(g, u, v, 1, height, width) * _channels(kernel[i, j])
+                        for i, u in rows
+                        for j, v in columns
+                    ),
+                    start=zero,
+                )
+                for columns in wide
+            ]
+            for rows in tall
         ]
-        for rows in tall
-    ]
-    return interleave(phases, stride, *shape[1:3])
+        return interleave(phases, stride, *shape[1:3])
+
+    return _in_chunks(add_taps, g, kernel.shape[:2])
 
 
 def _depthwise_kernel_gradient(x, g, shape, stride, pads):
@@ -180,7 +208,7 @@ def _depthwise_kernel_gradient(x, g, shape, stride, pads):
     height = ((0, 0, 0), (top, reach + shape[0] - 1 - top - x.shape[1], 0))
     x = lax.pad(x, np.float32(0), (*height, (*pads[1], 0), (0, 0, 0)))
     g = jnp.pad(g, ((0, 0), (0, rest * fold - h), (0, 0), (0, 0)))
-    some = max(n for n in range(1, b + 1) if b % n == 0 and (n == 1 or n * (x.size // b) <= _CHUNK))
+    some = _some_images(x)
 
     def add_taps(x, g, row):
         x = lax.dynamic_slice_in_dim(x, row, reach, axis=1)
