@@ -149,10 +149,12 @@ class Linear(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x):
-        y = x.astype(self.dtype) @ self.kernel[...].astype(self.dtype)
+        # As rows: XLA:CPU writes transposed copies for the gradient of a kernel that meets x whole.
+        rows = x.astype(self.dtype).reshape(-1, x.shape[-1])
+        y = rows @ self.kernel[...].astype(self.dtype)
         if self.bias is not None:
-            y = y + self.bias[...].astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
-        return y
+            y = y + self.bias[...].astype(self.dtype).reshape(1, -1)
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 class DropPath(nnx.Module):
