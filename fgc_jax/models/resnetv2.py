@@ -44,9 +44,12 @@ class GroupNorm(nnx.Module):
 
         # Positions first, since a row of channels is what lies together in memory.
         mean = of_groups(x.mean((1, 2)))
-        variance = of_groups(jnp.square(x - mean).mean((1, 2)))
-        factor = self.scale[...].reshape(1, 1, 1, c) * jax.lax.rsqrt(variance + 1e-5)
-        return ((x - mean) * factor + self.bias[...].reshape(1, 1, 1, c)).astype(self.dtype)
+        variance = of_groups(jnp.square(x).mean((1, 2))) - jnp.square(mean)
+        factor = self.scale[...].reshape(1, 1, 1, c) * jax.lax.rsqrt(
+            jnp.maximum(variance, 0) + 1e-5
+        )
+        shift = self.bias[...].reshape(1, 1, 1, c) - mean * factor
+        return (x * factor + shift).astype(self.dtype)
 
 
 class StandardisedConv(nnx.Module):
