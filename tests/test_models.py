@@ -10,7 +10,18 @@ from safetensors import numpy as safetensors
 
 from fgc_jax import models
 from fgc_jax import params as trees
-from fgc_jax.models import backbone, efficientnet, eva, inception, resnet, resnetv2, vgg, vit
+from fgc_jax.models import (
+    backbone,
+    convnext_table,
+    efficientnet,
+    eva,
+    inception,
+    resnet,
+    resnetv2,
+    swin_table,
+    vgg,
+    vit,
+)
 from tests import seeded
 
 
@@ -63,6 +74,11 @@ SMALL = {
         parameters=0,
     ),
     "eva": eva.row((24, 2, 2), weights=STORED, parameters=0),
+    "convnext": convnext_table.row((1, 1, 1, 1), 8),
+    "convnextv2": convnext_table.row((1, 1, 1, 1), 8, grn=True),
+    "convnextv2_pointwise": convnext_table.row((1, 1, 1, 1), 8, grn=True, pointwise=True),
+    # Shifted, padded and shortened windows.
+    "swin": swin_table.row(32, (2, 2, 1, 1), 3),
 }
 OPTIONS = {"gap": {}, "bilinear": {"projection": 8}, "vgg_fc": {"hidden": 8}}
 

@@ -43,7 +43,8 @@ def _computed_again(function):
 
     jax.checkpoint separates the two computations by a barrier that XLA:CPU removes before it
     merges equal computations, which undoes it. Here they differ: the second one's x waits for the
-    upstream gradient, of which it takes nothing.
+    upstream gradient, of which it takes nothing. So do its vectors (scales and biases): spread over
+    all places, and shared by both computations, they would be kept between them.
     """
 
     def forward(*arguments):
@@ -53,8 +54,12 @@ def _computed_again(function):
         params, x, stats, key = arguments
         g, _ = gradients
         nothing = jnp.minimum(jnp.abs(g[(0,) * g.ndim]), 0)
-        x = x + nothing.astype(x.dtype)
-        _, transpose = jax.vjp(lambda *two: function(*two, stats, key)[0], params, x)
+
+        def wait(v):
+            return v + nothing.astype(v.dtype)
+
+        params = jax.tree.map(lambda v: wait(v) if v.ndim == 1 else v, params)
+        _, transpose = jax.vjp(lambda *two: function(*two, stats, key)[0], params, wait(x))
         return *transpose(g), None, None
 
     wrapped = jax.custom_vjp(function)
