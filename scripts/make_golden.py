@@ -7,6 +7,7 @@ Weights and inputs come from tests/seeded.py and are not stored. Run in the envi
 """
 
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -77,11 +78,12 @@ def sizes(name: str) -> tuple[tuple[int, int], ...]:
     return SIZES
 
 
-def swin(name: str, height: int, width: int, **options) -> torch.nn.Module:
-    """A Swin for images of a size, with the seeded weights of its own as timm fits them."""
-    state = load_seeded(timm.create_model(name, **options)).state_dict()
+def swin(name: str, state: dict, height: int, width: int, **options) -> torch.nn.Module:
+    """A Swin for images of a size, with a state dict as timm's own loader fits it."""
     model = timm.create_model(name, img_size=(height, width), **options)
-    model.load_state_dict(checkpoint_filter_fn(state, model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # timm's interpolation, of PyTorch's plans.
+        model.load_state_dict(checkpoint_filter_fn(state, model))
     return model.eval()
 
 
@@ -97,7 +99,7 @@ def backbone(name: str) -> dict[str, np.ndarray]:
     for height, width in sizes(name):
         images = to_torch(seeded.images(2, height, width))
         if is_swin:
-            model = swin(name, height, width, num_classes=CLASSES)
+            model = swin(name, model.state_dict(), height, width, num_classes=CLASSES)
         with torch.no_grad():
             features = model.forward_features(images)
             if is_swin:

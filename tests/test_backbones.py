@@ -11,7 +11,7 @@ from jax.interpreters import partial_eval
 
 from fgc_jax import models
 from fgc_jax import params as trees
-from fgc_jax.models import backbone, conv, vgg, vit
+from fgc_jax.models import backbone, conv, convnext_table, swin_table, vgg, vit
 from tests import seeded
 
 SIZE = (192, 128)
@@ -129,6 +129,8 @@ STORED = (backbone.timm_tag("deep", "x", size=64),)
 DEEP = {
     "deep_vgg": vgg.row((2, 2, 4, 4, 4), False),
     "deep_vit": vit.vit((48, 8, 2), 16, weights=STORED, parameters=0),
+    "deep_convnext": convnext_table.row((6, 1, 1, 1), 32),
+    "deep_swin": swin_table.row(32, (6, 1, 1, 1), 4),
 }
 
 

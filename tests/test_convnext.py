@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,3 +98,31 @@ def test_images_that_are_too_small_are_refused(feature_map, least):
         ValueError, match=f"at least {least} x {least} pixels, not 40 x {least - 1}"
     ):
         shapes(40, least - 1)
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "convnextv2_tiny", "convnextv2_atto"])
+def test_metas_own_files_are_understood(name):
+    model = models.abstract(seeded.config(name), 10)
+    pairs = models.pretrained.original_names(models.BACKBONES[name])
+    zeros = (jax.tree.map(lambda x: np.zeros(x.shape, bool), tree) for tree in models.split(model))
+    shapes = {key: x.shape for key, x in models.timm.to_state_dict(*zeros, pairs).items()}
+    expected = {key: np.broadcast_to(i, shape) for i, (key, shape) in enumerate(shapes.items())}
+    theirs = {}
+    for key, x in expected.items():
+        key = key.replace("stem.", "downsample_layers.0.").replace("blocks.", "")
+        key = re.sub(r"stages.(.).downsample", r"downsample_layers.\1", key)
+        key = (
+            key.replace("conv_dw", "dwconv").replace("head.norm", "norm").replace("head.fc", "head")
+        )
+        if ".grn." in key:
+            key = key.replace("mlp.grn.weight", "grn.gamma").replace("mlp.grn.bias", "grn.beta")
+            x = x.reshape(1, 1, 1, -1)
+        key = key.replace("mlp.fc", "pwconv")
+        # Meta's are linear layers in every size.
+        theirs[key] = x[:, :, 0, 0] if "pwconv" in key and x.ndim == 4 else x
+    assert "stages.0.1.pwconv2.weight" in theirs
+    found = models.timm.normalise(theirs)
+    assert found.keys() == expected.keys()
+    params, _ = models.timm.fill(*models.split(model), found, pairs)
+    again = models.timm.to_state_dict(params, {}, pairs)
+    assert all((again[key] == x).all() for key, x in expected.items())

@@ -126,3 +126,30 @@ def test_what_lies_behind_the_last_map_is_not_built():
     paths = [p.split("/") for p in trees.flatten(models.split(model)[0]) if "backbone/" in p]
     assert {path[2] for path in paths if path[1] == "layers"} == {"0", "1"}
     assert {path[1] for path in paths} == {"patch_embed", "layers"}
+
+
+def test_microsofts_own_files_are_understood():
+    expected = {
+        "patch_embed.proj.weight": 0,
+        "layers.0.blocks.1.attn.relative_position_bias_table": 1,
+        "layers.1.downsample.reduction.weight": 2,
+        "layers.2.downsample.norm.bias": 3,
+        "layers.3.blocks.0.norm1.weight": 4,
+        "norm.weight": 5,
+        "head.fc.weight": 6,
+        "head.fc.bias": 7,
+    }
+    theirs = {
+        "patch_embed.proj.weight": 0,
+        "layers.0.blocks.1.attn.relative_position_bias_table": 1,
+        "layers.0.blocks.1.attn.relative_position_index": 8,
+        "layers.0.blocks.1.attn_mask": 9,
+        "layers.0.downsample.reduction.weight": 2,
+        "layers.1.downsample.norm.bias": 3,
+        "layers.3.blocks.0.norm1.weight": 4,
+        "norm.weight": 5,
+        "head.weight": 6,
+        "head.bias": 7,
+    }
+    assert models.timm.normalise(theirs) == expected
+    assert models.timm.normalise(expected) == expected

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from fgc_jax import params as trees
+from fgc_jax.convert import originals
 
 # Other leaves (cls_token, pos_embed, gamma, ...) have timm's own names.
 _LEAVES = {
@@ -34,8 +35,8 @@ class Pointwise(str):
 def normalise(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict with timm's key names, whatever the source called them.
 
-    Understands torchvision's VGG, `efficientnet_lite_pytorch`, wrapping prefixes, and drops
-    num_batches_tracked, which no computation reads.
+    Understands torchvision's VGG, `efficientnet_lite_pytorch`, `originals`, wrapping prefixes, and
+    drops num_batches_tracked, which no computation reads.
     """
     state = {k: x for k, x in state.items() if not k.endswith("num_batches_tracked")}
     for prefix in _WRAPPING:
@@ -45,7 +46,7 @@ def normalise(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {_from_torchvision_vgg(key): x for key, x in state.items()}
     if "_conv_stem.weight" in state:
         return _from_lite(state)
-    return state
+    return originals.swin(originals.convnext(state))
 
 
 def _from_torchvision_vgg(key):
