@@ -94,12 +94,13 @@ def backbone(name: str) -> dict[str, np.ndarray]:
     is_swin = name.startswith("swin")
     options = {"dynamic_img_size": True} if is_vit else {}
     # VGG's own head has 124 million weights; `vgg_head` compares a small one.
-    model = load_seeded(timm.create_model(name, num_classes=0 if is_vgg else CLASSES, **options))
+    native = load_seeded(timm.create_model(name, num_classes=0 if is_vgg else CLASSES, **options))
     found = {}
     for height, width in sizes(name):
         images = to_torch(seeded.images(2, height, width))
+        model = native
         if is_swin:
-            model = swin(name, model.state_dict(), height, width, num_classes=CLASSES)
+            model = swin(name, native.state_dict(), height, width, num_classes=CLASSES)
         with torch.no_grad():
             features = model.forward_features(images)
             if is_swin:
