@@ -301,7 +301,8 @@ def overview(experiment: Experiment, gflops: float) -> str:
                 str(phase.epochs),
                 str(phase.crop),
                 str(phase.batch_size),
-                f"{phase.optimizer} {phase.lr:g}",
+                f"{phase.optimizer} {phase.lr:g}"
+                + (f" x {phase.layer_decay:g} a layer" if phase.layer_decay != 1 else ""),
             )
         )
     return "\n".join([*lines, "", logs.table(rows)])

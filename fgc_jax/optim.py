@@ -87,6 +87,11 @@ def trained_groups(
         raise ValueError(
             f"phase {phase.name}: train={phase.train!r} with these groups trains nothing"
         )
+    if phase.layer_decay != 1 and all(map(is_head, trained)):
+        raise ValueError(
+            f"phase {phase.name}: layer_decay={phase.layer_decay:g} has no effect where "
+            f"train={phase.train!r} trains the head alone"
+        )
     return trained
 
 

@@ -12,7 +12,7 @@ from fgc_jax import logs, models
 DESCRIPTION = """\
 Writes weights as one .safetensors file with timm's key names and shapes: published weights of any
 readable source (--model and --input), or a trained run (--workdir), which timm then loads with
-strict key checking. A head that timm's network does not have is left out, as the output says."""
+strict key checking. A head unlike that of timm's network is left out, as the output says."""
 
 EXAMPLES = """\
 examples:
@@ -64,13 +64,11 @@ def of_run(directory: Path, checkpoint: str) -> tuple[dict, str]:
 
     run = predict.load_run(directory, checkpoint)
     settings = run.plan.settings.model
-    state, classes = models.to_timm(settings, run.params, run.stats)
-    told = (
-        f"step {run.step}; load it with timm.create_model({settings.backbone!r}, "
-        f"num_classes={classes}, checkpoint_path=...)"
-    )
+    state, classes, complete = models.to_timm(settings, run.params, run.stats)
+    call = f"timm.create_model({settings.backbone!r}, num_classes={classes})"
+    told = f"step {run.step}; for {call}.load_state_dict(..., strict={complete})"
     if not classes:
-        told += f"\nwithout the head {settings.head!r}, which timm's network does not have"
+        told += f"\nwithout the head {settings.head!r}, since timm's network computes another"
     return state, told
 
 

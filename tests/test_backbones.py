@@ -95,12 +95,18 @@ def test_a_row_says_what_its_network_is(name):
 
 
 def uncovered(params, config):
-    """Problems of the ordered layers: a parameter in none or two, or a prefix without any."""
+    """Problems of the ordered layers: a parameter in none or two, or a layer without any."""
     paths = trees.flatten(params)
     prefixes = [p for layer in models.layer_prefixes(config).values() for p in layer]
     hits = {path: sum(trees.is_under(path, prefix) for prefix in prefixes) for path in paths}
     wrong = [path for path, n in hits.items() if n != path.startswith("backbone/")]
-    return wrong + [p for p in prefixes if not any(trees.is_under(path, p) for path in paths)]
+    layers = models.layer_prefixes(config).items()
+    empty = [
+        name
+        for name, under in layers
+        if not any(trees.is_under(path, prefix) for path in paths for prefix in under)
+    ]
+    return wrong + empty
 
 
 # One of each family: every map of it can be the last.

@@ -111,7 +111,8 @@ def test_a_run_goes_to_timms_names_and_back_bit_for_bit(run, tmp_path, capsys): 
     assert convert_weights.main([f"--workdir={run / 'run'}", f"--output={output}"]) == 0
     told = capsys.readouterr().out
     assert "step 7" in told
-    assert "timm.create_model('resnet18', num_classes=3, checkpoint_path=...)" in told
+    call = "timm.create_model('resnet18', num_classes=3).load_state_dict(..., strict=True)"
+    assert call in told
     restored = predict.load_run(run / "run")
     loaded = models.load("resnet18", str(output))
     assert loaded.num_classes == 3
@@ -131,17 +132,42 @@ def test_a_run_that_is_none_is_one_line(tmp_path, capsys):
     failed_with_one_line(convert_weights.main(flags), capsys, "config.json does not exist")
 
 
-def test_a_head_of_our_own_is_left_out_and_half_a_backbone_refused():
-    config = seeded.config("resnet18", head="bilinear", head_options={"projection": 8})
-    state, classes = models.to_timm(config, *models.split(models.abstract(config, 5)))
-    assert classes == 0
-    assert "layer4.1.conv2.weight" in state
-    assert not [key for key in state if key.startswith(("fc", "head"))]
-    wide = seeded.config("resnet18", head_options={"pool": "avgmax"})
-    assert models.to_timm(wide, *models.split(models.abstract(wide, 5)))[1] == 0
-    cut = seeded.config("resnet18", feature_map="stage2")
-    with pytest.raises(ValueError, match="'stage2' cuts resnet18 off"):
-        models.to_timm(cut, *models.split(models.abstract(cut, 5)))
-    two = seeded.config("resnet18", backbone_b="resnet34", head="bilinear")
-    with pytest.raises(ValueError, match="two streams has no counterpart"):
-        models.to_timm(two, {}, {})
+def to_timm(name, **changes):
+    config = seeded.config(name, **changes)
+    return models.to_timm(config, *models.split(models.abstract(config, 5)))
+
+
+BILINEAR = {"head": "bilinear", "head_options": {"projection": 8}}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "complete"),
+    [
+        ("resnet18", BILINEAR, True),
+        ("resnet18", {"head_options": {"pool": "avgmax"}}, True),
+        # timm's network pools another map: the class token, the mean, and the normalised mean.
+        ("vit_tiny_patch16_224", {"feature_map": "features"}, True),
+        ("vit_small_patch16_dinov3", {"feature_map": "class_token"}, True),
+        ("convnextv2_atto", {"feature_map": "features"}, False),
+        ("vgg11", {"head": "gap"}, False),
+    ],
+)
+def test_a_head_unlike_timms_is_left_out(name, changes, complete):
+    state, classes, found = to_timm(name, **changes)
+    assert (classes, found) == (0, complete)
+    heads = ("fc", "head", "classifier", "pre_logits")
+    assert state
+    assert not [key for key in state if key.startswith(heads)]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("resnet18", {"feature_map": "stage2"}, "the map 'stage2' is inside resnet18"),
+        ("resnet18", {"backbone_b": "resnet34", "head": "bilinear"}, "two streams has no counter"),
+        ("inception_v3_fid", {}, "timm has no network inception_v3_fid"),
+    ],
+)
+def test_what_timm_cannot_hold_is_refused(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        to_timm(name, **changes)

@@ -79,6 +79,11 @@ def test_layer_decay_falls_from_the_head_to_the_stem():
     assert found == {"backbone/layer2/0/kernel": ("backbone", 0.5), "head/fc/kernel": ("head", 10)}
 
 
+def test_layer_decay_of_a_head_alone_is_refused():
+    with pytest.raises(ValueError, match="layer_decay=0.5 has no effect where train='head'"):
+        trained(train="head", layer_decay=0.5)
+
+
 def test_a_step_is_scaled_by_each_layers_factor():
     groups = trained(train="all", layer_decay=0.5)
     phase = make_phase(optimizer="sgd", lr=1.0, momentum=0.0, layer_decay=0.5)

@@ -2,6 +2,7 @@
 
 import hashlib
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors
@@ -37,9 +38,12 @@ def test_half_precision_gives_the_same_network_rounded(state, save):
     assert loaded.params["head"]["fc"]["kernel"].dtype == np.float32
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_not_finite_are_refused(state, save, value):
-    broken = state["layer1.0.conv1.weight"].copy()
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [(np.nan, np.float32), (np.inf, np.float16), (np.nan, ml_dtypes.bfloat16), (1e60, np.float64)],
+)
+def test_weights_that_are_not_finite_are_refused(state, save, value, dtype):
+    broken = state["layer1.0.conv1.weight"].astype(dtype)
     broken[0, 0, 0, 0] = value
     path = save(**{"layer1.0.conv1.weight": broken})
     with pytest.raises(ValueError, match="weights that are not finite: layer1.0.conv1.weight"):

@@ -36,11 +36,9 @@ def convnext(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def swin(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict of Microsoft's Swin, whose stages end with the downsampling and not begin with
-    it; other state dicts as they are. What follows from the window's size is left out."""
-    computed = (".relative_position_index", ".attn_mask")
-    state = {key: x for key, x in state.items() if not key.endswith(computed)}
+    it; other state dicts as they are."""
     if "layers.0.downsample.reduction.weight" not in state:
-        return state
+        return dict(state)
     renamed = {}
     for key, x in state.items():
         stage = re.match(r"layers\.(\d+)\.downsample\.", key)

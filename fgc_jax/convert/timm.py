@@ -21,6 +21,7 @@ _LEAVES = {
     "var": "running_var",
 }
 _WRAPPING = ("module.", "_orig_mod.")  # Left by DataParallel and torch.compile.
+_CONSTANTS = ("num_batches_tracked", ".relative_position_index", ".attn_mask")
 _TORCHVISION_VGG = {
     "classifier.0.": "pre_logits.fc1.",
     "classifier.3.": "pre_logits.fc2.",
@@ -35,10 +36,10 @@ class Pointwise(str):
 def normalise(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict with timm's key names, whatever the source called them.
 
-    Understands torchvision's VGG, `efficientnet_lite_pytorch`, `originals`, wrapping prefixes, and
-    drops num_batches_tracked, which no computation reads.
+    Understands torchvision's VGG, `efficientnet_lite_pytorch`, `originals` and wrapping prefixes, and
+    drops what no computation reads: num_batches_tracked, and what follows from Swin's windows.
     """
-    state = {k: x for k, x in state.items() if not k.endswith("num_batches_tracked")}
+    state = {key: x for key, x in state.items() if not key.endswith(_CONSTANTS)}
     for prefix in _WRAPPING:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): x for key, x in state.items()}
@@ -114,10 +115,10 @@ def fill(
 
     Raises:
         ValueError: lists every key of `state` without a place, every covered parameter without
-            a key, and every difference in shape.
+            a key, every difference in shape, and every array that is not finite.
     """
     flat = [trees.flatten(params), trees.flatten(stats)]
-    used, missing, shapes = set(), [], []
+    used, missing, shapes, infinite = set(), [], [], []
     for tree in flat:
         for path, leaf in tree.items():
             key = source_key(path, names)
@@ -130,6 +131,8 @@ def fill(
             value = from_torch(state[key], path, leaf.shape)
             if value.shape != tuple(leaf.shape):
                 shapes.append(f"{key} {state[key].shape} for {path} {tuple(leaf.shape)}")
+            if not np.isfinite(value).all():
+                infinite.append(key)
             tree[path] = value
     left_out = tuple(name + "." for name in left_out)
     strays = [key for key in state if key not in used and not key.startswith(left_out)]
@@ -139,6 +142,7 @@ def fill(
             ("keys of the weights without a place in the model", strays),
             ("parameters of the model without a key in the weights", missing),
             ("shapes that differ", shapes),
+            ("weights that are not finite", infinite),
         )
         if items
     ]
@@ -149,7 +153,8 @@ def fill(
 
 def from_torch(value: np.ndarray, path: str, shape: Sequence[int]) -> np.ndarray:
     """A PyTorch weight in our axis order, float32; `shape` is that of our leaf at `path`."""
-    value = np.asarray(value).astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # `fill` refuses what becomes infinite.
+        value = np.asarray(value).astype(np.float32, copy=False)
     if not path.endswith("/kernel"):
         return value
     if len(shape) == 4 and value.ndim == 2 and value.size == np.prod(shape):

@@ -124,7 +124,6 @@ def _read_all(config):
 
 def _fill(config, params, stats, states, classifier):
     report = []
-    head = params["head"] if not config.backbone_b else {}
     for stream, state in zip(table.streams(config), states, strict=True):
         label = f"{stream.root} ({stream.name})"
         if state is None:
@@ -134,8 +133,8 @@ def _fill(config, params, stats, states, classifier):
             stream.row,
             stream.root,
             state,
-            depth=stream.row.depths[stream.feature_map],
-            head=head if config.head == stream.row.head else {},
+            params,
+            head=config.head == stream.row.head and not config.backbone_b,
             classifier=classifier,
         )
         state, resampled = pretrained.resample(stream.row, params, state, names)
@@ -296,29 +295,38 @@ def timm_state(name: str, weights: str) -> dict[str, np.ndarray]:
     return _to_timm(name, params if classes else {"backbone": params["backbone"]}, stats)
 
 
-def to_timm(config, params, stats) -> tuple[dict[str, np.ndarray], int]:
-    """(state dict with timm's names and shapes, number of classes) of a trained classifier.
+def to_timm(config, params, stats) -> tuple[dict[str, np.ndarray], int, bool]:
+    """A trained classifier as (state dict with timm's names and shapes, number of classes, whether
+    timm's network with as many classes finds every key in it).
 
-    The number is 0 and the head is left out if it is not of the kind that timm's network has.
+    The number is 0 and the head is left out if it computes something else than timm's.
 
     Raises:
-        ValueError: two streams, or a backbone cut off behind an inner feature map.
+        ValueError: two streams, a backbone cut off behind an inner feature map, or one that timm
+            does not have.
     """
-    if config.backbone_b:
+    stream, *others = table.streams(config)
+    if others:
         raise ValueError("a classifier of two streams has no counterpart in timm")
-    name, classes = config.backbone, params["head"]["fc"]["kernel"].shape[1]
-    wanted, _ = split(abstract(_original(name, ""), classes))
-    shapes = [
-        {part: {path: x.shape for path, x in trees.flatten(tree[part]).items()} for part in tree}
-        for tree in (params, wanted)
-    ]
-    if shapes[0]["backbone"] != shapes[1]["backbone"]:
+    row, original = stream.row, _original(stream.name, "")
+    if not row.in_timm:
+        raise ValueError(f"timm has no network {stream.name}")
+    if row.depths[stream.feature_map] < len(row.layers):
         raise ValueError(
-            f"feature_map={config.feature_map!r} cuts {name} off: timm's network is the whole one"
+            f"the map {stream.feature_map!r} is inside {stream.name}: what lies behind it was not "
+            "trained, and timm's network is the whole one"
         )
-    if config.head != BACKBONES[name].head or shapes[0]["head"] != shapes[1]["head"]:
-        return _to_timm(name, {"backbone": params["backbone"]}, stats), 0
-    return _to_timm(name, params, stats), classes
+    classes = params["head"]["fc"]["kernel"].shape[1]
+    wanted, _ = split(abstract(original, classes))
+    shapes, published = (
+        {path: x.shape for path, x in trees.flatten(tree).items()} for tree in (params, wanted)
+    )
+    (map_of_timm,) = {each.feature_map for each in table.streams(original)}
+    if shapes == published and stream.feature_map == map_of_timm and config.head == row.head:
+        return _to_timm(stream.name, params, stats), classes, True
+    bare = {path for path in published if trees.is_under(path, "backbone")} <= set(shapes)
+    state = _to_timm(stream.name, {"backbone": params["backbone"]}, stats)
+    return state, 0, bare and set(row.head_names.values()) == {"fc"}
 
 
 def _to_timm(name, params, stats):

@@ -1,10 +1,14 @@
 """What a row of the backbone table holds: constructor, feature maps, layers, weights' facts."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+# Of a network that halves the grid in its stem, behind it, and before each further stage.
+STRIDES = {"stem": 2, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32, "features": 32}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Backbone:
     channels, strides: of each feature map. "features" is the grid of timm's forward_features;
         "pooled" [B, 1, 1, c], stride 0, is the vector that the published classifier reads, where
         this is not the mean of "features".
-    layers: layer name -> parameter path prefixes inside the backbone, ordered input to output.
+    layers: layer name -> parameter path prefixes inside the backbone, ordered input to output; a
+        final norm belongs to the last block.
     depths: feature map -> how many of `layers`, from the input, it depends on.
     weights: tag -> facts; the first tag is the default.
     head: the key of HEADS that the published weights were trained with.
@@ -52,6 +57,7 @@ class Backbone:
     parameters: count with the 1000-way head, or with none if the first weights have none.
     gflops: 1e9 multiply-adds of a forward pass at the first weights' size, as papers count them.
     unused: timm's names of modules that published files have and no forward pass reads.
+    in_timm: whether timm has the network under this name.
     resample: leaf name -> function (array, shape) that fits a stored leaf to another image size.
     """
 
@@ -66,7 +72,13 @@ class Backbone:
     parameters: int
     gflops: float = 0.0
     unused: tuple[str, ...] = ()
+    in_timm: bool = True
     resample: dict[str, Callable] = dataclasses.field(default_factory=dict)
+
+
+def by_tag(weights: Iterable[Preprocess]) -> dict[str, Preprocess]:
+    """The facts of several weights on the hub under their tags."""
+    return {facts.source.rpartition(".")[2]: facts for facts in weights}
 
 
 def timm_tag(

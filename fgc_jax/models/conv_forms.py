@@ -150,6 +150,8 @@ def _in_chunks(function, x, size):
 def _some_images(x):
     """How many images [B, H, W, C] to read at a time, a divisor of B."""
     b = len(x)
+    if jax.device_count() > 1:
+        return b  # A loop over the batch would have every device compute all of it.
     each = x.size // b
     return max(n for n in range(1, b + 1) if b % n == 0 and (n == 1 or n * each <= _CHUNK))
 

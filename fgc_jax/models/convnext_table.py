@@ -3,7 +3,7 @@
 import functools
 
 from fgc_jax.models import convnext
-from fgc_jax.models.backbone import Backbone, timm_tag
+from fgc_jax.models.backbone import Backbone, by_tag, timm_tag
 
 
 def row(depths, width, *, grn=False, pointwise=False, parameters=0, gflops=0.0, weights=()):
@@ -16,16 +16,15 @@ def row(depths, width, *, grn=False, pointwise=False, parameters=0, gflops=0.0, 
             joined = stage > 0 and index == 0
             ordered[name] = (f"stages/{stage}/downsample", name) if joined else (name,)
         counts[f"stage{stage + 1}"] = len(ordered)
-    counts["features"] = len(ordered)
-    ordered["head/norm"] = ("head/norm",)
+    ordered[name] += ("head/norm",)
     channels = {"stem": widths[0]} | {f"stage{i}": w for i, w in enumerate(widths, start=1)}
     return Backbone(
         build=functools.partial(convnext.ConvNeXt, depths, widths, grn=grn, pointwise=pointwise),
         channels=channels | {"features": widths[-1], "pooled": widths[-1]},
         strides=convnext.STRIDES | {"features": 32, "pooled": 0},
         layers=ordered,
-        depths=counts | {"pooled": len(ordered)},
-        weights={facts.source.rpartition(".")[2]: facts for facts in weights},
+        depths=counts | {"features": len(ordered), "pooled": len(ordered)},
+        weights=by_tag(weights),
         head="gap",
         head_names={"head.fc": "fc"},
         parameters=parameters,

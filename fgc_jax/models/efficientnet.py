@@ -213,7 +213,9 @@ class EfficientNet(nnx.Module):
         self.last = last
         self.remat = remat
         self.activation = style.activation
-        rates = layers.drop_rates(drop_path, [stage.repeats for stage in stages])
+        repeats = [stage.repeats for stage in stages]
+        # timm's last block stays just below the rate.
+        rates = layers.drop_rates(drop_path * (1 - 1 / sum(repeats)), repeats)
         self.conv_stem, self.bn1 = conv(3, stem, 3, stride=2), norm(stem)
         features, built = stem, []
         for stage, stage_rates in list(zip(stages, rates, strict=True))[: names.index(last)]:

@@ -16,6 +16,7 @@ from fgc_jax.models import bridge, conv, layers
 from fgc_jax.models.backbone import (
     HALF,
     IMAGENET,
+    STRIDES,
     Backbone,
     Preprocess,
     timm_tag,
@@ -194,7 +195,7 @@ class InceptionV3(nnx.Module):
 
     def __init__(self, table, *, dtype, rngs, last="features", drop_path=0.0, remat=False):
         without_drop_path("Inception-v3", drop_path)
-        wanted = list(_strides()).index(last) + 1
+        wanted = list(STRIDES).index(last) + 1
         self.last = last
         self.remat = remat
         features = 3
@@ -233,11 +234,7 @@ class InceptionV3(nnx.Module):
         return maps
 
 
-def _strides():
-    return {"stem": 2, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32, "features": 32}
-
-
-def row(table, *, parameters=0, gflops=0.0, weights=None) -> Backbone:
+def row(table, *, parameters=0, gflops=0.0, weights=None, in_timm=True) -> Backbone:
     """A row of BACKBONES for a table like that of `stages`."""
     names = {stage: [name for name, *_ in steps] for stage, steps in STEM.items()}
     names |= {stage: list(blocks) for stage, blocks in table.items()}
@@ -252,7 +249,7 @@ def row(table, *, parameters=0, gflops=0.0, weights=None) -> Backbone:
     return Backbone(
         build=functools.partial(InceptionV3, table),
         channels=channels | {"features": features},
-        strides=_strides(),
+        strides=dict(STRIDES),
         layers=ordered,
         depths=depths | {"features": len(ordered)},
         weights=weights or {},
@@ -261,6 +258,7 @@ def row(table, *, parameters=0, gflops=0.0, weights=None) -> Backbone:
         parameters=parameters,
         gflops=gflops,
         unused=("AuxLogits",),
+        in_timm=in_timm,
     )
 
 
@@ -285,7 +283,7 @@ INCEPTIONS = {
             "gluon_in1k": _timm("gluon_in1k", norm=IMAGENET),
         },
     ),
-    # TensorFlow's network of 2015 as pytorch-fid converted it; timm has no counterpart.
+    # TensorFlow's network of 2015 as pytorch-fid converted it.
     "inception_v3_fid": row(
         stages(mean="mean_inside", last="max"),
         parameters=23_850_960,
@@ -299,10 +297,11 @@ INCEPTIONS = {
                 crop_fraction=1.0,
                 test_crop_fraction=1.0,
                 license="apache-2.0",
-                source=_FID,
+                source="",
                 url=f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{_FID}",
                 classes=1008,
             )
         },
+        in_timm=False,
     ),
 }

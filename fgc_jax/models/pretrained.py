@@ -15,8 +15,8 @@ def read(spec: str, name: str, row: Backbone) -> dict[str, np.ndarray]:
     """State dict of `spec` with timm's names.
 
     Raises:
-        ValueError: nothing there (it says where weights can be had), not readable, a published file
-            with other bytes than its name says, or weights that are not finite.
+        ValueError: nothing there (it says where weights can be had), not readable, or a published
+            file with other bytes than its name says.
     """
     path = weights.locate(spec, advice(name, row))
     published = {facts.url.rpartition("/")[2] for facts in row.weights.values()}
@@ -29,11 +29,7 @@ def read(spec: str, name: str, row: Backbone) -> dict[str, np.ndarray]:
                 f"{path} is damaged, or not the published file: its sha256 begins {found[:8]}, not "
                 f"{digest} as its name says; get it again"
             )
-    state = timm.normalise(weights.read_file(path))
-    wrong = [key for key, x in state.items() if x.dtype.kind == "f" and not np.isfinite(x).all()]
-    if wrong:
-        raise ValueError(f"{path} holds weights that are not finite: {', '.join(wrong[:6])}")
-    return state
+    return timm.normalise(weights.read_file(path))
 
 
 def facts_of(table: Mapping[str, Preprocess], spec: str) -> Preprocess:
@@ -49,28 +45,30 @@ def facts_of(table: Mapping[str, Preprocess], spec: str) -> Preprocess:
     return matching[0] if matching else next(iter(table.values()))
 
 
-# Where original files bear the names that the hub's bear; other authors' files have their own.
-_SAME_NAMES = (
+# Where original files lie that are read (timm's names, or `convert.originals`).
+_READ = (
     "https://github.com/huggingface/",
     "https://github.com/rwightman/",
     "https://github.com/mseitzer/",
     "https://download.pytorch.org/",
+    "https://github.com/SwinTransformer/",
     "https://dl.fbaipublicfiles.com/semiweaksupervision/",
+    "https://dl.fbaipublicfiles.com/convnext/",
 )
 
 
 def advice(name: str, row: Backbone) -> str:
     """Where the weights of a backbone can be had, for an error message."""
-    if not any(facts.source for facts in row.weights.values()):
+    if not any(facts.source or facts.url for facts in row.weights.values()):
         return f"No weights of {name} are published: set config.model.pretrained=''."
     lines = [f"Weights known to fit {name} (about {row.parameters * 4 / 1e6:.0f} MB each):"]
     for facts in row.weights.values():
-        line = f"  {facts.source} ({facts.license})"
-        if facts.url.startswith(_SAME_NAMES):
+        places = [facts.source]
+        if facts.url.startswith(_READ):
             digest = _digest(facts.url)
-            line += f", or the file {facts.url}"
-            line += f" (sha256 begins {digest})" if digest else ""
-        lines.append(line)
+            places.append(f"the file {facts.url}")
+            places[-1] += f" (sha256 begins {digest})" if digest else ""
+        lines.append(f"  {', or '.join(filter(None, places))} ({facts.license})")
     lines.append(
         "Save a file anywhere and give its path or directory instead. A hub download is kept in a "
         "cache under HF_HOME, which may be copied to a machine without network."
@@ -94,26 +92,28 @@ def names(
     row: Backbone,
     root: str,
     state: Mapping[str, np.ndarray],
+    params: trees.Tree,
     *,
-    depth: int,
-    head: Mapping,
+    head: bool,
     classifier: bool,
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """(pairs for convert.timm.fill, timm modules left out on purpose) of the stream at `root`.
 
-    depth: how many layers are built. head: the parameters of the model's head if it is of the
-    kind that the weights were trained with, else {}; classifier: whether its last linear layer is
-    wanted too.
+    params: the model's, whose layers not built are left out. head: whether its head is of the kind
+    that the weights were trained with; classifier: whether its last linear layer is wanted too.
     """
     pairs, left_out = [(root, "")], list(row.unused)
     for ours, theirs in original_names(row)[1:]:
-        wanted = ours.removeprefix("head/") in head and (classifier or ours != "head/fc")
-        if wanted and f"{theirs}.weight" in state:
+        there = head and ours.removeprefix("head/") in params["head"]
+        if there and (classifier or ours != "head/fc") and f"{theirs}.weight" in state:
             pairs.append((ours, theirs))
         else:
             left_out.append(theirs)
-    for paths in list(row.layers.values())[depth:]:
-        left_out.extend(path.replace("/", ".") for path in paths)
+    built = trees.flatten(params[root])
+    for prefixes in row.layers.values():
+        for prefix in prefixes:
+            if not any(trees.is_under(path, prefix) for path in built):
+                left_out.append(prefix.replace("/", "."))
     return pairs, left_out
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from fgc_jax.models import bridge, layers
-from fgc_jax.models.backbone import Backbone
+from fgc_jax.models.backbone import STRIDES, Backbone, by_tag
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -157,7 +157,7 @@ class ResNet(nnx.Module):
         drop_path=0.0,
         remat=False,
     ):
-        stages = list(_strides()).index(last)  # "stem" is 0; "features" comes after "stage4".
+        stages = list(STRIDES).index(last)  # "stem" is 0; "features" comes after "stage4".
         self.stages = min(stages, len(depths))
         self.antialias = antialias
         self.remat = remat
@@ -211,10 +211,6 @@ class ResNet(nnx.Module):
         return maps
 
 
-def _strides():
-    return {"stem": 2, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32, "features": 32}
-
-
 def row(block, depths, *, parameters=0, gflops=0.0, weights=(), **options) -> Backbone:
     """A row of BACKBONES; `depths` counts the blocks of each stage, options are ResNet's."""
     ordered = {"stem": ("conv1", "bn1")}
@@ -228,10 +224,10 @@ def row(block, depths, *, parameters=0, gflops=0.0, weights=(), **options) -> Ba
     return Backbone(
         build=functools.partial(ResNet, block, depths, **options),
         channels={"stem": 64} | channels | {"features": channels["stage4"]},
-        strides=_strides(),
+        strides=dict(STRIDES),
         layers=ordered,
         depths=layer_counts | {"features": len(ordered)},
-        weights={facts.source.rpartition(".")[2]: facts for facts in weights},
+        weights=by_tag(weights),
         head="gap",
         head_names={"fc": "fc"},
         parameters=parameters,

@@ -14,7 +14,7 @@ from flax import nnx
 
 from fgc_jax.convert.timm import Pointwise
 from fgc_jax.models import bridge, conv, layers
-from fgc_jax.models.backbone import HALF, Backbone, timm_tag
+from fgc_jax.models.backbone import HALF, STRIDES, Backbone, by_tag, timm_tag
 
 STEM = 64
 WIDTHS = (256, 512, 1024, 2048)
@@ -129,7 +129,7 @@ class ResNetV2(nnx.Module):
     ):
         kinds = (StandardisedConv, GroupNorm) if bit else (layers.Conv, layers.BatchNorm)
         make, norm = (functools.partial(kind, dtype=dtype, rngs=rngs) for kind in kinds)
-        index = list(_strides()).index(last)  # "stem" is 0; "features" comes after "stage4".
+        index = list(STRIDES).index(last)  # "stem" is 0; "features" comes after "stage4".
         self.bit = bit
         self.remat = remat
         rates = layers.drop_rates(drop_path, depths)
@@ -165,10 +165,6 @@ class ResNetV2(nnx.Module):
         return maps
 
 
-def _strides():
-    return {"stem": 2, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32, "features": 32}
-
-
 def row(depths, factor=1, bit=False, *, parameters=0, gflops=0.0, weights=()) -> Backbone:
     """A row of BACKBONES; `depths` counts the blocks of each stage."""
     ordered, counts = {"stem": ("stem",)}, {"stem": 1}
@@ -177,15 +173,15 @@ def row(depths, factor=1, bit=False, *, parameters=0, gflops=0.0, weights=()) ->
             name = f"stages/{stage}/blocks/{index}"
             ordered[name] = (name,)
         counts[f"stage{stage + 1}"] = len(ordered)
-    ordered["norm"] = ("norm",)
+    ordered[name] += ("norm",)
     channels = {f"stage{i}": width * factor for i, width in enumerate(WIDTHS, start=1)}
     return Backbone(
         build=functools.partial(ResNetV2, depths, factor, bit),
         channels={"stem": STEM * factor} | channels | {"features": channels["stage4"]},
-        strides=_strides(),
+        strides=dict(STRIDES),
         layers=ordered,
         depths=counts | {"features": len(ordered)},
-        weights={facts.source.rpartition(".")[2]: facts for facts in weights},
+        weights=by_tag(weights),
         head="gap",
         head_names={Pointwise("head.fc"): "fc"},
         parameters=parameters,

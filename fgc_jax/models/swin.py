@@ -67,8 +67,14 @@ def resize_table(table, window, target):
 
 
 def fit_table(table, shape):
-    """A stored table of square windows for a model with square windows of another size."""
+    """A stored table of square windows for a model with square windows of another size.
+
+    Returned as it is if that cannot be (no such window, other heads), for the caller to refuse.
+    """
     sides = [(math.isqrt(count) + 1) // 2 for count in (len(table), shape[0])]
+    counts = [(2 * side - 1) ** 2 for side in sides]
+    if table.ndim != 2 or counts != [len(table), shape[0]] or table.shape[1] != shape[1]:
+        return table
     return np.asarray(resize_table(table, *((side, side) for side in sides)))
 
 

@@ -3,7 +3,7 @@
 import functools
 
 from fgc_jax.models import swin
-from fgc_jax.models.backbone import Backbone, timm_tag
+from fgc_jax.models.backbone import Backbone, by_tag, timm_tag
 
 
 def row(width, depths, window=7, *, parameters=0, gflops=0.0, weights=()) -> Backbone:
@@ -15,7 +15,7 @@ def row(width, depths, window=7, *, parameters=0, gflops=0.0, weights=()) -> Bac
             joined = stage > 0 and index == 0
             ordered[name] = (f"layers/{stage}/downsample", name) if joined else (name,)
         counts[f"stage{stage + 1}"] = len(ordered)
-    ordered["norm"] = ("norm",)
+    ordered[name] += ("norm",)
     widths = {f"stage{stage + 1}": width * 2**stage for stage in range(len(depths))}
     return Backbone(
         build=functools.partial(swin.Swin, width, depths, window),
@@ -23,7 +23,7 @@ def row(width, depths, window=7, *, parameters=0, gflops=0.0, weights=()) -> Bac
         strides=swin.STRIDES | {"features": 32},
         layers=ordered,
         depths=counts | {"features": len(ordered)},
-        weights={facts.source.rpartition(".")[2]: facts for facts in weights},
+        weights=by_tag(weights),
         head="gap",
         head_names={"head.fc": "fc"},
         parameters=parameters,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fgc_jax.models import attention, bridge, layers, position
-from fgc_jax.models.backbone import Backbone
+from fgc_jax.models.backbone import Backbone, by_tag
 
 # Channels, blocks, heads.
 TINY, SMALL, BASE, LARGE = (192, 12, 3), (384, 12, 6), (768, 12, 12), (1024, 24, 16)
@@ -220,7 +220,7 @@ def row(build, depth, features, patch, token, *, weights, parameters, **options)
         layers={"embed": options.pop("embed")} | ordered,
         depths={name: index + 2 for index, name in enumerate(blocks)}
         | {"features": depth + 1, token: depth + 1},
-        weights={facts.source.rpartition(".")[2]: facts for facts in weights},
+        weights=by_tag(weights),
         head="gap",
         head_names={"head": "fc"},
         parameters=parameters,

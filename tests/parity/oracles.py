@@ -52,9 +52,7 @@ def trees_of(name, state, num_classes=1000):
     row = models.BACKBONES[name]
     model = models.abstract(seeded.config(name), num_classes)
     params, stats = models.split(model)
-    names, left_out = pretrained.names(
-        row, "backbone", state, depth=len(row.layers), head=params["head"], classifier=True
-    )
+    names, left_out = pretrained.names(row, "backbone", state, params, head=True, classifier=True)
     filled = convert.fill(params, stats, state, names, left_out)
     filled = jax.tree.map(
         lambda x: np.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x, filled

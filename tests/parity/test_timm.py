@@ -113,8 +113,9 @@ def test_a_network_equals_timms(network):
         slope = difference_of_gradients(mine, exact, keys)
         theirs.float()
 
-    back, classes = models.to_timm(seeded.config(network), params, stats)
+    back, classes, complete = models.to_timm(seeded.config(network), params, stats)
     assert classes == 1000
+    assert complete
     if headless:
         back = {key: x for key, x in back.items() if key in state}
     assert all((back[key] == x).all() for key, x in state.items())

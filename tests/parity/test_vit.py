@@ -41,7 +41,12 @@ def test_blocks_and_attention_maps_equal_timms(name):
         assert networks.relative(found, expected.numpy()) <= LIMIT
 
 
-@pytest.mark.parametrize("name", ["vit_small_patch16_224", *NAMES[1:], "vit_base_patch16_clip_224"])
+DECAYED = ("resnet18", "resnetv2_50", "swin_tiny_patch4_window7_224", "convnextv2_atto")
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_small_patch16_224", *NAMES[1:], "vit_base_patch16_clip_224", *DECAYED]
+)
 def test_layers_learn_as_fast_as_timms(name):
     """Layer-wise decay of the learning rate gives every parameter timm's factor."""
     theirs = timm.create_model(name, num_classes=10)
@@ -53,7 +58,9 @@ def test_layers_learn_as_fast_as_timms(name):
     places = oracles.paths(name, models.split(models.abstract(config, 10))[0])
     assert places.keys() == expected.keys()
     for key, path in places.items():
-        assert decay(path) == pytest.approx(expected[key]), key
+        # timm has ConvNeXt's last norm in the head, which we draw anew for each data set.
+        factor = 0.75 if key.startswith("head.norm") else expected[key]
+        assert decay(path) == pytest.approx(factor), key
 
 
 def test_weights_of_another_grid_are_fitted_as_timm_fits_them():
