@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,12 @@ def test_every_backbone_and_tag_is_listed(capsys):
         assert name in text
         for facts in row.weights.values():
             assert facts.source in text
+
+
+def test_the_readme_counts_them():
+    weights = sum(len(row.weights) for row in models.BACKBONES.values())
+    counted = f"{len(models.BACKBONES)} networks with {weights} sets of published weights"
+    assert counted in (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def test_words_choose(capsys):
