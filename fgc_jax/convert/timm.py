@@ -36,7 +36,7 @@ class Pointwise(str):
 def normalise(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A state dict with timm's key names, whatever the source called them.
 
-    Understands torchvision's VGG, `efficientnet_lite_pytorch`, `originals` and wrapping prefixes, and
+    Understands torchvision's VGG, `efficientnet_lite_pytorch`, `originals`, wrapping prefixes, and
     drops what no computation reads: num_batches_tracked, and what follows from Swin's windows.
     """
     state = {key: x for key, x in state.items() if not key.endswith(_CONSTANTS)}

@@ -3,8 +3,24 @@ import pytest
 from fgc_jax import models
 
 # Networks up to this size are compared each time; of the larger ones only these.
-SMALL = 31_000_000
-SAMPLE = ("vgg16", "resnet101", "vit_base_patch32_224", "convnext_base")
+SMALL = 13_500_000
+SAMPLE = (
+    "resnet50",
+    "resnext50_32x4d",
+    "resnetaa50d",
+    "resnetv2_50",
+    "resnetv2_50x1_bit",
+    "inception_v3",
+    "vgg16",
+    "tf_efficientnetv2_s",
+    "vit_small_patch16_224",
+    "vit_base_patch32_224",
+    "deit3_small_patch16_224",
+    "vit_small_patch14_reg4_dinov2",
+    "vit_small_patch16_dinov3",
+    "convnext_tiny",
+    "swin_tiny_patch4_window7_224",
+)
 
 
 def pytest_addoption(parser):
