@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors
 
 from fgc_jax import models
 from fgc_jax import params as trees
@@ -126,3 +127,25 @@ def test_metas_own_files_are_understood(name):
     params, _ = models.timm.fill(*models.split(model), found, pairs)
     again = models.timm.to_state_dict(params, {}, pairs)
     assert all((again[key] == x).all() for key, x in expected.items())
+
+
+def test_weights_of_masked_autoencoding_have_no_norm_behind_the_pooling(tmp_path):
+    name = "convnextv2_atto"
+    _, params, stats = seeded.trees(name, 10)
+    pairs = models.pretrained.original_names(models.BACKBONES[name])
+    state = models.timm.to_state_dict(params, stats, pairs)
+    path = tmp_path / "fcmae.safetensors"
+    kept = {key: x for key, x in state.items() if not key.startswith("head.")}
+    safetensors.save_file(kept, path)
+    loaded = models.load(name, str(path), num_classes=10)
+    told = f"{path} fills backbone; not in the weights, new: backbone/head/norm"
+    assert loaded.report == f"backbone ({name}): {told}"
+    found = loaded.params["backbone"]
+    assert (found["head"]["norm"]["scale"] == 1).all() and not found["head"]["norm"]["bias"].any()
+    np.testing.assert_array_equal(
+        found["stem"]["0"]["bias"], params["backbone"]["stem"]["0"]["bias"]
+    )
+    del kept["stem.0.bias"]
+    safetensors.save_file(kept, path)
+    with pytest.raises(ValueError, match="without a key in the weights: backbone/stem/0/bias"):
+        models.load(name, str(path))

@@ -86,10 +86,11 @@ def _from_lite(state):
     return renamed
 
 
-def source_key(path: str, names: Sequence[tuple[str, str]]) -> str | None:
+def source_key(path: str, names: Sequence[tuple[str, str | None]]) -> str | None:
     """Key in a timm state dict for a path of ours, or None if `names` does not cover it.
 
-    names: (our module path, timm's module name) pairs; the first that holds the path is used.
+    names: (our module path, timm's module name) pairs; the first that holds the path is used, and
+    None as its name leaves the path out.
     """
     ours, theirs = _covering(path, names)
     if theirs is None:

@@ -57,6 +57,7 @@ class Backbone:
     parameters: count with the 1000-way head, or with none if the first weights have none.
     gflops: 1e9 multiply-adds of a forward pass at the first weights' size, as papers count them.
     unused: timm's names of modules that published files have and no forward pass reads.
+    optional: paths of layers that not all published files have; they start anew without.
     in_timm: whether timm has the network under this name.
     resample: leaf name -> function (array, shape) that fits a stored leaf to another image size.
     """
@@ -72,6 +73,7 @@ class Backbone:
     parameters: int
     gflops: float = 0.0
     unused: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     in_timm: bool = True
     resample: dict[str, Callable] = dataclasses.field(default_factory=dict)
 

@@ -27,6 +27,8 @@ def row(depths, width, *, grn=False, pointwise=False, parameters=0, gflops=0.0, 
         weights=by_tag(weights),
         head="gap",
         head_names={"head.fc": "fc"},
+        # Weights of masked autoencoding alone have no norm behind the pooling.
+        optional=("head/norm",) if grn else (),
         parameters=parameters,
         gflops=gflops,
     )

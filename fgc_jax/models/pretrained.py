@@ -96,20 +96,27 @@ def names(
     *,
     head: bool,
     classifier: bool,
-) -> tuple[list[tuple[str, str]], list[str]]:
+) -> tuple[list[tuple[str, str | None]], list[str]]:
     """(pairs for convert.timm.fill, timm modules left out on purpose) of the stream at `root`.
 
     params: the model's, whose layers not built are left out. head: whether its head is of the kind
     that the weights were trained with; classifier: whether its last linear layer is wanted too.
     """
-    pairs, left_out = [(root, "")], list(row.unused)
+    built = trees.flatten(params[root])
+    lacking = [
+        prefix
+        for prefix in row.optional
+        if any(trees.is_under(path, prefix) for path in built)
+        and not any(key.startswith(prefix.replace("/", ".") + ".") for key in state)
+    ]
+    pairs = [*((f"{root}/{prefix}", None) for prefix in lacking), (root, "")]
+    left_out = list(row.unused)
     for ours, theirs in original_names(row)[1:]:
         there = head and ours.removeprefix("head/") in params["head"]
         if there and (classifier or ours != "head/fc") and f"{theirs}.weight" in state:
             pairs.append((ours, theirs))
         else:
             left_out.append(theirs)
-    built = trees.flatten(params[root])
     for prefixes in row.layers.values():
         for prefix in prefixes:
             if not any(trees.is_under(path, prefix) for path in built):
@@ -118,12 +125,16 @@ def names(
 
 
 def describe(
-    pairs: Sequence[tuple[str, str]], left_out: Sequence[str], state: Mapping[str, np.ndarray]
+    pairs: Sequence[tuple[str, str | None]],
+    left_out: Sequence[str],
+    state: Mapping[str, np.ndarray],
 ) -> str:
     """One line for the user: what was filled and what was left out."""
     unused = [name for name in left_out if any(key.startswith(name + ".") for key in state)]
     left = f"; left out on purpose: {', '.join(unused)}" if unused else ""
-    return f"fills {', '.join(ours for ours, _ in pairs)}{left}"
+    lacking = [ours for ours, theirs in pairs if theirs is None]
+    anew = f"; not in the weights, new: {', '.join(lacking)}" if lacking else ""
+    return f"fills {', '.join(ours for ours, theirs in pairs if theirs is not None)}{anew}{left}"
 
 
 def resample(row: Backbone, params: trees.Tree, state: Mapping, names: Sequence):
