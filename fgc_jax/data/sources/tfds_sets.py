@@ -104,7 +104,7 @@ def _feature(info, kind, usual, wanted):
     one that is called as `usual`, else the only one."""
     found = [name for name, feature in info.features.items() if isinstance(feature, kind)]
     if wanted and wanted not in found:
-        raise ValueError(f"{info.full_name}: no {kind.__name__} {wanted!r}, only {found}")
+        raise ValueError(f"{info.full_name}: no {kind.__name__} {wanted!r}, only {sorted(found)}")
     keys = info.supervised_keys or ()
     for name in (wanted, *(key for key in keys if isinstance(key, str)), usual):
         if name in found:
