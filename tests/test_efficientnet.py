@@ -1,9 +1,12 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from fgc_jax import models
-from fgc_jax.models import efficientnet, efficientnet_table
-from tests import networks, seeded
+from fgc_jax.models import conv, efficientnet, efficientnet_table
+from tests import networks, seeded, small_networks
 
 LITE0 = "tf_efficientnet_lite0"
 
@@ -69,6 +72,30 @@ def test_channels_are_squeezed_to_a_quarter_of_the_blocks_input():
     assert block.se.conv_reduce.kernel.shape == (1, 1, 480, 20)
     assert block.se.conv_expand.kernel.shape == (1, 1, 20, 480)
     assert models.abstract(seeded.config(LITE0), 10).backbone.blocks[3][1].se is None
+
+
+@pytest.mark.parametrize("name", ["lite", "mbconv", "efficientnetv2"])
+def test_what_a_cpu_computes_again_has_the_gradients_of_what_is_kept(monkeypatch, name):
+    monkeypatch.setitem(models.BACKBONES, name, small_networks.SMALL[name])
+    config, *state = seeded.trees(name, 5)
+    params, stats = jax.tree.map(jnp.asarray, state)
+    graphdef = nnx.graphdef(
+        nnx.view(models.abstract(config, 5), use_running_average=False, deterministic=True)
+    )
+    images = seeded.images(4, 32, 32)
+
+    def loss(params):
+        (logits, _), new = models.apply(graphdef, params, stats, lambda live: live(images))
+        return jax.nn.log_softmax(logits)[:, 0].sum(), new
+
+    # One function each, since a jitted one that is traced again keeps its form.
+    again = jax.jit(jax.grad(lambda params: loss(params), has_aux=True))(params)
+    with conv.plain():
+        kept = jax.jit(jax.grad(lambda params: loss(params), has_aux=True))(params)
+    scale = max(np.abs(x).max() for x in jax.tree.leaves(kept[0]))
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5 * scale), again, kept
+    )
 
 
 def test_where_nobody_has_published_weights_there_is_no_source():

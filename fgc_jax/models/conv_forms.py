@@ -128,7 +128,8 @@ def _depthwise(x, kernel, stride, pads):
     )
 
     def add_taps(x):
-        x = _pad(x, pads)
+        # Without the barrier the taps that need no margin read x, which is then written out too.
+        x = lax.optimization_barrier(_pad(x, pads))
         return sum(
             window(x, i, j, stride, height, width) * _channels(kernel[i, j])
             for i in range(size[0])
@@ -223,11 +224,17 @@ def _depthwise_kernel_gradient(x, g, shape, stride, pads):
         ]
         return jnp.stack(parts).sum((1, 2, 3))
 
-    def add_images(images):
-        return lax.map(lambda row: add_taps(*images, row), jnp.arange(shape[0]))
+    def add_images(x, g):
+        return lax.map(lambda row: add_taps(x, g, row), jnp.arange(shape[0]))
 
-    chunks = tuple(array.reshape(b // some, some, *array.shape[1:]) for array in (x, g))
-    return lax.map(add_images, chunks).sum(0).reshape(shape)
+    if some == b:
+        return add_images(x, g).reshape(shape)
+
+    def add_chunk(first):
+        # Not an element of an array of chunks, for which XLA would copy all of x first.
+        return add_images(*(lax.dynamic_slice_in_dim(array, first, some) for array in (x, g)))
+
+    return lax.map(add_chunk, jnp.arange(0, b, some)).sum(0).reshape(shape)
 
 
 DEPTHWISE = Form(_depthwise, _depthwise_input_gradient, _depthwise_kernel_gradient)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 from flax import nnx
 
-from fgc_jax.models import bridge, layers
+from fgc_jax.models import bridge, conv, layers
 from fgc_jax.models.backbone import Backbone
 
 
@@ -22,13 +22,15 @@ class Style:
     """What all blocks of a network share.
 
     padding: None, or "SAME" for TensorFlow's; epsilon: of batch norm; squeeze: whether blocks
-    with a depthwise convolution weigh their channels (squeeze-and-excitation).
+    with a depthwise convolution weigh their channels (squeeze-and-excitation); frugal: whether
+    the backward pass computes activations and weighed maps again (see `_activated`).
     """
 
     padding: str | None
     epsilon: float
     activation: Callable
     squeeze: bool
+    frugal: bool = True
 
     def makers(self, dtype, rngs):
         """Constructors of a convolution and a batch norm."""
@@ -68,6 +70,15 @@ def _squeeze(features, in_features, style, dtype, rngs):
     )
 
 
+def _activated(style, modules, x):
+    """The activation, then the modules, of x, which alone is kept for the backward pass on CPU.
+
+    There new memory costs more time than computing an activation again.
+    """
+    chain = layers.Chain([style.activation, *filter(None, modules)])
+    return bridge.run(chain, x, remat=style.frugal and not conv.is_plain())
+
+
 class ConvBlock(nnx.Module):
     """One convolution: [B, H, W, C] -> [B, H / stride, W / stride, out_features].
 
@@ -81,12 +92,12 @@ class ConvBlock(nnx.Module):
         conv, norm = style.makers(dtype, rngs)
         self.conv = conv(in_features, out_features, kernel_size, stride=stride)
         self.bn1 = norm(out_features)
-        self.activation = style.activation
+        self.style = style
         self.skip = stride == 1 and in_features == out_features
         self.drop_path = layers.DropPath(rate)
 
     def __call__(self, x, *, rngs=None):
-        y = self.activation(self.bn1(self.conv(x)))
+        y = self.style.activation(self.bn1(self.conv(x)))
         return x + self.drop_path(y, rngs=rngs) if self.skip else y
 
 
@@ -101,13 +112,13 @@ class FusedBlock(nnx.Module):
         self.conv_exp = conv(in_features, inner, kernel_size, stride=stride)
         self.bn1 = norm(inner)
         self.conv_pwl, self.bn2 = conv(inner, out_features, 1), norm(out_features)
-        self.activation = style.activation
+        self.style = style
         self.skip = stride == 1 and in_features == out_features
         self.drop_path = layers.DropPath(rate)
 
     def __call__(self, x, *, rngs=None):
-        y = self.activation(self.bn1(self.conv_exp(x)))
-        y = self.bn2(self.conv_pwl(y))
+        y = self.bn1(self.conv_exp(x))
+        y = self.bn2(_activated(self.style, [self.conv_pwl], y))
         return x + self.drop_path(y, rngs=rngs) if self.skip else y
 
 
@@ -124,15 +135,13 @@ class SeparableBlock(nnx.Module):
         self.bn1 = norm(in_features)
         self.se = _squeeze(in_features, in_features, style, dtype, rngs)
         self.conv_pw, self.bn2 = conv(in_features, out_features, 1), norm(out_features)
-        self.activation = style.activation
+        self.style = style
         self.skip = stride == 1 and in_features == out_features
         self.drop_path = layers.DropPath(rate)
 
     def __call__(self, x, *, rngs=None):
-        y = self.activation(self.bn1(self.conv_dw(x)))
-        if self.se is not None:
-            y = self.se(y)
-        y = self.bn2(self.conv_pw(y))
+        y = self.bn1(self.conv_dw(x))
+        y = self.bn2(_activated(self.style, [self.se, self.conv_pw], y))
         return x + self.drop_path(y, rngs=rngs) if self.skip else y
 
 
@@ -149,16 +158,14 @@ class InvertedBlock(nnx.Module):
         self.bn2 = norm(inner)
         self.se = _squeeze(inner, in_features, style, dtype, rngs)
         self.conv_pwl, self.bn3 = conv(inner, out_features, 1), norm(out_features)
-        self.activation = style.activation
+        self.style = style
         self.skip = stride == 1 and in_features == out_features
         self.drop_path = layers.DropPath(rate)
 
     def __call__(self, x, *, rngs=None):
-        y = self.activation(self.bn1(self.conv_pw(x)))
-        y = self.activation(self.bn2(self.conv_dw(y)))
-        if self.se is not None:
-            y = self.se(y)
-        y = self.bn3(self.conv_pwl(y))
+        y = self.bn1(self.conv_pw(x))
+        y = self.bn2(_activated(self.style, [self.conv_dw], y))
+        y = self.bn3(_activated(self.style, [self.se, self.conv_pwl], y))
         return x + self.drop_path(y, rngs=rngs) if self.skip else y
 
 
@@ -208,6 +215,8 @@ class EfficientNet(nnx.Module):
         drop_path=0.0,
         remat=False,
     ):
+        # Blocks that are computed again as a whole need not do it in parts.
+        style = dataclasses.replace(style, frugal=not remat)
         conv, norm = style.makers(dtype, rngs)
         names = ["stem", *(f"stage{i + 1}" for i in range(len(stages))), "features"]
         self.last = last
