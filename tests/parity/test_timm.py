@@ -142,7 +142,7 @@ def test_torchvisions_files_give_torchvisions_logits(tmp_path, name, legacy):
     assert difference <= LIMIT
 
 
-@pytest.mark.parametrize("name", ["resnet18", LITE0])
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
 def test_a_training_step_equals_timms(name):
     """Logits, gradients and running statistics of batch norm with batch statistics."""
     classes = 10
@@ -153,7 +153,8 @@ def test_a_training_step_equals_timms(name):
     params, stats = jax.tree.map(jnp.asarray, (params, stats))
     images, labels = seeded.images(4, 96, 96), np.array([1, 3, 3, 7])
 
-    # In double: Lite0's batch norms at 3x3 lose a digit in float32, in PyTorch more than here.
+    # In double: batch norms over 3x3 lose a digit in float32, in PyTorch more than here. (Under
+    # ReLU6 that moves values across the kinks: PyTorch's float32 gradients of Lite0 are 0.15 off.)
     model.double().train()
     logits = model(make_golden.to_torch(images).double())
     torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
