@@ -1,59 +1,27 @@
 """Training: the phases, the loop, validation, early stopping, and the final test."""
 
 import contextlib
-import dataclasses
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from fgc_jax import (
     checkpoint,
     config,
-    evaluate,
     experiment,
     logs,
+    loop,
     mesh,
-    optim,
     params,
     scores,
-    step,
     stop,
     workdir,
 )
-from fgc_jax.data import images, pipeline
-from fgc_jax.meter import Meter
+from fgc_jax.data import images
 from fgc_jax.progress import Progress
-
-
-@dataclasses.dataclass
-class Run:
-    """The open handles of a run and its progress."""
-
-    experiment: experiment.Experiment
-    config: dict  # resolved, as config.json
-    workdir: Path
-    manager: Any
-    writer: logs.Writer
-    stop_asked: Callable[[int], bool]
-    eval_step: Callable
-    forward_gflops: float
-    progress: Progress
-    start: tuple | None  # (params, stats, where from) of a phase about to begin
-
-    @property
-    def phase(self) -> config.Phase:
-        return self.experiment.settings.phases[self.progress.phase]
-
-
-def every(step_number: int, n: int, total: int) -> bool:
-    """Whether something done each n steps is due after `step_number` of `total` steps."""
-    return step_number % n == 0 or step_number == total
 
 
 def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str, Any]:
@@ -93,7 +61,7 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
             try:
                 if latest is None:
                     writer.start(resolved, overview)
-                live = Run(
+                live = loop.Run(
                     plan,
                     resolved,
                     directory,
@@ -111,12 +79,12 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
                 writer.close()
 
 
-def _run_phases(live: Run, latest: int | None) -> dict[str, Any]:
+def _run_phases(live: loop.Run, latest: int | None) -> dict[str, Any]:
     phases = live.experiment.settings.phases
     while True:
         if not live.progress.finished:
             begin = latest if latest is not None else live.progress.phase_start
-            _train_phase(live, begin)
+            loop.train_phase(live, begin)
         checkpoint.finish(live.manager)
         _write_results(live, test=None)
         entry = live.progress.history[-1]
@@ -135,7 +103,7 @@ def _run_phases(live: Run, latest: int | None) -> dict[str, Any]:
     return results
 
 
-def _next_phase(live: Run) -> tuple[Any, Any, str]:
+def _next_phase(live: loop.Run) -> tuple[Any, Any, str]:
     """Moves progress to the next phase and returns the variables that it starts from."""
     live.progress = live.progress.next_phase()
     entry = live.progress.history[-1]
@@ -148,147 +116,14 @@ def _next_phase(live: Run) -> tuple[Any, Any, str]:
     return variables, stats, f"from step {source}"
 
 
-def _train_phase(live: Run, begin: int) -> None:
-    """Trains from global step `begin` to the phase's end, evaluating after each epoch."""
-    plan, phase, progress = live.experiment, live.phase, live.progress
-    split = plan.dataset.splits["train"]
-    steps_per_epoch = pipeline.steps_per_epoch(len(split), phase.batch_size)
-    total = phase.epochs * steps_per_epoch
-    groups = plan.groups(phase)
-    rate = optim.schedule(phase, steps_per_epoch)
-    optimizer = optim.make(phase, rate, groups)
-    state = _state(live, optimizer, groups, begin)
-    train_step = step.make_train_step(
-        graphdef=step.train_graphdef(plan.model, groups),
-        loss=plan.loss,
-        optimizer=optimizer,
-        trained=groups.keys(),
-        preprocess=plan.augment(phase),
-        key=plan.key(progress.phase, 2),
-        device_mesh=plan.mesh,
-    )
-    settings = plan.settings
-    batches = pipeline.train_batches(
-        split,
-        plan.transform(phase, train=True),
-        batch_size=phase.batch_size,
-        seed=_data_seed(settings.seed, progress.phase),
-        start_step=begin - progress.phase_start,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        threads=settings.data.threads,
-        workers=settings.data.workers,
-        on_bad_image=settings.data.on_bad_image,
-    )
-    done = begin - progress.phase_start
-    meter = Meter(
-        phase.name, phase.batch_size, rate, progress.phase_start, live.writer, settings.log_every
-    )
-    started, seconds_before = time.perf_counter(), progress.seconds
-    speed_before = progress.train_seconds, progress.train_images
-    title = f"{phase.name} {progress.phase + 1}/{len(settings.phases)}"
-    with batches, logs.progress(title, total, done) as bar:
-        while not progress.finished:
-            batch = next(batches)
-            if done == 0:
-                live.writer.images(begin, {f"{phase.name}_train_images": batch["image"][:8]})
-            _note_bad_images(progress, split, batch["index"][batch["mask"] == 0])
-            state, metrics = train_step(state, mesh.to_global(plan.mesh, batch))
-            done += 1
-            meter.add(progress.phase_start + done, metrics)
-            bar.set_postfix_str(meter.text, refresh=False)
-            bar.update()
-            stopping = live.stop_asked(progress.phase_start + done)
-            epoch_ends = done % steps_per_epoch == 0
-            if not (epoch_ends or stopping or every(done, settings.checkpoint_every, total)):
-                continue
-            meter.flush()  # nothing is saved whose loss was not finite
-            val = _evaluate(live, "val", state.params, state.stats)[0] if epoch_ends else None
-            meter.check(progress.phase_start + done, val or {})
-            progress.train_seconds = speed_before[0] + meter.train_seconds
-            progress.train_images = speed_before[1] + meter.images
-            progress.seconds = seconds_before + time.perf_counter() - started
-            if epoch_ends:
-                _finish_epoch(live, state, val, meter.epoch_loss())
-            else:
-                _save(live, state)
-            meter.restart_clock()
-            if stopping:
-                checkpoint.finish(live.manager)
-                raise stop.Stopped(f"stopped at step {progress.phase_start + done}")
-
-
-def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: float) -> None:
-    """Compares the epoch with the best one, decides on early stopping, saves."""
-    progress, phase = live.progress, live.phase
-    number = int(state.step)
-    score = -val["loss"] if phase.monitor == "val_loss" else val["top1"]
-    better = progress.end_epoch(number, score, val)
-    stopping = bool(phase.patience) and progress.stale >= phase.patience
-    if stopping or progress.epoch == phase.epochs:
-        progress.close_phase(phase.name, number)
-    live.writer.scalars(number, {f"val_{name}": value for name, value in val.items()})
-    logs.say(
-        f"{phase.name} epoch {progress.epoch:>3}/{phase.epochs}  train loss {train_loss:.4f}  "
-        f"val loss {val['loss']:.4f}  val top-1 {val['top1']:.2f} %" + ("  best" if better else "")
-    )
-    if stopping:
-        logs.say(f"stopping early: {phase.patience} epochs without a better {phase.monitor}")
-    _save(live, state, score)
-
-
-def _state(live: Run, optimizer, groups, begin: int) -> step.TrainState:
-    """The state to train from: newly built from `live.start`, or the checkpoint of `begin`."""
-    plan = live.experiment
-    if live.start is not None:
-        variables, stats, _ = live.start
-        live.start = None  # a copy of the network less in memory
-        trainable, _ = params.select(variables, groups.keys())
-        state = step.TrainState(jnp.int32(begin), variables, stats, optimizer.init(trainable))
-        return mesh.replicate(plan.mesh, state)
-    trainable, _ = params.select(plan.params, groups.keys())
-    shapes = step.TrainState(
-        jax.ShapeDtypeStruct((), jnp.int32),
-        plan.params,
-        plan.stats,
-        jax.eval_shape(optimizer.init, trainable),
-    )
-    sharding = mesh.replicated(plan.mesh)
-    target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
-    )
-    return checkpoint.restore(live.manager, begin, target)
-
-
-def _save(live: Run, state: step.TrainState, score: float | None = None) -> None:
-    checkpoint.save(
-        live.manager,
-        int(state.step),
-        state,
-        dataclasses.asdict(live.progress),
-        phase=live.progress.phase,
-        score=score,
-    )
-
-
-def _evaluate(live: Run, split_name: str, variables, stats) -> tuple[dict, evaluate.Results]:
-    plan = live.experiment
-    split = plan.dataset.splits[split_name]
-    with plan.eval_batches(split, live.phase) as batches:
-        results = evaluate.run(live.eval_step, variables, stats, batches, plan.mesh, len(split))
-    if split_name != "test":
-        _note_bad_images(live.progress, split, results.unreadable)
-    return evaluate.summarise(results, plan.num_classes), results
-
-
-def _test(live: Run, number: int) -> dict[str, Any] | None:
+def _test(live: loop.Run, number: int) -> dict[str, Any] | None:
     """The one look at the test split: the last phase's best checkpoint."""
     plan = live.experiment
     if "test" not in plan.dataset.splits:
         return None
     variables, stats, _ = checkpoint.load_variables(live.workdir, number)
     variables, stats = mesh.replicate(plan.mesh, (variables, stats))
-    metrics, results = _evaluate(live, "test", variables, stats)
+    metrics, results = loop.evaluate_split(live, "test", variables, stats)
     live.writer.scalars(
         live.progress.phase_start + live.progress.history[-1]["steps"],
         {f"test_{name}": value for name, value in metrics.items()},
@@ -304,7 +139,7 @@ def _test(live: Run, number: int) -> dict[str, Any] | None:
     return {**facts, **metrics}
 
 
-def _write_results(live: Run, test: Mapping | None) -> dict[str, Any]:
+def _write_results(live: loop.Run, test: Mapping | None) -> dict[str, Any]:
     plan = live.experiment
     results = {
         "config": live.config,
@@ -325,16 +160,3 @@ def _write_results(live: Run, test: Mapping | None) -> dict[str, Any]:
     if jax.process_index() == 0:
         workdir.write_json(live.workdir / workdir.RESULTS, results)
     return results
-
-
-def _data_seed(seed: int, phase: int) -> int:
-    """Each phase shuffles anew; below 2**31, whatever the run's seed."""
-    return int(np.random.SeedSequence((seed, phase)).generate_state(1)[0]) // 2
-
-
-def _note_bad_images(progress: Progress, split, positions) -> None:
-    for position in positions:
-        name = split.names[int(position)]
-        if name not in progress.bad_images:
-            progress.bad_images.append(name)
-            logs.say(f"skipped an unreadable image: {name}")

@@ -22,7 +22,7 @@ ORDER = (
     ("methods",),
     ("config", "step", "optim", "data"),
     ("experiment",),
-    ("evaluate", "plots", "data_plots", "scores", "train", "predict"),
+    ("evaluate", "plots", "data_plots", "scores", "loop", "train", "predict"),
     ("main",),
     ("configs", "scripts"),
 )

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import checkpoint, evaluate, params, step, stop, train
+from fgc_jax import checkpoint, evaluate, loop, params, step, stop, train
 from tests import commands, data_files, tiny_run
 
 STEPS = 3  # an epoch: 18 training images in batches of 6
@@ -299,4 +299,4 @@ def test_stopped_runs_continue_to_the_same_bits(straight, images, tmp_path, monk
     ("n", "total", "due"), [(3, 7, [3, 6, 7]), (1, 3, [1, 2, 3]), (10, 4, [4]), (2, 4, [2, 4])]
 )
 def test_every_n_steps_and_at_the_end(n, total, due):
-    assert [number for number in range(1, total + 1) if train.every(number, n, total)] == due
+    assert [number for number in range(1, total + 1) if loop.every(number, n, total)] == due
