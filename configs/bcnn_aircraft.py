@@ -45,7 +45,7 @@ def get_config(variant: str = ""):
             lr=5e-3,
             weight_decay=1e-5,
             schedule="cosine",
-            warmup_epochs=1.0,
+            warmup="1 epochs",
             epochs=30,
         )
     else:

@@ -71,17 +71,24 @@ def phase(name: str, **changes) -> ConfigDict:
             "crop": 448,
             "optimizer": "sgd",
             "lr": 0.01,
+            "lr_batch": 0,
+            "lr_thirds": (),
             "layer_decay": 1.0,
+            "head_lr": 1.0,
             "momentum": 0.9,
+            "nesterov": False,
             "weight_decay": 0.0,
+            "decay_norm_and_bias": True,
             "schedule": "constant",
-            "warmup_epochs": 0.0,
+            "schedule_options": ConfigDict({}),
+            "warmup": "",
             "clip_norm": 0.0,
             "monitor": "val_loss",
             "patience": 0,
         }
     )
     values.lock()
+    values.schedule_options.unlock()
     values.update(changes)
     return values
 

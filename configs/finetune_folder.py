@@ -36,7 +36,7 @@ def get_config(variant: str = ""):
             optimizer="adam",
             lr=5e-4,
             schedule="cosine",
-            warmup_epochs=1.0,
+            warmup="1 epochs",
             patience=5,
             **size,
         ),

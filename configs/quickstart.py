@@ -41,7 +41,7 @@ def get_config(variant: str = ""):
             lr=1e-3,
             optimizer="adam",
             schedule="cosine",
-            warmup_epochs=1.0,
+            warmup="1 epochs",
             **size,
         ),
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import ml_collections
 
-from fgc_jax import logs, methods, models
+from fgc_jax import logs, methods, models, schedules
 from fgc_jax.data import dataset, images
 
 
@@ -72,11 +72,17 @@ class Phase:
     crop: int
     optimizer: str
     lr: float
+    lr_batch: int  # batch size that lr is stated for: lr grows with batch_size; 0: as it stands
+    lr_thirds: tuple  # learning rate multipliers of the backbone's thirds from the input; or ()
     layer_decay: float  # factor of the learning rate from each layer to the one before it
-    momentum: float  # SGD's momentum, Adam's beta1
-    weight_decay: float  # added to the gradient; decoupled with "adamw"
-    schedule: str
-    warmup_epochs: float
+    head_lr: float  # learning rate multiplier of the head
+    momentum: float  # SGD's momentum, Adam's and LAMB's beta1
+    nesterov: bool  # SGD only
+    weight_decay: float  # added to the gradient; decoupled with "adamw" and "lamb"
+    decay_norm_and_bias: bool  # whether vectors (norms, biases) decay too
+    schedule: str  # see `schedules`, as of its options
+    schedule_options: dict
+    warmup: str  # "" or a linear rise, "500 steps", "1.5 epochs" or "30 %" of the phase
     clip_norm: float  # global norm over the trained parameters; 0 for none
     monitor: str  # what "best" and early stopping look at
     patience: int  # epochs without a better value before stopping; 0 for never
@@ -107,8 +113,8 @@ ALLOWED = {
     "data.on_bad_image": lambda: ("raise", "skip"),
     "method": lambda: methods.METHODS,
     "phases[].start_from": lambda: ("best", "last"),
-    "phases[].optimizer": lambda: ("sgd", "adam", "adamw"),
-    "phases[].schedule": lambda: ("constant", "cosine"),
+    "phases[].optimizer": lambda: ("sgd", "adam", "adamw", "lamb"),
+    "phases[].schedule": lambda: schedules.SCHEDULES,
     "phases[].monitor": lambda: ("val_loss", "val_top1"),
 }
 LAYER_SPEC = r"last [1-9]\d*|from \S+|all"
@@ -128,7 +134,8 @@ MINIMA = {
     "phases[].momentum": 0,
     "phases[].weight_decay": 0,
     "phases[].patience": 0,
-    "phases[].warmup_epochs": 0,
+    "phases[].lr_batch": 0,
+    "phases[].head_lr": 1e-6,
     "phases[].clip_norm": 0,
     "eval_batch_size": 1,
     "checkpoint_every": 1,
@@ -253,10 +260,7 @@ def _check(settings: Settings) -> None:
             )
         if phase.train_bn_while_frozen and phase.train == "all":
             raise ValueError(f"{at}: train_bn_while_frozen has no effect where train='all'")
-        if phase.warmup_epochs > phase.epochs:
-            raise ValueError(
-                f"{at}: warmup_epochs={phase.warmup_epochs} exceeds epochs={phase.epochs}"
-            )
+        _check_optimiser(at, phase)
         for rule in phase.groups:
             if not (
                 isinstance(rule, (tuple, list))
@@ -269,6 +273,24 @@ def _check(settings: Settings) -> None:
                 raise ValueError(
                     f"{at}: groups must be (regex, group, multiplier >= 0) tuples, not {rule!r}"
                 )
+
+
+def _check_optimiser(at: str, phase: Phase) -> None:
+    """Learning rate and optimiser of one phase, as far as they do not depend on model and data."""
+    schedules.build(phase, steps_per_epoch=10**9)  # so that any number of steps is possible yet
+    thirds = phase.lr_thirds
+    if len(thirds) not in (0, 3) or not all(
+        isinstance(third, (int, float)) and third > 0 for third in thirds
+    ):
+        raise ValueError(f"{at}: lr_thirds={thirds!r} must be () or three multipliers above 0")
+    if thirds and phase.layer_decay != 1:
+        raise ValueError(f"{at}: lr_thirds and layer_decay both say how fast layers learn")
+    if phase.nesterov and phase.optimizer != "sgd":
+        raise ValueError(f"{at}: nesterov has no effect with optimizer={phase.optimizer!r}")
+    if phase.nesterov and not phase.momentum:
+        raise ValueError(f"{at}: nesterov has no effect without momentum")
+    if not phase.decay_norm_and_bias and not phase.weight_decay:
+        raise ValueError(f"{at}: decay_norm_and_bias has no effect without weight_decay")
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax import checkpoint, config, evaluate, experiment, logs, mesh, optim, params, step, stop
+from fgc_jax import (
+    checkpoint,
+    config,
+    evaluate,
+    experiment,
+    logs,
+    mesh,
+    optim,
+    params,
+    schedules,
+    step,
+    stop,
+)
 from fgc_jax.data import pipeline
 from fgc_jax.meter import Meter
 from fgc_jax.progress import Progress
@@ -48,13 +60,15 @@ def train_phase(live: Run, begin: int) -> None:
     steps_per_epoch = pipeline.steps_per_epoch(len(split), phase.batch_size)
     total = phase.epochs * steps_per_epoch
     groups = plan.groups(phase)
-    rate = optim.schedule(phase, steps_per_epoch)
-    optimizer = optim.make(phase, rate, groups)
+    schedule = schedules.build(phase, steps_per_epoch)
+    optimizer = optim.make(phase, schedule, groups)
     state = _state(live, optimizer, groups, begin)
     train_step = step.make_train_step(
         graphdef=step.train_graphdef(plan.model, groups),
         loss=plan.loss,
         optimizer=optimizer,
+        rate=schedule.rate,
+        phase_start=progress.phase_start,
         trained=groups.keys(),
         preprocess=plan.augment(phase),
         key=plan.key(progress.phase, 2),
@@ -75,7 +89,12 @@ def train_phase(live: Run, begin: int) -> None:
     )
     done = begin - progress.phase_start
     meter = Meter(
-        phase.name, phase.batch_size, rate, progress.phase_start, live.writer, settings.log_every
+        phase.name,
+        phase.batch_size,
+        schedule.rate,
+        progress.phase_start,
+        live.writer,
+        settings.log_every,
     )
     started, seconds_before = time.perf_counter(), progress.seconds
     speed_before = progress.train_seconds, progress.train_images
@@ -86,7 +105,7 @@ def train_phase(live: Run, begin: int) -> None:
             if done == 0:
                 live.writer.images(begin, {f"{phase.name}_train_images": batch["image"][:8]})
             _note_bad_images(progress, split, batch["index"][batch["mask"] == 0])
-            state, metrics = train_step(state, mesh.to_global(plan.mesh, batch))
+            state, metrics = train_step(state, mesh.to_global(plan.mesh, batch), 1.0)
             done += 1
             meter.add(progress.phase_start + done, metrics)
             bar.set_postfix_str(meter.text, refresh=False)

@@ -68,7 +68,7 @@ class Meter:
             if not math.isfinite(value):
                 raise NonFiniteLoss(
                     f"{name} is {value} at step {step} in phase {self._phase!r}; the last "
-                    "checkpoint from before is kept. Try a lower lr, warmup_epochs or clip_norm."
+                    "checkpoint from before is kept. Try a lower lr, warmup or clip_norm."
                 )
 
     def epoch_loss(self) -> float:

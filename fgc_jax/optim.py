@@ -1,13 +1,12 @@
-"""From a phase's settings to what trains and how: layers, groups, schedule, optax."""
+"""From a phase's settings to what trains and how: layers, groups, optax."""
 
-import math
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from fgc_jax import config, params
+from fgc_jax import config, params, schedules
 
 Layers = Mapping[str, tuple[str, ...]]  # layer name -> path prefixes, input to output
 
@@ -109,36 +108,22 @@ def _layer_decay(decay: float, layers: Layers) -> Callable[[str], float]:
     return factor
 
 
-def schedule(phase: config.Phase, steps_per_epoch: int) -> Callable[[jax.Array], jax.Array]:
-    """Learning rate by step of the phase: linear warm-up, then constant or half a cosine to 0."""
-    total = phase.epochs * steps_per_epoch
-    warmup = round(phase.warmup_epochs * steps_per_epoch)
-
-    def rate(step):
-        progress = jnp.clip((step - warmup) / max(total - warmup, 1), 0.0, 1.0)
-        decay = 0.5 * (1 + jnp.cos(math.pi * progress)) if phase.schedule == "cosine" else 1.0
-        rise = jnp.minimum((step + 1) / warmup, 1.0) if warmup else 1.0
-        return jnp.float32(phase.lr) * rise * decay
-
-    return rate
-
-
 def make(
-    phase: config.Phase, rate: Callable, groups: Mapping[str, tuple[str, float]]
+    phase: config.Phase, schedule: schedules.Schedule, groups: Mapping[str, tuple[str, float]]
 ) -> optax.GradientTransformation:
-    """The phase's optimiser over the tree of trained parameters.
+    """The phase's optimiser over the tree of trained parameters, for a learning rate of 1.
+
+    Its updates are what a step adds for each unit of the learning rate: negative, each times the
+    multiplier of its parameter, decoupled weight decay included. The step of the phase that a
+    cycled momentum depends on is the number of updates since `init`.
 
     Clipping stands first: since the tree holds trained parameters only, the norm is theirs.
     Weight decay follows PyTorch: added to the gradient with sgd and adam, decoupled with adamw.
     """
-    labels = params.unflatten({path: f"{group} {f!r}" for path, (group, f) in groups.items()})
-    chains = {}
-    for group, factor in dict.fromkeys(groups.values()):
-        chains[f"{group} {factor!r}"] = optax.chain(
-            *_direction(phase), optax.scale_by_learning_rate(lambda step, f=factor: f * rate(step))
-        )
     clip = [optax.clip_by_global_norm(phase.clip_norm)] if phase.clip_norm else []
-    return optax.chain(*clip, optax.partition(chains, labels))
+    factors = params.unflatten({path: -factor for path, (_, factor) in groups.items()})
+    scale = optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors))
+    return optax.chain(*clip, *_direction(phase), scale)
 
 
 def _direction(phase: config.Phase) -> list[optax.GradientTransformation]:

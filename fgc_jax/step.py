@@ -41,19 +41,24 @@ def make_train_step(
     graphdef: nnx.GraphDef,
     loss: Callable,
     optimizer: optax.GradientTransformation,
+    rate: Callable[[jax.Array], jax.Array],
+    phase_start: int,
     trained: Collection[str],
     preprocess: Callable[[jax.Array, dict], dict],
     key: jax.Array,
     device_mesh: jax.sharding.Mesh,
-) -> Callable[[TrainState, dict], tuple[TrainState, dict[str, jax.Array]]]:
-    """Compiles one optimiser step: (state, batch) -> (new state, scalar metrics).
+) -> Callable[[TrainState, dict, float], tuple[TrainState, dict[str, jax.Array]]]:
+    """Compiles one optimiser step: (state, batch, scale) -> (new state, scalar metrics).
+
+    The optimiser's updates are those for a learning rate of 1. They are multiplied by `rate` of the
+    step of the phase, which began at global step `phase_start`, and by `scale`.
 
     Only the `trained` subset is differentiated, so XLA never builds the frozen part's backward
     pass and norms mean the trained parameters. The state's buffers are donated.
     """
     replicated, sharded = mesh.replicated(device_mesh), mesh.sharded(device_mesh)
 
-    def train_step(state, batch):
+    def train_step(state, batch, scale):
         augment_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
         batch = preprocess(augment_key, batch)
         trainable, frozen = params.select(state.params, trained)
@@ -67,6 +72,8 @@ def make_train_step(
 
         (value, (aux, stats)), grads = jax.value_and_grad(objective, has_aux=True)(trainable)
         updates, opt_state = optimizer.update(grads, state.opt_state, trainable)
+        learning_rate = rate(state.step - phase_start) * scale
+        updates = optax.tree.scale(learning_rate, updates)
         trainable = optax.apply_updates(trainable, updates)
         logits = aux.pop("logits")
         hits = (jnp.argmax(logits, axis=-1) == batch["label"]).astype(jnp.float32)
@@ -83,7 +90,7 @@ def make_train_step(
     return jax.jit(
         train_step,
         donate_argnums=0,
-        in_shardings=(replicated, sharded),
+        in_shardings=(replicated, sharded, replicated),
         out_shardings=(replicated, replicated),
     )
 

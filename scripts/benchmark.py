@@ -232,7 +232,7 @@ def jax_side(spec):
     trained = set(params.flatten(variables))
     if spec["side"] == "frozen":
         trained = {path for path in trained if path.startswith("head/")}
-    optimizer = optax.sgd(1e-3, momentum=0.9)
+    optimizer = optax.sgd(1.0, momentum=0.9)
     b, size = spec["batch_size"], spec["image_size"]
     images = jax.random.randint(jax.random.key(0), (b, size, size, 3), 0, 256).astype(jnp.uint8)
     batch = {"image": images, "label": jnp.arange(b) % CLASSES, "mask": jnp.ones(b)}
@@ -270,6 +270,8 @@ def jax_side(spec):
             graphdef=step.train_graphdef(model, trained),
             loss=plain.make(),
             optimizer=optimizer,
+            rate=optax.constant_schedule(1e-3),
+            phase_start=0,
             trained=trained,
             preprocess=preprocess,
             key=jax.random.key(1),
@@ -278,11 +280,11 @@ def jax_side(spec):
         trainable, _ = params.select(variables, trained)
         state = step.TrainState(jnp.int32(0), variables, stats, optimizer.init(trainable))
         state = mesh.replicate(device_mesh, state)
-        train = compile_pass("train", update, state, batch)
+        train = compile_pass("train", update, state, batch, 1.0)
 
         def run():
             nonlocal state
-            state, metrics = train(state, batch)
+            state, metrics = train(state, batch, 1.0)
             jax.block_until_ready((state, metrics))
 
         runs["train"] = run

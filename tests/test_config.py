@@ -59,7 +59,7 @@ def test_resolved_config_is_plain_json():
         ({"0__reinit": "last 1"}, "belongs to a later phase"),
         ({"0__crop": 100}, "crop=100 is larger than resize=72"),
         ({"1__name": "head"}, "phase names must differ"),
-        ({"1__warmup_epochs": 2.0}, "exceeds epochs=1"),
+        ({"1__warmup": "2 epochs"}, "warmup='2 epochs' must be .* at most as long as .*: 1 epochs"),
         ({"1__groups": (("head/.*", 1.0),)}, "groups must be"),
         ({"data__val_fraction": 1.0}, "must be at most 0.9"),
         ({"0__momentum": 1.0}, "must be at most"),

@@ -1,4 +1,4 @@
-"""Layers, groups, schedules and optimisers of a phase."""
+"""Layers, groups and optimisers of a phase."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from configs import common
-from fgc_jax import config, optim, params
+from fgc_jax import config, optim, params, schedules
 
 LAYERS = {
     "stem": ("backbone/conv1", "backbone/bn1"),
@@ -87,7 +87,7 @@ def test_layer_decay_of_a_head_alone_is_refused():
 def test_a_step_is_scaled_by_each_layers_factor():
     groups = trained(train="all", layer_decay=0.5)
     phase = make_phase(optimizer="sgd", lr=1.0, momentum=0.0, layer_decay=0.5)
-    optimizer = optim.make(phase, optim.schedule(phase, 10), groups)
+    optimizer = optim.make(phase, schedules.build(phase, 10), groups)
     tree = params.unflatten(dict.fromkeys(PATHS, jnp.ones(2)))
     updates, _ = optimizer.update(tree, optimizer.init(tree), tree)
     for path, update in params.flatten(updates).items():
@@ -125,24 +125,13 @@ def test_phases_that_cannot_train_are_errors(changes, message):
         trained(**changes)
 
 
-def test_constant_schedule_with_warmup():
-    rate = optim.schedule(make_phase(lr=0.1, epochs=3, warmup_epochs=1.0), steps_per_epoch=4)
-    got = [float(rate(step)) for step in range(6)]
-    np.testing.assert_allclose(got, [0.025, 0.05, 0.075, 0.1, 0.1, 0.1], rtol=1e-6)
-
-
-def test_cosine_schedule_equals_optax():
-    phase = make_phase(lr=0.1, epochs=3, schedule="cosine")
-    rate, reference = optim.schedule(phase, 4), optax.cosine_decay_schedule(0.1, 12)
-    for step in range(13):
-        np.testing.assert_allclose(rate(step), reference(step), rtol=1e-6, atol=1e-8)
-
-
 def run(phase, params, grads, groups, steps=3):
-    optimizer = optim.make(phase, optim.schedule(phase, 10), groups)
+    schedule = schedules.build(phase, 10)
+    optimizer = optim.make(phase, schedule, groups)
     state = optimizer.init(params)
-    for _ in range(steps):
+    for step in range(steps):
         updates, state = optimizer.update(grads, state, params)
+        updates = optax.tree.scale(schedule.rate(step), updates)
         params = optax.apply_updates(params, updates)
     return params
 

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module of fgc_jax may import from its own row and the rows above, never from below.
 ORDER = (
     ("params", "mesh", "logs", "cache", "checkpoint", "workdir", "meter", "progress", "stop"),
+    ("schedules",),
     ("convert",),
     ("models",),
     ("methods",),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, experiment, mesh, models, optim, params, step
+from fgc_jax import config, experiment, mesh, models, optim, params, schedules, step
 from fgc_jax.data import dataset
 from tests import tiny_run
 
@@ -30,7 +30,7 @@ class Trainer:
         """(state, metrics) after `steps` steps, of which the first is global step `number`."""
         state = mesh.replicate(self.mesh, self.before.replace(step=np.int32(number)))
         for _ in range(steps):
-            state, metrics = self.train_step(state, mesh.to_global(self.mesh, batch))
+            state, metrics = self.train_step(state, mesh.to_global(self.mesh, batch), 1.0)
         return jax.tree.map(np.asarray, (state, metrics))
 
     def changed(self, after) -> set[str]:
@@ -52,11 +52,14 @@ def make_trainer(*, head_options=(), augment=(), **phase) -> Trainer:
     plan = experiment.assemble(settings, dataset.Dataset("none", tiny_run.CLASSES, {}))
     (parsed,) = settings.phases
     groups = plan.groups(parsed)
-    optimizer = optim.make(parsed, optim.schedule(parsed, 10), groups)
+    schedule = schedules.build(parsed, 10)
+    optimizer = optim.make(parsed, schedule, groups)
     train_step = step.make_train_step(
         graphdef=step.train_graphdef(plan.model, groups),
         loss=plan.loss,
         optimizer=optimizer,
+        rate=schedule.rate,
+        phase_start=0,
         trained=groups.keys(),
         preprocess=plan.augment(parsed),
         key=plan.key(0, 2),

@@ -1,0 +1,229 @@
+"""How fast a phase learns, by its step: the learning rate and, where it is cycled, the momentum.
+
+A schedule is a function `(span, *, OPTIONS)` that returns its shape: a function from the phase's
+step to the share of the learning rate, and the same for momentum or None. Its options, with their
+defaults, are the keys of a phase's `schedule_options`. Durations are texts, see `Span`.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fgc_jax import logs
+
+Curve = Callable[[jax.Array | int], jax.Array]  # step of the phase -> f32
+UNITS = re.compile(r"(\d+(?:\.\d+)?) ?(steps?|epochs?|%)")
+LEAST = 1e-6  # of a factor that a rate falls by
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """A phase's steps, and what durations mean in it."""
+
+    total: int  # steps
+    per_epoch: int
+    warmup: float = 0.0  # steps
+
+    def steps(self, name: str, duration: Any) -> float:
+        """ "500 steps", "1.5 epochs" or "30 %" (of the phase) as steps, whole or not.
+
+        Raises:
+            ValueError: another text, none of the time, or more than the phase has.
+        """
+        parts = UNITS.fullmatch(duration) if isinstance(duration, str) else None
+        if parts is None:
+            raise ValueError(f"{name}={duration!r} must be 'N steps', 'N epochs' or 'N %'")
+        unit = {"s": 1, "e": self.per_epoch, "%": self.total / 100}[parts[2][0]]
+        steps = float(parts[1]) * unit
+        if not 0 < steps <= self.total:
+            raise ValueError(
+                f"{name}={duration!r} must be longer than nothing and at most as long as the "
+                f"phase: {self.total // self.per_epoch} epochs of {self.per_epoch} steps"
+            )
+        return steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """`rate(step)` and `momentum(step)`, f32 scalars; the step counts from the phase's start."""
+
+    rate: Curve
+    momentum: Curve | None  # None where it does not change
+
+
+def constant(span: Span) -> tuple[Curve, None]:
+    """The learning rate as it stands."""
+    return lambda step: jnp.float32(1), None
+
+
+def cosine(span: Span, *, final: float = 0.0) -> tuple[Curve, None]:
+    """Half a cosine from the end of the warm-up down to the share `final` at the end of the phase
+    (SGDR without restarts, arXiv:1608.03983)."""
+    _check_number("final", final, 0, 1)
+
+    def share(step):
+        progress = (step - span.warmup) / max(span.total - span.warmup, 1)
+        return _anneal(1.0, final, progress)
+
+    return share, None
+
+
+def one_cycle(
+    span: Span,
+    *,
+    peak: str = "30 %",
+    div: float = 25.0,
+    final: float = 25000.0,
+    momenta: tuple = (0.95, 0.85),
+) -> tuple[Curve, Curve | None]:
+    """Half a cosine from lr / div up to lr, reached after `peak`, then one down to lr / final at
+    the last step; momentum goes from the first of `momenta` to the second at the peak and back,
+    or stays as it is where they are ().
+
+    Super-convergence (arXiv:1708.07120) with fastai's cosines, at the steps where PyTorch has it.
+    """
+    if span.warmup:
+        raise ValueError("warmup has no place here: the cycle begins with a rise of its own")
+    _check_number("div", div, 1)
+    _check_number("final", final, 1)
+    top = span.steps("peak", peak) - 1
+    if top >= span.total - 1:
+        raise ValueError(f"peak={peak!r} leaves nothing of the phase for the way down")
+
+    def cycle(start, middle, end):
+        def value(step):
+            rise = _anneal(start, middle, step / max(top, 1.0))
+            fall = _anneal(middle, end, (step - top) / (span.total - 1 - top))
+            return jnp.where(step <= top, rise, fall)
+
+        return value
+
+    if momenta != ():
+        if not isinstance(momenta, tuple) or len(momenta) != 2:
+            raise ValueError(f"momenta={momenta!r} must be () or two numbers")
+        for momentum in momenta:
+            _check_number("momenta", momentum, 0, 0.9999)
+    share = cycle(1 / div, 1.0, 1 / final)
+    return share, cycle(momenta[0], momenta[1], momenta[0]) if momenta else None
+
+
+def step(
+    span: Span, *, every: str = "", milestones: tuple = (), factor: float = 0.1
+) -> tuple[Curve, None]:
+    """The rate times `factor` each time that `every` has passed, or at each of `milestones`, both
+    counted from the phase's start."""
+    _check_number("factor", factor, LEAST, 1)
+    if bool(every) == bool(milestones):
+        raise ValueError("give every='30 epochs' or milestones=('50 %', '75 %'), one of the two")
+    # Half a step more: rounding must not decide where step and border are the same whole number.
+    if every:
+        length = max(span.steps("every", every), 1.0)
+        return lambda step: jnp.float32(factor) ** jnp.floor((step + 0.5) / length), None
+    if not isinstance(milestones, tuple):
+        raise ValueError(f"milestones={milestones!r} must be a tuple of durations")
+    borders = tuple(span.steps("milestones", milestone) for milestone in milestones)
+    if list(borders) != sorted(set(borders)):
+        raise ValueError(f"milestones={milestones!r} must grow")
+    return (
+        lambda step: (
+            jnp.float32(factor) ** jnp.sum(step + 0.5 >= jnp.float32(borders), dtype=jnp.float32)
+        ),
+        None,
+    )
+
+
+def exponential(span: Span, *, factor: float = 0.9, every: str = "1 epochs") -> tuple[Curve, None]:
+    """The rate times `factor` for each `every` since the warm-up, falling smoothly from step to
+    step (Counterfactual Attention Learning, arXiv:2108.08728, has 0.9 and two epochs)."""
+    _check_number("factor", factor, LEAST, 1)
+    length = span.steps("every", every)
+    return lambda step: jnp.float32(factor) ** (jnp.maximum(step - span.warmup, 0.0) / length), None
+
+
+def plateau(span: Span, *, factor: float = 0.1, patience: int = 3) -> tuple[Curve, None]:
+    """The rate as it stands; training multiplies it by `factor` whenever the phase's monitor has
+    not become better for more than `patience` epochs, which nothing here can know."""
+    _check_number("factor", factor, LEAST, 1)
+    if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
+        raise ValueError(f"patience={patience!r} must be a whole number of epochs")
+    return constant(span)
+
+
+SCHEDULES = {
+    "constant": constant,
+    "cosine": cosine,
+    "one_cycle": one_cycle,
+    "step": step,
+    "exponential": exponential,
+    "plateau": plateau,
+}
+
+
+def options(phase) -> dict[str, Any]:
+    """All options of a phase's schedule: the phase's own, else the defaults.
+
+    Raises:
+        ValueError: `schedule_options` has one that the schedule lacks.
+    """
+    allowed = SCHEDULES[phase.schedule].__kwdefaults__ or {}
+    for name in phase.schedule_options:
+        if name not in allowed:
+            known = logs.choices(name, allowed) if allowed else "it has none"
+            raise ValueError(
+                f"phase {phase.name}: schedule_options: {phase.schedule!r} has no option "
+                f"{name!r}; {known}"
+            )
+    return {**allowed, **phase.schedule_options}
+
+
+def build(phase, steps_per_epoch: int) -> Schedule:
+    """The schedule of a `config.Phase`: linear warm-up times the phase's curve times its rate.
+
+    The rate is `lr`, or in proportion to the batch, lr * batch_size / lr_batch (arXiv:1706.02677).
+
+    Raises:
+        ValueError: an unknown option or a wrong value; a duration that does not fit the phase.
+    """
+    span = Span(phase.epochs * steps_per_epoch, steps_per_epoch)
+    chosen = options(phase)
+    try:
+        if phase.warmup:
+            span = dataclasses.replace(span, warmup=span.steps("warmup", phase.warmup))
+        share, momentum = SCHEDULES[phase.schedule](span, **chosen)
+    except ValueError as error:
+        raise ValueError(f"phase {phase.name}: schedule {phase.schedule!r}: {error}") from None
+    if momentum is not None:
+        low, high = sorted(chosen["momenta"])
+        if not low <= phase.momentum <= high:
+            raise ValueError(
+                f"phase {phase.name}: momentum={phase.momentum:g} has no effect where "
+                f"{phase.schedule!r} moves it between {low:g} and {high:g}; "
+                "schedule_options momenta=() keeps it"
+            )
+    full = phase.lr * (phase.batch_size / phase.lr_batch if phase.lr_batch else 1)
+
+    def rate(step):
+        rise = jnp.minimum((step + 1) / span.warmup, 1.0) if span.warmup else 1.0
+        return jnp.float32(full) * rise * share(step)
+
+    return Schedule(rate, momentum)
+
+
+def _anneal(start: float, end: float, progress) -> jax.Array:
+    """Half a cosine from start to end as progress goes from 0 to 1."""
+    # The square keeps its precision near the end, where 1 + cos(pi) would be nothing but rounding.
+    share = jnp.cos(0.5 * math.pi * jnp.clip(progress, 0.0, 1.0)) ** 2
+    return end + (start - end) * share
+
+
+def _check_number(name: str, value: Any, least: float, most: float = math.inf) -> None:
+    """Raises ValueError unless value is a number of least..most, infinity excluded."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and least <= value <= most and math.isfinite(value)):
+        upper = f" to {most:g}" if math.isfinite(most) else " or more"
+        raise ValueError(f"{name}={value!r} must be a number of {least:g}{upper}")
