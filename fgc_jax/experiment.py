@@ -28,7 +28,6 @@ class Experiment:
     stats: Mapping
     layers: optim.Layers
     preprocess: Any
-    loss: methods.Loss
     mesh: jax.sharding.Mesh
 
     @property
@@ -122,6 +121,31 @@ class Experiment:
 
         return augmented
 
+    def method(self, load_run: Callable[[str], Any]) -> methods.Method:
+        """The training method, its constants on the devices. `load_run`: as `predict.load_run`.
+
+        Raises:
+            ValueError: an unknown option of the method, or a value that it cannot use.
+        """
+
+        def load_checked(directory):
+            run = load_run(directory)
+            for phase in self.settings.phases:
+                _check_crop(run.plan, phase)
+            return run
+
+        train = self.dataset.splits.get("train")
+        counts = () if train is None else np.bincount(train.labels, minlength=self.num_classes)
+        facts = methods.Facts(
+            class_names=self.dataset.class_names,
+            class_counts=tuple(int(count) for count in counts),
+            preprocess=self.preprocess,
+            load_run=load_checked,
+        )
+        method = methods.build(self.settings.method, self.settings.method_options, facts)
+        constants = mesh.replicate(self.mesh, method.constants)
+        return dataclasses.replace(method, constants=constants)
+
     def eval_step(self) -> Callable:
         """The compiled inference step; see `fgc_jax.step.make_eval_step`."""
         return step.make_eval_step(
@@ -207,7 +231,6 @@ def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Experiment
         stats=stats,
         layers=models.layer_prefixes(settings.model),
         preprocess=dataclasses.replace(models.preprocess(settings.model), **own),
-        loss=methods.build(settings.method, settings.method_options),
         mesh=mesh.make(),
     )
     for phase in settings.phases:

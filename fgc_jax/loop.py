@@ -17,6 +17,7 @@ from fgc_jax import (
     experiment,
     logs,
     mesh,
+    methods,
     optim,
     params,
     schedules,
@@ -33,6 +34,7 @@ class Run:
     """The open handles of a run and its progress."""
 
     experiment: experiment.Experiment
+    method: methods.Method  # its constants lie on the devices
     config: dict  # resolved, as config.json
     workdir: Path
     manager: Any
@@ -65,7 +67,7 @@ def train_phase(live: Run, begin: int) -> None:
     state = _state(live, optimizer, groups, begin)
     train_step = step.make_train_step(
         graphdef=step.train_graphdef(plan.model, groups),
-        loss=plan.loss,
+        loss=live.method.loss,
         optimizer=optimizer,
         rate=schedule.rate,
         phase_start=progress.phase_start,
@@ -105,7 +107,8 @@ def train_phase(live: Run, begin: int) -> None:
             if done == 0:
                 live.writer.images(begin, {f"{phase.name}_train_images": batch["image"][:8]})
             _note_bad_images(progress, split, batch["index"][batch["mask"] == 0])
-            state, metrics = train_step(state, mesh.to_global(plan.mesh, batch), 1.0)
+            on_device = mesh.to_global(plan.mesh, batch)
+            state, metrics = train_step(state, on_device, live.method.constants, 1.0)
             done += 1
             meter.add(progress.phase_start + done, metrics)
             bar.set_postfix_str(meter.text, refresh=False)
@@ -167,7 +170,8 @@ def _state(live: Run, optimizer, groups, begin: int) -> step.TrainState:
         variables, stats, _ = live.start
         live.start = None  # a copy of the network less in memory
         trainable, _ = params.select(variables, groups.keys())
-        state = step.TrainState(jnp.int32(begin), variables, stats, optimizer.init(trainable))
+        moments = optimizer.init(trainable)
+        state = step.TrainState(jnp.int32(begin), variables, stats, moments, live.method.state)
         return mesh.replicate(plan.mesh, state)
     trainable, _ = params.select(plan.params, groups.keys())
     shapes = step.TrainState(
@@ -175,6 +179,7 @@ def _state(live: Run, optimizer, groups, begin: int) -> step.TrainState:
         plan.params,
         plan.stats,
         jax.eval_shape(optimizer.init, trainable),
+        live.method.state,
     )
     sharding = mesh.replicated(plan.mesh)
     target = jax.tree.map(

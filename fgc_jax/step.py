@@ -10,7 +10,7 @@ from flax import nnx, struct
 
 from fgc_jax import mesh, models, params
 from fgc_jax.data import augment
-from fgc_jax.methods import plain
+from fgc_jax.methods import losses
 
 TOP_K = 5
 
@@ -23,6 +23,7 @@ class TrainState:
     params: Any
     stats: Any
     opt_state: Any
+    method: Any  # the method's own state, {} for most
 
 
 def train_graphdef(model: nnx.Module, trained: Collection[str]) -> nnx.GraphDef:
@@ -47,26 +48,27 @@ def make_train_step(
     preprocess: Callable[[jax.Array, dict], dict],
     key: jax.Array,
     device_mesh: jax.sharding.Mesh,
-) -> Callable[[TrainState, dict, float], tuple[TrainState, dict[str, jax.Array]]]:
-    """Compiles one optimiser step: (state, batch, scale) -> (new state, scalar metrics).
+) -> Callable[[TrainState, dict, Any, float], tuple[TrainState, dict[str, jax.Array]]]:
+    """Compiles one optimiser step: (state, batch, constants, scale) -> (new state, scalar metrics).
 
     The optimiser's updates are those for a learning rate of 1. They are multiplied by `rate` of the
     step of the phase, which began at global step `phase_start`, and by `scale`.
 
     Only the `trained` subset is differentiated, so XLA never builds the frozen part's backward
-    pass and norms mean the trained parameters. The state's buffers are donated.
+    pass and norms mean the trained parameters. The state's buffers are donated. `constants` are
+    the method's, replicated; its loss finds them in the batch.
     """
     replicated, sharded = mesh.replicated(device_mesh), mesh.sharded(device_mesh)
 
-    def train_step(state, batch, scale):
+    def train_step(state, batch, constants, scale):
         augment_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
-        batch = preprocess(augment_key, batch)
+        batch = {**preprocess(augment_key, batch), "constants": constants}
         trainable, frozen = params.select(state.params, trained)
 
         def objective(trainable):
             variables = params.merge(trainable, frozen)
             (value, aux), stats = models.apply(
-                graphdef, variables, state.stats, loss, batch, loss_key
+                graphdef, variables, state.stats, loss, batch, loss_key, state.method
             )
             return value, (aux, stats)
 
@@ -75,22 +77,23 @@ def make_train_step(
         learning_rate = rate(state.step - phase_start) * scale
         updates = optax.tree.scale(learning_rate, updates)
         trainable = optax.apply_updates(trainable, updates)
-        logits = aux.pop("logits")
+        logits, method = aux.pop("logits"), aux.pop("state", state.method)
         hits = (jnp.argmax(logits, axis=-1) == batch["label"]).astype(jnp.float32)
         metrics = {
             "loss": value,
-            "top1": 100 * plain.masked_mean(hits, batch["mask"]),
+            "top1": 100 * losses.masked_mean(hits, batch["mask"]),
             "grad_norm": optax.tree.norm(grads),
             "update_norm": optax.tree.norm(updates),  # not finite if a new weight is not
             **aux,
         }
-        new_state = TrainState(state.step + 1, params.merge(trainable, frozen), stats, opt_state)
+        variables = params.merge(trainable, frozen)
+        new_state = TrainState(state.step + 1, variables, stats, opt_state, method)
         return new_state, metrics
 
     return jax.jit(
         train_step,
         donate_argnums=0,
-        in_shardings=(replicated, sharded, replicated),
+        in_shardings=(replicated, sharded, replicated, replicated),
         out_shardings=(replicated, replicated),
     )
 
@@ -120,7 +123,7 @@ def make_eval_step(
         # NaN logits compare false everywhere, which would make them hits.
         rank = jnp.where(jnp.isfinite(logits).all(-1), above.sum(-1), logits.shape[-1])
         return {
-            "loss": plain.cross_entropy(logits, batch["label"]),
+            "loss": losses.cross_entropy(logits, batch["label"]),
             "rank": rank.astype(jnp.int32),
             "classes": order.astype(jnp.int32),
             "probabilities": jnp.take_along_axis(jax.nn.softmax(logits), order, axis=-1),

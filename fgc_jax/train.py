@@ -16,6 +16,7 @@ from fgc_jax import (
     loop,
     mesh,
     params,
+    predict,
     scores,
     stop,
     workdir,
@@ -39,6 +40,7 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
         logs.say(f"{directory} is finished already.\n\n{workdir.results_table(finished)}")
         return finished
     plan = experiment.prepare(parsed)
+    method = plan.method(predict.load_run)
     workdir.check_dataset(directory, plan.dataset.facts())
     gflops = plan.forward_gflops(plan.settings.phases[-1])
     overview = experiment.overview(plan, gflops)
@@ -63,6 +65,7 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
                     writer.start(resolved, overview)
                 live = loop.Run(
                     plan,
+                    method,
                     resolved,
                     directory,
                     manager,

@@ -207,9 +207,8 @@ def jax_side(spec):
     import optax
 
     from configs import bundles
-    from fgc_jax import mesh, models, params, step
+    from fgc_jax import mesh, methods, models, params, step
     from fgc_jax.data import augment
-    from fgc_jax.methods import plain
     from fgc_jax.models import conv
 
     config = types.SimpleNamespace(
@@ -266,9 +265,11 @@ def jax_side(spec):
             images = augment.normalise(batch["image"], facts.mean, facts.std)
             return {**batch, "image": images}
 
+        names = tuple(map(str, range(CLASSES)))
+        method = methods.build("plain", {}, methods.Facts(names, (), facts, load_run=None))
         update = step.make_train_step(
             graphdef=step.train_graphdef(model, trained),
-            loss=plain.make(),
+            loss=method.loss,
             optimizer=optimizer,
             rate=optax.constant_schedule(1e-3),
             phase_start=0,
@@ -278,13 +279,14 @@ def jax_side(spec):
             device_mesh=device_mesh,
         )
         trainable, _ = params.select(variables, trained)
-        state = step.TrainState(jnp.int32(0), variables, stats, optimizer.init(trainable))
+        moments = optimizer.init(trainable)
+        state = step.TrainState(jnp.int32(0), variables, stats, moments, method.state)
         state = mesh.replicate(device_mesh, state)
-        train = compile_pass("train", update, state, batch, 1.0)
+        train = compile_pass("train", update, state, batch, {}, 1.0)
 
         def run():
             nonlocal state
-            state, metrics = train(state, batch, 1.0)
+            state, metrics = train(state, batch, {}, 1.0)
             jax.block_until_ready((state, metrics))
 
         runs["train"] = run

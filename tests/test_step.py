@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, experiment, mesh, models, optim, params, schedules, step
+from fgc_jax import config, experiment, mesh, models, optim, params, predict, schedules, step
 from fgc_jax.data import dataset
 from tests import tiny_run
 
@@ -30,7 +30,8 @@ class Trainer:
         """(state, metrics) after `steps` steps, of which the first is global step `number`."""
         state = mesh.replicate(self.mesh, self.before.replace(step=np.int32(number)))
         for _ in range(steps):
-            state, metrics = self.train_step(state, mesh.to_global(self.mesh, batch), 1.0)
+            on_device = mesh.to_global(self.mesh, batch)
+            state, metrics = self.train_step(state, on_device, {}, 1.0)
         return jax.tree.map(np.asarray, (state, metrics))
 
     def changed(self, after) -> set[str]:
@@ -54,9 +55,10 @@ def make_trainer(*, head_options=(), augment=(), **phase) -> Trainer:
     groups = plan.groups(parsed)
     schedule = schedules.build(parsed, 10)
     optimizer = optim.make(parsed, schedule, groups)
+    method = plan.method(predict.load_run)
     train_step = step.make_train_step(
         graphdef=step.train_graphdef(plan.model, groups),
-        loss=plan.loss,
+        loss=method.loss,
         optimizer=optimizer,
         rate=schedule.rate,
         phase_start=0,
@@ -73,7 +75,7 @@ def make_trainer(*, head_options=(), augment=(), **phase) -> Trainer:
     }
     weights = params.unflatten(noisy)
     trainable, _ = params.select(weights, groups.keys())
-    before = step.TrainState(np.int32(0), weights, stats, optimizer.init(trainable))
+    before = step.TrainState(np.int32(0), weights, stats, optimizer.init(trainable), method.state)
     return Trainer(before, train_step, plan.mesh)
 
 

@@ -60,12 +60,12 @@ def watched_run(recipe, workdir, values) -> Watched:
         train_step, seen = real(**arguments), []
         batches.append(seen)
 
-        def watch(state, batch, scale):
+        def watch(state, batch, constants, scale):
             if not seen:
                 starts.append(jax.tree.map(np.array, state))
                 ends.append(None)
             seen.append(np.asarray(batch["index"]))
-            state, metrics = train_step(state, batch, scale)
+            state, metrics = train_step(state, batch, constants, scale)
             ends[-1] = jax.tree.map(np.array, state)
             return state, metrics
 

@@ -1,33 +1,22 @@
 """Training methods: one loss function each, all trained by the same loop."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
-
-import jax
+from typing import Any
 
 from fgc_jax.methods import plain
+from fgc_jax.methods.method import Facts, Loss, Method
+
+__all__ = ("METHODS", "Facts", "Loss", "Method", "build")
+
+METHODS: dict[str, Callable[..., Method]] = {"plain": plain.make}
 
 
-class Loss(Protocol):
-    """What a method is.
+def build(name: str, options: dict[str, Any], facts: Facts) -> Method:
+    """The method `name` for a run.
 
-    `model` is the live module inside the trace: `logits, out = model(images, rngs=...)`. A batch
-    holds `image` f32 [B, H, W, 3] (augmented and normalised), `label` int32 [B] and `mask`
-    f32 [B] (0 for images that could not be read); mixed images come with `label_b` int32 [B] and
-    `weight` f32 [B] in 0..1, which is the share of `label`. Returns the scalar loss, and
-    `{"logits": f32 [B, K]}` plus any scalars to log.
+    Raises:
+        ValueError: an option that it does not have, or a value that it cannot use.
     """
-
-    def __call__(
-        self, model: Any, batch: dict[str, jax.Array], key: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array]]: ...
-
-
-METHODS: dict[str, Callable[..., Loss]] = {"plain": plain.make}
-
-
-def build(name: str, options: dict[str, Any]) -> Loss:
-    """The method's loss function. Raises ValueError on an option that it does not have."""
     make = METHODS[name]
     allowed = make.__kwdefaults__ or {}
     unknown = sorted(set(options) - set(allowed))
@@ -35,4 +24,4 @@ def build(name: str, options: dict[str, Any]) -> Loss:
         raise ValueError(
             f"config.method_options: {name!r} has no {unknown}; it has {sorted(allowed)}"
         )
-    return make(**options)
+    return make(facts, **options)

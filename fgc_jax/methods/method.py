@@ -1,0 +1,59 @@
+"""What a training method is, and what it is told when it is built."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+
+from fgc_jax.models.backbone import Preprocess
+
+
+class Loss(Protocol):
+    """`loss(model, batch, key, state) -> (scalar loss, aux)`, traced inside the train step.
+
+    `model` is the live module: `logits, out = model(images, rngs=...)`. A batch holds `image` f32
+    [B, H, W, 3] (augmented and normalised), `label` int32 [B] and `mask` f32 [B] (0 for images that
+    could not be read); mixed images come with `label_b` int32 [B] and `weight` f32 [B] in 0..1,
+    which is the share of `label`; `constants` is the method's own pytree of them. `state` is the
+    method's state before the step. aux holds `logits` f32 [B, K], scalars to log, and `state`, the
+    one after the step, if the method keeps one.
+    """
+
+    def __call__(
+        self, model: Any, batch: dict[str, Any], key: jax.Array, state: Any
+    ) -> tuple[jax.Array, dict[str, Any]]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A loss with what it needs besides the model.
+
+    state: the initial pytree of what the method learns or counts; checkpointed. constants: a pytree
+    of arrays that never change; handed to the compiled step as an argument rather than built into
+    it, and never checkpointed.
+    """
+
+    loss: Loss
+    state: Any = dataclasses.field(default_factory=dict)
+    constants: Any = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What a method may know of the run when it is built.
+
+    class_counts: images of each class in the train split; () where no data are loaded.
+    preprocess: the mean and std that images are normalised with. load_run: run directory -> its
+    best checkpoint as a `predict.Restored`, checked to take the images of all phases; None where no
+    method asks for it.
+    """
+
+    class_names: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    preprocess: Preprocess
+    load_run: Callable[[str], Any] | None
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
