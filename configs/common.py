@@ -49,6 +49,8 @@ def get_config() -> ConfigDict:
     config.method = "plain"
     config.method_options = ConfigDict({"label_smoothing": 0.0})
     config.phases = ()
+    config.final = False
+    config.search = ""
     config.eval_batch_size = 64
     config.checkpoint_every = 500
     config.log_every = 10
@@ -83,6 +85,9 @@ def phase(name: str, **changes) -> ConfigDict:
             "schedule_options": ConfigDict({}),
             "warmup": "",
             "clip_norm": 0.0,
+            "accumulate": 1,
+            "sam_rho": 0.0,
+            "average": "",
             "monitor": "val_loss",
             "patience": 0,
         }

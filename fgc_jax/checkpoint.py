@@ -170,13 +170,17 @@ def find_step(workdir: Path, which: str) -> int:
 def load_variables(workdir: Path, step: int) -> tuple[Any, Any, dict[str, Any]]:
     """(params, stats, meta) of a checkpoint as NumPy trees, whatever devices it was written on.
 
+    They are the averaged ones where the phase's result is its average, which its meta says.
+
     Raises:
         ValueError: the checkpoint is damaged.
     """
     with _reader(workdir) as manager, _damage_named(manager, step):
         stored = manager.item_metadata(step).state
         stored = getattr(stored, "tree", stored)
-        wanted = {key: stored[key] for key in ("params", "stats") if key in stored}
+        meta = read_meta(manager, step)
+        names = ("params", "stats", *(["average"] if meta.get("averaged") else []))
+        wanted = {key: stored[key] for key in names if key in stored}
         item = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), wanted)
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
         state = manager.restore(
@@ -185,7 +189,10 @@ def load_variables(workdir: Path, step: int) -> tuple[Any, Any, dict[str, Any]]:
                 state=ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
             ),
         ).state
-        return state["params"], state.get("stats", {}), read_meta(manager, step)
+        if "average" in state:
+            state["params"] = params.replaced(state["params"], state["average"]["params"])
+            state["stats"] = state["average"].get("stats", {})
+        return state["params"], state.get("stats", {}), meta
 
 
 def mute_leftover_writes() -> None:

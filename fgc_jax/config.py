@@ -12,8 +12,7 @@ from typing import Any
 
 import ml_collections
 
-from fgc_jax import logs, methods, models, schedules
-from fgc_jax.data import dataset, images
+from fgc_jax import logs, rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +83,9 @@ class Phase:
     schedule_options: dict
     warmup: str  # "" or a linear rise, "500 steps", "1.5 epochs" or "30 %" of the phase
     clip_norm: float  # global norm over the trained parameters; 0 for none
+    accumulate: int  # parts of a batch whose gradients are summed: less memory, the same step
+    sam_rho: float  # sharpness-aware minimisation: how far it moves the weights; 0 for none
+    average: str  # "", "ema DECAY" or "swa N" (mean of the last N epochs), see `averaging`
     monitor: str  # what "best" and early stopping look at
     patience: int  # epochs without a better value before stopping; 0 for never
 
@@ -98,64 +100,11 @@ class Settings:
     method: str
     method_options: dict
     phases: tuple[Phase, ...]
+    final: bool  # train on train + val, select nothing, test the last state
+    search: str  # of a final run: the finished run whose best epochs it trains; "" for all epochs
     eval_batch_size: int
     checkpoint_every: int  # steps; also at the end of each epoch
     log_every: int  # steps
-
-
-ALLOWED = {
-    "model.backbone": lambda: models.BACKBONES,
-    "model.backbone_b": lambda: ("", *models.BACKBONES),
-    "model.head": lambda: models.HEADS,
-    "model.dtype": lambda: ("float32", "bfloat16"),
-    "data.resize_mode": lambda: images.MODES,
-    "data.interpolation": lambda: ("bilinear", "bicubic"),
-    "data.on_bad_image": lambda: ("raise", "skip"),
-    "method": lambda: methods.METHODS,
-    "phases[].start_from": lambda: ("best", "last"),
-    "phases[].optimizer": lambda: ("sgd", "adam", "adamw", "lamb"),
-    "phases[].schedule": lambda: schedules.SCHEDULES,
-    "phases[].monitor": lambda: ("val_loss", "val_top1"),
-}
-LAYER_SPEC = r"last [1-9]\d*|from \S+|all"
-PATTERNS = {"phases[].train": f"head|{LAYER_SPEC}", "phases[].reinit": f"|{LAYER_SPEC}"}
-SPECS = {
-    "phases[].train": "'head', 'last N', 'from LAYER', 'all'",
-    "phases[].reinit": "'', 'last N', 'from LAYER', 'all'",
-}
-MINIMA = {
-    "phases[].epochs": 1,
-    "phases[].batch_size": 1,
-    "phases[].resize": 1,
-    "phases[].crop": 1,
-    "phases[].lr": 0,
-    "phases[].layer_decay": 1e-3,
-    "model.drop_path": 0,
-    "phases[].momentum": 0,
-    "phases[].weight_decay": 0,
-    "phases[].patience": 0,
-    "phases[].lr_batch": 0,
-    "phases[].head_lr": 1e-6,
-    "phases[].clip_norm": 0,
-    "eval_batch_size": 1,
-    "checkpoint_every": 1,
-    "log_every": 1,
-    "data.val_fraction": 0,
-    "data.box_margin": 0,
-    "data.threads": 1,
-    "data.workers": 0,
-    "seed": 0,
-    "data.split_seed": 0,
-}
-MAXIMA = {
-    "phases[].momentum": 0.9999,
-    "phases[].lr": 3e38,
-    "phases[].layer_decay": 1,
-    "model.drop_path": 0.999,
-    "data.val_fraction": 0.9,
-    "seed": 2**32 - 1,  # what a JAX key and a grain shuffle tell apart
-    "data.split_seed": 2**32 - 1,
-}
 
 
 def parse(config: ml_collections.ConfigDict) -> Settings:
@@ -165,7 +114,7 @@ def parse(config: ml_collections.ConfigDict) -> Settings:
         ValueError: a key is missing, unknown or of the wrong type, or a value is not allowed.
     """
     settings = _build(Settings, _plain(config), "")
-    _check(settings)
+    rules.check(settings)
     return settings
 
 
@@ -211,86 +160,16 @@ def _typed(hint: type, value: Any, where: str):
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ValueError(f"config.{where}={value!r} must be of type {hint.__name__}")
     general = re.sub(r"\[\d+\]", "[]", where)
-    if general in ALLOWED and value not in ALLOWED[general]():
-        allowed = logs.choices(value, ALLOWED[general]())
+    if general in rules.ALLOWED and value not in rules.ALLOWED[general]():
+        allowed = logs.choices(value, rules.ALLOWED[general]())
         raise ValueError(f"config.{where}={value!r} is unknown; {allowed}")
-    if general in PATTERNS and not re.fullmatch(PATTERNS[general], value):
-        raise ValueError(f"config.{where}={value!r} must be one of {SPECS[general]}")
-    if general in MINIMA and not value >= MINIMA[general]:
-        raise ValueError(f"config.{where}={value!r} must be at least {MINIMA[general]}")
-    if general in MAXIMA and not value <= MAXIMA[general]:
-        raise ValueError(f"config.{where}={value!r} must be at most {MAXIMA[general]}")
+    if general in rules.PATTERNS and not re.fullmatch(rules.PATTERNS[general], value):
+        raise ValueError(f"config.{where}={value!r} must be one of {rules.SPECS[general]}")
+    if general in rules.MINIMA and not value >= rules.MINIMA[general]:
+        raise ValueError(f"config.{where}={value!r} must be at least {rules.MINIMA[general]}")
+    if general in rules.MAXIMA and not value <= rules.MAXIMA[general]:
+        raise ValueError(f"config.{where}={value!r} must be at most {rules.MAXIMA[general]}")
     return value
-
-
-def _check(settings: Settings) -> None:
-    """Rules between keys. A value that would have no effect is an error."""
-    if settings.model.pretrained_b and not settings.model.backbone_b:
-        raise ValueError("config.model.pretrained_b has no effect without config.model.backbone_b")
-    for name, least in (("mean", 0.0), ("std", 1e-6)):
-        value = getattr(settings.data, name)
-        fits = all(isinstance(part, (int, float)) and least <= part <= 1 for part in value)
-        if len(value) not in (0, 3) or not fits:
-            raise ValueError(
-                f"config.data.{name}={value!r} must be () or three numbers for pixels of 0 to 1"
-            )
-    box = settings.data
-    strays = set(box.box_crop) - set(dataset.SPLITS)
-    if strays or len(set(box.box_crop)) < len(box.box_crop):
-        raise ValueError(
-            f"config.data.box_crop={box.box_crop!r} must be some of {', '.join(dataset.SPLITS)}"
-        )
-    if not box.box_crop and (box.box_margin or box.box_square):
-        raise ValueError(
-            "config.data.box_margin and config.data.box_square have no effect without box_crop"
-        )
-    names = [phase.name for phase in settings.phases]
-    if len(set(names)) < len(names) or not all(re.fullmatch(r"[\w.-]+", name) for name in names):
-        raise ValueError(
-            f"phase names must differ and hold only letters, digits, '_', '.', '-': {names}"
-        )
-    for index, phase in enumerate(settings.phases):
-        at = f"config.phases[{index}] ({phase.name})"
-        if phase.crop > phase.resize:
-            raise ValueError(f"{at}: crop={phase.crop} is larger than resize={phase.resize}")
-        if index == 0 and phase.reinit:
-            raise ValueError(
-                f"{at}: reinit={phase.reinit!r} belongs to a later phase; for random "
-                "weights from the start set config.model.pretrained=''"
-            )
-        if phase.train_bn_while_frozen and phase.train == "all":
-            raise ValueError(f"{at}: train_bn_while_frozen has no effect where train='all'")
-        _check_optimiser(at, phase)
-        for rule in phase.groups:
-            if not (
-                isinstance(rule, (tuple, list))
-                and len(rule) == 3
-                and isinstance(rule[0], str)
-                and isinstance(rule[1], str)
-                and isinstance(rule[2], (int, float))
-                and rule[2] >= 0
-            ):
-                raise ValueError(
-                    f"{at}: groups must be (regex, group, multiplier >= 0) tuples, not {rule!r}"
-                )
-
-
-def _check_optimiser(at: str, phase: Phase) -> None:
-    """Learning rate and optimiser of one phase, as far as they do not depend on model and data."""
-    schedules.build(phase, steps_per_epoch=10**9)  # so that any number of steps is possible yet
-    thirds = phase.lr_thirds
-    if len(thirds) not in (0, 3) or not all(
-        isinstance(third, (int, float)) and third > 0 for third in thirds
-    ):
-        raise ValueError(f"{at}: lr_thirds={thirds!r} must be () or three multipliers above 0")
-    if thirds and phase.layer_decay != 1:
-        raise ValueError(f"{at}: lr_thirds and layer_decay both say how fast layers learn")
-    if phase.nesterov and phase.optimizer != "sgd":
-        raise ValueError(f"{at}: nesterov has no effect with optimizer={phase.optimizer!r}")
-    if phase.nesterov and not phase.momentum:
-        raise ValueError(f"{at}: nesterov has no effect without momentum")
-    if not phase.decay_norm_and_bias and not phase.weight_decay:
-        raise ValueError(f"{at}: decay_norm_and_bias has no effect without weight_decay")
 
 
 def _plain(value: Any) -> Any:

@@ -188,18 +188,22 @@ def prepare(settings: config.Settings) -> Experiment:
     Raises:
         ValueError: data missing or unusable, unknown model parts, or a phase that cannot run.
     """
-    experiment = assemble(settings, load_data(settings.data))
+    experiment = assemble(settings, load_data(settings))
     for phase in settings.phases:
         mesh.check_batch_size(f"phase {phase.name}: batch_size", phase.batch_size)
+        if phase.accumulate > 1:
+            part = phase.batch_size // phase.accumulate
+            mesh.check_batch_size(f"phase {phase.name}: batch_size / accumulate", part)
     return experiment
 
 
-def load_data(settings: config.DataSettings) -> datasets.Dataset:
-    """The data set with train and validation split.
+def load_data(run: config.Settings) -> datasets.Dataset:
+    """The data set with train and validation split, or, for a final run, both in one.
 
     Raises:
         ValueError: data missing or unusable, or no say in what validates.
     """
+    settings = run.data
     dataset = data.load(settings.name, settings.root, settings.options)
     if "train" not in dataset.splits:
         raise ValueError(
@@ -211,9 +215,10 @@ def load_data(settings: config.DataSettings) -> datasets.Dataset:
             "say which part of train to use for model selection (the test split is not)"
         )
     dataset = splitting.with_validation(dataset, settings.val_fraction, settings.split_seed)
-    return boxes.with_box_crops(
+    dataset = boxes.with_box_crops(
         dataset, settings.box_crop, margin=settings.box_margin, square=settings.box_square
     )
+    return datasets.with_validation_in_train(dataset) if run.final else dataset
 
 
 def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Experiment:

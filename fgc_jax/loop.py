@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fgc_jax import (
+    averaging,
     checkpoint,
     config,
     evaluate,
@@ -19,6 +20,7 @@ from fgc_jax import (
     mesh,
     methods,
     optim,
+    override,
     params,
     schedules,
     step,
@@ -44,10 +46,20 @@ class Run:
     forward_gflops: float
     progress: Progress
     start: tuple | None  # (params, stats, where from) of a phase about to begin
+    epochs_of_phases: tuple[int, ...]
+    statistics_step: Callable | None = None  # of this phase, compiled when first needed
 
     @property
     def phase(self) -> config.Phase:
         return self.experiment.settings.phases[self.progress.phase]
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the phase trains; a final run may end before its schedule does."""
+        return self.epochs_of_phases[self.progress.phase]
+
+
+STATISTICS_BATCHES = 50  # after which running means of momentum 0.9 have forgotten their start
 
 
 def every(step_number: int, n: int, total: int) -> bool:
@@ -60,7 +72,8 @@ def train_phase(live: Run, begin: int) -> None:
     plan, phase, progress = live.experiment, live.phase, live.progress
     split = plan.dataset.splits["train"]
     steps_per_epoch = pipeline.steps_per_epoch(len(split), phase.batch_size)
-    total = phase.epochs * steps_per_epoch
+    total = live.epochs * steps_per_epoch
+    live.statistics_step = None
     groups = plan.groups(phase)
     schedule = schedules.build(phase, steps_per_epoch)
     optimizer = optim.make(phase, schedule, groups)
@@ -75,19 +88,9 @@ def train_phase(live: Run, begin: int) -> None:
         preprocess=plan.augment(phase),
         key=plan.key(progress.phase, 2),
         device_mesh=plan.mesh,
-    )
-    settings = plan.settings
-    batches = pipeline.train_batches(
-        split,
-        plan.transform(phase, train=True),
-        batch_size=phase.batch_size,
-        seed=_data_seed(settings.seed, progress.phase),
-        start_step=begin - progress.phase_start,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        threads=settings.data.threads,
-        workers=settings.data.workers,
-        on_bad_image=settings.data.on_bad_image,
+        accumulate=phase.accumulate,
+        sam_rho=phase.sam_rho,
+        average=phase.average,
     )
     done = begin - progress.phase_start
     meter = Meter(
@@ -96,60 +99,157 @@ def train_phase(live: Run, begin: int) -> None:
         schedule.rate,
         progress.phase_start,
         live.writer,
-        settings.log_every,
+        plan.settings.log_every,
     )
     started, seconds_before = time.perf_counter(), progress.seconds
     speed_before = progress.train_seconds, progress.train_images
-    title = f"{phase.name} {progress.phase + 1}/{len(settings.phases)}"
-    with batches, logs.progress(title, total, done) as bar:
+    title = f"{phase.name} {progress.phase + 1}/{len(plan.settings.phases)}"
+    if done == 0:
+        _read_override(live)
+    with _train_batches(live, done) as batches, logs.progress(title, total, done) as bar:
         while not progress.finished:
             batch = next(batches)
             if done == 0:
                 live.writer.images(begin, {f"{phase.name}_train_images": batch["image"][:8]})
             _note_bad_images(progress, split, batch["index"][batch["mask"] == 0])
-            on_device = mesh.to_global(plan.mesh, batch)
-            state, metrics = train_step(state, on_device, live.method.constants, 1.0)
+            batch, scale = mesh.to_global(plan.mesh, batch), progress.lr_scale(phase.lr)
+            state, metrics = train_step(state, batch, live.method.constants, np.float32(scale))
             done += 1
-            meter.add(progress.phase_start + done, metrics)
+            meter.add(progress.phase_start + done, metrics, scale)
             bar.set_postfix_str(meter.text, refresh=False)
             bar.update()
             stopping = live.stop_asked(progress.phase_start + done)
             epoch_ends = done % steps_per_epoch == 0
-            if not (epoch_ends or stopping or every(done, settings.checkpoint_every, total)):
+            due = every(done, plan.settings.checkpoint_every, total)
+            if not (epoch_ends or stopping or due):
                 continue
             meter.flush()  # nothing is saved whose loss was not finite
-            val = evaluate_split(live, "val", state.params, state.stats)[0] if epoch_ends else None
-            meter.check(progress.phase_start + done, val or {})
+            val = {}
+            if epoch_ends:
+                state = _with_swa(live, state, groups)
+                val = _validate(live, state)
+            for metrics in val.values():
+                meter.check(progress.phase_start + done, metrics)
             progress.train_seconds = speed_before[0] + meter.train_seconds
             progress.train_images = speed_before[1] + meter.images
             progress.seconds = seconds_before + time.perf_counter() - started
-            if epoch_ends:
-                _finish_epoch(live, state, val, meter.epoch_loss())
-            else:
-                _save(live, state)
+            score = _finish_epoch(live, state, val, meter.epoch_loss()) if epoch_ends else None
+            _save(live, state, score)
             meter.restart_clock()
             if stopping:
                 checkpoint.finish(live.manager)
                 raise stop.Stopped(f"stopped at step {progress.phase_start + done}")
 
 
-def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: float) -> None:
-    """Compares the epoch with the best one, decides on early stopping, saves."""
-    progress, phase = live.progress, live.phase
-    number = int(state.step)
-    score = -val["loss"] if phase.monitor == "val_loss" else val["top1"]
-    better = progress.end_epoch(number, score, val)
-    stopping = bool(phase.patience) and progress.stale >= phase.patience
-    if stopping or progress.epoch == phase.epochs:
-        progress.close_phase(phase.name, number)
-    live.writer.scalars(number, {f"val_{name}": value for name, value in val.items()})
-    logs.say(
-        f"{phase.name} epoch {progress.epoch:>3}/{phase.epochs}  train loss {train_loss:.4f}  "
-        f"val loss {val['loss']:.4f}  val top-1 {val['top1']:.2f} %" + ("  best" if better else "")
+def _train_batches(live: Run, start_step: int):
+    """The phase's batches of training images from its step `start_step` on."""
+    plan, settings = live.experiment, live.experiment.settings
+    return pipeline.train_batches(
+        plan.dataset.splits["train"],
+        plan.transform(live.phase, train=True),
+        batch_size=live.phase.batch_size,
+        seed=_data_seed(settings.seed, live.progress.phase),
+        start_step=start_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=settings.data.threads,
+        workers=settings.data.workers,
+        on_bad_image=settings.data.on_bad_image,
     )
+
+
+def _with_swa(live: Run, state: step.TrainState, groups) -> step.TrainState:
+    """The state with this epoch's weights in the mean of SWA, if the phase keeps one."""
+    phase = live.phase
+    if not phase.average.startswith("swa"):
+        return state
+    count = averaging.swa_count(phase, live.progress.epoch + 1)
+    trainable, _ = params.select(state.params, groups.keys())
+    mean = averaging.mean_of_weights(state.average["params"], trainable, np.float32(count))
+    stats = jax.tree.map(jnp.copy, state.stats)
+    if count > 1:
+        stats = _estimated_statistics(live, groups, params.replaced(state.params, mean), stats)
+    return state.replace(average={"params": mean, "stats": stats})
+
+
+def _estimated_statistics(live: Run, groups, variables, stats):
+    """The batch-norm statistics of averaged weights, from training batches like those that the
+    weights' own come from; frozen ones stay."""
+    plan, phase = live.experiment, live.phase
+    if not any(f"{path.rsplit('/', 1)[0]}/scale" in groups for path in params.flatten(stats)):
+        return stats
+    if live.statistics_step is None:
+        live.statistics_step = step.make_statistics_step(
+            graphdef=step.train_graphdef(plan.model, groups),
+            preprocess=plan.augment(phase),
+            key=plan.key(live.progress.phase, 3),
+            device_mesh=plan.mesh,
+        )
+    with _train_batches(live, 0) as batches:
+        for number in range(STATISTICS_BATCHES):
+            batch = mesh.to_global(plan.mesh, next(batches))
+            stats = live.statistics_step(variables, stats, batch, number)
+    return stats
+
+
+def _validate(live: Run, state: step.TrainState) -> dict[str, dict[str, float]]:
+    """Metrics on the validation split of the weights ("val") and their average ("val_average")."""
+    if "val" not in live.experiment.dataset.splits:
+        return {}
+    val = {"val": evaluate_split(live, "val", state.params, state.stats)[0]}
+    if live.phase.average:
+        variables = params.replaced(state.params, state.average["params"])
+        found, _ = evaluate_split(live, "val", variables, state.average["stats"])
+        val["val_average"] = found
+    return val
+
+
+def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: float) -> float | None:
+    """Compares the epoch with the best one, decides on learning rate and early stopping; its score
+    (greater is better)."""
+    progress, phase, number = live.progress, live.phase, int(state.step)
+    source, _, name = phase.monitor.rpartition("_")
+    chosen = val.get(source, {})
+    score = (-chosen[name] if name == "loss" else chosen[name]) if chosen else None
+    better = progress.end_epoch(number, score, chosen)
+    stopping = bool(phase.patience) and bool(val) and progress.stale >= phase.patience
+    if stopping or progress.epoch == live.epochs:
+        progress.close_phase(phase.name, number)
+    text = f"{phase.name} epoch {progress.epoch:>3}/{live.epochs}  train loss {train_loss:.4f}"
+    for title, metrics in val.items():
+        live.writer.scalars(number, {f"{title}_{key}": value for key, value in metrics.items()})
+        title = title.replace("_", " ")
+        text += f"  {title} loss {metrics['loss']:.4f}  {title} top-1 {metrics['top1']:.2f} %"
+    logs.say(text + ("  best" if better else ""))
     if stopping:
         logs.say(f"stopping early: {phase.patience} epochs without a better {phase.monitor}")
-    _save(live, state, score)
+    elif not progress.finished:
+        _set_learning_rate(live, better)
+    return score
+
+
+def _set_learning_rate(live: Run, better: bool) -> None:
+    """After an epoch: the schedule "plateau", and what was set by hand."""
+    progress, phase = live.progress, live.phase
+    if phase.schedule == "plateau" and progress.end_plateau_epoch(
+        better, **schedules.options(phase)
+    ):
+        logs.say(f"plateau: learning rate lowered to {phase.lr * progress.plateau_scale:g}")
+    _read_override(live)
+
+
+def _read_override(live: Run) -> None:
+    """Follows `override.json`; a wrong one is reported and changes nothing."""
+    progress, phase = live.progress, live.phase
+    try:
+        rate = override.read(live.workdir, live.experiment.settings.phases, phase)
+    except ValueError as error:
+        logs.say(f"not followed: {error}")
+        return
+    if rate != progress.lr_override:
+        what = f"{phase.lr:g}, as configured" if rate is None else f"{rate:g}"
+        logs.say(f"{override.FILE}: learning rate {what}")
+        progress.lr_override = rate
 
 
 def evaluate_split(live: Run, split_name: str, variables, stats) -> tuple[dict, evaluate.Results]:
@@ -165,21 +265,29 @@ def evaluate_split(live: Run, split_name: str, variables, stats) -> tuple[dict, 
 
 def _state(live: Run, optimizer, groups, begin: int) -> step.TrainState:
     """The state to train from: newly built from `live.start`, or the checkpoint of `begin`."""
-    plan = live.experiment
+    plan, average = live.experiment, live.phase.average
     if live.start is not None:
         variables, stats, _ = live.start
         live.start = None  # a copy of the network less in memory
         trainable, _ = params.select(variables, groups.keys())
-        moments = optimizer.init(trainable)
-        state = step.TrainState(jnp.int32(begin), variables, stats, moments, live.method.state)
+        state = step.TrainState(
+            step=jnp.int32(begin),
+            params=variables,
+            stats=stats,
+            opt_state=optimizer.init(trainable),
+            # Copies: a step gives each buffer away once.
+            average=jax.tree.map(jnp.copy, averaging.start(average, trainable, stats)),
+            method=live.method.state,
+        )
         return mesh.replicate(plan.mesh, state)
     trainable, _ = params.select(plan.params, groups.keys())
     shapes = step.TrainState(
-        jax.ShapeDtypeStruct((), jnp.int32),
-        plan.params,
-        plan.stats,
-        jax.eval_shape(optimizer.init, trainable),
-        live.method.state,
+        step=jax.ShapeDtypeStruct((), jnp.int32),
+        params=plan.params,
+        stats=plan.stats,
+        opt_state=jax.eval_shape(optimizer.init, trainable),
+        average=averaging.start(average, trainable, plan.stats),
+        method=live.method.state,
     )
     sharding = mesh.replicated(plan.mesh)
     target = jax.tree.map(

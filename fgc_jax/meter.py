@@ -37,16 +37,17 @@ class Meter:
         self._losses: list[float] = []
         self._clock: float | None = None
 
-    def add(self, step: int, metrics: dict) -> None:
-        """Takes the metrics of the step just dispatched; reads those of the step before."""
+    def add(self, step: int, metrics: dict, scale: float) -> None:
+        """Takes the metrics of the step just dispatched, whose learning rate was the schedule's
+        times `scale`; reads those of the step before."""
         self.flush()
-        self._pending = (step, metrics)
+        self._pending = (step, metrics, scale)
 
     def flush(self) -> None:
         """Reads what is pending. Raises NonFiniteLoss."""
         if self._pending is None:
             return
-        (step, metrics), self._pending = self._pending, None
+        (step, metrics, scale), self._pending = self._pending, None
         values = {name: float(value) for name, value in metrics.items()}
         self.check(step, values)
         now = time.perf_counter()
@@ -59,7 +60,7 @@ class Meter:
         if self.train_seconds:
             self.text += f", {self.images / self.train_seconds:.0f} images/s"
         if step % self._log_every == 0:
-            learning_rate = self._rate(step - 1 - self._phase_start)
+            learning_rate = scale * self._rate(step - 1 - self._phase_start)
             self._writer.scalars(step, {**values, "learning_rate": learning_rate})
 
     def check(self, step: int, values: Mapping[str, float]) -> None:

@@ -57,6 +57,11 @@ def merge(first: Tree, second: Tree) -> dict[str, Any]:
     return unflatten({**flatten(first), **flatten(second)})
 
 
+def replaced(tree: Tree, subset: Tree) -> dict[str, Any]:
+    """`tree` with the leaves of `subset` in the place of its own."""
+    return unflatten({**flatten(tree), **flatten(subset)})
+
+
 def match_rules(rules: Sequence[tuple[str, Any]], paths: Iterable[str]) -> dict[str, Any]:
     """Gives each path the value of the first rule `(regex, value)` that matches all of it.
 

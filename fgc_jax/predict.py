@@ -88,9 +88,10 @@ def load_split(run: Restored, directory: str | Path, name: str, root: str = "") 
     Raises:
         ValueError: the data are missing, have no such split, or are not the same any more.
     """
-    settings = run.plan.settings.data
+    settings = run.plan.settings
     if root:
-        settings = dataclasses.replace(settings, root=root)
+        data = dataclasses.replace(settings.data, root=root)
+        settings = dataclasses.replace(settings, data=data)
     found = experiment.load_data(settings)
     if name not in found.splits:
         raise ValueError(
@@ -99,9 +100,9 @@ def load_split(run: Restored, directory: str | Path, name: str, root: str = "") 
     now, then = found.facts(), workdir.read_json(Path(directory) / workdir.DATASET)
     if now["class_names"] != then["class_names"] or now["splits"][name] != then["splits"].get(name):
         raise ValueError(
-            f"the {name} split of {found.name!r} at {settings.root!r} has other classes, images or "
-            "labels than when the run was trained, so it may hold images that it was trained on; "
-            "evaluate other images with --input"
+            f"the {name} split of {found.name!r} at {settings.data.root!r} has other classes, "
+            "images or labels than when the run was trained, so it may hold images that it was "
+            "trained on; evaluate other images with --input"
         )
     return found.splits[name]
 

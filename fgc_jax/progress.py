@@ -13,6 +13,10 @@ class Progress:
     epoch: int = 0  # completed in this phase
     best: dict | None = None  # {"step", "epoch", "score", "val": metrics} of this phase
     stale: int = 0  # epochs since then
+    plateau_scale: float = 1.0  # of the learning rate, by the schedule "plateau"
+    plateau_stale: int = 0  # epochs since the best one or the last reduction
+    lr_override: float | None = None  # the learning rate set by hand, see `override`
+    averaged: bool = False  # whether this phase's result is its averaged weights
     finished: bool = False  # this phase
     seconds: float = 0.0  # of this phase
     train_seconds: float = 0.0  # of its train steps, compilation and validation left out
@@ -20,24 +24,44 @@ class Progress:
     bad_images: list = dataclasses.field(default_factory=list)  # names, all phases
     history: list = dataclasses.field(default_factory=list)  # finished phases
 
-    def end_epoch(self, step: int, score: float, val: dict[str, float]) -> bool:
-        """Counts an epoch; whether its score (greater is better) is the phase's best so far."""
+    def end_epoch(self, step: int, score: float | None, val: dict[str, float]) -> bool:
+        """Counts an epoch; whether its score (greater is better) is the phase's best so far.
+        None: nothing was validated."""
         self.epoch += 1
+        if score is None:
+            return False
         better = self.best is None or score > self.best["score"]
         if better:
             self.best = {"step": step, "epoch": self.epoch, "score": score, "val": val}
         self.stale = 0 if better else self.stale + 1
         return better
 
+    def end_plateau_epoch(self, better: bool, factor: float, patience: int) -> bool:
+        """Counts an epoch of the schedule "plateau"; whether it lowers the learning rate, as it
+        does by `factor` when more than `patience` epochs in a row were not better."""
+        self.plateau_stale = 0 if better else self.plateau_stale + 1
+        if self.plateau_stale <= patience:
+            return False
+        self.plateau_scale *= factor
+        self.plateau_stale = 0
+        return True
+
+    def lr_scale(self, lr: float) -> float:
+        """What the schedule's rate is multiplied by, `lr` being the phase's own."""
+        set_by_hand = 1.0 if self.lr_override is None else self.lr_override / lr
+        return self.plateau_scale * set_by_hand
+
     def close_phase(self, name: str, step: int) -> None:
         """Ends the phase after global step `step` and adds it to the history."""
         self.finished = True
+        if self.best is None:  # nothing was validated: the last state stands for the phase
+            self.best = {"step": step, "epoch": self.epoch, "score": None, "val": None}
         speed = self.train_images / self.train_seconds if self.train_seconds else 0.0
         entry: dict[str, Any] = {
             "name": name,
             "epochs": self.epoch,
             "steps": step - self.phase_start,
-            "best_val_top1": self.best["val"]["top1"],
+            "best_val_top1": self.best["val"] and self.best["val"]["top1"],
             "best": self.best,
             "images_per_second": speed,
             "seconds": self.seconds,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
-from fgc_jax import mesh, models, params
+from fgc_jax import averaging, mesh, methods, models, params
 from fgc_jax.data import augment
 from fgc_jax.methods import losses
 
@@ -24,6 +24,8 @@ class TrainState:
     stats: Any
     opt_state: Any
     method: Any  # the method's own state, {} for most
+    # Averaged trained parameters and statistics, see `averaging`; {} for none.
+    average: Any = struct.field(default_factory=dict)
 
 
 def train_graphdef(model: nnx.Module, trained: Collection[str]) -> nnx.GraphDef:
@@ -40,7 +42,7 @@ def train_graphdef(model: nnx.Module, trained: Collection[str]) -> nnx.GraphDef:
 def make_train_step(
     *,
     graphdef: nnx.GraphDef,
-    loss: Callable,
+    loss: methods.Loss,
     optimizer: optax.GradientTransformation,
     rate: Callable[[jax.Array], jax.Array],
     phase_start: int,
@@ -48,36 +50,45 @@ def make_train_step(
     preprocess: Callable[[jax.Array, dict], dict],
     key: jax.Array,
     device_mesh: jax.sharding.Mesh,
+    accumulate: int = 1,
+    sam_rho: float = 0.0,
+    average: str = "",
 ) -> Callable[[TrainState, dict, Any, float], tuple[TrainState, dict[str, jax.Array]]]:
-    """Compiles one optimiser step: (state, batch, constants, scale) -> (new state, scalar metrics).
+    """Compiles one optimiser step: (state, batch, constants, scale) -> (new state, metrics).
 
     The optimiser's updates are those for a learning rate of 1. They are multiplied by `rate` of the
-    step of the phase, which began at global step `phase_start`, and by `scale`.
+    step of the phase, which began at global step `phase_start`, and by `scale`. `constants` are
+    the method's, replicated; its loss finds them in the batch. With `accumulate` the gradient is
+    that of so many parts of the batch, one after the other; `sam_rho`: see `_sharpness_aware`.
 
     Only the `trained` subset is differentiated, so XLA never builds the frozen part's backward
-    pass and norms mean the trained parameters. The state's buffers are donated. `constants` are
-    the method's, replicated; its loss finds them in the batch.
+    pass and norms mean the trained parameters. The state's buffers are donated.
     """
     replicated, sharded = mesh.replicated(device_mesh), mesh.sharded(device_mesh)
+
+    def objective(trainable, frozen, moving, batch, key):
+        stats, method = moving
+        variables = params.merge(trainable, frozen)
+        (value, aux), stats = models.apply(graphdef, variables, stats, loss, batch, key, method)
+        return value, (aux, (stats, aux.pop("state", method)))
+
+    gradient = jax.value_and_grad(objective, has_aux=True)
+    if accumulate > 1:
+        gradient = _accumulated(gradient, accumulate)
+    if sam_rho:
+        gradient = _sharpness_aware(gradient, sam_rho)
 
     def train_step(state, batch, constants, scale):
         augment_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
         batch = {**preprocess(augment_key, batch), "constants": constants}
         trainable, frozen = params.select(state.params, trained)
-
-        def objective(trainable):
-            variables = params.merge(trainable, frozen)
-            (value, aux), stats = models.apply(
-                graphdef, variables, state.stats, loss, batch, loss_key, state.method
-            )
-            return value, (aux, stats)
-
-        (value, (aux, stats)), grads = jax.value_and_grad(objective, has_aux=True)(trainable)
+        moving = state.stats, state.method
+        (value, (aux, moving)), grads = gradient(trainable, frozen, moving, batch, loss_key)
         updates, opt_state = optimizer.update(grads, state.opt_state, trainable)
-        learning_rate = rate(state.step - phase_start) * scale
-        updates = optax.tree.scale(learning_rate, updates)
+        done = state.step - phase_start
+        updates = optax.tree.scale(rate(done) * scale, updates)
         trainable = optax.apply_updates(trainable, updates)
-        logits, method = aux.pop("logits"), aux.pop("state", state.method)
+        logits = aux.pop("logits")
         hits = (jnp.argmax(logits, axis=-1) == batch["label"]).astype(jnp.float32)
         metrics = {
             "loss": value,
@@ -86,8 +97,15 @@ def make_train_step(
             "update_norm": optax.tree.norm(updates),  # not finite if a new weight is not
             **aux,
         }
-        variables = params.merge(trainable, frozen)
-        new_state = TrainState(state.step + 1, variables, stats, opt_state, method)
+        stats, method = moving
+        new_state = TrainState(
+            step=state.step + 1,
+            params=params.merge(trainable, frozen),
+            stats=stats,
+            opt_state=opt_state,
+            average=averaging.after_step(average, state.average, trainable, stats, done),
+            method=method,
+        )
         return new_state, metrics
 
     return jax.jit(
@@ -95,6 +113,81 @@ def make_train_step(
         donate_argnums=0,
         in_shardings=(replicated, sharded, replicated, replicated),
         out_shardings=(replicated, replicated),
+    )
+
+
+def _accumulated(gradient: Callable, parts: int) -> Callable:
+    """`gradient` of a batch as the mean over `parts` of it, weighed by their valid images.
+
+    Part i holds the images i, i + parts, ..., so that each device cuts its own share of the batch.
+    Batch norms normalise each part by itself.
+    """
+
+    def whole(trainable, frozen, moving, batch, key):
+        constants = batch["constants"]
+        batch = {name: values for name, values in batch.items() if name != "constants"}
+        total = jnp.maximum(batch["mask"].sum(), 1.0)
+
+        def cut(array):
+            return jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0)
+
+        def add(carry, part):
+            moving, grads = carry
+            index, piece = part
+            piece = {**piece, "constants": constants}
+            part_key = jax.random.fold_in(key, index)
+            (value, (aux, moving)), new = gradient(trainable, frozen, moving, piece, part_key)
+            share = piece["mask"].sum() / total
+            grads = jax.tree.map(lambda old, more: old + share * more, grads, new)
+            logits = aux.pop("logits")
+            return (moving, grads), (share * value, jax.tree.map(lambda x: share * x, aux), logits)
+
+        start = (moving, jax.tree.map(jnp.zeros_like, trainable))
+        pieces = (jnp.arange(parts), jax.tree.map(cut, batch))
+        (moving, grads), (values, scalars, logits) = jax.lax.scan(add, start, pieces)
+        aux = jax.tree.map(lambda x: x.sum(0), scalars)
+        aux["logits"] = jnp.moveaxis(logits, 0, 1).reshape(-1, logits.shape[-1])
+        return (values.sum(), (aux, moving)), grads
+
+    return whole
+
+
+def _sharpness_aware(gradient: Callable, rho: float) -> Callable:
+    """The gradient at the trained weights moved by rho g / |g|, g being the plain gradient there
+    (SAM, Foret et al., arXiv:2010.01412). Loss and statistics are those of the first pass."""
+
+    def sharp(trainable, frozen, moving, batch, key):
+        found, grads = gradient(trainable, frozen, moving, batch, key)
+        factor = rho / jnp.maximum(optax.tree.norm(grads), 1e-12)
+        moved = jax.tree.map(lambda weight, slope: weight + factor * slope, trainable, grads)
+        _, grads = gradient(moved, frozen, moving, batch, key)
+        return found, grads
+
+    return sharp
+
+
+def make_statistics_step(
+    *,
+    graphdef: nnx.GraphDef,
+    preprocess: Callable[[jax.Array, dict], dict],
+    key: jax.Array,
+    device_mesh: jax.sharding.Mesh,
+) -> Callable[[Any, Any, dict, int], Any]:
+    """Compiles (params, stats, batch, number) -> batch-norm statistics after one more batch."""
+    replicated, sharded = mesh.replicated(device_mesh), mesh.sharded(device_mesh)
+
+    def statistics_step(variables, stats, batch, number):
+        augment_key, loss_key = jax.random.split(jax.random.fold_in(key, number))
+        batch = preprocess(augment_key, batch)
+        rngs = nnx.Rngs(dropout=loss_key)
+        _, stats = models.apply(
+            graphdef, variables, stats, lambda model: model(batch["image"], rngs=rngs)[0].sum()
+        )
+        return stats
+
+    whole = replicated
+    return jax.jit(
+        statistics_step, in_shardings=(whole, whole, sharded, whole), out_shardings=whole
     )
 
 

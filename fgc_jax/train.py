@@ -9,6 +9,7 @@ import jax
 import ml_collections
 
 from fgc_jax import (
+    averaging,
     checkpoint,
     config,
     experiment,
@@ -39,6 +40,9 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
     if finished:
         logs.say(f"{directory} is finished already.\n\n{workdir.results_table(finished)}")
         return finished
+    epochs = tuple(phase.epochs for phase in parsed.phases)
+    if parsed.search:
+        epochs = workdir.chosen_epochs(Path(parsed.search).absolute(), resolved)
     plan = experiment.prepare(parsed)
     method = plan.method(predict.load_run)
     workdir.check_dataset(directory, plan.dataset.facts())
@@ -52,7 +56,7 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
             workdir.write_json(directory / workdir.DATASET, plan.dataset.facts())
         logs.say(overview)
         with checkpoint.opened(directory) as manager, stop.requests(manager) as asked:
-            progress = Progress()
+            progress = Progress(averaged=averaging.is_result(parsed.phases[0]))
             latest = manager.latest_step()
             if latest is not None:
                 progress = Progress(**checkpoint.read_meta(manager, latest))
@@ -75,6 +79,7 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
                     gflops,
                     progress,
                     start,
+                    epochs,
                 )
                 del start
                 return _run_phases(live, latest)
@@ -91,10 +96,12 @@ def _run_phases(live: loop.Run, latest: int | None) -> dict[str, Any]:
         checkpoint.finish(live.manager)
         _write_results(live, test=None)
         entry = live.progress.history[-1]
+        top1 = entry["best_val_top1"]
+        found = "no validation" if top1 is None else f"best validation top-1 {top1:.2f} %"
         logs.say(
-            f"Phase {entry['name']}: best validation top-1 {entry['best_val_top1']:.2f} % "
-            f"after epoch {entry['best']['epoch']} of {entry['epochs']} "
-            f"({entry['seconds']:.0f} s, {entry['images_per_second']:.0f} images/s)"
+            f"Phase {entry['name']}: {found} after epoch {entry['best']['epoch']} of "
+            f"{entry['epochs']} ({entry['seconds']:.0f} s, "
+            f"{entry['images_per_second']:.0f} images/s)"
         )
         if live.progress.phase + 1 == len(phases):
             break
@@ -109,6 +116,7 @@ def _run_phases(live: loop.Run, latest: int | None) -> dict[str, Any]:
 def _next_phase(live: loop.Run) -> tuple[Any, Any, str]:
     """Moves progress to the next phase and returns the variables that it starts from."""
     live.progress = live.progress.next_phase()
+    live.progress.averaged = averaging.is_result(live.phase)
     entry = live.progress.history[-1]
     last = live.progress.phase_start
     source = entry["best"]["step"] if live.phase.start_from == "best" else last

@@ -29,13 +29,7 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
                 f"--workdir={workdir} is not empty and holds no {CONFIG}: choose a new directory"
             )
         return
-    stored = read_json(workdir / CONFIG)
-    old, new = _flat(stored), _flat(config)
-    differing = [
-        f"{key}: {old.get(key, '(absent)')!r} there, {new.get(key, '(absent)')!r} here"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in MAY_DIFFER
-    ]
+    differing = _differences(read_json(workdir / CONFIG), config, MAY_DIFFER)
     if differing:
         raise ValueError(
             f"--workdir={workdir} holds the run of another config; choose another directory, or "
@@ -103,6 +97,35 @@ def finished_results(workdir: Path) -> dict[str, Any] | None:
     return results if results and results["complete"] else None
 
 
+def chosen_epochs(workdir: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
+    """The best epoch of each phase of a finished search, for a final run of the same `config`.
+
+    Raises:
+        ValueError: the search is not finished, or was one with another config.
+    """
+    results = finished_results(workdir)
+    if results is None:
+        raise ValueError(
+            f"config.search={workdir} is no finished run: it has no complete {RESULTS}"
+        )
+    differing = _differences(results["config"], config, (*MAY_DIFFER, "final", "search", "seed"))
+    if differing:
+        raise ValueError(
+            f"config.search={workdir} is a run of another config, which chose no epochs for this "
+            "one. The differences:\n  " + "\n  ".join(differing[:10])
+        )
+    return tuple(phase["best"]["epoch"] for phase in results["phases"])
+
+
+def _differences(old, new, may_differ) -> list[str]:
+    old, new = _flat(old), _flat(new)
+    return [
+        f"{key}: {old.get(key, '(absent)')!r} there, {new.get(key, '(absent)')!r} here"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in may_differ
+    ]
+
+
 def results_table(results: Mapping[str, Any]) -> str:
     """results.json for people: a row per phase, then the test line with what stands behind it."""
     rows = [("phase", "epochs", "best val top-1", "images/s", "seconds")]
@@ -111,7 +134,7 @@ def results_table(results: Mapping[str, Any]) -> str:
             (
                 phase["name"],
                 str(phase["epochs"]),
-                f"{phase['best_val_top1']:.2f} %",
+                "-" if phase["best_val_top1"] is None else f"{phase['best_val_top1']:.2f} %",
                 f"{phase['images_per_second']:.0f}",
                 f"{phase['seconds']:.0f}",
             )

@@ -21,7 +21,7 @@ ORDER = (
     ("convert",),
     ("models",),
     ("methods",),
-    ("config", "step", "optim", "data"),
+    ("config", "rules", "averaging", "override", "step", "optim", "data"),
     ("experiment",),
     ("evaluate", "plots", "data_plots", "scores", "loop", "train", "predict"),
     ("main",),

@@ -178,6 +178,18 @@ class _Chosen:
         return self.read(int(self.indices[index]))
 
 
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class _Joined:
+    """Reader or annotation of two splits in one, `length` images of the first."""
+
+    first: Callable[[int], Any]
+    second: Callable[[int], Any]
+    length: int
+
+    def __call__(self, index):
+        return self.first(index) if index < self.length else self.second(index - self.length)
+
+
 def _fingerprint(split):
     """sha256 over the labels and file names of a split, in order; not over the pictures."""
     digest = hashlib.sha256(np.asarray(split.labels, "<i4").tobytes())
@@ -220,3 +232,32 @@ def subset(split, indices):
 def _chosen_rows(split, name, indices):
     rows = getattr(split, name)
     return None if rows is None else rows[indices]
+
+
+def joined(first, second):
+    """The Split of the images of both, with the annotations that both have."""
+    shared = first.annotations.keys() & second.annotations.keys()
+    one, other = first.annotations, second.annotations
+    return Split(
+        labels=np.concatenate([first.labels, second.labels]),
+        names=np.concatenate([text_array(first.names), text_array(second.names)]),
+        read=_Joined(first.read, second.read, len(first)),
+        box_source=functools.partial(_joined_rows, first, second, "raw_boxes"),
+        size_source=functools.partial(_joined_rows, first, second, "sizes"),
+        annotations={name: _Joined(one[name], other[name], len(first)) for name in sorted(shared)},
+    )
+
+
+def with_validation_in_train(dataset):
+    """`dataset` without a "val" split, whose images train too."""
+    splits = {name: split for name, split in dataset.splits.items() if name != "val"}
+    splits["train"] = joined(splits["train"], dataset.splits["val"])
+    note = f"the {len(dataset.splits['val'])} images of val train too"
+    return dataclasses.replace(
+        dataset, splits=splits, notes="; ".join(filter(None, (dataset.notes, note)))
+    )
+
+
+def _joined_rows(first, second, name):
+    rows = [getattr(split, name) for split in (first, second)]
+    return None if any(part is None for part in rows) else np.concatenate(rows)

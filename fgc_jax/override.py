@@ -1,0 +1,39 @@
+"""A running job's learning rate, changed by hand: `WORKDIR/override.json`.
+
+`{"phase": "features", "lr": 1e-4}` replaces the `lr` of that phase's config from its next epoch on;
+schedule and multipliers go on around it. Without the file, the config's value holds again.
+"""
+
+import json
+import math
+from pathlib import Path
+
+from fgc_jax import config
+
+FILE = "override.json"
+
+
+def read(workdir: Path, phases: tuple[config.Phase, ...], phase: config.Phase) -> float | None:
+    """The learning rate that the file sets for `phase`; None if it sets none.
+
+    Raises:
+        ValueError: the file is not JSON, or names an unknown phase, key or learning rate.
+    """
+    path = workdir / FILE
+    try:
+        wanted = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not isinstance(wanted, dict) or set(wanted) != {"phase", "lr"}:
+        raise ValueError(f'{path} must be {{"phase": NAME, "lr": NUMBER}}, not {wanted!r}')
+    names = [each.name for each in phases]
+    if wanted["phase"] not in names:
+        raise ValueError(f"{path}: unknown phase {wanted['phase']!r}; the run has {names}")
+    rate = wanted["lr"]
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < math.inf:
+        raise ValueError(f"{path}: lr={rate!r} must be a finite number of at least 0")
+    if phase.lr == 0:
+        raise ValueError(f"{path}: phase {phase.name!r} has lr=0, which no factor changes")
+    return float(rate) if wanted["phase"] == phase.name else None
