@@ -57,7 +57,10 @@ def trained_groups(
     A parameter trains if its layer is un-frozen by `phase.train` (or it is a batch-norm scale or
     bias, in `bn_paths`, and the phase says train_bn_while_frozen), unless its group's multiplier
     is 0. The multiplier is the group's times layer_decay ** (number of layers behind, where the
-    head is the last one), as in BEiT (arXiv 2106.08254).
+    head is the last one), as in BEiT (arXiv:2106.08254), or times that of lr_thirds for the third
+    of the layers that the parameter lies in, from the input, the head counting to the last (the
+    discriminative rates of ULMFiT, arXiv:1801.06146, in fastai's form); and times head_lr in the
+    head.
 
     Raises:
         ValueError: a rule or layer spec matches nothing, or nothing is left to train.
@@ -76,9 +79,9 @@ def trained_groups(
     open_paths |= {path for path in paths if is_head(path)}
     if phase.train_bn_while_frozen:
         open_paths |= set(bn_paths)
-    decay = _layer_decay(phase.layer_decay, layers)
+    multiplier = _multiplier(phase, layers)
     trained = {
-        path: (groups[path][0], groups[path][1] * decay(path))
+        path: (groups[path][0], groups[path][1] * multiplier(path))
         for path in paths
         if path in open_paths and groups[path][1] > 0
     }
@@ -86,26 +89,32 @@ def trained_groups(
         raise ValueError(
             f"phase {phase.name}: train={phase.train!r} with these groups trains nothing"
         )
-    if phase.layer_decay != 1 and all(map(is_head, trained)):
-        raise ValueError(
-            f"phase {phase.name}: layer_decay={phase.layer_decay:g} has no effect where "
-            f"train={phase.train!r} trains the head alone"
-        )
+    head = [is_head(path) for path in trained]
+    for key, value, useless, why in (
+        ("layer_decay", phase.layer_decay, all(head), "trains the head alone"),
+        ("lr_thirds", phase.lr_thirds, all(head), "trains the head alone"),
+        ("head_lr", phase.head_lr, not any(head), "and these groups leave the head frozen"),
+    ):
+        if useless and value not in (1, ()):
+            raise ValueError(
+                f"phase {phase.name}: {key}={value} has no effect where train={phase.train!r} {why}"
+            )
     return trained
 
 
-def _layer_decay(decay: float, layers: Layers) -> Callable[[str], float]:
-    """path -> learning rate multiplier by the depth of its layer; 1 for the head."""
-    behind = {
-        prefix: len(layers) - index
-        for index, prefixes in enumerate(layers.values())
-        for prefix in prefixes
-    }
+def _multiplier(phase: config.Phase, layers: Layers) -> Callable[[str], float]:
+    """path -> learning rate multiplier by the place of its layer, the head's own included."""
+    places = {p: place for place, prefixes in enumerate(layers.values()) for p in prefixes}
+    total = len(layers)
 
-    def factor(path):
-        return decay ** max((n for p, n in behind.items() if params.is_under(path, p)), default=0)
+    def multiplier(path):
+        place = min((n for p, n in places.items() if params.is_under(path, p)), default=total)
+        value = phase.layer_decay ** (total - place)
+        if phase.lr_thirds:
+            value *= phase.lr_thirds[min(3 * place // total, 2)]
+        return value * phase.head_lr if is_head(path) else value
 
-    return factor
+    return multiplier
 
 
 def make(
@@ -114,21 +123,46 @@ def make(
     """The phase's optimiser over the tree of trained parameters, for a learning rate of 1.
 
     Its updates are what a step adds for each unit of the learning rate: negative, each times the
-    multiplier of its parameter, decoupled weight decay included. The step of the phase that a
-    cycled momentum depends on is the number of updates since `init`.
+    multiplier of its parameter, decoupled weight decay included. The step of the phase, on which a
+    cycled momentum depends, is the number of updates since `init`.
 
     Clipping stands first: since the tree holds trained parameters only, the norm is theirs.
     Weight decay follows PyTorch: added to the gradient with sgd and adam, decoupled with adamw.
+    With lamb (arXiv:1904.00962) it is part of the direction whose norm is made the parameter's;
+    what does not decay keeps Adam's step there.
     """
     clip = [optax.clip_by_global_norm(phase.clip_norm)] if phase.clip_norm else []
     factors = params.unflatten({path: -factor for path, (_, factor) in groups.items()})
     scale = optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors))
-    return optax.chain(*clip, *_direction(phase), scale)
+    return optax.chain(*clip, *_direction(phase, schedule), scale)
 
 
-def _direction(phase: config.Phase) -> list[optax.GradientTransformation]:
-    decay = [optax.add_decayed_weights(phase.weight_decay)] if phase.weight_decay else []
+def _direction(
+    phase: config.Phase, schedule: schedules.Schedule
+) -> list[optax.GradientTransformation]:
+    def with_momentum(transformation):
+        """`transformation(momentum)`, of the phase's constant or of the schedule's value."""
+        if schedule.momentum is None:
+            return transformation(phase.momentum)
+        return optax.inject_hyperparams(transformation)(schedule.momentum)
+
+    mask = None if phase.decay_norm_and_bias else _decays
+    decay = [optax.add_decayed_weights(phase.weight_decay, mask)] if phase.weight_decay else []
     if phase.optimizer == "sgd":
-        return [*decay, optax.trace(phase.momentum)] if phase.momentum else decay
-    adam = optax.scale_by_adam(b1=phase.momentum)
-    return [adam, *decay] if phase.optimizer == "adamw" else [*decay, adam]
+        if not phase.momentum:
+            return decay
+        return [*decay, with_momentum(lambda m: optax.trace(m, nesterov=phase.nesterov))]
+    epsilon = 1e-6 if phase.optimizer == "lamb" else 1e-8
+    adam = with_momentum(lambda m: optax.scale_by_adam(b1=m, eps=epsilon))
+    if phase.optimizer == "adam":
+        return [*decay, adam]
+    if phase.optimizer == "adamw":
+        return [adam, *decay]
+    ratio = optax.scale_by_trust_ratio()
+    return [adam, *decay, ratio if mask is None else optax.masked(ratio, mask)]
+
+
+def _decays(tree):
+    """Whether a leaf decays where `decay_norm_and_bias` is False: norms, biases and the scales of
+    residual branches are vectors."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, tree)

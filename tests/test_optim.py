@@ -79,9 +79,53 @@ def test_layer_decay_falls_from_the_head_to_the_stem():
     assert found == {"backbone/layer2/0/kernel": ("backbone", 0.5), "head/fc/kernel": ("head", 10)}
 
 
-def test_layer_decay_of_a_head_alone_is_refused():
-    with pytest.raises(ValueError, match="layer_decay=0.5 has no effect where train='head'"):
-        trained(train="head", layer_decay=0.5)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": "head", "layer_decay": 0.5}, "layer_decay=0.5 has no effect where train='head'"),
+        ({"train": "head", "lr_thirds": (0.1, 0.3, 1.0)}, "has no effect where train='head' trai"),
+        (
+            {"head_lr": 2.0, "groups": (("head/.*", "head", 0.0), (".*", "rest", 1.0))},
+            "head_lr=2.0 has no effect where train='all' and these groups leave the head frozen",
+        ),
+    ],
+)
+def test_rates_without_an_effect_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        trained(**changes)
+
+
+THIRDS = (0.1, 0.25, 0.5)
+
+
+def test_thirds_of_the_layers_have_rates_of_their_own():
+    """Four layers: two, one and one; the head belongs to the last third."""
+    assert trained(train="all", lr_thirds=THIRDS, head_lr=2.0) == {
+        "backbone/bn1/bias": ("all", 0.1),
+        "backbone/bn1/scale": ("all", 0.1),
+        "backbone/conv1/kernel": ("all", 0.1),
+        "backbone/layer1/0/kernel": ("all", 0.1),
+        "backbone/layer1/1/kernel": ("all", 0.25),
+        "backbone/layer2/0/kernel": ("all", 0.5),
+        "head/fc/kernel": ("all", 1.0),
+    }
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 7, 9])
+def test_thirds_are_as_equal_as_layers_allow(total):
+    layers = {f"block{i}": (f"backbone/block{i}",) for i in range(total)}
+    factor = optim._multiplier(make_phase(lr_thirds=(1.0, 2.0, 3.0)), layers)
+    found = [factor(f"backbone/block{i}/kernel") for i in range(total)]
+    counts = [found.count(third) for third in (1, 2, 3)]
+    assert found == sorted(found) and max(counts) - min(counts) <= 1
+    assert factor("head/fc/kernel") == 3
+
+
+def test_heads_own_rate():
+    assert trained(train="last 1", head_lr=10.0) == {
+        "backbone/layer2/0/kernel": ("all", 1.0),
+        "head/fc/kernel": ("all", 10.0),
+    }
 
 
 def test_a_step_is_scaled_by_each_layers_factor():
@@ -126,7 +170,7 @@ def test_phases_that_cannot_train_are_errors(changes, message):
 
 
 def run(phase, params, grads, groups, steps=3):
-    schedule = schedules.build(phase, 10)
+    schedule = schedules.build(phase, 2)
     optimizer = optim.make(phase, schedule, groups)
     state = optimizer.init(params)
     for step in range(steps):
@@ -136,42 +180,73 @@ def run(phase, params, grads, groups, steps=3):
     return params
 
 
-def torch_sgd(weight, grad, lr, momentum, decay, steps):
+def sgd(weight, grad, rates, momenta, *, decay, nesterov=False):
     """torch.optim.SGD's formula."""
-    buffer = None
-    for _ in range(steps):
+    buffer = 0.0
+    for rate, momentum in zip(rates, momenta, strict=True):
         total = grad + decay * weight
-        buffer = total if buffer is None else momentum * buffer + total
-        weight = weight - lr * buffer
+        buffer = momentum * buffer + total
+        weight = weight - rate * (total + momentum * buffer if nesterov else buffer)
     return weight
 
 
-def torch_adam(weight, grad, lr, beta1, decay, decoupled, steps):
-    """torch.optim.Adam's (decoupled: AdamW's) formula with beta2 0.999 and eps 1e-8."""
+def adam(weight, grad, rates, momenta, *, decay, kind):
+    """torch.optim.Adam's and AdamW's formula (beta2 0.999, eps 1e-8), and that of LAMB
+    (arXiv:1904.00962, algorithm 2; eps 1e-6)."""
     mean = square = 0.0
-    for step in range(1, steps + 1):
-        total = grad if decoupled else grad + decay * weight
-        if decoupled:
-            weight = weight * (1 - lr * decay)
+    for step, (rate, beta1) in enumerate(zip(rates, momenta, strict=True), start=1):
+        total = grad + decay * weight if kind == "adam" else grad
         mean = beta1 * mean + (1 - beta1) * total
         square = 0.999 * square + 0.001 * total**2
-        unbiased = mean / (1 - beta1**step), square / (1 - 0.999**step)
-        weight = weight - lr * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+        root = np.sqrt(square / (1 - 0.999**step))
+        direction = mean / (1 - beta1**step) / (root + (1e-6 if kind == "lamb" else 1e-8))
+        if kind != "adam":
+            direction = direction + decay * weight
+        if kind == "lamb":
+            direction = direction * np.linalg.norm(weight) / np.linalg.norm(direction)
+        weight = weight - rate * direction
     return weight
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_optimisers_equal_pytorchs_formulas(name):
-    phase = make_phase(optimizer=name, lr=0.1, momentum=0.8, weight_decay=0.05)
+@pytest.mark.parametrize("one_cycle", [False, True], ids=["constant", "one_cycle"])
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", "adamw", "lamb"])
+def test_optimisers_equal_their_formulas(name, one_cycle):
+    phase = make_phase(
+        optimizer="sgd" if name == "nesterov" else name,
+        nesterov=name == "nesterov",
+        lr=0.1,
+        epochs=2,
+        momentum=0.9 if one_cycle else 0.8,
+        weight_decay=0.05,
+        schedule="one_cycle" if one_cycle else "constant",
+        schedule_options={"peak": "50 %"} if one_cycle else {},
+    )
     weight, grad = np.float64([0.5, -2.0]), np.float64([0.3, 0.01])
-    groups = {"head/kernel": ("all", 1.0)}
     tree, grads = ({"head": {"kernel": jnp.float32(value)}} for value in (weight, grad))
-    got = run(phase, tree, grads, groups)["head"]["kernel"]
-    if name == "sgd":
-        expected = torch_sgd(weight, grad, 0.1, 0.8, 0.05, 3)
+    got = run(phase, tree, grads, {"head/kernel": ("all", 1.0)})["head"]["kernel"]
+    # The cycle's four steps: up in one, down in two.
+    rates, momenta = (
+        ([0.004, 0.1, 0.050002], [0.95, 0.85, 0.9]) if one_cycle else ([0.1] * 3, [0.8] * 3)
+    )
+    if name in ("sgd", "nesterov"):
+        expected = sgd(weight, grad, rates, momenta, decay=0.05, nesterov=name == "nesterov")
     else:
-        expected = torch_adam(weight, grad, 0.1, 0.8, 0.05, name == "adamw", 3)
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
+        expected = adam(weight, grad, rates, momenta, decay=0.05, kind=name)
+    np.testing.assert_allclose(got, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lamb"])
+def test_norm_and_bias_need_not_decay(name):
+    phase = make_phase(
+        optimizer=name, momentum=0.0, lr=0.1, weight_decay=0.5, decay_norm_and_bias=False
+    )
+    tree = {"fc": {"bias": jnp.full(2, 4.0), "kernel": jnp.ones((2, 2))}}
+    groups = {"fc/bias": ("all", 1.0), "fc/kernel": ("all", 1.0)}
+    got = run(phase, tree, jax.tree.map(jnp.zeros_like, tree), groups, steps=1)
+    np.testing.assert_array_equal(got["fc"]["bias"], tree["fc"]["bias"])
+    assert (got["fc"]["kernel"] < 1).all()
+    got = run(phase, tree, jax.tree.map(jnp.ones_like, tree), groups, steps=1)
+    np.testing.assert_allclose(got["fc"]["bias"], 3.9, rtol=1e-5)  # not in the ratio of its norm
 
 
 def test_groups_scale_the_learning_rate():

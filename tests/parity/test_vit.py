@@ -7,6 +7,7 @@ import torch
 from timm.models.vision_transformer import checkpoint_filter_fn
 from timm.optim import param_groups_layer_decay
 
+from configs import common
 from fgc_jax import models, optim
 from fgc_jax.models import pretrained
 from scripts import make_golden
@@ -54,7 +55,8 @@ def test_layers_learn_as_fast_as_timms(name):
     names = {id(x): key for key, x in theirs.named_parameters()}
     expected = {names[id(x)]: group["lr_scale"] for group in groups for x in group["params"]}
     config = seeded.config(name)
-    decay = optim._layer_decay(0.75, models.layer_prefixes(config))
+    phase = common.phase("all", layer_decay=0.75)
+    decay = optim._multiplier(phase, models.layer_prefixes(config))
     places = oracles.paths(name, models.split(models.abstract(config, 10))[0])
     assert places.keys() == expected.keys()
     for key, path in places.items():
