@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
             "resize_mode": "squash",
             "interpolation": "bilinear",
             "random_crop": True,
+            "sampling": "shuffle",
             "augment": (("flip", {}),),
             "mean": (),
             "std": (),
@@ -47,7 +48,17 @@ def get_config() -> ConfigDict:
         }
     )
     config.method = "plain"
-    config.method_options = ConfigDict({"label_smoothing": 0.0})
+    config.method_options = ConfigDict(
+        {
+            "loss": "cross_entropy",
+            "label_smoothing": 0.0,
+            "focal_gamma": 0.0,
+            "class_weights": "",
+            "teacher": "",
+            "teacher_share": 0.0,
+            "temperature": 1.0,
+        }
+    )
     config.phases = ()
     config.final = False
     config.search = ""

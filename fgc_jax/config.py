@@ -44,6 +44,7 @@ class DataSettings:
     resize_mode: str  # "squash" (both sides) or "short_side"
     interpolation: str
     random_crop: bool  # train crops at a random place instead of the centre
+    sampling: str  # order of train images: "shuffle", "balanced" or "N classes x M"
     augment: tuple  # of train images on the device: (name, options), see `data.augment.build`
     mean: tuple  # of the channels of 0..1, for normalising; () for those of the weights
     std: tuple

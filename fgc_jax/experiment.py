@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fgc_jax import config, data, logs, mesh, methods, models, optim, params, step
-from fgc_jax.data import augment, boxes, pipeline, splitting
+from fgc_jax.data import augment, boxes, pipeline, sampling, splitting
 from fgc_jax.data import dataset as datasets
 from fgc_jax.models import conv
 
@@ -86,6 +86,17 @@ class Experiment:
             crop=phase.resize if on_device else phase.crop,
             random_crop=train and settings.random_crop,
             interpolation=settings.interpolation,
+        )
+
+    def order(self, phase: config.Phase, seed: int) -> Callable[[int], int] | None:
+        """The order of the train images in a phase; None for a shuffle. See data.sampling.order."""
+        return sampling.order(
+            self.settings.data.sampling,
+            self.dataset.splits["train"].labels,
+            self.dataset.class_names,
+            batch_size=phase.batch_size,
+            seed=seed,
+            where=f"phase {phase.name}: data.sampling",
         )
 
     def views(self, split_name: str, views: str = "raw") -> str:
@@ -194,6 +205,7 @@ def prepare(settings: config.Settings) -> Experiment:
         if phase.accumulate > 1:
             part = phase.batch_size // phase.accumulate
             mesh.check_batch_size(f"phase {phase.name}: batch_size / accumulate", part)
+        experiment.order(phase, 0)
     return experiment
 
 

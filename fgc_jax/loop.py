@@ -144,11 +144,13 @@ def train_phase(live: Run, begin: int) -> None:
 def _train_batches(live: Run, start_step: int):
     """The phase's batches of training images from its step `start_step` on."""
     plan, settings = live.experiment, live.experiment.settings
+    seed = _data_seed(settings.seed, live.progress.phase)
     return pipeline.train_batches(
         plan.dataset.splits["train"],
         plan.transform(live.phase, train=True),
         batch_size=live.phase.batch_size,
-        seed=_data_seed(settings.seed, live.progress.phase),
+        seed=seed,
+        order=plan.order(live.phase, seed),
         start_step=start_step,
         process_index=jax.process_index(),
         process_count=jax.process_count(),

@@ -3,7 +3,7 @@
 import re
 
 from fgc_jax import methods, models, schedules
-from fgc_jax.data import dataset, images
+from fgc_jax.data import dataset, images, sampling
 
 ALLOWED = {
     "model.backbone": lambda: models.BACKBONES,
@@ -26,11 +26,13 @@ ALLOWED = {
 }
 LAYER_SPEC = r"last [1-9]\d*|from \S+|all"
 PATTERNS = {
+    "data.sampling": sampling.SPECS,
     "phases[].train": f"head|{LAYER_SPEC}",
     "phases[].reinit": f"|{LAYER_SPEC}",
     "phases[].average": r"|ema 0\.\d*[1-9]\d*|swa [1-9]\d*",
 }
 SPECS = {
+    "data.sampling": sampling.SPECS_IN_WORDS,
     "phases[].train": "'head', 'last N', 'from LAYER', 'all'",
     "phases[].reinit": "'', 'last N', 'from LAYER', 'all'",
     "phases[].average": "'', 'ema DECAY' (as 'ema 0.999'), 'swa N' (the last N epochs)",

@@ -216,7 +216,7 @@ def make_eval_step(
         # NaN logits compare false everywhere, which would make them hits.
         rank = jnp.where(jnp.isfinite(logits).all(-1), above.sum(-1), logits.shape[-1])
         return {
-            "loss": losses.cross_entropy(logits, batch["label"]),
+            "loss": losses.cross_entropy(logits, losses.targets(batch, logits.shape[-1])),
             "rank": rank.astype(jnp.int32),
             "classes": order.astype(jnp.int32),
             "probabilities": jnp.take_along_axis(jax.nn.softmax(logits), order, axis=-1),

@@ -17,6 +17,7 @@ import numpy as np
 from fgc_jax.data import dataset, images
 
 ON_BAD_IMAGE = ("raise", "skip")
+ENDLESS = 2**62  # images: no run gets there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +117,7 @@ def train_batches(
     threads=2,
     workers=0,
     on_bad_image="raise",
+    order=None,
 ):
     """Endless shuffled batches of `split`, from step `start_step` on, as a Batches.
 
@@ -126,9 +128,12 @@ def train_batches(
 
     The stream is one shuffled epoch after the other without a gap, each in its own order: a batch
     may hold the end of one and the beginning of the next, no image is dropped, and a split smaller
-    than a batch is repeated within it. `on_bad_image`: "raise" a ValueError naming the file, or
-    "skip": mask 0, and another image of the split, drawn from the place's own random numbers, so
-    that no black one enters the statistics of batch norms; `index` tells which was unreadable.
+    than a batch is repeated within it. `order`, from sampling.order, replaces the shuffle: a
+    function from a place in the stream to the image's number.
+
+    `on_bad_image`: "raise" a ValueError naming the file, or "skip": mask 0, and another image of
+    the split, drawn from the place's own random numbers, so that no black one enters the statistics
+    of batch norms; `index` tells which was unreadable.
 
     `threads` decode in parallel (0: in the caller's thread); `workers` above 0 starts so many
     processes with `threads` each, which is rarely faster, as decoding lets go of Python's lock.
@@ -138,7 +143,10 @@ def train_batches(
     if start_step < 0:
         raise ValueError(f"start_step must not be negative, got {start_step}")
     load = _Load(split, transform, on_bad_image == "skip")
-    stream = grain.MapDataset.range(len(split)).shuffle(seed=seed)
+    if order is None:
+        stream = grain.MapDataset.range(len(split)).shuffle(seed=seed)
+    else:
+        stream = grain.MapDataset.range(ENDLESS).map(order)
     # The random numbers belong to a place in the common stream, so they are drawn before it is
     # dealt out to the processes: after that all of them would draw the same.
     stream = stream.random_map(load, seed=seed + 1).repeat().batch(b, drop_remainder=True)

@@ -1,26 +1,112 @@
-"""Plain fine-tuning: cross-entropy of the classifier's logits."""
+"""Plain fine-tuning: a loss of the classifier's logits, alone or beside a teacher's."""
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.methods import losses
+from fgc_jax.methods import distillation, losses
 from fgc_jax.methods.method import Facts, Method
 
+LOSSES = ("cross_entropy", "focal", "bce")
+CLASS_WEIGHTS = ("", "balanced")
 
-def make(facts: Facts, *, label_smoothing: float = 0.0) -> Method:
-    """Cross-entropy, optionally with smoothed targets (Szegedy et al., arXiv:1512.00567 §7).
+
+def make(
+    facts: Facts,
+    *,
+    loss: str = "cross_entropy",
+    label_smoothing: float = 0.0,
+    focal_gamma: float = 0.0,
+    class_weights: str = "",
+    teacher: str = "",
+    teacher_share: float = 0.0,
+    temperature: float = 1.0,
+) -> Method:
+    """`loss` of the labels: "cross_entropy", "focal" (with focal_gamma above 0) or "bce".
+
+    class_weights: "balanced" makes it a mean in which an image counts N / (K n_c), so that all
+    classes count the same. teacher: the directory of a finished run; the loss is then
+    1 - teacher_share times that of the labels and teacher_share times that of the teacher's
+    probabilities at `temperature`. See fgc_jax.methods.losses for formulas and papers.
 
     Raises:
-        ValueError: label_smoothing outside [0, 1).
+        ValueError: a value that is not allowed or would have no effect, a class without images to
+            weigh, or a teacher that cannot teach this run.
     """
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing={label_smoothing} must lie in [0, 1)")
+    _check_choice("loss", loss, LOSSES)
+    _check_choice("class_weights", class_weights, CLASS_WEIGHTS)
+    _check_number("label_smoothing", label_smoothing, "[0, 1)", 0 <= label_smoothing < 1)
+    if loss == "focal":
+        _check_number("focal_gamma", focal_gamma, "(0, 10]", 0 < focal_gamma <= 10)
+    elif focal_gamma:
+        raise ValueError(_at(f"focal_gamma={focal_gamma} has no effect with loss={loss!r}"))
+    constants: dict[str, Any] = {}
+    if class_weights:
+        constants["class_weights"] = _balanced_weights(facts)
+    if teacher:
+        _check_number("teacher_share", teacher_share, "(0, 1]", 0 < teacher_share <= 1)
+        _check_number("temperature", temperature, "(0, 100]", 0 < temperature <= 100)
+        teach, constants["teacher"] = distillation.load_teacher(teacher, facts)
+    elif (teacher_share, temperature) != (0, 1):
+        raise ValueError(
+            _at(
+                f"teacher_share={teacher_share} and temperature={temperature} have no effect "
+                "without a teacher; leave them 0 and 1"
+            )
+        )
 
-    def loss(model, batch, key, state):
+    def of_labels(logits, batch):
+        classes = logits.shape[-1]
+        goal = losses.targets(batch, classes, label_smoothing)
+        mask, weights = batch["mask"], batch["constants"].get("class_weights")
+        counted = mask
+        if weights is not None:
+            counted = mask * jnp.sum(losses.targets(batch, classes) * weights[None, :], axis=-1)
+        if loss == "bce":
+            return losses.masked_mean(losses.binary_cross_entropy(logits, goal), counted)
+        if loss == "focal":
+            values = losses.focal(logits, goal, focal_gamma, weights)
+        else:
+            values = losses.cross_entropy(logits, goal, weights)
+        return losses.normalised_sum(values * mask, counted)
+
+    def alone(model, batch, key, state):
         logits, _ = model(batch["image"], rngs=nnx.Rngs(dropout=key))
-        values = losses.cross_entropy(logits, batch["label"], label_smoothing)
-        if "label_b" in batch:  # two images in one, or parts of them
-            second = losses.cross_entropy(logits, batch["label_b"], label_smoothing)
-            values = batch["weight"] * values + (1 - batch["weight"]) * second
-        return losses.masked_mean(values, batch["mask"]), {"logits": logits}
+        return of_labels(logits, batch), {"logits": logits}
 
-    return Method(loss)
+    def taught(model, batch, key, state):
+        label_loss, aux = alone(model, batch, key, state)
+        wanted = teach(batch["constants"]["teacher"], batch["image"])
+        differences = losses.distillation(aux["logits"], wanted, temperature)
+        teacher_loss = losses.masked_mean(differences, batch["mask"])
+        value = (1 - teacher_share) * label_loss + teacher_share * teacher_loss
+        return value, {**aux, "label_loss": label_loss, "teacher_loss": teacher_loss}
+
+    return Method(taught if teacher else alone, constants=constants)
+
+
+def _balanced_weights(facts: Facts) -> jax.Array:
+    counts = zip(facts.class_names, facts.class_counts, strict=True)
+    missing = [name for name, count in counts if not count]
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" * (len(missing) > 5))
+        raise ValueError(
+            _at(f"class_weights='balanced': train has no images of the classes {shown}")
+        )
+    return jnp.asarray(losses.balanced_weights(facts.class_counts))
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(_at(f"{name}={value!r} is unknown, allowed: {allowed}"))
+
+
+def _check_number(name: str, value: float, interval: str, fits: bool) -> None:
+    if not fits:
+        raise ValueError(_at(f"{name}={value} must lie in {interval}"))
+
+
+def _at(message: str) -> str:
+    return f"config.method_options.{message}"

@@ -35,6 +35,16 @@ class Preprocess:
     url: str = ""
     classes: int = 1000
 
+    def rescale(self, other: "Preprocess"):
+        """What turns pixels normalised by these mean and std into those of `other`: (factor,
+        shift), three numbers each, or None if they are the same."""
+        if (self.mean, self.std) == (other.mean, other.std):
+            return None
+        triples = list(zip(self.mean, self.std, other.mean, other.std, strict=True))
+        factor = tuple(std / std_b for _, std, _, std_b in triples)
+        shift = tuple((mean - mean_b) / std_b for mean, _, mean_b, std_b in triples)
+        return factor, shift
+
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:

@@ -115,11 +115,5 @@ def rescale(config):
     _, *others = streams(config)
     if not others:
         return None
-    first = preprocess(config)
     second = pretrained.facts_of(others[0].row.weights, others[0].pretrained)
-    if (first.mean, first.std) == (second.mean, second.std):
-        return None
-    triples = list(zip(first.mean, first.std, second.mean, second.std, strict=True))
-    factor = tuple(std / std_b for _, std, _, std_b in triples)
-    shift = tuple((mean - mean_b) / std_b for mean, _, mean_b, std_b in triples)
-    return factor, shift
+    return preprocess(config).rescale(second)

@@ -1,0 +1,57 @@
+"""Knowledge distillation: a trained run as the teacher of another one (arXiv 1503.02531)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fgc_jax import models, workdir
+from fgc_jax.methods.method import Facts
+
+
+def load_teacher(directory: str, facts: Facts) -> tuple[Callable[[Any, jax.Array], jax.Array], Any]:
+    """(the function (weights, images) -> logits f32 [B, K], weights) of a finished run's best
+    checkpoint, in evaluation mode.
+
+    Images are f32 [B, H, W, 3], normalised as the student takes them.
+
+    Raises:
+        ValueError: no finished run, one with other classes, or one whose network does not take
+            images of the student's size.
+    """
+    at = f"config.method_options.teacher={directory!r}"
+    try:
+        if workdir.finished_results(Path(directory)) is None:
+            raise ValueError("no run has finished there")
+        run = facts.load_run(directory)
+    except ValueError as error:
+        raise ValueError(f"{at}: {error}") from None
+    _check_classes(run.class_names, facts.class_names, at)
+    graphdef = models.evaluation_graphdef(run.plan.model)
+    rescale = facts.preprocess.rescale(run.plan.preprocess)
+
+    def teach(weights, images):
+        if rescale is not None:
+            factor, shift = (jnp.float32(v).reshape(1, 1, 1, 3) for v in rescale)
+            images = images * factor + shift
+        (logits, _), _ = models.apply(
+            graphdef, weights["params"], weights["stats"], lambda model: model(images)
+        )
+        return logits
+
+    return teach, {"params": run.params, "stats": run.stats}
+
+
+def _check_classes(theirs: tuple[str, ...], ours: tuple[str, ...], at: str) -> None:
+    """Raises ValueError unless the classes are the same, in the same order."""
+    if theirs == ours:
+        return
+    if len(theirs) != len(ours):
+        raise ValueError(f"{at}: it tells {len(theirs)} classes apart, the data have {len(ours)}")
+    number = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if len(set(pair)) > 1)
+    raise ValueError(
+        f"{at}: its classes are not those of the data; the first difference is class {number}, "
+        f"{theirs[number]!r} there and {ours[number]!r} here"
+    )
