@@ -105,9 +105,7 @@ def chosen_epochs(workdir: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
     """
     results = finished_results(workdir)
     if results is None:
-        raise ValueError(
-            f"config.search={workdir} is no finished run: it has no complete {RESULTS}"
-        )
+        raise ValueError(f"config.search={workdir} holds no finished run")
     differing = _differences(results["config"], config, (*MAY_DIFFER, "final", "search", "seed"))
     if differing:
         raise ValueError(

@@ -4,112 +4,31 @@ What validation measures is scripted where a test is about what follows from it.
 """
 
 import contextlib
-import dataclasses
 import json
-from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from configs import common
-from fgc_jax import checkpoint, evaluate, loop, params, step, stop, train
-from tests import commands, data_files, tiny_run
+from fgc_jax import checkpoint, loop, params, stop, train
+from tests import commands, watched
+from tests.watched import (
+    MEASURED,
+    STEPS,
+    TEST_IMAGES,
+    Watched,
+    differing,
+    make_recipe,
+    of_state,
+    scripted,
+    stored,
+    watched_run,
+)
 
-STEPS = 3  # an epoch: 18 training images in batches of 6
-TEST_IMAGES = 15
 LAST_LAYER = "backbone/layer1/1"
 # (loss, top-1) after each epoch: the best by one is not the best by the other.
 FIRST = [(1.0, 10.0), (0.5, 20.0), (0.7, 30.0)]
 SECOND = [(0.9, 40.0), (0.8, 50.0), (0.8, 60.0), (0.85, 70.0)]
-MEASURED = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Watched:
-    """What one run's train steps saw: per phase its first state, its last one, its batches."""
-
-    workdir: Path
-    results: dict[str, Any]
-    starts: list[step.TrainState]
-    ends: list[step.TrainState]
-    batches: list[list[np.ndarray]]  # positions in the split
-    evaluated: list[int]  # number of images in each evaluation
-
-
-@contextlib.contextmanager
-def scripted(values):
-    """Replaces loss and top-1 of the evaluations, in order, by `values`; MEASURED leaves them."""
-    values, real = iter(values), evaluate.summarise
-
-    def summarise(results, num_classes):
-        loss_and_top1 = zip(("loss", "top1"), next(values, MEASURED), strict=False)
-        return real(results, num_classes) | dict(loss_and_top1)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "summarise", summarise)
-        yield
-
-
-def watched_run(recipe, workdir, values) -> Watched:
-    starts, ends, batches, evaluated = [], [], [], []
-    real, real_evaluation = step.make_train_step, evaluate.run
-
-    def make_train_step(**arguments):
-        train_step, seen = real(**arguments), []
-        batches.append(seen)
-
-        def watch(state, batch, constants, scale):
-            if not seen:
-                starts.append(jax.tree.map(np.array, state))
-                ends.append(None)
-            seen.append(np.asarray(batch["index"]))
-            state, metrics = train_step(state, batch, constants, scale)
-            ends[-1] = jax.tree.map(np.array, state)
-            return state, metrics
-
-        return watch
-
-    def evaluation(*arguments):
-        found = real_evaluation(*arguments)
-        evaluated.append(len(found.label))
-        return found
-
-    with scripted(values), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, "make_train_step", make_train_step)
-        patch.setattr(evaluate, "run", evaluation)
-        results = train.run(recipe, workdir)
-    return Watched(workdir, results, starts, ends, batches, evaluated)
-
-
-def variables(tree_pair) -> dict[str, np.ndarray]:
-    return params.flatten(tree_pair[0]) | params.flatten(tree_pair[1])
-
-
-def of_state(state) -> dict[str, np.ndarray]:
-    return variables((state.params, state.stats))
-
-
-def stored(workdir, number) -> dict[str, np.ndarray]:
-    return variables(checkpoint.load_variables(workdir, number))
-
-
-def differing(first, second) -> set[str]:
-    assert first.keys() == second.keys()
-    return {path for path in first if first[path].tobytes() != second[path].tobytes()}
-
-
-def make_recipe(root, *phases):
-    recipe = tiny_run.recipe(root)
-    recipe.model.feature_map = "stage1"
-    recipe.model.head_options = {"dropout": 0.2}
-    recipe.phases = tuple(
-        common.phase(**{"batch_size": 6, "resize": 36, "crop": 32, **phase}) for phase in phases
-    )
-    recipe.checkpoint_every = 2
-    recipe.log_every = 1
-    return recipe
 
 
 def two_phases(root):
@@ -131,11 +50,7 @@ def two_phases(root):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    return data_files.write_folder(
-        tmp_path_factory.mktemp("images"),
-        classes=tiny_run.CLASSES,
-        splits={"train": 8, "test": TEST_IMAGES // 3},
-    )
+    return watched.write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")

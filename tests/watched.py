@@ -1,0 +1,113 @@
+"""Real runs of a small network that a test watches step by step.
+
+What validation measures can be scripted where a test is about what follows from it.
+"""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common
+from fgc_jax import checkpoint, evaluate, params, step, train
+from tests import data_files, tiny_run
+
+STEPS = 3  # an epoch: 18 training images in batches of 6
+TEST_IMAGES = 15
+MEASURED = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """What one run's train steps saw: per phase its first state, its last one, its batches."""
+
+    workdir: Path
+    results: dict[str, Any]
+    starts: list[step.TrainState]
+    ends: list[step.TrainState]
+    batches: list[list[np.ndarray]]  # positions in the split
+    evaluated: list[int]  # number of images in each evaluation
+
+
+@contextlib.contextmanager
+def scripted(values):
+    """Replaces loss and top-1 of the evaluations, in order, by `values`; MEASURED leaves them."""
+    values, real = iter(values), evaluate.summarise
+
+    def summarise(results, num_classes):
+        loss_and_top1 = zip(("loss", "top1"), next(values, MEASURED), strict=False)
+        return real(results, num_classes) | dict(loss_and_top1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "summarise", summarise)
+        yield
+
+
+def watched_run(recipe, workdir, values) -> Watched:
+    starts, ends, batches, evaluated = [], [], [], []
+    real, real_evaluation = step.make_train_step, evaluate.run
+
+    def make_train_step(**arguments):
+        train_step, seen = real(**arguments), []
+        batches.append(seen)
+
+        def watch(state, batch, constants, scale):
+            if not seen:
+                starts.append(jax.tree.map(np.array, state))
+                ends.append(None)
+            seen.append(np.asarray(batch["index"]))
+            state, metrics = train_step(state, batch, constants, scale)
+            ends[-1] = jax.tree.map(np.array, state)
+            return state, metrics
+
+        return watch
+
+    def evaluation(*arguments):
+        found = real_evaluation(*arguments)
+        evaluated.append(len(found.label))
+        return found
+
+    with scripted(values), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "make_train_step", make_train_step)
+        patch.setattr(evaluate, "run", evaluation)
+        results = train.run(recipe, workdir)
+    return Watched(workdir, results, starts, ends, batches, evaluated)
+
+
+def variables(tree_pair) -> dict[str, np.ndarray]:
+    return params.flatten(tree_pair[0]) | params.flatten(tree_pair[1])
+
+
+def of_state(state) -> dict[str, np.ndarray]:
+    return variables((state.params, state.stats))
+
+
+def stored(workdir, number) -> dict[str, np.ndarray]:
+    return variables(checkpoint.load_variables(workdir, number))
+
+
+def differing(first, second) -> set[str]:
+    assert first.keys() == second.keys()
+    return {path for path in first if first[path].tobytes() != second[path].tobytes()}
+
+
+def make_recipe(root, *phases):
+    recipe = tiny_run.recipe(root)
+    recipe.model.feature_map = "stage1"
+    recipe.model.head_options = {"dropout": 0.2}
+    recipe.phases = tuple(
+        common.phase(**{"batch_size": 6, "resize": 36, "crop": 32, **phase}) for phase in phases
+    )
+    recipe.checkpoint_every = 2
+    recipe.log_every = 1
+    return recipe
+
+
+def write_images(folder: Path) -> Path:
+    """24 images of three classes, of which 6 become the validation split, and 15 to test."""
+    splits = {"train": 8, "test": TEST_IMAGES // 3}
+    return data_files.write_folder(folder, classes=tiny_run.CLASSES, splits=splits)
