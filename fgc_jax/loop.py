@@ -22,6 +22,7 @@ from fgc_jax import (
     optim,
     override,
     params,
+    phases,
     schedules,
     step,
     stop,
@@ -78,18 +79,14 @@ def train_phase(live: Run, begin: int) -> None:
     schedule = schedules.build(phase, steps_per_epoch)
     optimizer = optim.make(phase, schedule, groups)
     state = _state(live, optimizer, groups, begin)
-    train_step = step.make_train_step(
-        graphdef=step.train_graphdef(plan.model, groups),
-        loss=live.method.loss,
+    train_step = phases.train_step(
+        plan,
+        progress.phase,
+        live.method,
+        groups,
         optimizer=optimizer,
         rate=schedule.rate,
         phase_start=progress.phase_start,
-        trained=groups.keys(),
-        preprocess=plan.augment(phase),
-        key=plan.key(progress.phase, 2),
-        device_mesh=plan.mesh,
-        accumulate=phase.accumulate,
-        sam_rho=phase.sam_rho,
         average=phase.average,
     )
     done = begin - progress.phase_start
@@ -106,7 +103,8 @@ def train_phase(live: Run, begin: int) -> None:
     title = f"{phase.name} {progress.phase + 1}/{len(plan.settings.phases)}"
     if done == 0:
         _read_override(live)
-    with _train_batches(live, done) as batches, logs.progress(title, total, done) as bar:
+    images = phases.train_batches(plan, progress.phase, done)
+    with images as batches, logs.progress(title, total, done) as bar:
         while not progress.finished:
             batch = next(batches)
             if done == 0:
@@ -141,25 +139,6 @@ def train_phase(live: Run, begin: int) -> None:
                 raise stop.Stopped(f"stopped at step {progress.phase_start + done}")
 
 
-def _train_batches(live: Run, start_step: int):
-    """The phase's batches of training images from its step `start_step` on."""
-    plan, settings = live.experiment, live.experiment.settings
-    seed = _data_seed(settings.seed, live.progress.phase)
-    return pipeline.train_batches(
-        plan.dataset.splits["train"],
-        plan.transform(live.phase, train=True),
-        batch_size=live.phase.batch_size,
-        seed=seed,
-        order=plan.order(live.phase, seed),
-        start_step=start_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        threads=settings.data.threads,
-        workers=settings.data.workers,
-        on_bad_image=settings.data.on_bad_image,
-    )
-
-
 def _with_swa(live: Run, state: step.TrainState, groups) -> step.TrainState:
     """The state with this epoch's weights in the mean of SWA, if the phase keeps one."""
     phase = live.phase
@@ -187,7 +166,7 @@ def _estimated_statistics(live: Run, groups, variables, stats):
             key=plan.key(live.progress.phase, 3),
             device_mesh=plan.mesh,
         )
-    with _train_batches(live, 0) as batches:
+    with phases.train_batches(plan, live.progress.phase) as batches:
         for number in range(STATISTICS_BATCHES):
             batch = mesh.to_global(plan.mesh, next(batches))
             stats = live.statistics_step(variables, stats, batch, number)
@@ -271,17 +250,9 @@ def _state(live: Run, optimizer, groups, begin: int) -> step.TrainState:
     if live.start is not None:
         variables, stats, _ = live.start
         live.start = None  # a copy of the network less in memory
-        trainable, _ = params.select(variables, groups.keys())
-        state = step.TrainState(
-            step=jnp.int32(begin),
-            params=variables,
-            stats=stats,
-            opt_state=optimizer.init(trainable),
-            # Copies: a step gives each buffer away once.
-            average=jax.tree.map(jnp.copy, averaging.start(average, trainable, stats)),
-            method=live.method.state,
+        return phases.first_state(
+            plan, live.method, groups, optimizer, variables, stats, begin=begin, average=average
         )
-        return mesh.replicate(plan.mesh, state)
     trainable, _ = params.select(plan.params, groups.keys())
     shapes = step.TrainState(
         step=jax.ShapeDtypeStruct((), jnp.int32),
@@ -307,11 +278,6 @@ def _save(live: Run, state: step.TrainState, score: float | None = None) -> None
         phase=live.progress.phase,
         score=score,
     )
-
-
-def _data_seed(seed: int, phase: int) -> int:
-    """Each phase shuffles anew; below 2**31, whatever the run's seed."""
-    return int(np.random.SeedSequence((seed, phase)).generate_state(1)[0]) // 2
 
 
 def _note_bad_images(progress: Progress, split, positions) -> None:

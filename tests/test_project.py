@@ -23,8 +23,9 @@ ORDER = (
     ("methods",),
     ("config", "rules", "averaging", "override", "step", "optim", "data"),
     ("experiment",),
-    ("evaluate", "plots", "data_plots", "scores", "loop", "train", "predict"),
-    ("main",),
+    ("phases",),
+    ("evaluate", "plots", "data_plots", "scores", "loop", "train", "predict", "lr_finder"),
+    ("recipe_flags", "main"),
     ("configs", "scripts"),
 )
 # Narrower than the order: what these may not import although it stands above them.
