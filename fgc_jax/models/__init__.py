@@ -180,8 +180,8 @@ def random_weights(
     which others are asked for.
     """
 
-    # One compilation for all leaves; those not returned are never computed, nor compiled.
-    @jax.jit
+    # One compilation of what is returned; it runs once, so to compile it carelessly is faster.
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def draw():
         model = build(config, num_classes, rngs=nnx.Rngs(seed))
         params, stats = map(trees.flatten, split(model))
