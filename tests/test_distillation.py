@@ -1,0 +1,209 @@
+"""A run that learns from another: the loss by its formula, refusals, a whole run, its resume."""
+
+import contextlib
+import dataclasses
+import shutil
+import types
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from configs import common
+from fgc_jax import (
+    checkpoint,
+    config,
+    experiment,
+    methods,
+    models,
+    params,
+    predict,
+    stop,
+    train,
+    workdir,
+)
+from fgc_jax.data import dataset
+from tests import commands, data_files, test_losses, test_train, tiny_run
+
+SHARE, TEMPERATURE = 0.75, 4.0
+OPTIONS = {"teacher_share": SHARE, "temperature": TEMPERATURE, "label_smoothing": 0.1}
+
+
+def softmax(x):
+    exp = np.exp(np.float64(x) - np.max(x, axis=-1, keepdims=True))
+    return exp / exp.sum(-1, keepdims=True)
+
+
+@pytest.fixture
+def finished(tmp_path):
+    workdir.write_json(tmp_path / workdir.RESULTS, {"complete": True})
+    return tmp_path
+
+
+def facts_with(run):
+    return dataclasses.replace(test_losses.FACTS, load_run=lambda directory: run)
+
+
+def one_layer_run(mean=(0.5,) * 3, std=(0.25,) * 3, names=test_losses.NAMES):
+    """What predict.load_run returns, as far as a teacher needs it."""
+    model = test_losses.OneLayer()
+    variables, stats = models.split(model)
+    variables = jax.tree.map(lambda leaf: 3 * leaf + 0.5, variables)
+    facts = dataclasses.replace(test_losses.FACTS.preprocess, mean=mean, std=std)
+    plan = types.SimpleNamespace(model=model, preprocess=facts)
+    return types.SimpleNamespace(plan=plan, params=variables, stats=stats, class_names=names)
+
+
+@pytest.mark.parametrize("mean", [(0.5, 0.5, 0.5), (0.1, 0.4, 0.8)])
+def test_the_loss_is_its_formula_whatever_normalisation_the_teacher_has(finished, mean):
+    std = (0.25, 0.25, 0.25) if mean[0] == 0.5 else (0.2, 0.5, 0.3)
+    run = one_layer_run(mean, std)
+    method = methods.build("plain", OPTIONS | {"teacher": str(finished)}, facts_with(run))
+    batch = test_losses.make_batch(mixed=True)
+    logits = np.random.default_rng(1).normal(0, 3, (5, 3)).astype(np.float32)
+    value, aux = method.loss(
+        lambda images, rngs: (logits, {}),
+        {**batch, "constants": method.constants},
+        jax.random.key(0),
+        {},
+    )
+    pixels = batch["image"] * 0.25 + 0.5
+    seen = (pixels - np.reshape(mean, (1, 1, 1, 3))) / np.reshape(std, (1, 1, 1, 3))
+    layer = jax.tree.map(np.asarray, run.params["fc"])
+    wanted = softmax((seen.mean((1, 2)) @ layer["kernel"] + layer["bias"][None]) / TEMPERATURE)
+    given = softmax(logits / TEMPERATURE)
+    divergence = (wanted * np.log(wanted / given)).sum(-1)
+    teacher_loss = TEMPERATURE**2 * (divergence * batch["mask"]).sum() / batch["mask"].sum()
+    label_loss = test_losses.expected(logits, batch, {"label_smoothing": 0.1}, False)
+    np.testing.assert_allclose(aux["teacher_loss"], teacher_loss, rtol=1e-4)
+    np.testing.assert_allclose(aux["label_loss"], label_loss, rtol=1e-5)
+    by_hand = (1 - SHARE) * label_loss + SHARE * teacher_loss
+    np.testing.assert_allclose(value, by_hand, rtol=1e-4)
+
+
+def test_no_gradient_reaches_the_teacher(finished):
+    options = OPTIONS | {"teacher": str(finished)}
+    method = methods.build("plain", options, facts_with(one_layer_run()))
+    student = one_layer_run()
+    graphdef = nnx.graphdef(student.plan.model)
+    batch = test_losses.make_batch()
+
+    def value(variables, constants):
+        (loss, _), _ = models.apply(
+            graphdef,
+            variables,
+            {},
+            method.loss,
+            {**batch, "constants": constants},
+            jax.random.key(0),
+            {},
+        )
+        return loss
+
+    ours = jax.tree.map(lambda leaf: -leaf, student.params)
+    to_student, to_teacher = jax.grad(value, (0, 1))(ours, method.constants)
+    assert np.abs(to_student["fc"]["kernel"]).max() > 0.01
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(to_teacher))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("gull", "tern"), "it tells 2 classes apart, the data have 3"),
+        (("gull", "wren", "tern"), "first difference is class 1, 'wren' there and 'tern' here"),
+    ],
+)
+def test_a_teacher_of_other_classes_is_refused(finished, names, message):
+    facts = facts_with(one_layer_run(names=names))
+    with pytest.raises(ValueError, match=message):
+        methods.build("plain", OPTIONS | {"teacher": str(finished)}, facts)
+
+
+def test_a_teacher_must_have_finished(tmp_path):
+    with pytest.raises(ValueError, match="teacher='.*': no run has finished there"):
+        methods.build("plain", OPTIONS | {"teacher": str(tmp_path)}, facts_with(one_layer_run()))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return data_files.write_folder(
+        tmp_path_factory.mktemp("images"), classes=tiny_run.CLASSES, splits={"train": 8, "test": 1}
+    )
+
+
+def small_recipe(images, **phase):
+    recipe = test_train.make_recipe(images, {"name": "all", "epochs": 2, "lr": 0.02, **phase})
+    recipe.model.head_options = {}
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def teacher(images, tmp_path_factory):
+    """A finished run; its normalisation is not the student's."""
+    directory = tmp_path_factory.mktemp("teacher") / "run"
+    recipe = small_recipe(images, epochs=1, train="head")
+    recipe.data.update(mean=(0.4, 0.5, 0.6), std=(0.3, 0.2, 0.1))
+    train.run(recipe, directory)
+    return directory
+
+
+def taught(images, teacher, **phase):
+    recipe = small_recipe(images, **phase)
+    recipe.method_options.update(OPTIONS, teacher=str(teacher))
+    return recipe
+
+
+def fingerprint(directory):
+    with checkpoint.opened(directory) as manager:
+        state = manager.restore(manager.latest_step()).state
+    assert not state["method"]  # the teacher's weights are not in the student's checkpoints
+    return params.fingerprint(state)
+
+
+def test_a_taught_run_trains_and_continues_to_the_same_bits(images, teacher, tmp_path, monkeypatch):
+    before = fingerprint(teacher)
+    results = train.run(taught(images, teacher), tmp_path / "straight")
+    rows = [row for row in commands.logged(tmp_path / "straight") if "teacher_loss" in row]
+    assert len(rows) == 2 * test_train.STEPS
+    for row in rows:
+        mean = (1 - SHARE) * row["label_loss"] + SHARE * row["teacher_loss"]
+        np.testing.assert_allclose(row["loss"], mean, rtol=1e-5)
+
+    @contextlib.contextmanager
+    def requests(manager):
+        yield lambda number: number == test_train.STEPS + 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stop, "requests", requests)
+        with pytest.raises(stop.Stopped):
+            train.run(taught(images, teacher), tmp_path / "stopped")
+    continued = train.run(taught(images, teacher), tmp_path / "stopped")
+    assert fingerprint(tmp_path / "stopped") == fingerprint(tmp_path / "straight")
+    assert continued["test"] == results["test"]
+    assert fingerprint(teacher) == before
+
+
+def test_a_taught_run_is_used_without_its_teacher(images, teacher, tmp_path):
+    gone = shutil.copytree(teacher, tmp_path / "gone")
+    recipe = taught(images, gone, epochs=1, train="head", lr=0.0)
+    train.run(recipe, tmp_path / "run")
+    shutil.rmtree(gone)
+    assert predict.load_run(tmp_path / "run").class_names == tiny_run.CLASSES
+
+
+def test_a_teacher_must_take_the_students_images(finished):
+    def plan(backbone, crop, **options):
+        recipe = tiny_run.recipe("unused")
+        recipe.model.backbone = backbone
+        recipe.phases = tuple(
+            common.phase(f"phase{size}", resize=size, crop=size) for size in (32, crop)
+        )
+        recipe.method_options.update(options)
+        data = dataset.Dataset("none", tiny_run.CLASSES, {})
+        return experiment.assemble(config.parse(recipe), data)
+
+    run = types.SimpleNamespace(plan=plan("vit_tiny_patch16_224", 64))
+    student = plan("resnet18", 40, teacher=str(finished), **OPTIONS)
+    with pytest.raises(ValueError, match="teacher='.*': phase phase40: crop=40: .*the patch, 16"):
+        student.method(lambda directory: run)

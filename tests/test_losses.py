@@ -1,0 +1,258 @@
+"""The losses against their formulas in NumPy, and in train steps of a network of one layer."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from fgc_jax import mesh, methods, models, params, step
+from fgc_jax.data import augment
+from fgc_jax.methods import losses
+from fgc_jax.models.backbone import Preprocess
+
+NAMES = ("gull", "tern", "wren")
+COUNTS = (6, 3, 1)
+WEIGHTS = 10 / (3 * np.array(COUNTS))
+FACTS = methods.Facts(
+    class_names=NAMES,
+    class_counts=COUNTS,
+    preprocess=Preprocess((0.5,) * 3, (0.25,) * 3, 8, 8, "bilinear", 1.0, 1.0, "", ""),
+    load_run=None,
+)
+LOSSES = {
+    "cross_entropy": {},
+    "smoothed": {"label_smoothing": 0.3},
+    "focal": {"loss": "focal", "focal_gamma": 2.0},
+    "focal, smoothed": {"loss": "focal", "focal_gamma": 0.5, "label_smoothing": 0.3},
+    "bce": {"loss": "bce"},
+    "bce, smoothed": {"loss": "bce", "label_smoothing": 0.3},
+}
+
+
+def make_batch(rows=5, mixed=False, masked=True):
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.normal(size=(rows, 4, 4, 3)).astype(np.float32),
+        "label": rng.integers(0, 3, rows).astype(np.int32),
+        "mask": np.float32([1, 0, 1, 1, 1])[:rows] if masked else np.ones(rows, np.float32),
+        "constants": {},
+    }
+    if mixed:
+        batch["label_b"] = rng.integers(0, 3, rows).astype(np.int32)
+        batch["weight"] = rng.uniform(size=rows).astype(np.float32)
+    return batch
+
+
+def expected(logits, batch, options, weighted):
+    """The loss by its formula, image after image and class after class."""
+    values, counted = [], []
+    smoothing = options.get("label_smoothing", 0)
+    for i, row in enumerate(np.float64(logits)):
+        goal = np.eye(3)[batch["label"][i]]
+        if "label_b" in batch:
+            share = batch["weight"][i]
+            goal = share * goal + (1 - share) * np.eye(3)[batch["label_b"][i]]
+        weights = WEIGHTS if weighted else np.ones(3)
+        counted.append(batch["mask"][i] * goal @ weights)
+        goal_now = (1 - smoothing) * goal + smoothing / 3
+        value = 0
+        for k in range(3):
+            if options.get("loss") == "bce":
+                yes = 1 / (1 + np.exp(-row[k]))
+                cost = goal_now[k] * np.log(yes) + (1 - goal_now[k]) * np.log(1 - yes)
+                value -= cost / 3 * (goal @ weights)
+            else:
+                p = np.exp(row[k]) / np.exp(row).sum()
+                modulation = (1 - p) ** options.get("focal_gamma", 0)
+                value -= weights[k] * goal_now[k] * modulation * np.log(p)
+        values.append(batch["mask"][i] * value)
+    return np.sum(values) / np.sum(counted)
+
+
+def call(options, batch, logits):
+    """(loss, aux) of the method for a model that says `logits` to whatever it sees."""
+    method = methods.build("plain", options, FACTS)
+    batch = {**batch, "constants": method.constants}
+    return method.loss(lambda images, rngs: (logits, {}), batch, jax.random.key(0), method.state)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_their_formulas(name, weighted, mixed):
+    options = LOSSES[name] | {"class_weights": "balanced" if weighted else ""}
+    batch = make_batch(mixed=mixed)
+    logits = np.random.default_rng(1).normal(0, 3, (5, 3)).astype(np.float32)
+    value, aux = call(options, batch, logits)
+    np.testing.assert_allclose(value, expected(logits, batch, options, weighted), rtol=1e-5)
+    assert aux.keys() == {"logits"}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+def test_masked_rows_count_for_nothing(name, weighted):
+    options = LOSSES[name] | {"class_weights": "balanced" if weighted else ""}
+    logits = np.random.default_rng(1).normal(0, 3, (5, 3)).astype(np.float32)
+    batch = make_batch(mixed=True)
+    alone = {k: v if k == "constants" else v[batch["mask"] > 0] for k, v in batch.items()}
+    value = call(options, batch, logits)[0]
+    np.testing.assert_allclose(value, call(options, alone, logits[batch["mask"] > 0])[0], rtol=1e-6)
+    nothing = {**batch, "mask": np.zeros(5, np.float32)}
+    assert float(call(options, nothing, logits)[0]) == 0
+
+
+@pytest.mark.parametrize("gamma", [0.3, 1.0, 2.0])
+def test_focal_has_a_finite_gradient_where_the_network_is_sure(gamma):
+    logits = np.float32([[80, 0, 0], [0, 80, 0], [17, 0, 0], [0.1, 0, 0]])
+    goal = np.eye(3, dtype=np.float32)[[0, 0, 0, 0]]
+
+    def total(logits):
+        return losses.focal(logits, goal, gamma).sum()
+
+    gradient = np.asarray(jax.grad(total)(logits))
+    assert np.isfinite(gradient).all()
+    np.testing.assert_allclose(gradient[0], 0, atol=1e-6)
+    np.testing.assert_allclose(gradient[1], [-1, 1, 0], atol=1e-6)  # as cross-entropy's
+    p = np.exp(0.1) / (np.exp(0.1) + 2)
+    by_hand = (gamma * (1 - p) ** gamma * p * np.log(p)) - (1 - p) ** (gamma + 1)
+    np.testing.assert_allclose(gradient[3, 0], by_hand, rtol=1e-5)
+
+
+def test_balanced_weights_let_classes_count_the_same():
+    weights = losses.balanced_weights(COUNTS)
+    np.testing.assert_allclose(weights, WEIGHTS, rtol=1e-6)
+    np.testing.assert_allclose(weights * COUNTS, [10 / 3] * 3, rtol=1e-6)
+
+
+def test_distillation_is_its_formula_and_spares_the_teacher():
+    rng = np.random.default_rng(0)
+    student, teacher = rng.normal(0, 3, (2, 5, 3)).astype(np.float32)
+    temperature = 4.0
+    given, wanted = (np.exp(np.float64(x) / temperature) for x in (student, teacher))
+    given, wanted = (x / x.sum(-1, keepdims=True) for x in (given, wanted))
+    by_hand = temperature**2 * (wanted * np.log(wanted / given)).sum(-1)
+    got = losses.distillation(student, teacher, temperature)
+    np.testing.assert_allclose(got, by_hand, rtol=1e-4)
+
+    def total(student, teacher):
+        return losses.distillation(student, teacher, temperature).sum()
+
+    to_student, to_teacher = jax.grad(total, (0, 1))(student, teacher)
+    np.testing.assert_allclose(to_student, temperature * (given - wanted), atol=1e-5)
+    assert not np.asarray(to_teacher).any()
+    np.testing.assert_allclose(losses.distillation(teacher, teacher, 2.0), np.zeros(5), atol=1e-6)
+
+
+class OneLayer(nnx.Module):
+    """The smallest classifier: a linear layer of the mean colour."""
+
+    def __init__(self):
+        self.fc = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+
+    def __call__(self, images, *, rngs=None):
+        return self.fc(images.mean((1, 2))), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stepped:
+    before: dict
+    after: step.TrainState
+    metrics: dict
+
+
+def one_step(method, batch) -> Stepped:
+    device_mesh = mesh.make()
+    model = OneLayer()
+    variables, stats = models.split(model)
+    optimizer = optax.sgd(1.0)
+    train_step = step.make_train_step(
+        graphdef=step.train_graphdef(model, params.flatten(variables)),
+        loss=method.loss,
+        optimizer=optimizer,
+        rate=optax.constant_schedule(0.1),
+        phase_start=0,
+        trained=params.flatten(variables).keys(),
+        preprocess=lambda key, batch: batch,
+        key=jax.random.key(0),
+        device_mesh=device_mesh,
+    )
+    before = jax.tree.map(np.array, variables)
+    state = step.TrainState(
+        jnp.int32(0), variables, stats, optimizer.init(variables), method=method.state
+    )
+    state = mesh.replicate(device_mesh, state)
+    constants = mesh.replicate(device_mesh, method.constants)
+    after, metrics = train_step(state, batch, constants, np.float32(1))
+    return Stepped(before, after, jax.tree.map(np.asarray, metrics))
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """A batch as augmentation mixes it on the device."""
+    batch = {name: value for name, value in make_batch().items() if name != "constants"}
+    batch["image"] = np.random.default_rng(2).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    batch = jax.jit(augment.build((("mixup_or_cutmix", {}),)))(jax.random.key(0), batch)
+    return jax.tree.map(np.asarray, {**batch, "image": batch["image"] / 255 - 0.5})
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", ["smoothed", "focal", "bce"])
+def test_mixed_images_train_with_each_loss(name, weighted, mixed):
+    options = LOSSES[name] | {"class_weights": "balanced" if weighted else ""}
+    stepped = one_step(methods.build("plain", options, FACTS), mixed)
+    assert 0 < mixed["weight"].min() < 0.9
+    layer = stepped.before["fc"]
+    logits = mixed["image"].mean((1, 2)) @ layer["kernel"] + layer["bias"][None, :]
+    np.testing.assert_allclose(
+        stepped.metrics["loss"], expected(logits, mixed, options, weighted), rtol=1e-4
+    )
+    assert stepped.metrics["grad_norm"] > 0.01
+    assert params.fingerprint(stepped.after.params) != params.fingerprint(stepped.before)
+
+
+def test_a_method_keeps_a_state_and_reads_constants():
+    """A loss that counts its steps, and shifts the logits by a constant."""
+
+    def loss(model, batch, key, state):
+        logits = model(batch["image"])[0] + batch["constants"]["shift"][None, :]
+        return logits.mean(), {"logits": logits, "state": {"seen": state["seen"] + 1}}
+
+    constants = {"shift": np.float32([0, 0, 300])}
+    method = methods.Method(loss, {"seen": np.int32(4)}, constants)
+    batch = {name: value for name, value in make_batch().items() if name != "constants"}
+    stepped = one_step(method, batch)
+    assert int(stepped.after.method["seen"]) == 5
+    assert 95 < stepped.metrics["loss"] < 105
+    assert not {"state", "logits"} & stepped.metrics.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "hinge"}, r"loss='hinge' is unknown, allowed: \('cross_entropy', 'focal', 'bce'"),
+        ({"class_weights": "inverse"}, "class_weights='inverse' is unknown, allowed: .*balanced"),
+        ({"label_smoothing": 1.0}, r"label_smoothing=1.0 must lie in \[0, 1\)"),
+        ({"label_smoothing": float("nan")}, "label_smoothing=nan must lie in"),
+        ({"loss": "focal"}, r"focal_gamma=0.0 must lie in \(0, 10\]"),
+        ({"focal_gamma": 2.0}, "focal_gamma=2.0 has no effect with loss='cross_entropy'"),
+        ({"temperature": 2.0}, "temperature=2.0 have no effect without a teacher"),
+        ({"teacher_share": 0.5}, "teacher_share=0.5 .* no effect without a teacher"),
+        ({"teacher": "run"}, r"teacher_share=0.0 must lie in \(0, 1\]"),
+        ({"teacher": "run", "teacher_share": 0.5, "temperature": 0.0}, "temperature=0.0 must lie"),
+        ({"gamma": 1.0}, r"config.method_options: 'plain' has no \['gamma'\]; it has \["),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        methods.build("plain", options, FACTS)
+    assert str(caught.value).startswith("config.method_options")
+
+
+def test_classes_without_images_cannot_be_weighed():
+    facts = dataclasses.replace(FACTS, class_counts=(4, 0, 0))
+    with pytest.raises(ValueError, match="train has no images of the classes tern, wren"):
+        methods.build("plain", {"class_weights": "balanced"}, facts)
