@@ -5,6 +5,7 @@ shuffle's, so that a run continues anywhere and processes can share a batch.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 
@@ -100,6 +101,8 @@ class ClassesTimesImages:
         return int(members[chosen[image]])
 
 
+# Neighbours in the stream need the same ones, and of a class of many images each takes long.
+@functools.lru_cache(4096)
 def _permutation(n, *seed):
     return np.random.default_rng(seed).permutation(n)
 
@@ -110,10 +113,15 @@ def _group(n, size, number, *seed):
     if n < size:
         return np.resize(_permutation(n, *seed, 1, number), size)
     turn, position = divmod(number, n // size)
+    return _turn(n, size, turn, *seed)[position * size : (position + 1) * size]
+
+
+@functools.lru_cache(4096)
+def _turn(n, size, turn, *seed):
+    """All numbers below n, shuffled, but for n % size that sit out: other ones in each turn."""
     order = _permutation(n, *seed, 0)
     playing = np.roll(order, -turn * (n % size))[n % size :]
-    shuffled = playing[_permutation(len(playing), *seed, 1, turn)]
-    return shuffled[position * size : (position + 1) * size]
+    return playing[_permutation(len(playing), *seed, 1, turn)]
 
 
 def _times(n, size, number, member, *seed):
