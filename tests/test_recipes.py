@@ -11,6 +11,7 @@ from fgc_jax import config, experiment
 from fgc_jax.data import pipeline
 from tests import commands, data_files
 
+SMALLER = "--config.model.backbone=resnet18"  # where the images matter, not the network
 AIRCRAFT = ("bcnn_aircraft", "resnet34_aircraft", "resnet50_aircraft", "vgg16_aircraft")
 
 
@@ -83,6 +84,7 @@ def test_folder_recipe_with_a_table_and_with_own_validation_images(tmp_path):
         "--config.data.name=csv",
         f"--config.data.root={table}",
         "--config.data.options={'label_column': 'label'}",
+        SMALLER,
     )
     assert results["dataset"] == "csv"
     data_files.write_folder(tmp_path / "split", splits={"train": 8, "val": 2, "test": 3})
@@ -90,6 +92,7 @@ def test_folder_recipe_with_a_table_and_with_own_validation_images(tmp_path):
         "finetune_folder.py:tiny",
         tmp_path / "split_run",
         f"--config.data.root={tmp_path / 'split'}",
+        SMALLER,
     )
     assert results["test"]["images"] == 9
 
