@@ -140,6 +140,12 @@ def read_meta(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
         return manager.restore(step, args=arguments).meta
 
 
+def load_meta(workdir: Path, step: int) -> dict[str, Any]:
+    """What was saved beside the state of step `step` of a run. Raises ValueError if damaged."""
+    with _reader(workdir) as manager, _damage_named(manager, step):
+        return read_meta(manager, step)
+
+
 def find_step(workdir: Path, which: str) -> int:
     """The step of checkpoint "last", "best" (the last evaluated phase's best) or a step number.
 

@@ -75,7 +75,7 @@ def load_run(
     number = checkpoint.find_step(directory, checkpoint_name)
     variables, stats, meta = checkpoint.load_variables(directory, number)
     for expected, found in ((plan.params, variables), (plan.stats, stats)):
-        _check_fit(params.flatten(expected), params.flatten(found), number)
+        check_fit(params.flatten(expected), params.flatten(found), number)
     variables, stats = mesh.replicate(plan.mesh, (variables, stats))
     return Restored(plan, variables, stats, settings.phases[meta["phase"]], number)
 
@@ -223,7 +223,8 @@ def _make_forward(run: Restored) -> Callable:
     return jax.jit(forward, in_shardings=(whole, whole, cut), out_shardings=cut)
 
 
-def _check_fit(expected: dict, found: dict, number: int) -> None:
+def check_fit(expected: dict, found: dict, number: int) -> None:
+    """Raises ValueError unless the flat trees hold the same paths with the same shapes."""
     wanted = {path: tuple(leaf.shape) for path, leaf in expected.items()}
     there = {path: tuple(leaf.shape) for path, leaf in found.items()}
     differing = [
@@ -231,7 +232,7 @@ def _check_fit(expected: dict, found: dict, number: int) -> None:
     ]
     if differing:
         raise ValueError(
-            f"the checkpoint of step {number} does not fit the model of the run's config: "
+            f"the checkpoint of step {number} does not fit the config's model: "
             f"{len(differing)} arrays are missing or of another shape, first {differing[:5]}"
         )
 

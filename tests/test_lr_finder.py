@@ -1,0 +1,240 @@
+"""The learning rate finder: its sweep, what it suggests, and that it changes nothing."""
+
+import csv
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common
+from fgc_jax import checkpoint, config, experiment, lr_finder, params, step
+from tests import commands, data_files, tiny_run
+
+STEPS = 40
+RANGE = {"lowest": 1e-4, "highest": 10.0, "steps": STEPS}
+KEEP = math.exp(-1 / (lr_finder.MEMORY * STEPS))
+LAYER = "backbone/layer1/1"
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    root = data_files.write_folder(tmp_path_factory.mktemp("images"), splits={"train": 12})
+    recipe = tiny_run.recipe(root)
+    recipe.model.feature_map = "stage1"
+    size = {"batch_size": 6, "resize": 36, "crop": 32}
+    recipe.phases = (
+        common.phase("frozen", train="head", **size),
+        common.phase(
+            "open",
+            reinit="last 1",
+            groups=(("head/.*", "head", 1.0), (".*", "backbone", 0.25)),
+            schedule="one_cycle",
+            lr_batch=3,
+            accumulate=2,
+            sam_rho=0.05,
+            average="ema 0.9",
+            epochs=3,
+            **size,
+        ),
+    )
+    return experiment.prepare(config.parse(recipe))
+
+
+@pytest.fixture(scope="module")
+def initial(plan):
+    return experiment.initial_variables(plan)[:2]
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Replaces the compiled train step by one that returns the losses of `scripted.losses`; keeps
+    what it was to be made with."""
+
+    class Scripted:
+        losses = (1.0,)
+
+    def make_train_step(**arguments):
+        Scripted.arguments, script = arguments, iter(Scripted.losses)
+        return lambda state, *_: (state, {"loss": next(script)})
+
+    monkeypatch.setattr(step, "make_train_step", make_train_step)
+    return Scripted
+
+
+def sweep(plan, index, variables, stats, **changes):
+    method = plan.method(None)
+    return lr_finder.sweep(plan, index, method, variables, stats, **RANGE | changes)
+
+
+def valley(rates, fall=0.01, bottom=0.1):
+    """A loss of 3 that falls fastest at the rate `fall`, and grows without end from `bottom` on."""
+    place = np.log10(rates)
+    return (
+        3
+        - 2 / (1 + np.exp(-6 * (place - np.log10(fall))))
+        + np.exp(8 * (place - np.log10(bottom) - 0.2))
+    )
+
+
+def test_exponential_mean_forgets_its_start_at_0():
+    np.testing.assert_allclose(lr_finder.exponential_mean([2.0] * 5, 0.98), 2.0)
+    weights = 0.9 ** np.arange(3)[::-1]
+    expected = (weights * [3.0, 1.0, 2.0]).sum() / weights.sum()
+    np.testing.assert_allclose(lr_finder.exponential_mean([3.0, 1.0, 2.0], 0.9)[-1], expected)
+
+
+def test_smoothing_lags_neither_way():
+    losses = np.repeat([2.0, 1.9], STEPS // 2)
+
+    def half_way(values):
+        return np.interp(-1.95, -values, np.arange(STEPS))
+
+    assert half_way(lr_finder.smooth(losses, KEEP)) == pytest.approx(STEPS / 2 - 0.5, abs=0.3)
+    assert half_way(lr_finder.exponential_mean(losses, KEEP)) > STEPS / 2
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_suggestions_on_a_known_valley(noise):
+    rates = RANGE["lowest"] * 1e5 ** np.linspace(0, 1, STEPS)
+    losses = valley(rates) + noise * np.random.default_rng(0).normal(size=STEPS)
+    curve = lr_finder.Curve("p", rates, losses, lr_finder.smooth(losses, KEEP), "")
+    found = lr_finder.suggestions(curve)
+    assert list(found) == ["steepest", "minimum / 10"]
+    assert 0.01 / 1.6 < found["steepest"] < 0.01 * 1.6
+    best = rates[np.argmin(valley(rates))]
+    assert best / 10 / 2 < found["minimum / 10"] < best / 10 * 1.5
+
+
+def test_no_suggestion_where_the_loss_only_grows():
+    losses = np.linspace(2, 3, STEPS)
+    curve = lr_finder.Curve("p", np.geomspace(1e-4, 1, STEPS), losses, losses, "")
+    assert lr_finder.suggestions(curve) == {}
+    assert lr_finder.figure(curve, "p").axes
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_step_is_the_phases_own(plan, initial, scripted, index):
+    scripted.losses = [1.0] * STEPS
+    curve = sweep(plan, index, *initial)
+    assert len(curve.losses) == STEPS
+    assert curve.end == "all steps were taken"
+    np.testing.assert_allclose(curve.rates, np.geomspace(1e-4, 10, STEPS))
+    phase, made = plan.settings.phases[index], scripted.arguments
+    assert (made["accumulate"], made["sam_rho"]) == (phase.accumulate, phase.sam_rho)
+    assert made["average"] == ""  # nobody looks at it
+    groups = plan.groups(phase)
+    assert set(made["trained"]) == set(groups)
+    # The rates are those of `lr`, which phase 1 states for half its batch size.
+    rates = [float(made["rate"](jnp.int32(done))) for done in range(STEPS)]
+    np.testing.assert_allclose(rates, curve.rates * (1, 2)[index], rtol=1e-5)
+    trained, _ = params.select(initial[0], groups.keys())
+    ones = jax.tree.map(jnp.ones_like, trained)
+    optimizer = made["optimizer"]
+    updates, _ = optimizer.update(ones, optimizer.init(trained), trained)
+    for path, update in params.flatten(updates).items():
+        np.testing.assert_allclose(update, -groups[path][1])
+
+
+def test_a_sweep_ends_when_the_loss_explodes(plan, initial, scripted):
+    scripted.losses = [2.0] * 10 + [1.0] * 10 + [1e3] * 20
+    curve = sweep(plan, 0, *initial)
+    assert len(curve.losses) == 21
+    assert curve.end.startswith("the loss was 4 times its best at ")
+    assert curve.smoothed.max() <= 2.0 * lr_finder.CAP  # nothing of 1000 flows back
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_sweep_ends_before_a_loss_that_is_not_finite(plan, initial, scripted, tmp_path, bad):
+    scripted.losses = [2.0] * 10 + list(np.linspace(2, 1, 8)) + [bad] * 22
+    curve = sweep(plan, 0, *initial)
+    assert len(curve.rates) == len(curve.losses) == len(curve.smoothed) == 18
+    assert np.isfinite(curve.smoothed).all()
+    assert f"the loss was {bad} at {curve.rates[-1] * 10 ** (5 / 39):.2g}" == curve.end
+    assert lr_finder.suggestions(curve)
+    png, table = lr_finder.write(curve, tmp_path / "new" / "folder", "a: title")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [float(row["loss"]) for row in rows] == curve.losses.tolist()
+    assert float(rows[3]["learning_rate"]) == curve.rates[3]
+    scripted.losses = [bad]
+    with pytest.raises(ValueError, match="phase frozen: the loss is not finite before the first"):
+        sweep(plan, 0, *initial)
+
+
+def test_a_real_sweep_learns_diverges_and_changes_no_weights(plan, initial):
+    before = params.fingerprint(initial)
+    curve = sweep(plan, 1, *initial)
+    assert params.fingerprint(initial) == before
+    assert curve.losses.min() < 0.5 * curve.losses[0]
+    assert "all steps" not in curve.end
+    assert lr_finder.suggestions(curve)
+    assert sweep(plan, 1, *initial).losses.tolist() == curve.losses.tolist()
+
+
+def saved_run(plan, directory, initial, phase, history, best):
+    directory.mkdir()
+    variables, stats = initial
+    with checkpoint.opened(directory) as manager:
+        for number in (4, 6):
+            checkpoint.save(
+                manager,
+                number,
+                {"params": tiny_run.shaken(variables, number), "stats": stats},
+                {"phase": phase, "best": best, "history": history},
+                phase=phase,
+                score=1 / number,
+                wait=True,
+            )
+    return directory
+
+
+def test_where_a_phase_starts(plan, initial, tmp_path):
+    variables, stats = initial
+    same, _, source = lr_finder.start(plan, 0, None)
+    assert params.fingerprint(same) == params.fingerprint(variables)
+    assert source == "the initial weights"
+    finished = [{"best": {"step": 4}, "steps": 6}]
+    run = saved_run(plan, tmp_path / "run", initial, 0, finished, {"step": 4})
+    files = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    found, _, source = lr_finder.start(plan, 1, run)
+    assert source == f"step 4 of {run}"
+    expected = tiny_run.shaken(variables, 4)
+    # Phase 1 draws its last layer anew, as it does in training.
+    redrawn = experiment.reinitialised(plan, 1, expected, stats)[0]
+    assert params.fingerprint(found) == params.fingerprint(redrawn)
+    assert params.fingerprint(found) != params.fingerprint(expected)
+    unfinished = saved_run(plan, tmp_path / "half", initial, 0, [], {"step": 6})
+    assert lr_finder.start(plan, 1, unfinished)[2] == f"step 6 of {unfinished}"
+    early = saved_run(plan, tmp_path / "early", initial, 0, [], None)
+    with pytest.raises(ValueError, match="'open' starts from the phase before .* not trained yet"):
+        lr_finder.start(plan, 1, early)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == files
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lowest": 0.0}, "--lowest=0 and --highest=10: 0 < lowest < highest"),
+        ({"lowest": 20.0}, "--lowest=20 and --highest=10"),
+        ({"highest": math.inf}, "0 < lowest < highest"),
+        ({"steps": 9}, "--steps=9 must be at least 10"),
+    ],
+)
+def test_ranges_are_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        lr_finder.check(**RANGE | changes)
+
+
+def test_the_command(tmp_path):
+    arguments = (*commands.SMALL, f"--output={tmp_path / 'lr'}", "--steps=10")
+    script = {"module": "scripts/find_lr.py", "env": {"PYTHONPATH": str(commands.ROOT)}}
+    out, err = commands.run(*arguments, "--phase=head", **script)
+    assert sorted(path.name for path in (tmp_path / "lr").iterdir()) == [
+        "lr_head.csv",
+        "lr_head.png",
+    ]
+    assert "phase" in out and "sweeping head" in err
+    _, err = commands.run(*arguments, "--phase=tail", code=1, **script)
+    assert err == "error: --phase='tail' is unknown; allowed: 'head', 'all'\n"
