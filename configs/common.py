@@ -109,6 +109,42 @@ def phase(name: str, **changes) -> ConfigDict:
     return values
 
 
+def growing(name: str, crops: tuple[int, ...], *, batch_size: int, **changes) -> tuple:
+    """Phases that train on larger and larger images: `name_224`, `name_299`, ...
+
+    `batch_size` is that of the first; the others shrink as the images grow, so that each phase
+    takes about the same memory, and are multiples of 8 where the first is. Images are resized to
+    8/7 of the crop, or to `resize` times it. `changes` are those of `phase`; give `lr_batch` for
+    learning rates that follow the batch.
+    """
+    ratio, phases = changes.pop("resize", 8 / 7), []
+    for crop in crops:
+        batch = int(batch_size * (crops[0] / crop) ** 2)
+        if batch_size % 8 == 0:
+            batch = max(batch // 8, 1) * 8
+        sizes = {"crop": crop, "resize": round(crop * ratio), "batch_size": max(batch, 1)}
+        phases.append(phase(f"{name}_{crop}", **sizes, **changes))
+    return tuple(phases)
+
+
+def gradual(name: str, rates: dict[str, float], **changes) -> tuple:
+    """Phases that un-freeze a network from its head (arXiv:1801.06146): `name_1`, `name_2`, ...
+
+    `rates` holds what trains and at which learning rate, as {"head": 1e-2, "last 3": 3e-3,
+    "all": 1e-3}. Of `changes` to `phase`, those that have no effect on a part are left out there:
+    rates by layer where the head trains alone, batch norms of frozen layers where none is frozen.
+    """
+    phases = []
+    for number, (train, lr) in enumerate(rates.items(), start=1):
+        own = {**changes, "train": train, "lr": lr}
+        if train == "all":
+            own["train_bn_while_frozen"] = False
+        elif train == "head" and not own.get("train_bn_while_frozen"):
+            own.update(lr_thirds=(), layer_decay=1.0)
+        phases.append(phase(f"{name}_{number}", **own))
+    return tuple(phases)
+
+
 def variants(argument: str, allowed: tuple[str, ...]) -> set[str]:
     """The words after the colon in `--config=FILE.py:word,word`."""
     words = {word for word in argument.split(",") if word}

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax import config, data, logs, mesh, methods, models, optim, params, step
+from fgc_jax import config, data, mesh, methods, models, optim, params, schedules, step
 from fgc_jax.data import augment, boxes, pipeline, sampling, splitting
 from fgc_jax.data import dataset as datasets
 from fgc_jax.models import conv
 
-MEGABYTE = 1e6
 CROPS = ("crop", "resized_crop")  # augmentations that crop on the device
 
 
@@ -57,6 +56,8 @@ class Experiment:
         Raises:
             ValueError: one of these layers does not train at all.
         """
+        if not phase.reinit:
+            return set()
         # A batch norm that trains alone does not make its layer one that trains.
         trained = self.groups(dataclasses.replace(phase, train_bn_while_frozen=False))
         paths: set[str] = set()
@@ -200,7 +201,9 @@ def prepare(settings: config.Settings) -> Experiment:
         ValueError: data missing or unusable, unknown model parts, or a phase that cannot run.
     """
     experiment = assemble(settings, load_data(settings))
+    images = len(experiment.dataset.splits["train"])
     for phase in settings.phases:
+        schedules.build(phase, pipeline.steps_per_epoch(images, phase.batch_size))
         mesh.check_batch_size(f"phase {phase.name}: batch_size", phase.batch_size)
         if phase.accumulate > 1:
             part = phase.batch_size // phase.accumulate
@@ -251,6 +254,7 @@ def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Experiment
         mesh=mesh.make(),
     )
     for phase in settings.phases:
+        experiment.groups(phase)
         experiment.reinit_paths(phase)
         experiment.augment(phase)
         _check_crop(experiment, phase)
@@ -302,47 +306,3 @@ def reinitialised(experiment: Experiment, index: int, variables: Any, stats: Any
         )
         for tree in (variables, stats)
     )
-
-
-def overview(experiment: Experiment, gflops: float) -> str:
-    """What will run, for people: data, parameters by part, cost, and what each phase trains."""
-    settings, dataset = experiment.settings, experiment.dataset
-    sizes = ", ".join(f"{name} {len(split):,}" for name, split in dataset.splits.items())
-    total = params.count(experiment.params)
-    head = experiment.params["head"]
-    phase = settings.phases[-1]
-    lines = [
-        f"data     {dataset.name}: {experiment.num_classes} classes; images: {sizes}"
-        + (f"; cropped to boxes: {', '.join(crops)}" if (crops := settings.data.box_crop) else ""),
-        f"model    {settings.model.backbone}"
-        + (f" x {settings.model.backbone_b}" if settings.model.backbone_b else "")
-        + f" -> {settings.model.head}, {total / 1e6:.2f} M parameters, "
-        f"{gflops:.2f} GFLOP an image at {phase.crop} px",
-        f"head     {params.count(head):,} parameters: {params.num_bytes(head) / MEGABYTE:.1f} MB, "
-        f"and as much again for its gradient and each optimiser moment",
-        f"devices  {jax.device_count()} x {jax.devices()[0].device_kind}, "
-        f"processes: {jax.process_count()}",
-    ]
-    rows = [
-        ("phase", "trains", "re-initialises", "parameters by group", "epochs", "px", "batch", "lr")
-    ]
-    flat = params.flatten(experiment.params)
-    for phase in settings.phases:
-        sums: dict[str, int] = {}
-        for path, (group, _) in experiment.groups(phase).items():
-            sums[group] = sums.get(group, 0) + int(np.prod(flat[path].shape))
-        by_group = ", ".join(f"{group} {count:,}" for group, count in sums.items())
-        rows.append(
-            (
-                phase.name,
-                phase.train + (" + bn" if phase.train_bn_while_frozen else ""),
-                phase.reinit or "-",
-                by_group,
-                str(phase.epochs),
-                str(phase.crop),
-                str(phase.batch_size),
-                f"{phase.optimizer} {phase.lr:g}"
-                + (f" x {phase.layer_decay:g} a layer" if phase.layer_decay != 1 else ""),
-            )
-        )
-    return "\n".join([*lines, "", logs.table(rows)])

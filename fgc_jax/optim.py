@@ -117,6 +117,22 @@ def _multiplier(phase: config.Phase, layers: Layers) -> Callable[[str], float]:
     return multiplier
 
 
+def describe(phase: config.Phase) -> str:
+    """Optimiser, learning rates and schedule of a phase in a few words."""
+    text = f"{phase.optimizer} {schedules.peak(phase):g}"
+    if phase.lr_batch:
+        text += f" ({phase.lr:g} at batch {phase.lr_batch})"
+    if phase.layer_decay != 1:
+        text += f" x {phase.layer_decay:g} a layer"
+    if phase.lr_thirds:
+        text += f" x {', '.join(f'{third:.3g}' for third in phase.lr_thirds)} by thirds"
+    if phase.head_lr != 1:
+        text += f", head x {phase.head_lr:g}"
+    if phase.warmup:
+        text += f", warm-up {phase.warmup}"
+    return text if phase.schedule == "constant" else f"{text}, {phase.schedule}"
+
+
 def make(
     phase: config.Phase, schedule: schedules.Schedule, groups: Mapping[str, tuple[str, float]]
 ) -> optax.GradientTransformation:

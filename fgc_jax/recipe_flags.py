@@ -1,10 +1,11 @@
 """The flag --config and what commands that take it do with mistakes."""
 
-import re
 import sys
 
 from absl import flags, logging
 from ml_collections import config_flags
+
+from fgc_jax import recipe
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, a file of configs/; change a value with --config.KEY=VALUE."
@@ -17,14 +18,10 @@ def parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         CONFIG.value.keys()  # a recipe that could not be read fails at its first use only
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except recipe.ERRORS as error:
         if "--traceback" in argv:
             raise
-        # ml_collections passes on the text of a KeyError, quotes and escapes included.
-        text = str(error).strip("\"'").replace("\\n", " ").replace("\\'", "'").strip()
-        if "Traceback" in text:  # an error in the recipe itself: the last line says what
-            text = re.sub(r"^\w+: ", "", text.splitlines()[-1])
-        _exit(" ".join(text.split()))
+        _exit(recipe.one_line(error))
     return rest
 
 

@@ -120,7 +120,7 @@ def step(
     _check_number("factor", factor, LEAST, 1)
     if bool(every) == bool(milestones):
         raise ValueError("give every='30 epochs' or milestones=('50 %', '75 %'), one of the two")
-    # Half a step more: rounding must not decide where step and border are the same whole number.
+    # Half a step more: to the nearest whole step, and quotients of whole ones round no other way.
     if every:
         length = max(span.steps("every", every), 1.0)
         return lambda step: jnp.float32(factor) ** jnp.floor((step + 0.5) / length), None
@@ -181,10 +181,14 @@ def options(phase) -> dict[str, Any]:
     return {**allowed, **phase.schedule_options}
 
 
-def build(phase, steps_per_epoch: int) -> Schedule:
-    """The schedule of a `config.Phase`: linear warm-up times the phase's curve times its rate.
+def peak(phase) -> float:
+    """The learning rate that a phase's schedule takes shares of: `lr` as it stands, or in
+    proportion to the batch (arXiv:1706.02677)."""
+    return phase.lr * (phase.batch_size / phase.lr_batch if phase.lr_batch else 1)
 
-    The rate is `lr`, or in proportion to the batch, lr * batch_size / lr_batch (arXiv:1706.02677).
+
+def build(phase, steps_per_epoch: int) -> Schedule:
+    """The schedule of a `config.Phase`: linear warm-up times the phase's curve times `peak`.
 
     Raises:
         ValueError: an unknown option or a wrong value; a duration that does not fit the phase.
@@ -205,7 +209,7 @@ def build(phase, steps_per_epoch: int) -> Schedule:
                 f"{phase.schedule!r} moves it between {low:g} and {high:g}; "
                 "schedule_options momenta=() keeps it"
             )
-    full = phase.lr * (phase.batch_size / phase.lr_batch if phase.lr_batch else 1)
+    full = peak(phase)
 
     def rate(step):
         rise = jnp.minimum((step + 1) / span.warmup, 1.0) if span.warmup else 1.0

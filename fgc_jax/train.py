@@ -16,6 +16,7 @@ from fgc_jax import (
     logs,
     loop,
     mesh,
+    overview,
     params,
     predict,
     scores,
@@ -47,14 +48,14 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
     method = plan.method(predict.load_run)
     workdir.check_dataset(directory, plan.dataset.facts())
     gflops = plan.forward_gflops(plan.settings.phases[-1])
-    overview = experiment.overview(plan, gflops)
+    description = overview.text(plan, gflops)
     start = None if checkpoint.any_in(directory) else experiment.initial_variables(plan)
     first = jax.process_index() == 0
     with workdir.locked(directory) if first else contextlib.nullcontext():
         if first:
             workdir.write_json(directory / workdir.CONFIG, resolved)
             workdir.write_json(directory / workdir.DATASET, plan.dataset.facts())
-        logs.say(overview)
+        logs.say(description)
         with checkpoint.opened(directory) as manager, stop.requests(manager) as asked:
             progress = Progress(averaged=averaging.is_result(parsed.phases[0]))
             latest = manager.latest_step()
@@ -66,7 +67,7 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
             writer = logs.Writer(directory, latest or 0)
             try:
                 if latest is None:
-                    writer.start(resolved, overview)
+                    writer.start(resolved, description)
                 live = loop.Run(
                     plan,
                     method,

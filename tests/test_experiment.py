@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, experiment, params
+from fgc_jax import config, experiment, overview, params
 from fgc_jax.data import dataset
 from tests import tiny_run
 
@@ -129,10 +129,17 @@ def test_overview_says_what_will_run():
     groups = (("head/.*", "top", 10.0), (".*", "body", 1.0))
     plan = make_plan(
         {"train": "head", "train_bn_while_frozen": True, "epochs": 4, "lr": 0.5},
-        {"train": "last 1", "reinit": "last 1", "groups": groups, "optimizer": "adam", "lr": 1e-3},
+        {
+            "train": "last 1",
+            "reinit": "last 1",
+            "groups": groups,
+            "optimizer": "adam",
+            "lr": 1e-3,
+            "schedule": "cosine",
+        },
         splits={"train": split, "val": small, "test": small},
     )
-    text = experiment.overview(plan, 0.4321)
+    text = overview.text(plan, 0.4321)
     assert "3 classes; images: train 1,500, val 60, test 60" in text
     # Stem 9,408 + 128; two blocks of 2 x 36,864 + 256; head 64 x 3 + 3.
     assert "resnet18 -> gap, 0.16 M parameters, 0.43 GFLOP an image at 32 px" in text
@@ -142,8 +149,26 @@ def test_overview_says_what_will_run():
         "phase0", "head + bn", "-", f"all {195 + 5 * 128}", "4", "32", "32", "sgd 0.5",
     ]  # fmt: skip
     assert re.split(r" {2,}", second) == [
-        "phase1", "last 1", "last 1", "body 73,984, top 195", "10", "32", "32", "adam 0.001",
+        "phase1", "last 1", "last 1", "body 73,984, top 195", "10", "32", "32",
+        "adam 0.001, cosine",
     ]  # fmt: skip
+
+
+def test_durations_must_fit_the_data():
+    """Steps can be compared with the phase only when the images have been counted."""
+    recipe = tiny_run.recipe("")
+    options = {"species": 3, "train_per_class": 4, "val_per_class": 1, "test_per_class": 1}
+    recipe.data.update(name="synthetic_birds", options=options, val_fraction=0.0)
+    recipe.phases[1].update(warmup="21 steps")
+    with pytest.raises(ValueError, match="phase large: .*warmup='21 steps' .* 10 epochs of 2 st"):
+        experiment.prepare(config.parse(recipe))
+
+
+def test_rates_of_frozen_layers_whose_batch_norms_train():
+    phase = {"train": "head", "train_bn_while_frozen": True, "lr_thirds": (0.1, 0.3, 1.0)}
+    plan = make_plan(phase)
+    factors = {factor for _, factor in plan.groups(plan.settings.phases[0]).values()}
+    assert factors == {0.1, 0.3, 1.0}
 
 
 def test_forward_gflops_count_a_multiply_add_as_two():
@@ -170,7 +195,7 @@ def test_box_crops_are_chosen_by_split_and_said():
     shapes = {name: plan.dataset.splits[name].read(0).shape[:2] for name in ("train", "val")}
     assert shapes["train"] < shapes["val"] == (64, 64)
     assert plan.views("test") == "raw, cropped to ground-truth boxes" and plan.views("val") == "raw"
-    assert "cropped to boxes: train, test" in experiment.overview(plan, 1.0)
+    assert "cropped to boxes: train, test" in overview.text(plan, 1.0)
 
 
 def test_box_options_need_box_crop():

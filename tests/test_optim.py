@@ -272,3 +272,53 @@ def test_phase_fields_match_the_recipes():
     assert set(common.phase("x").keys()) == {
         field.name for field in dataclasses.fields(config.Phase)
     }
+
+
+def parsed(phases) -> tuple[config.Phase, ...]:
+    """What `config.parse` makes of a recipe's phases."""
+    recipe = common.get_config()
+    recipe.phases = phases
+    return config.parse(recipe).phases
+
+
+def test_images_grow_and_batches_follow():
+    phases = parsed(common.growing("all", (224, 299, 448), batch_size=32, lr=0.1, lr_batch=32))
+    assert [phase.name for phase in phases] == ["all_224", "all_299", "all_448"]
+    assert [phase.crop for phase in phases] == [224, 299, 448]
+    assert [phase.resize for phase in phases] == [256, 342, 512]
+    assert [phase.batch_size for phase in phases] == [32, 16, 8]
+    assert [schedules.peak(phase) for phase in phases] == [0.1, 0.05, 0.025]
+    phases = parsed(common.growing("x", (100, 400), batch_size=20, resize=1.0))
+    assert [(phase.resize, phase.batch_size) for phase in phases] == [(100, 20), (400, 1)]
+
+
+def test_layers_thaw_from_the_head():
+    rates = {"head": 1e-2, "last 2": 3e-3, "all": 1e-3}
+    phases = parsed(common.gradual("thaw", rates, epochs=2, lr_thirds=THIRDS, momentum=0.5))
+    assert [phase.name for phase in phases] == ["thaw_1", "thaw_2", "thaw_3"]
+    assert {phase.train: phase.lr for phase in phases} == rates
+    assert {(phase.epochs, phase.momentum) for phase in phases} == {(2, 0.5)}
+    counts = [len(optim.trained_groups(phase, LAYERS, PATHS, BN_PATHS)) for phase in phases]
+    assert counts == [1, 3, 7]
+    phases = parsed(common.gradual("bn", rates, train_bn_while_frozen=True, layer_decay=0.5))
+    counts = [len(optim.trained_groups(phase, LAYERS, PATHS, BN_PATHS)) for phase in phases]
+    assert counts == [3, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"lr": 0.5}, "sgd 0.5"),
+        ({"lr": 1e-3, "optimizer": "adamw", "layer_decay": 0.75}, "adamw 0.001 x 0.75 a layer"),
+        (
+            {"lr": 0.1, "lr_batch": 256, "batch_size": 32, "head_lr": 10.0, "warmup": "5 %"},
+            "sgd 0.0125 (0.1 at batch 256), head x 10, warm-up 5 %",
+        ),
+        (
+            {"lr_thirds": (1 / 9, 1 / 3, 1), "schedule": "one_cycle"},
+            "sgd 0.01 x 0.111, 0.333, 1 by thirds, one_cycle",
+        ),
+    ],
+)
+def test_a_phases_rates_are_described(changes, text):
+    assert optim.describe(make_phase(**changes)) == text

@@ -18,11 +18,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
     ("params", "mesh", "logs", "cache", "checkpoint", "workdir", "meter", "progress", "stop"),
     ("schedules",),
-    ("convert",),
+    ("convert", "recipe"),
     ("models",),
     ("methods",),
     ("config", "rules", "averaging", "override", "step", "optim", "data"),
-    ("experiment",),
+    ("experiment", "overview"),
     ("phases",),
     ("evaluate", "plots", "data_plots", "scores", "loop", "train", "predict", "lr_finder"),
     ("recipe_flags", "main"),

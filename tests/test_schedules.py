@@ -84,15 +84,15 @@ def test_steps_fall_each_time_a_duration_has_passed():
     np.testing.assert_allclose(got, [0.1] * 7 + [0.01] * 7 + [0.001] * 6, rtol=1e-5)
 
 
-def test_steps_fall_exactly_at_whole_multiples():
-    """However the quotients round: 10 x 3.7 is not 37 in float32."""
-    rate = schedules.build(
-        make_phase(lr=1.0, epochs=1000, schedule="step", schedule_options={"every": "3.7 epochs"}),
-        10,
-    ).rate
-    numbers = np.arange(10_000)
-    got = np.round(np.log10(np.asarray(jax.vmap(rate)(numbers[:1100]))))
-    np.testing.assert_array_equal(got, -(numbers[:1100] // 37))
+def test_steps_fall_at_the_nearest_whole_step():
+    """However quotients round: in float32, 333 is less than 30 times 11.1."""
+    options = {"every": "0.3 epochs", "factor": 0.5}
+    got = rates(steps_per_epoch=37, lr=1.0, epochs=10, schedule="step", schedule_options=options)
+    number = np.arange(370)
+    np.testing.assert_array_equal(np.round(np.log2(got)), -((20 * number + 10) // 222))
+    options = {"milestones": ("1.3 epochs",)}
+    got = rates(steps_per_epoch=7, lr=1.0, schedule="step", schedule_options=options)
+    np.testing.assert_allclose(got, [1.0] * 9 + [0.1] * 19, rtol=1e-6)
 
 
 def test_milestones_count_from_the_start_of_the_phase():
