@@ -153,6 +153,7 @@ def teacher(images, tmp_path_factory):
 def taught(images, teacher):
     recipe = small_recipe(images)
     recipe.method_options.update(OPTIONS, teacher=str(teacher))
+    recipe.data.sampling = "3 classes x 2"
     return recipe
 
 
@@ -165,7 +166,10 @@ def fingerprint(directory):
 
 def test_a_taught_run_trains_and_continues_to_the_same_bits(images, teacher, tmp_path, monkeypatch):
     before = fingerprint(teacher)
-    results = train.run(taught(images, teacher), tmp_path / "straight")
+    straight = test_train.watched_run(taught(images, teacher), tmp_path / "straight", ())
+    split = experiment.prepare(config.parse(taught(images, teacher))).dataset.splits["train"]
+    for positions in straight.batches[0]:
+        np.testing.assert_array_equal(np.bincount(split.labels[positions]), [2, 2, 2])
     rows = [row for row in commands.logged(tmp_path / "straight") if "teacher_loss" in row]
     assert len(rows) == test_train.STEPS
     for row in rows:
@@ -182,7 +186,7 @@ def test_a_taught_run_trains_and_continues_to_the_same_bits(images, teacher, tmp
             train.run(taught(images, teacher), tmp_path / "stopped")
     continued = train.run(taught(images, teacher), tmp_path / "stopped")
     assert fingerprint(tmp_path / "stopped") == fingerprint(tmp_path / "straight")
-    assert continued["test"] == results["test"]
+    assert continued["test"] == straight.results["test"]
     assert fingerprint(teacher) == before
     teacher.rename(tmp_path / "moved")  # to use the student nobody needs it
     assert predict.load_run(tmp_path / "stopped").class_names == tiny_run.CLASSES

@@ -84,6 +84,12 @@ def test_batches_of_classes_times_images(classes, images):
             assert len(set(group.tolist())) == min(images, SIZES[label])
 
 
+def test_classes_meet_others_in_each_turn():
+    """Of 20 ordered pairs of 5 classes, rotation alone would show 10."""
+    labels = LABELS[places(make("2 classes x 1", 2), 0, 200)].reshape(-1, 2)
+    assert len({tuple(pair) for pair in labels.tolist()}) > 15
+
+
 def test_classes_and_their_images_come_equally_often():
     """5 turns of one batch, in each of which 2 classes sit out; then classes have had 3 groups
     of 2 images each. After 30 groups (3, 5 x 2, 6 and 2 make a round) the images are equal too."""
