@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import bundles, finetune_folder
+from configs import bundles, finetune_folder, tricks
 from fgc_jax import config, experiment
 from fgc_jax.data import pipeline
 from tests import commands, data_files
@@ -127,3 +127,13 @@ def test_folder_recipe_brings_no_options_that_other_data_sets_lack(name):
     recipe.data.update(name=name, root="/no/such/place")
     with pytest.raises(ValueError, match="/no/such/place: .*no such folder"):
         experiment.prepare(config.parse(recipe))
+
+
+@pytest.mark.parametrize("name", [*tricks.STEPS, "reinit"])
+def test_each_trick_is_a_recipe_of_its_own(name):
+    recipe = tricks.get_config(name)
+    settings = config.parse(recipe)
+    assert sum(phase.epochs for phase in settings.phases) == 7
+    assert bool(settings.phases[-1].reinit) == (name == "reinit")
+    assert settings.phases[-1].schedule == ("constant" if name == "constant" else "one_cycle")
+    assert experiment.prepare(settings).num_classes == 24
