@@ -12,6 +12,7 @@ from tests import commands
 OPTIONS = (
     "--config.phases[0].epochs=2",
     "--config.phases[1].epochs=2",
+    "--config.phases[0].schedule=one_cycle",  # whose momentum is in the optimiser's state
     "--config.checkpoint_every=2",
 )
 
