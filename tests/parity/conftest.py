@@ -3,8 +3,10 @@ import pytest
 from fgc_jax import models
 
 # Networks up to this size are compared each time; of the larger ones only these.
-SMALL = 13_500_000
+SMALL = 8_000_000
 SAMPLE = (
+    "resnet18",
+    "resnet18d",
     "resnet50",
     "resnext50_32x4d",
     "resnetaa50d",
@@ -12,6 +14,7 @@ SAMPLE = (
     "resnetv2_50x1_bit",
     "inception_v3",
     "vgg16",
+    "tf_efficientnet_b2",
     "tf_efficientnetv2_s",
     "vit_small_patch16_224",
     "vit_base_patch32_224",
