@@ -1,6 +1,7 @@
 """Training one phase: the loop, validation after each epoch, early stopping, checkpoints."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -222,11 +223,15 @@ def _set_learning_rate(live: Run, better: bool) -> None:
 def _read_override(live: Run) -> None:
     """Follows `override.json`; a wrong one is reported and changes nothing."""
     progress, phase = live.progress, live.phase
-    try:
-        rate = override.read(live.workdir, live.experiment.settings.phases, phase)
-    except ValueError as error:
-        logs.say(f"not followed: {error}")
-        return
+    rate = progress.lr_override
+    if jax.process_index() == 0:
+        try:
+            rate = override.read(live.workdir, live.experiment.settings.phases, phase)
+        except ValueError as error:
+            logs.say(f"not followed: {error}")
+    # Read by one process, or others might see the file just before or after it is edited.
+    rate = mesh.of_first_process(math.nan if rate is None else rate)
+    rate = None if math.isnan(rate) else rate
     if rate != progress.lr_override:
         what = f"{phase.lr:g}, as configured" if rate is None else f"{rate:g}"
         logs.say(f"{override.FILE}: learning rate {what}")

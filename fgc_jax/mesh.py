@@ -73,6 +73,15 @@ def gather(tree):
     return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
 
 
+def of_first_process(number: float) -> float:
+    """The number that process 0 has, on every process: what only one of them may decide."""
+    if jax.process_count() == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return float(multihost_utils.broadcast_one_to_all(np.float32(number)))
+
+
 def check_batch_size(name: str, batch_size: int) -> None:
     """Raises ValueError unless a global batch can be cut evenly over the devices."""
     if batch_size % jax.device_count():

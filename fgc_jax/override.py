@@ -34,6 +34,8 @@ def read(workdir: Path, phases: tuple[config.Phase, ...], phase: config.Phase) -
     rate = wanted["lr"]
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < math.inf:
         raise ValueError(f"{path}: lr={rate!r} must be a finite number of at least 0")
+    if wanted["phase"] != phase.name:
+        return None
     if phase.lr == 0:
         raise ValueError(f"{path}: phase {phase.name!r} has lr=0, which no factor changes")
-    return float(rate) if wanted["phase"] == phase.name else None
+    return float(rate)
