@@ -12,8 +12,8 @@ from typing import Any
 from fgc_jax import logs
 
 CONFIG, DATASET, RESULTS, LOCK = "config.json", "dataset.json", "results.json", ".lock"
-# Where the files lie and how they are read does not change what is computed.
-MAY_DIFFER = ("data.root", "data.threads", "data.workers")
+# Where the files lie, how they are read and who is told does not change what is computed.
+MAY_DIFFER = ("data.root", "data.threads", "data.workers", "wandb")
 
 
 def check(workdir: Path, config: Mapping[str, Any]) -> None:
@@ -68,6 +68,18 @@ def locked(workdir: Path) -> Iterator[None]:
         except OSError:
             raise ValueError(f"another process is training in --workdir={workdir}") from None
         yield
+
+
+def in_use(workdir: Path) -> bool:
+    """Whether a process trains in the directory now."""
+    if not (workdir / LOCK).exists():
+        return False
+    with (workdir / LOCK).open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def write_json(path: Path, value: Any) -> None:

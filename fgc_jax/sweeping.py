@@ -1,0 +1,291 @@
+"""Sweeps: the same recipe with several seeds and values, each run in a process of its own.
+
+A sweep directory holds `config.json` (the recipe without the grid), `sweep.json` (the runs that
+belong to it), `runs/NAME`, `logs/NAME.log`, and the table as `results.csv` and `results.json`.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fgc_jax import comparison, config, recipe, workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run of a sweep."""
+
+    name: str  # of its directory
+    combination: str  # the grid's part of the name; "" without a grid
+    grid: Mapping[str, str]  # key -> value, as on the command line
+    seed: int
+
+    @property
+    def changes(self) -> list[str]:
+        values = {**self.grid, "seed": str(self.seed)}
+        return [f"--config.{key}={value}" for key, value in values.items()]
+
+
+def parse_axis(text: str) -> tuple[str, list[str]]:
+    """ "KEY=A,B" -> (key, values). Commas inside brackets and quotes belong to a value.
+
+    Raises:
+        ValueError: no key, no value, or a value twice.
+    """
+    key, separator, rest = text.partition("=")
+    if not separator or not re.fullmatch(r"[\w.\[\]]+", key):
+        raise ValueError(f"--grid={text}: KEY=VALUE,VALUE,... is needed, as in phases[1].lr=1e-3")
+    if key == "seed":
+        raise ValueError("--grid=seed=...: give the seeds as --seeds=0,1,2")
+    values, depth, quote = [""], 0, ""
+    for letter in rest:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        depth += not quote and ((letter in "([{") - (letter in ")]}"))
+        if letter == "," and not depth and not quote:
+            values.append("")
+        else:
+            values[-1] += letter
+    if len(set(values)) < len(values):
+        raise ValueError(f"--grid={text}: a value stands there twice")
+    return key, values
+
+
+def plan(
+    file: str, changes: Sequence[str], seeds: Sequence[int], grid: Sequence[str], folder: Path
+) -> tuple[dict, list[Job]]:
+    """(the recipe without the grid as plain values, every combination of seeds and values).
+
+    Seeds vary slowest, so that all combinations have one result first.
+
+    Raises:
+        ValueError: a key or value that the recipe refuses, two runs that are the same, or a
+            directory that holds something else.
+    """
+    axes = [parse_axis(text) for text in grid]
+    keys = [key for key, _ in axes]
+    given = {change.partition("=")[0].removeprefix("--config.") for change in changes}
+    twice = sorted({key for key in keys if keys.count(key) > 1} | given & {*keys, "seed"})
+    if twice or len(set(seeds)) < len(seeds):
+        raise ValueError(f"given twice: {', '.join(twice) or 'a seed'} (seeds are --seeds=0,1,2)")
+    base = config.resolved(recipe.read(file, changes))
+    workdir.check(folder, base)
+    jobs: list[Job] = []
+    same: dict[str, str] = {}
+    for seed in seeds:
+        for values in itertools.product(*(values for _, values in axes)):
+            chosen = dict(zip(keys, values, strict=True))
+            combination = ",".join(f"{_file_name(k)}={_file_name(v)}" for k, v in chosen.items())
+            name = ",".join(filter(None, (combination, f"seed={seed}")))
+            job = Job(name, combination, chosen, seed)
+            settings = recipe.read(file, [*changes, *job.changes])
+            config.parse(settings)
+            resolved = config.resolved(settings)
+            other = same.setdefault(json.dumps(resolved, sort_keys=True), name)
+            if other != name or any(job.name == each.name for each in jobs):
+                raise ValueError(f"two runs of the grid are the same: {other} and {name}")
+            workdir.check(folder / "runs" / name, resolved)
+            jobs.append(job)
+    return base, jobs
+
+
+def note(folder: Path, base: Mapping, jobs: Sequence[Job]) -> None:
+    """Writes down which runs belong to the sweep; those of before stay in it."""
+    workdir.write_json(folder / workdir.CONFIG, base)
+    known = {job.name: job for job in (*noted(folder), *jobs)}
+    entries = [dataclasses.asdict(job) for job in known.values()]
+    workdir.write_json(folder / comparison.SWEEP, {"runs": entries})
+
+
+def noted(folder: Path) -> list[Job]:
+    """The runs that `note` wrote down; [] if it never did."""
+    path = folder / comparison.SWEEP
+    return [Job(**entry) for entry in workdir.read_json(path)["runs"]] if path.exists() else []
+
+
+class Stopped(Exception):
+    """The sweep was asked to stop; its runs have saved themselves, or will begin again."""
+
+
+def run(
+    jobs: Sequence[Job],
+    folder: Path,
+    command: Sequence[str],
+    environments: Sequence[Mapping[str, str]],
+    say: Callable[[str], None] = print,
+) -> dict[str, str]:
+    """Trains what is not finished, one run at a time in each environment (extra variables).
+
+    `command` is followed by `--workdir` and the run's changes. Ctrl-C and SIGTERM are passed on
+    to the runs, which save themselves; a second one kills them. A run that another process still
+    trains, such as one of a killed sweep, is waited for.
+
+    Returns:
+        What went wrong, for each run that failed.
+
+    Raises:
+        Stopped: by a signal, after the runs have ended.
+    """
+    waiting = [job for job in jobs if not workdir.finished_results(folder / "runs" / job.name)]
+    say(f"{len(jobs)} runs, {len(jobs) - len(waiting)} of them finished before")
+    running: dict[int, tuple[Job, subprocess.Popen, float]] = {}
+    failed: dict[str, str] = {}
+    took: list[float] = []
+    told, asked = set(), set()
+    with _signals() as received:
+        try:
+            while running or (waiting and not received):
+                for lane in set(range(len(environments))) - set(running):
+                    job = None if received else _next(waiting, folder, told, say)
+                    if job:
+                        process = _start(job, folder, command, environments[lane])
+                        running[lane] = job, process, time.monotonic()
+                for lane, (job, process, began) in list(running.items()):
+                    if process.poll() is None:
+                        continue
+                    del running[lane]
+                    took.append(time.monotonic() - began)
+                    left = len(waiting) + len(running)
+                    eta = left * statistics.mean(took) / len(environments)
+                    text = _outcome(job, folder, process.returncode)
+                    if process.returncode and not received:
+                        failed[job.name] = text
+                    done = len(jobs) - left
+                    say(f"[{done}/{len(jobs)}] {job.name}: {text}; {_remaining(left, eta)}")
+                for _, process, _ in running.values():
+                    if len(received) > 1:
+                        process.kill()
+                    elif received and process.pid not in asked:
+                        asked.add(process.pid)  # once: a second signal means not to save
+                        process.terminate()
+                time.sleep(0.1)
+        finally:  # an error here must not leave runs behind that nobody knows of
+            for _, process, _ in running.values():
+                process.kill()
+    if received:
+        raise Stopped(f"stopped; runs not begun: {len(waiting)}")
+    return failed
+
+
+def table(jobs: Sequence[Job], folder: Path) -> list[dict[str, Any]]:
+    """A row per combination, the best validation top-1 first: the test split chooses nothing.
+
+    Each measure is {"mean", "std"} over the seeds that finished, std with n - 1, null for one.
+    """
+    rows = []
+    for combination in dict.fromkeys(job.combination for job in jobs):
+        members = [job for job in jobs if job.combination == combination]
+        runs = []
+        for job in members:
+            results = workdir.finished_results(folder / "runs" / job.name)
+            if results:
+                runs.append({"name": job.name, "seed": job.seed, **comparison.measures(results)})
+        rows.append(
+            {
+                "combination": combination or "(as it stands)",
+                "grid": dict(members[0].grid),
+                "planned": len(members),
+                "runs": runs,
+                **comparison.combine(runs),
+            }
+        )
+    return sorted(rows, key=lambda row: -(row["val_top1"]["mean"] or -1.0))
+
+
+def environments(accelerators: int) -> list[dict[str, str]]:
+    """What each of so many processes at a time sees; 0: one process, which sees everything.
+
+    Raises:
+        ValueError: more than CUDA_VISIBLE_DEVICES names.
+    """
+    if not accelerators:
+        return [{}]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(accelerators)]
+    if accelerators > len(names):
+        raise ValueError(f"--accelerators={accelerators}, but CUDA_VISIBLE_DEVICES={visible}")
+    return [{"CUDA_VISIBLE_DEVICES": name} for name in names[:accelerators]]
+
+
+def _file_name(text: str) -> str:
+    """Readable, without what shells, globs and file systems give a meaning."""
+    text = re.sub(r"[\[\]{}()'\" ]", "", text)
+    return re.sub(r"[^\w.+-]", "-", text)[:80] or "none"
+
+
+def _next(waiting: list[Job], folder: Path, told: set[str], say) -> Job | None:
+    """Takes the first run that no other process trains out of `waiting`."""
+    for job in list(waiting):
+        if not workdir.in_use(folder / "runs" / job.name):
+            waiting.remove(job)
+            return job
+        if job.name not in told:
+            told.add(job.name)
+            say(f"{job.name}: another process still trains it; waiting for that")
+    return None
+
+
+def _start(job: Job, folder: Path, command: Sequence[str], environment: Mapping[str, str]):
+    log = folder / "logs" / f"{job.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as output:
+        return subprocess.Popen(
+            [sys.executable, *command, f"--workdir={folder / 'runs' / job.name}", *job.changes],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Its own group: a terminal's Ctrl-C would reach it beside the signal passed on.
+            start_new_session=True,
+        )
+
+
+def _outcome(job: Job, folder: Path, code: int) -> str:
+    """One line on how a run ended."""
+    log = folder / "logs" / f"{job.name}.log"
+    if code == 0:
+        found = comparison.measures(workdir.finished_results(folder / "runs" / job.name))
+        top1 = ", ".join(
+            f"{kind} {found[f'{kind}_top1']:.2f} %"
+            for kind in ("val", "test")
+            if found[f"{kind}_top1"] is not None
+        )
+        return f"{top1} ({found['seconds']:.0f} s)"
+    if code in (143, -signal.SIGTERM):
+        return f"stopped, see {log}"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    return f"{errors[-1] if errors else f'exit code {code}'} (see {log})"
+
+
+def _remaining(left: int, seconds: float) -> str:
+    if not left:
+        return "none left"
+    shown = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return f"{left} left, about {shown}"
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Yields the list of the SIGTERMs and SIGINTs received meanwhile."""
+    received: list[int] = []
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    before = {k: signal.signal(k, lambda number, frame: received.append(number)) for k in kinds}
+    try:
+        yield received
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
