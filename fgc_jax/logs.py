@@ -1,11 +1,12 @@
-"""What a run writes for people to watch: TensorBoard through clu, metrics.jsonl, progress.
+"""What a run writes for people to watch: TensorBoard and W&B through clu, metrics.jsonl.
 
-The only importer of clu, inside functions: it pulls in TensorFlow, which takes seconds and
-hundreds of MB, and only the process that writes needs it.
+clu is imported inside functions: it pulls in TensorFlow, which takes seconds and hundreds of MB,
+and only the process that writes needs it.
 """
 
 import contextlib
 import difflib
+import importlib.util
 import json
 import math
 import os
@@ -22,16 +23,20 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class Writer:
-    """Writes scalars, images and texts of a run; silent on all processes but the first."""
+    """Writes scalars, images and texts of a run; silent on all processes but the first.
 
-    def __init__(self, workdir: Path, start_step: int):
+    `wandb`: the Weights & Biases project that gets them too, "" for none. Raises ValueError where
+    it cannot be used.
+    """
+
+    def __init__(self, workdir: Path, start_step: int, wandb: str = ""):
         self._events = self._lines = None
         if jax.process_index():
             return
+        self._events = _event_writer(Path(workdir), wandb)
         path = Path(workdir) / METRICS_FILE
         _drop_lines_after(path, start_step)
         self._lines = path.open("a", encoding="utf-8")
-        self._events = _event_writer(str(workdir))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes named numbers; metrics.jsonl gets {"step", ...} with null for NaN and inf."""
@@ -137,12 +142,28 @@ def table(rows: list[tuple[str, ...]], left: Collection[int] = (0,)) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def _event_writer(logdir: str):
+def check_wandb(project: str) -> None:
+    """Raises ValueError if a Weights & Biases project is given and its package is missing."""
+    found = importlib.util.find_spec("wandb") if project else None
+    # A folder "wandb", which W&B leaves wherever it runs, looks like a package without a file.
+    if project and (found is None or found.origin is None):
+        raise ValueError(
+            f"config.wandb={project!r} needs the package wandb, which is not installed: "
+            "pip install wandb, or set config.wandb=''"
+        )
+
+
+def _event_writer(workdir: Path, wandb: str):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     from clu import metric_writers
 
-    return metric_writers.AsyncMultiWriter([metric_writers.SummaryWriter(logdir)])
+    writers = []
+    if wandb:
+        from fgc_jax import wandb_writer
+
+        writers.append(wandb_writer.WandbWriter(workdir, wandb))
+    return metric_writers.AsyncMultiWriter([*writers, metric_writers.SummaryWriter(str(workdir))])
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

@@ -44,6 +44,7 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
     epochs = tuple(phase.epochs for phase in parsed.phases)
     if parsed.search:
         epochs = workdir.chosen_epochs(Path(parsed.search).absolute(), resolved)
+    logs.check_wandb(parsed.wandb)
     plan = experiment.prepare(parsed)
     method = plan.method(predict.load_run)
     workdir.check_dataset(directory, plan.dataset.facts())
@@ -64,7 +65,7 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
                 logs.say(f"\nContinuing from step {latest} in phase {progress.phase + 1}.")
             else:
                 logs.say(f"\n{start[2]}")
-            writer = logs.Writer(directory, latest or 0)
+            writer = logs.Writer(directory, latest or 0, parsed.wandb)
             try:
                 if latest is None:
                     writer.start(resolved, description)

@@ -1,0 +1,88 @@
+"""Weights & Biases behind clu's writer interface. The only importer of wandb.
+
+Which run there belongs to a run directory is kept in it, so that a continued run continues its
+curves. Values of steps that were logged already and are repeated after a kill are dropped by W&B;
+they are the same, as runs continue exactly.
+"""
+
+import html
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from clu import metric_writers
+
+RUN = "wandb_run"  # file with the id
+
+
+class WandbWriter(metric_writers.MetricWriter):
+    """Writes to the run of `directory` in the W&B project `project`; its files go to
+    `directory`/wandb. With WANDB_MODE=offline they stay there until `wandb sync`."""
+
+    def __init__(self, directory: Path, project: str):
+        """Raises ValueError where W&B cannot be reached or knows no login."""
+        import wandb
+
+        self._wandb = wandb
+        try:
+            self._run = wandb.init(
+                project=project,
+                id=_run_id(directory / RUN),
+                name=directory.name,
+                dir=directory,
+                resume="allow",
+                settings=wandb.Settings(console="off"),  # the progress bar is no log
+            )
+        except wandb.Error as error:
+            raise ValueError(
+                f"Weights & Biases: {error}; `wandb login`, or WANDB_MODE=offline writes files only"
+            ) from None
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        self._run.log({name: float(value) for name, value in scalars.items()}, step=step)
+
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        pictures = {
+            name: [self._wandb.Image(np.asarray(image)) for image in batch]
+            for name, batch in images.items()
+        }
+        self._run.log(pictures, step=step)
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        pages = {
+            name: self._wandb.Html(f"<pre>{html.escape(text)}</pre>")
+            for name, text in texts.items()
+        }
+        self._run.log(pages, step=step)
+
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
+        self._run.config.update(dict(hparams), allow_val_change=True)
+
+    def write_summaries(self, step, values, metadata=None) -> None:
+        raise NotImplementedError
+
+    def write_videos(self, step, videos) -> None:
+        raise NotImplementedError
+
+    def write_audios(self, step, audios, *, sample_rate) -> None:
+        raise NotImplementedError
+
+    def write_histograms(self, step, arrays, num_buckets=None) -> None:
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """W&B sends what it has by itself."""
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _run_id(path: Path) -> str:
+    """The id in the file, or a new one that is put there."""
+    if not path.exists():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(secrets.token_hex(4))
+        temporary.replace(path)
+    return path.read_text()
