@@ -196,6 +196,8 @@ def make_eval_step(
 ) -> Callable[[Any, Any, dict], dict[str, jax.Array]]:
     """Compiles inference: (params, stats, batch) -> per-image results, cut over the devices.
 
+    mean and std normalise the images; with None for both they are taken as they are.
+
     The batch holds `image` uint8 [B, H, W, 3] and `label` int32 [B]. The result holds `loss`
     f32 [B] (cross-entropy in nats), `rank` int32 [B] (classes scored above the true one; 0 is a
     hit), `classes` int32 and `probabilities` f32 [B, min(5, K)] (best first).
@@ -203,23 +205,29 @@ def make_eval_step(
     replicated, sharded = mesh.replicated(device_mesh), mesh.sharded(device_mesh)
 
     def eval_step(variables, stats, batch):
-        images = augment.normalise(batch["image"], mean, std)
+        images = batch["image"]
+        if mean is not None:
+            images = augment.normalise(images, mean, std)
         (logits, _), _ = models.apply(graphdef, variables, stats, lambda model: model(images))
-        true_logit = jnp.take_along_axis(logits, batch["label"][:, None], axis=-1)
-        # A logit equal to the true one counts against it where argmax would prefer it.
-        classes = jnp.arange(logits.shape[-1])[None, :]
-        above = (logits > true_logit) | (
-            (logits == true_logit) & (classes < batch["label"][:, None])
-        )
-        # By logits, as rank is: in f32 close or small probabilities become equal.
-        _, order = jax.lax.top_k(logits, min(TOP_K, logits.shape[-1]))
-        # NaN logits compare false everywhere, which would make them hits.
-        rank = jnp.where(jnp.isfinite(logits).all(-1), above.sum(-1), logits.shape[-1])
-        return {
-            "loss": losses.cross_entropy(logits, losses.targets(batch, logits.shape[-1])),
-            "rank": rank.astype(jnp.int32),
-            "classes": order.astype(jnp.int32),
-            "probabilities": jnp.take_along_axis(jax.nn.softmax(logits), order, axis=-1),
-        }
+        return scored(logits, batch["label"])
 
     return jax.jit(eval_step, in_shardings=(replicated, replicated, sharded), out_shardings=sharded)
+
+
+def scored(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+    """What evaluation keeps of each image, as `make_eval_step` says: logits f32 [B, K], labels
+    int32 [B]."""
+    true_logit = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    # A logit equal to the true one counts against it where argmax would prefer it.
+    classes = jnp.arange(logits.shape[-1])[None, :]
+    above = (logits > true_logit) | ((logits == true_logit) & (classes < labels[:, None]))
+    # By logits, as rank is: in f32 close or small probabilities become equal.
+    _, order = jax.lax.top_k(logits, min(TOP_K, logits.shape[-1]))
+    # NaN logits compare false everywhere, which would make them hits.
+    rank = jnp.where(jnp.isfinite(logits).all(-1), above.sum(-1), logits.shape[-1])
+    return {
+        "loss": losses.cross_entropy(logits, losses.targets({"label": labels}, logits.shape[-1])),
+        "rank": rank.astype(jnp.int32),
+        "classes": order.astype(jnp.int32),
+        "probabilities": jnp.take_along_axis(jax.nn.softmax(logits), order, axis=-1),
+    }

@@ -19,8 +19,16 @@ class Classifier(nnx.Module):
         self.two_streams = backbone_b is not None
         self.feature_map = feature_map
         self.rescale_b = rescale_b
+        self.from_embeddings = False  # whether it is called with what `embed` returned instead
 
     def __call__(self, images, *, rngs=None):
+        if self.from_embeddings:
+            return self.head.classify(images, rngs=rngs), {}
+        streams, out = self.streams(images, rngs=rngs)
+        return self.head(streams, rngs=rngs), out
+
+    def streams(self, images, *, rngs=None):
+        """(the maps that the head reads, one for each backbone; all named maps)."""
         out = dict(self.backbone(images, rngs=rngs))
         streams = (out[self.feature_map],)
         if self.two_streams:
@@ -30,4 +38,20 @@ class Classifier(nnx.Module):
             maps = self.backbone_b(images, rngs=rngs)
             out |= {f"b/{name}": x for name, x in maps.items()}
             streams += (maps[self.feature_map],)
-        return self.head(streams, rngs=rngs), out
+        return streams, out
+
+    def embed(self, images):
+        """One vector an image, f32 [B, D]: what the head pools before it has worked on it, or else
+        the mean over the positions of each stream's map."""
+        streams, _ = self.streams(images)
+        if hasattr(self.head, "embed"):
+            return self.head.embed(streams)
+        return jnp.concatenate([x.astype(jnp.float32).mean((1, 2)) for x in streams], axis=-1)
+
+
+def on_embeddings(classifier: Classifier) -> Classifier:
+    """The classifier, called with what `Classifier.embed` returned in place of images; its head
+    must have `classify`."""
+    view = nnx.view(classifier, raise_if_not_found=False)
+    view.from_embeddings = True
+    return view

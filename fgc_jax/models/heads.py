@@ -54,13 +54,19 @@ class Gap(nnx.Module):
             self.fc.kernel = _normal(rngs, (features, num_classes), math.sqrt(2 / features))
 
     def __call__(self, maps, *, rngs=None):
+        return self.classify(self.embed(maps), rngs=rngs)
+
+    def embed(self, maps):
+        """The pooled vector f32 [B, D], on which no parameter of the head has worked yet."""
         (x,) = maps
         x = x.astype(jnp.float32)
         average = x.mean((1, 2))
         if self.pool == "avgmax":
-            x = jnp.concatenate([x.max((1, 2)), average], axis=-1)
-        else:
-            x = average
+            return jnp.concatenate([x.max((1, 2)), average], axis=-1)
+        return average
+
+    def classify(self, x, *, rngs=None):
+        """Logits of what `embed` returned."""
         if self.mlp:
             x = self.dropout1(self.bn1(x), rngs=rngs)
             x = self.bn2(jax.nn.relu(self.fc1(x)))

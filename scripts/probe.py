@@ -1,0 +1,171 @@
+"""Nearest neighbours or a linear classifier on frozen embeddings: python scripts/probe.py ..."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+DESCRIPTION = """\
+Tells how well a backbone's embeddings separate the classes without training it: k nearest
+neighbours or logistic regression, of a recipe's pretrained weights (--config) or of a run
+(--workdir), with evaluation's transform at the size of the last phase. Embeddings are computed
+once and kept. k or the l2 penalty is chosen on the validation split; the test split is looked at
+once."""
+
+EXAMPLES = """\
+examples:
+  python scripts/probe.py --config=configs/quickstart.py
+  python scripts/probe.py --config=configs/quickstart.py --method=knn --k=10,20
+  python scripts/probe.py --workdir=runs/quickstart --output=probe.json"""
+
+METRICS = ("top1", "mean_class_accuracy")
+
+
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """(the flags, the changes --config.KEY=VALUE); exits with code 2 where they are wrong."""
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", metavar="FILE", help="recipe; --config.KEY=VALUE changes it")
+    what.add_argument("--workdir", type=Path, metavar="DIR", help="run directory of a training")
+    parser.add_argument("--checkpoint", metavar="best|last|STEP", help="of the run (default: best)")
+    parser.add_argument(
+        "--data_root", default="", metavar="DIR", help="where the run's data lie now"
+    )
+    parser.add_argument("--method", choices=("linear", "knn"), default="linear")
+    parser.add_argument("--k", metavar="N,N", help="numbers of neighbours to try (default: 10,20)")
+    parser.add_argument(
+        "--temperature", type=float, metavar="T", help="of the neighbours' votes (default: 0.07)"
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="where embeddings are kept (~/.cache/fgc_jax)"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the numbers there")
+    arguments, changes = parser.parse_known_args(argv)
+    strays = [change for change in changes if not change.startswith("--config.")]
+    if strays:
+        parser.error(f"unrecognized arguments: {' '.join(strays)}")
+    if arguments.workdir and changes:
+        parser.error(f"{changes[0]} is about --config; a run has its own")
+    if arguments.config and (arguments.checkpoint or arguments.data_root):
+        parser.error("--checkpoint and --data_root are about --workdir")
+    if arguments.method != "knn" and (arguments.k or arguments.temperature is not None):
+        parser.error("--k and --temperature are about --method=knn")
+    return arguments, changes
+
+
+def subject(arguments: argparse.Namespace, changes: list[str]):
+    """(plan, params, stats, phase, facts): what is probed, its variables on the devices."""
+    import dataclasses
+
+    from fgc_jax import config, experiment, mesh, predict, recipe, workdir
+
+    if arguments.config:
+        settings = config.parse(recipe.read(arguments.config, changes))
+        plan = experiment.assemble(settings, experiment.load_data(settings))
+        variables, stats, _ = experiment.initial_variables(plan)
+        variables, stats = mesh.replicate(plan.mesh, (variables, stats))
+        pretrained = " + ".join(
+            filter(None, (settings.model.pretrained, settings.model.pretrained_b))
+        )
+        return plan, variables, stats, settings.phases[-1], {"pretrained": pretrained or None}
+    run = predict.load_run(arguments.workdir, arguments.checkpoint or "best")
+    settings = run.plan.settings
+    if arguments.data_root:
+        data = dataclasses.replace(settings.data, root=arguments.data_root)
+        settings = dataclasses.replace(settings, data=data)
+    found = experiment.load_data(settings)
+    workdir.check_dataset(arguments.workdir.absolute(), found.facts())
+    plan = dataclasses.replace(run.plan, settings=settings, dataset=found)
+    facts = {"workdir": str(arguments.workdir), "checkpoint": run.step}
+    return plan, run.params, run.stats, run.phase, facts
+
+
+def run(arguments: argparse.Namespace, changes: list[str]) -> None:
+    """Probes and prints. Raises ValueError where recipe, run, data or options cannot be used."""
+    from fgc_jax import cache, embeddings, logs, probes, workdir
+
+    ks = _numbers(arguments.k or "10,20")
+    temperature = 0.07 if arguments.temperature is None else arguments.temperature
+    plan, variables, stats, phase, facts = subject(arguments, changes)
+    if "val" not in plan.dataset.splits:
+        raise ValueError("a probe chooses on the validation split, which this run has none of")
+    folder = arguments.cache or cache.folder("embeddings")
+    clock = time.perf_counter()
+    found, stored = embeddings.of_splits(
+        plan, variables, stats, phase, list(plan.dataset.splits), folder
+    )
+    seconds = {"embeddings": time.perf_counter() - clock}
+    clock = time.perf_counter()
+    splits = found["train"], found["val"], found.get("test")
+    if arguments.method == "knn":
+        name = "k"
+        outcome = probes.knn(*splits, plan.num_classes, ks, temperature)
+    else:
+        name = "l2"
+        outcome = probes.linear(*splits, plan.num_classes)
+    seconds["probe"] = time.perf_counter() - clock
+    rows = [(name, "val top-1", "val mean class acc.")]
+    for value, metrics in outcome.tried:
+        mark = " *" if value == outcome.chosen else ""
+        rows.append((f"{value:g}{mark}", *(f"{metrics[m]:.2f} %" for m in METRICS)))
+    sizes = ", ".join(f"{name} {len(each.labels):,}" for name, each in found.items())
+    logs.say(
+        f"embeddings of {plan.settings.model.backbone}, {found['train'].vectors.shape[1]} numbers "
+        f"an image at {phase.crop} px: {sizes}\n\n{logs.table(rows)}\n"
+    )
+    if outcome.test:
+        top1, mean = (outcome.test[metric] for metric in METRICS)
+        logs.say(
+            f"test: top-1 {top1:.2f} %, mean class accuracy {mean:.2f} % with {name} = "
+            f"{outcome.chosen:g} ({outcome.test['images']:,} images, views {plan.views('test')})"
+        )
+    kept = f"; {', '.join(stored)} from {folder}" if stored else ""
+    logs.say(f"{seconds['embeddings']:.1f} s embeddings{kept}; {seconds['probe']:.1f} s probe")
+    if arguments.output:
+        tried = [{name: value, "val": metrics} for value, metrics in outcome.tried]
+        results = {
+            **facts,
+            "method": arguments.method,
+            "tried": tried,
+            name: outcome.chosen,
+            "test": outcome.test,
+            "seconds": seconds,
+        }
+        workdir.write_json(arguments.output, results)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--k={text}: whole numbers with commas between are needed") from None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    arguments, changes = parse(argv)
+    # Recipes import each other from the folder that the command is called in, as under -m.
+    sys.path.insert(0, "")
+    from absl import flags, logging
+
+    from fgc_jax import cache
+
+    cache.enable()
+    logging.set_verbosity(logging.ERROR)  # orbax warns that it only reads
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain's worker processes read them
+    try:
+        run(arguments, changes)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""Embeddings: what they are, and a cache that is never out of date or half written."""
+
+import dataclasses
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from fgc_jax import embeddings, experiment, models, predict, step
+from tests import tiny_run
+from tests.tiny_run import run  # noqa: F401  (a fixture)
+
+
+@pytest.fixture(scope="module")
+def plan(run):  # noqa: F811
+    """(plan with data, params, stats, phase) of the small run."""
+    restored = predict.load_run(run / "run")
+    found = experiment.load_data(restored.plan.settings)
+    plan = dataclasses.replace(restored.plan, dataset=found)
+    return plan, restored.params, restored.stats, restored.phase
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The splits' titles that were computed, not read."""
+    titles, real = [], embeddings.compute
+
+    def compute(*arguments):
+        titles.append(arguments[-1])
+        return real(*arguments)
+
+    monkeypatch.setattr(embeddings, "compute", compute)
+    return titles
+
+
+def val(plan, folder):
+    """The embeddings of the validation split."""
+    return embeddings.of_splits(*plan, ["val"], folder)[0]["val"]
+
+
+def test_the_head_makes_the_networks_logits_of_them(plan, tmp_path):
+    experiment_, variables, stats, phase = plan
+    found = val(plan, tmp_path)
+    split = experiment_.dataset.splits["val"]
+    np.testing.assert_array_equal(found.index, np.arange(len(split)))
+    np.testing.assert_array_equal(found.labels, split.labels)
+    assert found.vectors.shape == (6, 512) and found.vectors.dtype == np.float32
+    head = variables["head"]["fc"]
+    logits = found.vectors @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
+    with experiment_.eval_batches(split, phase) as batches:
+        results = [experiment_.eval_step()(variables, stats, _inputs(batch)) for batch in batches]
+    losses = np.concatenate([result["loss"] for result in results])[:6]
+    np.testing.assert_allclose(step.scored(logits, found.labels)["loss"], losses, rtol=1e-4)
+
+
+def _inputs(batch):
+    return {name: batch[name] for name in ("image", "label")}
+
+
+def test_a_second_time_nothing_is_computed(plan, tmp_path, computed):
+    first, read = embeddings.of_splits(*plan, ["train", "val"], tmp_path)
+    assert read == [] and computed == ["embedding train", "embedding val"]
+    again, read = embeddings.of_splits(*plan, ["train", "val"], tmp_path)
+    assert read == ["train", "val"] and len(computed) == 2
+    for name, embedded in first.items():
+        for field in dataclasses.fields(embedded):
+            np.testing.assert_array_equal(
+                getattr(embedded, field.name), getattr(again[name], field.name)
+            )
+
+
+def test_whatever_they_depend_on_makes_them_anew(plan, tmp_path, computed, monkeypatch):
+    experiment_, variables, stats, phase = plan
+    val(plan, tmp_path)
+    head = jax.tree.map(lambda leaf: leaf + 1, variables["head"])
+    val((experiment_, {**variables, "head": head}, stats, phase), tmp_path)
+    assert len(computed) == 1  # of the head they do not depend
+    backbone = jax.tree.map(lambda leaf: leaf * 1.5, variables["backbone"])
+    val((experiment_, {**variables, "backbone": backbone}, stats, phase), tmp_path)
+    val((experiment_, variables, jax.tree.map(lambda leaf: leaf + 1, stats), phase), tmp_path)
+    val((experiment_, variables, stats, dataclasses.replace(phase, crop=48)), tmp_path)
+    facts = dataclasses.replace(experiment_.preprocess, mean=(0.5, 0.5, 0.5))
+    val((dataclasses.replace(experiment_, preprocess=facts), variables, stats, phase), tmp_path)
+    assert len(computed) == 5
+    names = experiment_.dataset.splits["val"].names
+    path = os.path.join(experiment_.settings.data.root, names[0])
+    os.utime(path, ns=(1, 1))  # as if another picture had taken its place
+    val(plan, tmp_path)
+    assert len(computed) == 6
+    monkeypatch.setattr(embeddings, "_code", lambda: "changed")
+    val(plan, tmp_path)
+    assert len(computed) == 7
+    assert len(list(tmp_path.iterdir())) == 7
+
+
+def test_a_damaged_file_is_made_anew(plan, tmp_path, computed):
+    first = val(plan, tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole[:3000] + b"\0" * 50 + whole[3050:]):
+        path.write_bytes(damaged)
+        np.testing.assert_array_equal(val(plan, tmp_path).vectors, first.vectors)
+        assert path.read_bytes() == whole
+    assert len(computed) == 4
+
+
+def test_a_full_disk_leaves_nothing_half_written(plan, tmp_path, monkeypatch):
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="no space left"):
+        val(plan, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unreadable_images_are_listed(plan, tmp_path, monkeypatch):
+    experiment_, *rest = plan
+    split = experiment_.dataset.splits["val"]
+
+    def read(index):
+        if index == 2:
+            raise ValueError("damaged")
+        return split.read(index)
+
+    torn = dataclasses.replace(split, read=read)
+    found = embeddings.compute(experiment_, *rest, torn, "")
+    assert list(found.index) == [0, 1, 3, 4, 5] and list(found.unreadable) == [2]
+
+
+def test_other_heads_have_the_mean_of_their_maps(run):  # noqa: F811
+    settings = predict.load_run(run / "run").plan.settings.model
+    images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
+    for head, options, size in (("bilinear", {}, 512), ("gap", {"pool": "avgmax"}, 1024)):
+        changed = dataclasses.replace(settings, head=head, head_options=options)
+        model = models.abstract(changed, len(tiny_run.CLASSES))
+        graphdef = models.evaluation_graphdef(model)
+
+        def embed(variables, stats, images, graphdef=graphdef):
+            return models.apply(graphdef, variables, stats, lambda live: live.embed(images))[0]
+
+        assert jax.eval_shape(embed, *models.split(model), images).shape == (2, size)
