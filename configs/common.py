@@ -65,6 +65,7 @@ def get_config() -> ConfigDict:
     config.eval_batch_size = 64
     config.checkpoint_every = 500
     config.log_every = 10
+    config.wandb = ""
     return config
 
 
@@ -82,6 +83,7 @@ def phase(name: str, **changes) -> ConfigDict:
             "batch_size": 32,
             "resize": 512,
             "crop": 448,
+            "cache_features": False,
             "optimizer": "sgd",
             "lr": 0.01,
             "lr_batch": 0,

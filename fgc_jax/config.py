@@ -70,6 +70,7 @@ class Phase:
     batch_size: int  # global: over all devices and processes
     resize: int
     crop: int
+    cache_features: bool  # train the head on embeddings computed once; see `embeddings`
     optimizer: str
     lr: float
     lr_batch: int  # batch size that lr is stated for: lr grows with batch_size; 0: as it stands
@@ -106,6 +107,7 @@ class Settings:
     eval_batch_size: int
     checkpoint_every: int  # steps; also at the end of each epoch
     log_every: int  # steps
+    wandb: str  # Weights & Biases project that gets what TensorBoard gets; "" for none
 
 
 def parse(config: ml_collections.ConfigDict) -> Settings:

@@ -15,6 +15,7 @@ from fgc_jax import (
     averaging,
     checkpoint,
     config,
+    embeddings,
     evaluate,
     experiment,
     logs,
@@ -50,6 +51,7 @@ class Run:
     start: tuple | None  # (params, stats, where from) of a phase about to begin
     epochs_of_phases: tuple[int, ...]
     statistics_step: Callable | None = None  # of this phase, compiled when first needed
+    val_inputs: tuple | None = None  # (experiment, eval_step) of this phase's validation
 
     @property
     def phase(self) -> config.Phase:
@@ -80,6 +82,8 @@ def train_phase(live: Run, begin: int) -> None:
     schedule = schedules.build(phase, steps_per_epoch)
     optimizer = optim.make(phase, schedule, groups)
     state = _state(live, optimizer, groups, begin)
+    plan = embeddings.for_phase(plan, phase, state.params, state.stats)
+    live.val_inputs = plan, plan.eval_step() if phase.cache_features else live.eval_step
     train_step = phases.train_step(
         plan,
         progress.phase,
@@ -108,7 +112,7 @@ def train_phase(live: Run, begin: int) -> None:
     with images as batches, logs.progress(title, total, done) as bar:
         while not progress.finished:
             batch = next(batches)
-            if done == 0:
+            if done == 0 and not phase.cache_features:
                 live.writer.images(begin, {f"{phase.name}_train_images": batch["image"][:8]})
             _note_bad_images(progress, split, batch["index"][batch["mask"] == 0])
             batch, scale = mesh.to_global(plan.mesh, batch), progress.lr_scale(phase.lr)
@@ -240,10 +244,12 @@ def _read_override(live: Run) -> None:
 
 def evaluate_split(live: Run, split_name: str, variables, stats) -> tuple[dict, evaluate.Results]:
     """Metrics and per-image results of the variables on one split, at the phase's image size."""
-    plan = live.experiment
+    plan, eval_step = live.experiment, live.eval_step
+    if split_name != "test":
+        plan, eval_step = live.val_inputs
     split = plan.dataset.splits[split_name]
     with plan.eval_batches(split, live.phase) as batches:
-        results = evaluate.run(live.eval_step, variables, stats, batches, plan.mesh, len(split))
+        results = evaluate.run(eval_step, variables, stats, batches, plan.mesh, len(split))
     if split_name != "test":
         _note_bad_images(live.progress, split, results.unreadable)
     return evaluate.summarise(results, plan.num_classes), results

@@ -119,6 +119,8 @@ def check(settings) -> None:
             raise ValueError(f"{at}: train_bn_while_frozen has no effect where train='all'")
         _check_optimiser(at, phase)
         _check_average(at, phase)
+        if phase.cache_features:
+            _check_cache(at, settings, phase)
         if settings.final and phase.schedule == "plateau":
             raise ValueError(
                 f"{at}: schedule='plateau' follows the validation images, which train too where "
@@ -175,3 +177,21 @@ def _check_optimiser(at: str, phase) -> None:
         raise ValueError(f"{at}: nesterov has no effect without momentum")
     if not phase.decay_norm_and_bias and not phase.weight_decay:
         raise ValueError(f"{at}: decay_norm_and_bias has no effect without weight_decay")
+
+
+def _check_cache(at: str, settings, phase) -> None:
+    """That the head sees the same embedding of an image each time."""
+    model, data, options = settings.model, settings.data, settings.method_options
+    reasons = {
+        f"train={phase.train!r}: the backbone changes": phase.train != "head",
+        "train_bn_while_frozen: the backbone changes": phase.train_bn_while_frozen,
+        "data.augment: the images change": bool(data.augment),
+        "data.random_crop: the images change": data.random_crop,
+        "model.drop_path: the backbone draws random numbers": model.drop_path > 0,
+        f"model.head={model.head!r} reads whole maps, not a pooled vector": model.head != "gap",
+        f"method={settings.method!r} needs images": settings.method != "plain",
+        "method_options.teacher needs images": bool(options.get("teacher")),
+    }
+    found = [reason for reason, holds in reasons.items() if holds]
+    if found:
+        raise ValueError(f"{at}: cache_features is not possible with {'; '.join(found)}")

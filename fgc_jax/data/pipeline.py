@@ -52,6 +52,14 @@ class Transform:
             raise ValueError(f"unknown interpolation {self.interpolation!r}, allowed: {allowed}")
 
 
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """In place of a Transform: what the split reads is finished, float32 of this shape."""
+
+    shape: tuple[int, ...]
+    random_crop: bool = False
+
+
 def transform_image(transform, image, rng=None):
     """Applies a Transform to uint8 `[H, W, 3]`; a random crop draws its place from `rng`."""
     resized = images.resized_shape(image.shape, transform.resize, transform.mode)
@@ -187,13 +195,12 @@ class _Load:
     """
 
     split: dataset.Split
-    transform: Transform
+    transform: Transform | Ready
     skip: bool
 
     def __call__(self, index, rng=None):
-        crop = self.transform.crop
         row = {
-            "image": np.zeros((crop, crop, 3), np.uint8),
+            "image": self._blank(),
             "label": np.int32(0),
             "mask": np.float32(0),
             "index": np.int32(-1),
@@ -210,7 +217,14 @@ class _Load:
             return row if image is None else row | {"image": self._transformed(image, rng)}
         return row | {"image": self._transformed(image, rng), "mask": np.float32(1)}
 
+    def _blank(self):
+        if isinstance(self.transform, Ready):
+            return np.zeros(self.transform.shape, np.float32)
+        return np.zeros((self.transform.crop, self.transform.crop, 3), np.uint8)
+
     def _transformed(self, image, rng):
+        if isinstance(self.transform, Ready):
+            return image
         return transform_image(self.transform, image, rng)
 
     def _stand_in(self, rng):
