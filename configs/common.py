@@ -23,6 +23,9 @@ def get_config() -> ConfigDict:
             "dtype": "float32",
             "drop_path": 0.0,
             "remat": False,
+            "lora_rank": 0,
+            "lora_alpha": 0.0,
+            "lora_targets": "",
         }
     )
     config.data = ConfigDict(

@@ -30,6 +30,9 @@ class ModelSettings:
     dtype: str  # compute type of the backbone
     drop_path: float  # stochastic depth: rate of the last block, from 0 at the first
     remat: bool  # compute activations again in the backward pass: less memory, more time
+    lora_rank: int  # of the kernels that train="lora" trains beside linear layers; 0 for none
+    lora_alpha: float  # over the rank: LoRA's factor; 0 for the rank itself
+    lora_targets: str  # regex over the paths of linear layers; "" for all outside the head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +64,9 @@ class Phase:
     """One stage of training."""
 
     name: str
-    train: str  # "head", "last N" layers, "from LAYER" or "all"; the head trains always
+    # "head", "last N" layers, "from LAYER", "all", "bias" (all biases) or "lora" (see
+    # `fgc_jax.models.lora`); the head trains always
+    train: str
     reinit: str  # "" or "last N" or "from LAYER" or "all": fresh weights at the phase's start
     start_from: str  # "best" or "last" checkpoint of the phase before
     groups: tuple  # ordered (regex, group, learning rate multiplier); multiplier 0 freezes

@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from fgc_jax import config, params, schedules
+from fgc_jax.models import lora
 
+# Specs that stand for leaves of every layer: biases alone (BitFit, arXiv 2106.10199), or LoRA's.
+LEAVES = {"bias": ("bias",), "lora": lora.LEAVES}
 Layers = Mapping[str, tuple[str, ...]]  # layer name -> path prefixes, input to output
 
 
@@ -39,7 +42,10 @@ def last_layers(spec: str, layers: Layers) -> tuple[str, ...]:
 
 
 def paths_of(spec: str, layers: Layers, paths) -> set[str]:
-    """The backbone parameter paths of `last_layers(spec)`."""
+    """The parameter paths of the backbone layers `last_layers(spec)`, of all biases ("bias") or of
+    LoRA's leaves ("lora")."""
+    if spec in LEAVES:
+        return {path for path in paths if path.rpartition("/")[2] in LEAVES[spec]}
     prefixes = [prefix for name in last_layers(spec, layers) for prefix in layers[name]]
     return {path for path in paths if any(params.is_under(path, prefix) for prefix in prefixes)}
 

@@ -27,13 +27,13 @@ ALLOWED = {
 LAYER_SPEC = r"last [1-9]\d*|from \S+|all"
 PATTERNS = {
     "data.sampling": sampling.SPECS,
-    "phases[].train": f"head|{LAYER_SPEC}",
+    "phases[].train": f"head|bias|lora|{LAYER_SPEC}",
     "phases[].reinit": f"|{LAYER_SPEC}",
     "phases[].average": r"|ema 0\.\d*[1-9]\d*|swa [1-9]\d*",
 }
 SPECS = {
     "data.sampling": sampling.SPECS_IN_WORDS,
-    "phases[].train": "'head', 'last N', 'from LAYER', 'all'",
+    "phases[].train": "'head', 'last N', 'from LAYER', 'all', 'bias', 'lora'",
     "phases[].reinit": "'', 'last N', 'from LAYER', 'all'",
     "phases[].average": "'', 'ema DECAY' (as 'ema 0.999'), 'swa N' (the last N epochs)",
 }
@@ -45,6 +45,8 @@ MINIMA = {
     "phases[].lr": 0,
     "phases[].layer_decay": 1e-3,
     "model.drop_path": 0,
+    "model.lora_rank": 0,
+    "model.lora_alpha": 0,
     "phases[].momentum": 0,
     "phases[].weight_decay": 0,
     "phases[].patience": 0,
@@ -101,6 +103,7 @@ def check(settings) -> None:
         )
     if settings.search and not settings.final:
         raise ValueError("config.search has no effect without config.final=True")
+    _check_lora(settings.model, {phase.train for phase in settings.phases})
     names = [phase.name for phase in settings.phases]
     if len(set(names)) < len(names) or not all(re.fullmatch(r"[\w.-]+", name) for name in names):
         raise ValueError(
@@ -114,6 +117,11 @@ def check(settings) -> None:
             raise ValueError(
                 f"{at}: reinit={phase.reinit!r} belongs to a later phase; for random "
                 "weights from the start set config.model.pretrained=''"
+            )
+        if phase.reinit and phase.train in ("bias", "lora"):
+            raise ValueError(
+                f"{at}: reinit={phase.reinit!r} draws whole layers anew, of which "
+                f"train={phase.train!r} trains a part"
             )
         if phase.train_bn_while_frozen and phase.train == "all":
             raise ValueError(f"{at}: train_bn_while_frozen has no effect where train='all'")
@@ -138,6 +146,22 @@ def check(settings) -> None:
                 raise ValueError(
                     f"{at}: groups must be (regex, group, multiplier >= 0) tuples, not {rule!r}"
                 )
+
+
+def _check_lora(model, trained: set[str]) -> None:
+    """The keys of LoRA against each other and what the phases train."""
+    if not model.lora_rank:
+        for name in ("lora_alpha", "lora_targets"):
+            if getattr(model, name):
+                raise ValueError(
+                    f"config.model.{name} has no effect without config.model.lora_rank"
+                )
+        if "lora" in trained:
+            raise ValueError("train='lora' needs config.model.lora_rank, for example 8")
+    elif trained <= {"head", "bias"}:
+        raise ValueError(
+            f"config.model.lora_rank={model.lora_rank} has no effect: no phase trains 'lora'"
+        )
 
 
 def _check_average(at: str, phase) -> None:

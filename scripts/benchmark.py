@@ -223,6 +223,9 @@ def jax_side(spec):
         dtype="float32",
         drop_path=0.0,
         remat=spec["side"] == "remat",
+        lora_rank=0,
+        lora_alpha=0.0,
+        lora_targets="",
     )
     device_mesh = mesh.make()
     facts = models.preprocess(config)

@@ -31,6 +31,9 @@ def config(backbone: str, **changes) -> types.SimpleNamespace:
         "dtype": "float32",
         "drop_path": 0.0,
         "remat": False,
+        "lora_rank": 0,
+        "lora_alpha": 0.0,
+        "lora_targets": "",
     }
     return types.SimpleNamespace(**(values | changes))
 

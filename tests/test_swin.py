@@ -86,7 +86,8 @@ def forward(height, width):
     config, params, stats = seeded.trees(NAME, 10)
     graphdef = models.evaluation_graphdef(models.abstract(config, 10))
     images = seeded.images(2, height, width)
-    return models._attention(graphdef, params, stats, images)
+    maps = models._maps(graphdef, models.ATTENTION, params, stats, images)
+    return {name.removeprefix(models.ATTENTION): x for name, x in maps.items()}
 
 
 def test_attention_maps_are_distributions_of_each_window():
@@ -117,7 +118,7 @@ def test_sides_that_are_no_multiples_of_the_patch_are_refused():
     model = models.abstract(seeded.config(NAME), 10)
     graphdef, trees_of = models.evaluation_graphdef(model), models.split(model)
     images = jax.ShapeDtypeStruct((1, 64, 66, 3), jnp.float32)
-    with pytest.raises(ValueError, match="multiples of 4 pixels, not 64 x 66"):
+    with pytest.raises(ValueError, match="64 x 66 pixels: .* multiples of the patch, 4"):
         jax.eval_shape(lambda *args: models._forward(graphdef, *args), *trees_of, images)
 
 

@@ -4,13 +4,13 @@ A model config is anything with these attributes: backbone, backbone_b ("" for o
 head_options (dict), feature_map ("" for the vector that the published classifier reads under a
 head of that kind, and for "features" elsewhere), dtype ("float32" or "bfloat16", of the
 backbones), drop_path (largest rate of stochastic depth), remat (bool: gradient checkpointing),
+lora_rank (0 for none), lora_alpha and lora_targets (see `models.lora`),
 pretrained, pretrained_b ("" for random weights, else a spec of `convert.weights.read`), and
 weights_tag ("" for the tag whose source `pretrained` is, or else the backbone's first).
 """
 
 import dataclasses
 import functools
-import inspect
 import types
 from collections.abc import Collection
 
@@ -21,10 +21,10 @@ from flax import nnx
 
 from fgc_jax import params as trees
 from fgc_jax.convert import timm
-from fgc_jax.models import pretrained, table
+from fgc_jax.models import lora, pretrained, table
 from fgc_jax.models.backbone import Preprocess
 from fgc_jax.models.bridge import apply
-from fgc_jax.models.classifier import Classifier
+from fgc_jax.models.builder import abstract, build, evaluation_graphdef, split
 from fgc_jax.models.table import BACKBONES, HEADS, layer_prefixes, preprocess
 
 __all__ = (
@@ -45,58 +45,6 @@ __all__ = (
     "timm_state",
     "to_timm",
 )
-
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-def build(config, num_classes: int, *, rngs: nnx.Rngs) -> Classifier:
-    """A classifier with new random weights; runs under nnx.eval_shape and jax.jit.
-
-    Raises:
-        ValueError: an unknown backbone, head, option of the head, feature map or dtype, stochastic
-            depth in a backbone without residual branches, fewer than two classes, or two streams
-            whose maps have different strides.
-    """
-    streams = table.streams(config)
-    head = table.lookup(HEADS, config.head, "head")
-    dtype = table.lookup(_DTYPES, config.dtype, "dtype")
-    options = dict(config.head_options)
-    allowed = [
-        name
-        for name, parameter in inspect.signature(head.__init__).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name != "rngs"
-    ]
-    for option in options:
-        table.lookup(dict.fromkeys(allowed), option, f"option of the head {config.head!r}")
-    if num_classes < 2:
-        raise ValueError(f"a classifier needs at least two classes, not {num_classes}")
-    first, last = streams[0], streams[-1]
-    strides = [stream.row.strides[stream.feature_map] for stream in (first, last)]
-    if strides[0] != strides[1]:
-        raise ValueError(
-            f"the grids of the two streams differ: {first.feature_map!r} has stride "
-            f"{strides[0]} in {first.name} and {strides[1]} in {last.name}"
-        )
-    if not 0 <= config.drop_path < 1:
-        raise ValueError(f"drop_path={config.drop_path} must lie in [0, 1)")
-    backbones = [
-        stream.row.build(
-            dtype=dtype,
-            rngs=rngs,
-            last=stream.feature_map,
-            drop_path=config.drop_path,
-            remat=config.remat,
-        )
-        for stream in streams
-    ]
-    channels = tuple(stream.row.channels[stream.feature_map] for stream in streams)
-    return Classifier(
-        backbones[0],
-        head(channels, num_classes, rngs=rngs, **options),
-        *backbones[1:],
-        feature_map=first.feature_map,
-        rescale_b=table.rescale(config),
-    )
 
 
 def load_pretrained(config, params, stats, *, classifier: bool = False):
@@ -124,6 +72,7 @@ def _read_all(config):
 
 def _fill(config, params, stats, states, classifier):
     report = []
+    adapters, params = trees.select(params, lora.paths(params))  # which no weights fill
     for stream, state in zip(table.streams(config), states, strict=True):
         label = f"{stream.root} ({stream.name})"
         if state is None:
@@ -146,29 +95,7 @@ def _fill(config, params, stats, states, classifier):
             ) from None
         told = pretrained.describe(names, left_out, state) + resampled
         report.append(f"{label}: {stream.pretrained} {told}")
-    return params, stats, "\n".join(report)
-
-
-def abstract(config, num_classes: int) -> Classifier:
-    """The classifier with shapes in place of arrays: no memory, no computation."""
-    return nnx.eval_shape(lambda: build(config, num_classes, rngs=nnx.Rngs(0)))
-
-
-def split(model: Classifier) -> tuple[dict, dict]:
-    """(params, stats) of a classifier as pure nested dicts with string keys."""
-    return tuple(nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))
-
-
-def evaluation_graphdef(model: Classifier) -> nnx.GraphDef:
-    """The static half of a classifier with stored statistics in batch norm and no dropout."""
-    view = nnx.view(
-        # VGG without batch norm has no layer that the first mode would reach.
-        model,
-        use_running_average=True,
-        deterministic=True,
-        raise_if_not_found=False,
-    )
-    return nnx.graphdef(view)
+    return trees.merge(params, adapters), stats, "\n".join(report)
 
 
 def random_weights(
@@ -215,22 +142,22 @@ def _initialise(config, num_classes, seed, states, classifier):
     return params, stats, report
 
 
-ATTENTION = "attention/"  # begins the names of attention maps
+ATTENTION, BLOCK = "attention/", "block"  # begin the names of attention maps and of a ViT's blocks
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(graphdef, params, stats, images):
     (logits, out), _ = apply(graphdef, params, stats, lambda model: model(images))
-    # Attention maps grow with the fourth power of the image's side: only on request.
-    return logits, {name: x for name, x in out.items() if not name.startswith(ATTENTION)}
+    # Gigabytes for a large image: attention maps grow with the fourth power of its side.
+    few = {name: x for name, x in out.items() if not name.startswith((ATTENTION, BLOCK))}
+    return logits, few
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _attention(graphdef, params, stats, images):
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _maps(graphdef, kind, params, stats, images):
+    """The maps whose names begin with `kind`."""
     (_, out), _ = apply(graphdef, params, stats, lambda model: model(images))
-    return {
-        name.removeprefix(ATTENTION): x for name, x in out.items() if name.startswith(ATTENTION)
-    }
+    return {name: x for name, x in out.items() if name.startswith(kind)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,12 +172,20 @@ class LoadedClassifier:
     report: str
 
     def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """images f32 [B, H, W, 3], normalised by `preprocess` -> (logits f32 [B, K], maps)."""
+        """images f32 [B, H, W, 3], normalised by `preprocess` -> (logits f32 [B, K], maps).
+
+        The maps are those of the stages and behind the last block; for others see below.
+        """
         return _forward(self.graphdef, self.params, self.stats, images)
 
     def attention(self, images: jax.Array) -> dict[str, jax.Array]:
         """The attention maps of a transformer, by block; {} for other networks."""
-        return _attention(self.graphdef, self.params, self.stats, images)
+        maps = _maps(self.graphdef, ATTENTION, self.params, self.stats, images)
+        return {name.removeprefix(ATTENTION): x for name, x in maps.items()}
+
+    def blocks(self, images: jax.Array) -> dict[str, jax.Array]:
+        """The grids behind a ViT's blocks before the last, "block1" and so on; {} for others."""
+        return _maps(self.graphdef, BLOCK, self.params, self.stats, images)
 
 
 def load(
@@ -299,7 +234,8 @@ def to_timm(config, params, stats) -> tuple[dict[str, np.ndarray], int, bool]:
     """A trained classifier as (state dict with timm's names and shapes, number of classes, whether
     timm's network with as many classes finds every key in it).
 
-    The number is 0 and the head is left out if it computes something else than timm's.
+    The number is 0 and the head is left out if it computes something else than timm's. LoRA's
+    products are added to the kernels.
 
     Raises:
         ValueError: two streams, a backbone cut off behind an inner feature map, or one that timm
@@ -316,6 +252,7 @@ def to_timm(config, params, stats) -> tuple[dict[str, np.ndarray], int, bool]:
             f"the map {stream.feature_map!r} is inside {stream.name}: what lies behind it was not "
             "trained, and timm's network is the whole one"
         )
+    params = lora.merged(config, params)
     classes = params["head"]["fc"]["kernel"].shape[1]
     wanted, _ = split(abstract(original, classes))
     shapes, published = (
@@ -347,4 +284,7 @@ def _original(name, spec):
         dtype="float32",
         drop_path=0.0,
         remat=False,
+        lora_rank=0,
+        lora_alpha=0.0,
+        lora_targets="",
     )

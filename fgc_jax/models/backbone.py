@@ -64,7 +64,7 @@ class Backbone:
     weights: tag -> facts; the first tag is the default.
     head: the key of HEADS that the published weights were trained with.
     head_names: timm's module names of that head -> paths inside our head.
-    parameters: count with the 1000-way head, or with none if the first weights have none.
+    parameters: count with the classifier of the first weights, if they have one.
     gflops: 1e9 multiply-adds of a forward pass at the first weights' size, as papers count them.
     unused: timm's names of modules that published files have and no forward pass reads.
     optional: paths of layers that not all published files have; they start anew without.
@@ -121,6 +121,20 @@ def timm_tag(
         url=url,
         classes=classes,
     )
+
+
+def stage_layers(stem: str, stages: str, depths: Iterable[int], norm: str):
+    """(layers, depths) of a row whose blocks lie in `stages`/STAGE/blocks, all but the first stage
+    behind a downsampling layer, and whose final norm is at the path `norm`."""
+    ordered, counts = {stem: (stem,)}, {"stem": 1}
+    for stage, depth in enumerate(depths):
+        for index in range(depth):
+            name = f"{stages}/{stage}/blocks/{index}"
+            joined = stage > 0 and index == 0
+            ordered[name] = (f"{stages}/{stage}/downsample", name) if joined else (name,)
+        counts[f"stage{stage + 1}"] = len(ordered)
+    ordered[name] += (norm,)
+    return ordered, counts | {"features": len(ordered)}
 
 
 def without_drop_path(name: str, rate: float) -> None:

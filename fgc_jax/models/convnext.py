@@ -73,7 +73,7 @@ class Block(nnx.Module):
     def __call__(self, x, *, rngs=None):
         y = self.mlp(self.norm(self.conv_dw(x)))
         if self.gamma is not None:
-            y = y * self.gamma[...].astype(y.dtype).reshape(1, 1, 1, -1)
+            y = layers.scaled(y, self.gamma)
         return x + self.drop_path(y, rngs=rngs)
 
 

@@ -3,27 +3,20 @@
 import functools
 
 from fgc_jax.models import convnext
-from fgc_jax.models.backbone import Backbone, by_tag, timm_tag
+from fgc_jax.models.backbone import Backbone, by_tag, stage_layers, timm_tag
 
 
 def row(depths, width, *, grn=False, pointwise=False, parameters=0, gflops=0.0, weights=()):
     """A row of BACKBONES; depths: blocks of each stage, width: channels of the first; see Mlp."""
     widths = tuple(width * 2**stage for stage in range(len(depths)))
-    ordered, counts = {"stem": ("stem",)}, {"stem": 1}
-    for stage, depth in enumerate(depths):
-        for index in range(depth):
-            name = f"stages/{stage}/blocks/{index}"
-            joined = stage > 0 and index == 0
-            ordered[name] = (f"stages/{stage}/downsample", name) if joined else (name,)
-        counts[f"stage{stage + 1}"] = len(ordered)
-    ordered[name] += ("head/norm",)
+    ordered, counts = stage_layers("stem", "stages", depths, "head/norm")
     channels = {"stem": widths[0]} | {f"stage{i}": w for i, w in enumerate(widths, start=1)}
     return Backbone(
         build=functools.partial(convnext.ConvNeXt, depths, widths, grn=grn, pointwise=pointwise),
         channels=channels | {"features": widths[-1], "pooled": widths[-1]},
         strides=convnext.STRIDES | {"features": 32, "pooled": 0},
         layers=ordered,
-        depths=counts | {"features": len(ordered), "pooled": len(ordered)},
+        depths=counts | {"pooled": len(ordered)},
         weights=by_tag(weights),
         head="gap",
         head_names={"head.fc": "fc"},

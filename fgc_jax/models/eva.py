@@ -38,9 +38,9 @@ class Block(nnx.Module):
 
     def __call__(self, x, turn, *, rngs=None):
         y = self.attn(self.norm1(x), turn)
-        x = x + self.drop_path(vit.scaled(y, self.gamma_1), rngs=rngs)
+        x = x + self.drop_path(layers.scaled(y, self.gamma_1), rngs=rngs)
         y = self.mlp(self.norm2(x))
-        return x + self.drop_path(vit.scaled(y, self.gamma_2), rngs=rngs)
+        return x + self.drop_path(layers.scaled(y, self.gamma_2), rngs=rngs)
 
 
 class Placed(nnx.Module):

@@ -13,6 +13,16 @@ from fgc_jax.models import conv, conv_forms
 relu6 = jax.nn.relu6
 
 
+def same(x):
+    """The identity: stands where a variant has no layer."""
+    return x
+
+
+def scaled(x, gamma):
+    """x [..., C] times the parameter gamma [C], in x's dtype."""
+    return x * gamma[...].astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
 def pair(value):
     """An int for rows and columns alike, or (rows, columns), as (rows, columns)."""
     return (value, value) if isinstance(value, int) else tuple(value)
@@ -140,13 +150,18 @@ class Linear(nnx.Module):
     """Affine map of the last axis, computed in `dtype`; `kernel` is [in_features, out_features]."""
 
     def __init__(self, in_features, out_features, *, use_bias=True, dtype=jnp.float32, rngs):
-        bound = in_features**-0.5
-        shape = (in_features, out_features)
-        self.kernel = nnx.Param(
-            jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
-        )
+        self.kernel = _kaiming_uniform(in_features, out_features, rngs)
         self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
         self.dtype = dtype
+        self.lora_factor = None
+
+    def add_lora(self, rank, factor, *, rngs):
+        """Adds `factor` times the product of two new kernels, of which the second starts as zero:
+        `lora_a` [in_features, rank] and `lora_b` [rank, out_features]. See `models.lora`."""
+        in_features, out_features = self.kernel.shape
+        self.lora_a = _kaiming_uniform(in_features, rank, rngs)
+        self.lora_b = nnx.Param(jnp.zeros((rank, out_features)))
+        self.lora_factor = factor
 
     def __call__(self, x):
         # As rows: XLA:CPU writes transposed copies for the gradient of a kernel that meets x whole.
@@ -154,7 +169,18 @@ class Linear(nnx.Module):
         y = rows @ self.kernel[...].astype(self.dtype)
         if self.bias is not None:
             y = y + self.bias[...].astype(self.dtype).reshape(1, -1)
+        if self.lora_factor is not None:
+            # In this order all that is kept and computed for the new kernels is `rank` wide.
+            thin = self.lora_factor * (rows @ self.lora_a[...].astype(self.dtype))
+            y = y + thin @ self.lora_b[...].astype(self.dtype)
         return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def _kaiming_uniform(in_features, out_features, rngs):
+    """PyTorch's start of a linear layer."""
+    bound = in_features**-0.5
+    shape = (in_features, out_features)
+    return nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound))
 
 
 class DropPath(nnx.Module):

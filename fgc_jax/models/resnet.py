@@ -44,11 +44,7 @@ def _downsample(in_features, out_features, stride, average, dtype, rngs):
     norm = layers.BatchNorm(out_features, dtype=dtype, rngs=rngs)
     if not average:
         return layers.Chain([conv(stride=stride), norm])
-    return layers.Chain([halve if stride == 2 else _same, conv(), norm])
-
-
-def _same(x):
-    return x
+    return layers.Chain([halve if stride == 2 else layers.same, conv(), norm])
 
 
 def _shortcut(downsample, x):

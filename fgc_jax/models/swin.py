@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fgc_jax.models import attention, bridge, layers
+from fgc_jax.models import attention, bridge, layers, vit
 
 PATCH = 4
 STRIDES = {"stem": 4, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
@@ -233,28 +233,11 @@ class Stage(nnx.Module):
         )
 
 
-class PatchEmbed(nnx.Module):
-    """A convolution of 4x4 pixels each and a layer norm: [B, H, W, 3] -> [B, H / 4, W / 4, C]."""
-
-    def __init__(self, features, *, dtype, rngs):
-        bound = (3 * PATCH**2) ** -0.5  # PyTorch's default, which timm leaves here.
-        uniform = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
-        self.proj = layers.Conv(
-            3, features, PATCH, stride=PATCH, padding=0, use_bias=True, dtype=dtype, rngs=rngs
-        )
-        self.proj.kernel = nnx.Param(uniform(rngs.params(), self.proj.kernel.shape))
-        self.proj.bias = nnx.Param(uniform(rngs.params(), (features,)))
-        self.norm = _norm(features, dtype=dtype, rngs=rngs)
-
-    def __call__(self, x):
-        return self.norm(self.proj(x))
-
-
 class Swin(nnx.Module):
     """Maps "stem", "stage1" ... "stage4", "features" (behind the last norm), and the attention
     maps "attention/STAGE.BLOCK", float32 [B, windows, heads, h w, h w].
 
-    Raises ValueError for sides that are no multiples of 4.
+    Raises ValueError for sides that are no multiples of the patch, 4.
     """
 
     def __init__(
@@ -264,7 +247,7 @@ class Swin(nnx.Module):
         rates = layers.drop_rates(drop_path, depths)
         count = names.index(last) if last in names else len(depths)
         self.remat = remat
-        self.patch_embed = PatchEmbed(width, dtype=dtype, rngs=rngs)
+        self.patch_embed = vit.PatchEmbed(width, PATCH, norm=_norm, dtype=dtype, rngs=rngs)
         self.layers = layers.Blocks(
             Stage(
                 width * 2**i,
@@ -281,11 +264,6 @@ class Swin(nnx.Module):
         self.norm = None if last in names else _norm(features, dtype=dtype, rngs=rngs)
 
     def __call__(self, x, *, rngs=None):
-        if any(side % PATCH for side in x.shape[1:3]):
-            raise ValueError(
-                f"Swin needs images whose sides are multiples of {PATCH} pixels, "
-                f"not {x.shape[1]} x {x.shape[2]}"
-            )
         maps = {}
         x = maps["stem"] = self.patch_embed(x)
         for number, stage in enumerate(self.layers):

@@ -3,26 +3,19 @@
 import functools
 
 from fgc_jax.models import swin
-from fgc_jax.models.backbone import Backbone, by_tag, timm_tag
+from fgc_jax.models.backbone import Backbone, by_tag, stage_layers, timm_tag
 
 
 def row(width, depths, window=7, *, parameters=0, gflops=0.0, weights=()) -> Backbone:
     """A row of BACKBONES; width: channels of the first stage, depths: blocks of each stage."""
-    ordered, counts = {"patch_embed": ("patch_embed",)}, {"stem": 1}
-    for stage, depth in enumerate(depths):
-        for index in range(depth):
-            name = f"layers/{stage}/blocks/{index}"
-            joined = stage > 0 and index == 0
-            ordered[name] = (f"layers/{stage}/downsample", name) if joined else (name,)
-        counts[f"stage{stage + 1}"] = len(ordered)
-    ordered[name] += ("norm",)
+    ordered, counts = stage_layers("patch_embed", "layers", depths, "norm")
     widths = {f"stage{stage + 1}": width * 2**stage for stage in range(len(depths))}
     return Backbone(
         build=functools.partial(swin.Swin, width, depths, window),
         channels={"stem": width} | widths | {"features": widths["stage4"]},
         strides=swin.STRIDES | {"features": 32},
         layers=ordered,
-        depths=counts | {"features": len(ordered)},
+        depths=counts,
         weights=by_tag(weights),
         head="gap",
         head_names={"head.fc": "fc"},

@@ -22,10 +22,11 @@ TINY, SMALL, BASE, LARGE = (192, 12, 3), (384, 12, 6), (768, 12, 12), (1024, 24,
 class PatchEmbed(nnx.Module):
     """Squares of `patch` pixels, each mapped to C channels: [B, H, W, 3] -> [B, h, w, C].
 
-    Raises ValueError unless H and W are multiples of `patch`.
+    norm: the layer behind it, built as norm(features, dtype=, rngs=); None for none. Raises
+    ValueError unless H and W are multiples of `patch`.
     """
 
-    def __init__(self, features, patch, *, use_bias=True, dtype, rngs):
+    def __init__(self, features, patch, *, use_bias=True, norm=None, dtype, rngs):
         self.proj = layers.Conv(
             3, features, patch, stride=patch, padding=0, use_bias=use_bias, dtype=dtype, rngs=rngs
         )
@@ -35,6 +36,7 @@ class PatchEmbed(nnx.Module):
         self.proj.kernel = nnx.Param(draw(rngs.params(), (patch, patch, 3, features)))
         if use_bias:
             self.proj.bias = nnx.Param(draw(rngs.params(), (features,)))
+        self.norm = layers.same if norm is None else norm(features, dtype=dtype, rngs=rngs)
 
     def __call__(self, x):
         patch = self.proj.stride
@@ -43,7 +45,7 @@ class PatchEmbed(nnx.Module):
                 f"images of {x.shape[1]} x {x.shape[2]} pixels: both sides must be multiples of "
                 f"the patch, {patch}"
             )
-        return self.proj(x)
+        return self.norm(self.proj(x))
 
 
 class LayerScale(nnx.Module):
@@ -54,16 +56,7 @@ class LayerScale(nnx.Module):
         self.gamma = nnx.Param(jnp.full(features, start))
 
     def __call__(self, x):
-        return scaled(x, self.gamma)
-
-
-def scaled(x, gamma):
-    """Tokens x [B, T, C] times the parameter gamma [C], in x's dtype."""
-    return x * gamma[...].astype(x.dtype).reshape(1, 1, -1)
-
-
-def _same(x):
-    return x
+        return layers.scaled(x, self.gamma)
 
 
 class Block(nnx.Module):
@@ -77,10 +70,10 @@ class Block(nnx.Module):
         scaled = layer_scale is not None
         self.norm1 = norm(features)
         self.attn = attention.Attention(features, heads, dtype=dtype, rngs=rngs)
-        self.ls1 = LayerScale(features, layer_scale) if scaled else _same
+        self.ls1 = LayerScale(features, layer_scale) if scaled else layers.same
         self.norm2 = norm(features)
         self.mlp = attention.Mlp(features, 4 * features, dtype=dtype, rngs=rngs)
-        self.ls2 = LayerScale(features, layer_scale) if scaled else _same
+        self.ls2 = LayerScale(features, layer_scale) if scaled else layers.same
         self.drop_path = layers.DropPath(rate)
 
     def __call__(self, x, *, rngs=None):
@@ -130,7 +123,7 @@ class VisionTransformer(nnx.Module):
         self.reg_token = normal((1, registers, features), 1e-6, rngs) if registers else None
         self.pos_embed = normal((1, self.embedded + grid**2, features), 0.02, rngs)
         norm = functools.partial(layers.LayerNorm, epsilon=epsilon, dtype=dtype, rngs=rngs)
-        self.norm_pre = norm(features) if pre_norm else _same
+        self.norm_pre = norm(features) if pre_norm else layers.same
         (rates,) = layers.drop_rates(drop_path, (depth,))
         self.blocks = layers.Blocks(
             Block(

@@ -32,11 +32,11 @@ def test_blocks_and_attention_maps_equal_timms(name):
         blocks = theirs.forward_intermediates(make_golden.to_torch(images), intermediates_only=True)
     model, params, stats = oracles.trees_of(name, oracles.state_of(theirs))
     graphdef = models.evaluation_graphdef(model)
-    _, out = models._forward(graphdef, params, stats, images)
-    maps = models._attention(graphdef, params, stats, images)
+    out = models._maps(graphdef, models.BLOCK, params, stats, images)
+    maps = models._maps(graphdef, models.ATTENTION, params, stats, images)
     assert len(maps) == len(seen) == len(blocks)
     for index, expected in enumerate(seen):
-        assert networks.relative(maps[str(index)], expected) <= LIMIT
+        assert networks.relative(maps[f"attention/{index}"], expected) <= LIMIT
     for index, expected in enumerate(blocks[:-1], start=1):
         found = np.asarray(out[f"block{index}"]).transpose(0, 3, 1, 2)
         assert networks.relative(found, expected.numpy()) <= LIMIT

@@ -1,0 +1,87 @@
+"""From a model config to a classifier: the module, its shapes, its static halves."""
+
+import inspect
+
+import jax.numpy as jnp
+from flax import nnx
+
+from fgc_jax.models import lora, table
+from fgc_jax.models.classifier import Classifier
+from fgc_jax.models.table import HEADS
+
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def build(config, num_classes: int, *, rngs: nnx.Rngs) -> Classifier:
+    """A classifier with new random weights; runs under nnx.eval_shape and jax.jit.
+
+    Raises:
+        ValueError: an unknown backbone, head, option of the head, feature map or dtype, stochastic
+            depth in a backbone without residual branches, fewer than two classes, two streams whose
+            maps have different strides, or no linear layer for LoRA.
+    """
+    streams = table.streams(config)
+    head = table.lookup(HEADS, config.head, "head")
+    dtype = table.lookup(_DTYPES, config.dtype, "dtype")
+    options = dict(config.head_options)
+    allowed = [
+        name
+        for name, parameter in inspect.signature(head.__init__).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name != "rngs"
+    ]
+    for option in options:
+        table.lookup(dict.fromkeys(allowed), option, f"option of the head {config.head!r}")
+    if num_classes < 2:
+        raise ValueError(f"a classifier needs at least two classes, not {num_classes}")
+    first, last = streams[0], streams[-1]
+    strides = [stream.row.strides[stream.feature_map] for stream in (first, last)]
+    if strides[0] != strides[1]:
+        raise ValueError(
+            f"the grids of the two streams differ: {first.feature_map!r} has stride "
+            f"{strides[0]} in {first.name} and {strides[1]} in {last.name}"
+        )
+    if not 0 <= config.drop_path < 1:
+        raise ValueError(f"drop_path={config.drop_path} must lie in [0, 1)")
+    backbones = [
+        stream.row.build(
+            dtype=dtype,
+            rngs=rngs,
+            last=stream.feature_map,
+            drop_path=config.drop_path,
+            remat=config.remat,
+        )
+        for stream in streams
+    ]
+    channels = tuple(stream.row.channels[stream.feature_map] for stream in streams)
+    model = Classifier(
+        backbones[0],
+        head(channels, num_classes, rngs=rngs, **options),
+        *backbones[1:],
+        feature_map=first.feature_map,
+        rescale_b=table.rescale(config),
+    )
+    if config.lora_rank:
+        lora.add(model, config, rngs=rngs)
+    return model
+
+
+def abstract(config, num_classes: int) -> Classifier:
+    """The classifier with shapes in place of arrays: no memory, no computation."""
+    return nnx.eval_shape(lambda: build(config, num_classes, rngs=nnx.Rngs(0)))
+
+
+def split(model: Classifier) -> tuple[dict, dict]:
+    """(params, stats) of a classifier as pure nested dicts with string keys."""
+    return tuple(nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))
+
+
+def evaluation_graphdef(model: Classifier) -> nnx.GraphDef:
+    """The static half of a classifier with stored statistics in batch norm and no dropout."""
+    view = nnx.view(
+        # VGG without batch norm has no layer that the first mode would reach.
+        model,
+        use_running_average=True,
+        deterministic=True,
+        raise_if_not_found=False,
+    )
+    return nnx.graphdef(view)
