@@ -15,17 +15,14 @@ from fgc_jax import (
     config,
     experiment,
     models,
-    optim,
     params,
     predict,
-    schedules,
-    step,
     stop,
     train,
 )
 from fgc_jax.data import dataset
 from fgc_jax.models import layers, lora
-from scripts import convert_weights, evaluate
+from scripts import convert_weights, estimate_memory, evaluate
 from tests import data_files, seeded, small_networks, tiny_run
 
 FAMILIES = ("vit", "eva", "convnext", "swin")
@@ -152,37 +149,9 @@ NO_DATA = dataset.Dataset("none", tiny_run.CLASSES, {})
 
 def compiled(**phase):
     """(compiled train step, shapes of its state) of the small ViT with remat: 8 images, 128 px."""
-    made = recipe({**phase, "resize": 128, "crop": 128}, lora_rank=2, remat=True)
+    made = recipe({**phase, "batch_size": 8, "resize": 128, "crop": 128}, lora_rank=2, remat=True)
     made.data.augment = ()
-    plan = experiment.assemble(config.parse(made), NO_DATA)
-    (parsed,) = plan.settings.phases
-    groups = plan.groups(parsed)
-    schedule = schedules.build(parsed, 10)
-    optimizer = optim.make(parsed, schedule, groups)
-    trainable, _ = params.select(plan.params, groups.keys())
-    state = step.TrainState(
-        jax.ShapeDtypeStruct((), jnp.int32),
-        plan.params,
-        plan.stats,
-        jax.eval_shape(optimizer.init, trainable),
-    )
-    train_step = step.make_train_step(
-        graphdef=step.train_graphdef(plan.model, groups),
-        loss=plan.loss,
-        optimizer=optimizer,
-        rate=schedule.rate,
-        phase_start=0,
-        trained=groups.keys(),
-        preprocess=plan.augment(parsed),
-        key=plan.key(0),
-        device_mesh=plan.mesh,
-    )
-    batch = {
-        "image": jax.ShapeDtypeStruct((8, 128, 128, 3), jnp.uint8),
-        "label": jax.ShapeDtypeStruct((8,), jnp.int32),
-        "mask": jax.ShapeDtypeStruct((8,), jnp.float32),
-    }
-    return train_step.lower(state, batch, 1.0).compile(), state
+    return estimate_memory.compiled(estimate_memory.assembled(config.parse(made), 3), 0)
 
 
 def test_no_gradient_of_a_frozen_kernel_is_computed():

@@ -1,0 +1,117 @@
+"""What each phase of a recipe needs of memory: no images, no weights, nothing is trained.
+
+    python scripts/estimate_memory.py --config=configs/lora_folder.py --classes=200
+
+Compiles the train step of each phase for one device of the kind at hand and prints what XLA says
+that it takes, in MB of 1e6 bytes: parameters, the optimiser's state (with averaged weights), and
+temporaries, which are activations, gradients and work space. Beside it the TFLOP of a step, by
+XLA's cost analysis. config.KEY may be changed as in training.
+"""
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+from fgc_jax import (
+    averaging,
+    cache,
+    config,
+    experiment,
+    logs,
+    main,
+    optim,
+    params,
+    predict,
+    schedules,
+    step,
+)
+from fgc_jax.data import dataset
+
+CLASSES = flags.DEFINE_integer("classes", 200, "Number of classes of the images.", lower_bound=2)
+STEPS = 1000  # an epoch's; what is compiled does not depend on it
+
+
+def assembled(settings: config.Settings, classes: int) -> experiment.Experiment:
+    """The experiment on images that are not there."""
+    names = tuple(map(str, range(classes)))
+    return experiment.assemble(settings, dataset.Dataset("none", names, {}))
+
+
+def compiled(plan: experiment.Experiment, index: int):
+    """(compiled train step, shapes of its state) of a phase."""
+    phase = plan.settings.phases[index]
+    groups, schedule = plan.groups(phase), schedules.build(phase, STEPS)
+    optimizer = optim.make(phase, schedule, groups)
+    method = plan.method(predict.load_run)
+    train_step = step.make_train_step(
+        graphdef=step.train_graphdef(plan.model, groups),
+        loss=method.loss,
+        optimizer=optimizer,
+        rate=schedule.rate,
+        phase_start=0,
+        trained=groups.keys(),
+        preprocess=plan.augment(phase),
+        key=plan.key(index, 2),
+        device_mesh=plan.mesh,
+        accumulate=phase.accumulate,
+        sam_rho=phase.sam_rho,
+        average=phase.average,
+    )
+    trainable, _ = params.select(plan.params, groups.keys())
+    state = step.TrainState(
+        step=jax.ShapeDtypeStruct((), jnp.int32),
+        params=plan.params,
+        stats=plan.stats,
+        opt_state=jax.eval_shape(optimizer.init, trainable),
+        method=method.state,
+        average=averaging.start(phase.average, trainable, plan.stats),
+    )
+    rows, side = phase.batch_size, plan.transform(phase, train=True).crop
+    batch = {
+        "image": jax.ShapeDtypeStruct((rows, side, side, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((rows,), jnp.float32),
+    }
+    return train_step.lower(state, batch, method.constants, 1.0).compile(), state
+
+
+def table(plan: experiment.Experiment) -> str:
+    """A row for each phase."""
+    heads = "phase trains px batch trained parameters optimiser temporaries sum TFLOP"
+    rows = [tuple(heads.split())]
+    for index, phase in enumerate(plan.settings.phases):
+        program, state = compiled(plan, index)
+        sizes = [
+            params.num_bytes(state.params),
+            params.num_bytes((state.opt_state, state.average)),
+            program.memory_analysis().temp_size_in_bytes,
+        ]
+        flat = params.flatten(plan.params)
+        trained = sum(flat[path].size for path in plan.groups(phase))
+        rows.append(
+            (
+                phase.name,
+                phase.train,
+                str(phase.crop),
+                str(phase.batch_size),
+                f"{trained:,}",
+                *(f"{size / 1e6:,.0f}" for size in (*sizes, sum(sizes))),
+                f"{program.cost_analysis()['flops'] / 1e12:.2f}",
+            )
+        )
+    return logs.table(rows)
+
+
+def run(argv: list[str]) -> None:
+    """Prints the table, or one line that says what is wrong with the recipe."""
+    del argv
+    cache.enable()
+    try:
+        print(table(assembled(config.parse(main.CONFIG.value), CLASSES.value)))
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(run, flags_parser=main.parse_flags)
