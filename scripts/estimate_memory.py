@@ -13,17 +13,16 @@ import jax.numpy as jnp
 from absl import app, flags
 
 from fgc_jax import (
-    averaging,
     cache,
     config,
     experiment,
     logs,
-    main,
     optim,
     params,
+    phases,
     predict,
+    recipe_flags,
     schedules,
-    step,
 )
 from fgc_jax.data import dataset
 
@@ -41,31 +40,18 @@ def compiled(plan: experiment.Experiment, index: int):
     """(compiled train step, shapes of its state) of a phase."""
     phase = plan.settings.phases[index]
     groups, schedule = plan.groups(phase), schedules.build(phase, STEPS)
-    optimizer = optim.make(phase, schedule, groups)
-    method = plan.method(predict.load_run)
-    train_step = step.make_train_step(
-        graphdef=step.train_graphdef(plan.model, groups),
-        loss=method.loss,
-        optimizer=optimizer,
-        rate=schedule.rate,
-        phase_start=0,
-        trained=groups.keys(),
-        preprocess=plan.augment(phase),
-        key=plan.key(index, 2),
-        device_mesh=plan.mesh,
-        accumulate=phase.accumulate,
-        sam_rho=phase.sam_rho,
-        average=phase.average,
+    optimizer, method = optim.make(phase, schedule, groups), plan.method(predict.load_run)
+    average = phase.average
+    train_step = phases.train_step(
+        plan, index, method, groups, optimizer=optimizer, rate=schedule.rate, average=average
     )
-    trainable, _ = params.select(plan.params, groups.keys())
-    state = step.TrainState(
-        step=jax.ShapeDtypeStruct((), jnp.int32),
-        params=plan.params,
-        stats=plan.stats,
-        opt_state=jax.eval_shape(optimizer.init, trainable),
-        method=method.state,
-        average=averaging.start(phase.average, trainable, plan.stats),
-    )
+
+    def first(variables, stats):
+        return phases.first_state(
+            plan, method, groups, optimizer, variables, stats, average=average
+        )
+
+    state = jax.eval_shape(first, plan.params, plan.stats)
     rows, side = phase.batch_size, plan.transform(phase, train=True).crop
     batch = {
         "image": jax.ShapeDtypeStruct((rows, side, side, 3), jnp.uint8),
@@ -102,16 +88,17 @@ def table(plan: experiment.Experiment) -> str:
     return logs.table(rows)
 
 
-def run(argv: list[str]) -> None:
+def main(argv: list[str]) -> None:
     """Prints the table, or one line that says what is wrong with the recipe."""
-    del argv
+    recipe_flags.prepare(argv)
     cache.enable()
     try:
-        print(table(assembled(config.parse(main.CONFIG.value), CLASSES.value)))
+        settings = config.parse(recipe_flags.CONFIG.value)
+        print(table(assembled(settings, CLASSES.value)))
     except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
+        recipe_flags.fail(error)
 
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(run, flags_parser=main.parse_flags)
+    app.run(main, flags_parser=recipe_flags.parse)

@@ -1,11 +1,14 @@
 """1, 4 and 8 devices and 2 processes compute the same, with augmentation and dropout on."""
 
+import json
 import socket
 
+import jax
 import numpy as np
 import pytest
 
-from tests import commands
+from fgc_jax import models
+from tests import commands, transformer_losses
 
 # SGD: Adam divides tiny gradients by their own size, which blows rounding up.
 OPTIONS = (
@@ -43,6 +46,17 @@ def test_devices_agree(count, one_device, tmp_path):
     got = losses(workdir)
     for name, expected in one_device.items():
         np.testing.assert_allclose(got[name], expected, rtol=1e-5)
+
+
+def test_a_transformer_with_drop_path_and_remat_agrees(monkeypatch):
+    """Which devices compute again, and draw, each for its own images."""
+    monkeypatch.setitem(models.BACKBONES, "vit", None)  # put back what the program puts there
+    assert jax.device_count() == 1
+    out, _ = commands.run(module="tests.transformer_losses", env=devices(8))
+    found = json.loads(out)
+    assert found["devices"] == 8
+    assert len(set(found["losses"])) == 3, "nothing is learned"
+    np.testing.assert_allclose(found["losses"], transformer_losses.losses(), rtol=1e-5)
 
 
 def test_two_processes_agree(one_device, tmp_path):
