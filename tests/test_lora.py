@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from safetensors import numpy as safetensors_numpy
 
-from configs import common
+from configs import common, lora_folder
 from fgc_jax import (
     checkpoint,
     config,
@@ -23,7 +23,7 @@ from fgc_jax import (
 from fgc_jax.data import dataset
 from fgc_jax.models import layers, lora
 from scripts import convert_weights, estimate_memory, evaluate
-from tests import data_files, seeded, small_networks, tiny_run
+from tests import commands, data_files, seeded, small_networks, tiny_run
 
 FAMILIES = ("vit", "eva", "convnext", "swin")
 
@@ -172,6 +172,31 @@ def test_no_gradient_of_a_frozen_kernel_is_computed():
     )
     temporary = [program.memory_analysis().temp_size_in_bytes for program in (whole, part)]
     assert temporary[1] < temporary[0]
+
+
+@pytest.mark.parametrize(
+    ("variant", "trained"), [("", 3_145_728), ("bias", 272_384), ("full", 303_301_632)]
+)
+def test_the_recipe_trains_as_much_as_the_documentation_says(variant, trained):
+    plan = estimate_memory.assembled(config.parse(lora_folder.get_config(variant)), 200)
+    (phase,) = plan.settings.phases
+    flat = params.flatten(plan.params)
+    assert sum(flat[path].size for path in plan.groups(phase)) == trained + 200 * 1025
+
+
+def test_memory_is_estimated_for_each_phase():
+    made = recipe({"train": "lora"}, {"train": "head"}, lora_rank=2)
+    first, second = estimate_memory.table(
+        estimate_memory.assembled(config.parse(made), 3)
+    ).splitlines()[2:]
+    assert first.split()[:4] == ["phase0", "lora", "32", "6"]
+    assert second.split()[4] == str(3 * 25)
+
+
+def test_a_recipe_without_sense_is_one_line():
+    arguments = ("--config=configs/lora_folder.py:tiny", "--config.model.lora_targets=qkv")
+    _, err = commands.run(*arguments, module="scripts/estimate_memory.py", code=1)
+    assert err.splitlines()[-1].startswith("error: lora_targets='qkv' matches the whole path of no")
 
 
 def two_phases(root):
