@@ -34,6 +34,11 @@ def swa_count(phase: config.Phase, epoch: int) -> int:
     return max(epoch - phase.epochs + int(phase.average.split()[1]), 1)
 
 
+def differs(phase: config.Phase, epoch: int) -> bool:
+    """Whether after `epoch` (from 1) the average is another than the newest weights."""
+    return not phase.average.startswith("swa") or swa_count(phase, epoch) > 1
+
+
 @jax.jit
 def mean_of_weights(kept: Any, trainable: Any, count: jax.Array) -> Any:
     """Mean of `count` weights, of which `kept` holds that of all but the last, `trainable`."""

@@ -167,6 +167,11 @@ def find_step(workdir: Path, which: str) -> int:
                 raise ValueError(
                     f"no checkpoint in {workdir} is evaluated yet; use --checkpoint=last"
                 )
+            if best["step"] not in steps:  # of a final run, which keeps only its newest state
+                raise ValueError(
+                    f"the result of the finished phases of {workdir} is no longer kept; use "
+                    "--checkpoint=last"
+                )
             return best["step"]
         if which.isdigit() and int(which) in steps:
             return int(which)

@@ -230,6 +230,12 @@ def load_data(run: config.Settings) -> datasets.Dataset:
             "say which part of train to use for model selection (the test split is not)"
         )
     dataset = splitting.with_validation(dataset, settings.val_fraction, settings.split_seed)
+    crops = settings.box_crop
+    if run.final and ("train" in crops) != ("val" in crops):
+        raise ValueError(
+            f"config.data.box_crop={crops!r}: in a final run the images of val train too, so both "
+            "of train and val are cropped or neither"
+        )
     dataset = boxes.with_box_crops(
         dataset, settings.box_crop, margin=settings.box_margin, square=settings.box_square
     )

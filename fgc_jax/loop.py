@@ -49,7 +49,6 @@ class Run:
     forward_gflops: float
     progress: Progress
     start: tuple | None  # (params, stats, where from) of a phase about to begin
-    epochs_of_phases: tuple[int, ...]
     statistics_step: Callable | None = None  # of this phase, compiled when first needed
     val_inputs: tuple | None = None  # (experiment, eval_step) of this phase's validation
 
@@ -60,7 +59,7 @@ class Run:
     @property
     def epochs(self) -> int:
         """How many epochs the phase trains; a final run may end before its schedule does."""
-        return self.epochs_of_phases[self.progress.phase]
+        return self.progress.epochs_of_phases[self.progress.phase]
 
 
 STATISTICS_BATCHES = 50  # after which running means of momentum 0.9 have forgotten their start
@@ -183,11 +182,13 @@ def _validate(live: Run, state: step.TrainState) -> dict[str, dict[str, float]]:
     if "val" not in live.experiment.dataset.splits:
         return {}
     val = {"val": evaluate_split(live, "val", state.params, state.stats)[0]}
-    if live.phase.average:
+    if not live.phase.average:
+        return val
+    if averaging.differs(live.phase, live.progress.epoch + 1):
         variables = params.replaced(state.params, state.average["params"])
         found, _ = evaluate_split(live, "val", variables, state.average["stats"])
-        val["val_average"] = found
-    return val
+        return {**val, "val_average": found}
+    return {**val, "val_average": val["val"]}
 
 
 def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: float) -> float | None:
@@ -220,7 +221,7 @@ def _set_learning_rate(live: Run, better: bool) -> None:
     if phase.schedule == "plateau" and progress.end_plateau_epoch(
         better, **schedules.options(phase)
     ):
-        logs.say(f"plateau: learning rate lowered to {phase.lr * progress.plateau_scale:g}")
+        logs.say(f"plateau: {_rate_in_words(live)}")
     _read_override(live)
 
 
@@ -237,9 +238,13 @@ def _read_override(live: Run) -> None:
     rate = mesh.of_first_process(math.nan if rate is None else rate)
     rate = None if math.isnan(rate) else rate
     if rate != progress.lr_override:
-        what = f"{phase.lr:g}, as configured" if rate is None else f"{rate:g}"
-        logs.say(f"{override.FILE}: learning rate {what}")
         progress.lr_override = rate
+        logs.say(f"{override.FILE}: {_rate_in_words(live)}")
+
+
+def _rate_in_words(live: Run) -> str:
+    rate = schedules.peak(live.phase) * live.progress.lr_scale(live.phase.lr)
+    return f"the schedule's learning rate is now {rate:g} at its highest"
 
 
 def evaluate_split(live: Run, split_name: str, variables, stats) -> tuple[dict, evaluate.Results]:

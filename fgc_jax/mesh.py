@@ -74,9 +74,9 @@ def gather(tree):
 
 
 def of_first_process(number: float) -> float:
-    """The number that process 0 has, on every process: what only one of them may decide."""
+    """The number that process 0 has, on every process, as a float32: what only one may decide."""
     if jax.process_count() == 1:
-        return number
+        return float(np.float32(number))
     from jax.experimental import multihost_utils
 
     return float(multihost_utils.broadcast_one_to_all(np.float32(number)))

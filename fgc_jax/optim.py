@@ -171,7 +171,7 @@ def _direction(
     mask = None if phase.decay_norm_and_bias else _decays
     decay = [optax.add_decayed_weights(phase.weight_decay, mask)] if phase.weight_decay else []
     if phase.optimizer == "sgd":
-        if not phase.momentum:
+        if not phase.momentum and schedule.momentum is None:
             return decay
         return [*decay, with_momentum(lambda m: optax.trace(m, nesterov=phase.nesterov))]
     epsilon = 1e-6 if phase.optimizer == "lamb" else 1e-8

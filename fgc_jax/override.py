@@ -5,12 +5,12 @@ schedule and multipliers go on around it. Without the file, the config's value h
 """
 
 import json
-import math
 from pathlib import Path
 
 from fgc_jax import config
 
 FILE = "override.json"
+HIGHEST = 3e38  # of float32
 
 
 def read(workdir: Path, phases: tuple[config.Phase, ...], phase: config.Phase) -> float | None:
@@ -32,8 +32,8 @@ def read(workdir: Path, phases: tuple[config.Phase, ...], phase: config.Phase) -
     if wanted["phase"] not in names:
         raise ValueError(f"{path}: unknown phase {wanted['phase']!r}; the run has {names}")
     rate = wanted["lr"]
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < math.inf:
-        raise ValueError(f"{path}: lr={rate!r} must be a finite number of at least 0")
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= HIGHEST:
+        raise ValueError(f"{path}: lr={rate!r} must be a number from 0 to {HIGHEST:g}")
     if wanted["phase"] != phase.name:
         return None
     if phase.lr == 0:

@@ -1,5 +1,7 @@
 """What a run is about to do, for people."""
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 
@@ -8,8 +10,9 @@ from fgc_jax import experiment, logs, optim, params
 MEGABYTE = 1e6
 
 
-def text(plan: experiment.Experiment, gflops: float) -> str:
-    """What will run, for people: data, parameters by part, cost, and what each phase trains."""
+def text(plan: experiment.Experiment, gflops: float, epochs: Sequence[int]) -> str:
+    """What will run, for people: data, parameters by part, cost, and what each phase trains, for
+    how many `epochs`."""
     settings, dataset = plan.settings, plan.dataset
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in dataset.splits.items())
     total = params.count(plan.params)
@@ -31,7 +34,7 @@ def text(plan: experiment.Experiment, gflops: float) -> str:
         ("phase", "trains", "re-initialises", "parameters by group", "epochs", "px", "batch", "lr")
     ]
     flat = params.flatten(plan.params)
-    for phase in settings.phases:
+    for phase, trained in zip(settings.phases, epochs, strict=True):
         sums: dict[str, int] = {}
         for path, (group, _) in plan.groups(phase).items():
             sums[group] = sums.get(group, 0) + int(np.prod(flat[path].shape))
@@ -42,7 +45,7 @@ def text(plan: experiment.Experiment, gflops: float) -> str:
                 phase.train + (" + bn" if phase.train_bn_while_frozen else ""),
                 phase.reinit or "-",
                 by_group,
-                str(phase.epochs),
+                str(trained),
                 str(phase.crop),
                 str(phase.batch_size),
                 optim.describe(phase),

@@ -16,6 +16,7 @@ class Progress:
     plateau_scale: float = 1.0  # of the learning rate, by the schedule "plateau"
     plateau_stale: int = 0  # epochs since the best one or the last reduction
     lr_override: float | None = None  # the learning rate set by hand, see `override`
+    epochs_of_phases: list = dataclasses.field(default_factory=list)  # to train, of all phases
     averaged: bool = False  # whether this phase's result is its averaged weights
     finished: bool = False  # this phase
     seconds: float = 0.0  # of this phase
@@ -73,6 +74,7 @@ class Progress:
         return Progress(
             phase=self.phase + 1,
             phase_start=self.phase_start + self.history[-1]["steps"],
+            epochs_of_phases=self.epochs_of_phases,
             bad_images=self.bad_images,
             history=self.history,
         )

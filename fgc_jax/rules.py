@@ -29,13 +29,13 @@ PATTERNS = {
     "data.sampling": sampling.SPECS,
     "phases[].train": f"head|bias|lora|{LAYER_SPEC}",
     "phases[].reinit": f"|{LAYER_SPEC}",
-    "phases[].average": r"|ema 0\.\d*[1-9]\d*|swa [1-9]\d*",
+    "phases[].average": r"|ema 0\.\d*[1-9]\d*|swa ([2-9]|[1-9]\d+)",
 }
 SPECS = {
     "data.sampling": sampling.SPECS_IN_WORDS,
     "phases[].train": "'head', 'last N', 'from LAYER', 'all', 'bias', 'lora'",
     "phases[].reinit": "'', 'last N', 'from LAYER', 'all'",
-    "phases[].average": "'', 'ema DECAY' (as 'ema 0.999'), 'swa N' (the last N epochs)",
+    "phases[].average": "'', 'ema DECAY' (as 'ema 0.999'), 'swa N' (the last N > 1 epochs)",
 }
 MINIMA = {
     "phases[].epochs": 1,
@@ -66,6 +66,8 @@ MINIMA = {
     "data.split_seed": 0,
 }
 MAXIMA = {
+    "phases[].sam_rho": 3e38,
+    "phases[].clip_norm": 3e38,
     "phases[].momentum": 0.9999,
     "phases[].lr": 3e38,
     "phases[].layer_decay": 1,
@@ -129,6 +131,12 @@ def check(settings) -> None:
         _check_average(at, phase)
         if phase.cache_features:
             _check_cache(at, settings, phase)
+        epochs_without = phase.schedule == "plateau" and schedules.options(phase)["patience"]
+        if epochs_without is not False and 0 < phase.patience <= epochs_without:
+            raise ValueError(
+                f"{at}: patience={phase.patience} stops the phase before schedule='plateau' lowers "
+                f"the rate, after more than {epochs_without} epochs (schedule_options.patience)"
+            )
         if settings.final and phase.schedule == "plateau":
             raise ValueError(
                 f"{at}: schedule='plateau' follows the validation images, which train too where "
@@ -199,7 +207,8 @@ def _check_optimiser(at: str, phase) -> None:
         raise ValueError(f"{at}: nesterov has no effect with optimizer={phase.optimizer!r}")
     if phase.nesterov and not phase.momentum:
         raise ValueError(f"{at}: nesterov has no effect without momentum")
-    if not phase.decay_norm_and_bias and not phase.weight_decay:
+    spared = phase.weight_decay or phase.optimizer == "lamb"  # which adapts only what decays
+    if not phase.decay_norm_and_bias and not spared:
         raise ValueError(f"{at}: decay_norm_and_bias has no effect without weight_decay")
 
 

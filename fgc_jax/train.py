@@ -41,27 +41,30 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
     if finished:
         logs.say(f"{directory} is finished already.\n\n{workdir.results_table(finished)}")
         return finished
-    epochs = tuple(phase.epochs for phase in parsed.phases)
-    if parsed.search:
+    begun = checkpoint.any_in(directory)
+    epochs = [phase.epochs for phase in parsed.phases]
+    if parsed.search and not begun:  # later its checkpoints know, whatever became of the search
         epochs = workdir.chosen_epochs(Path(parsed.search).absolute(), resolved)
     logs.check_wandb(parsed.wandb)
     plan = experiment.prepare(parsed)
     method = plan.method(predict.load_run)
     workdir.check_dataset(directory, plan.dataset.facts())
     gflops = plan.forward_gflops(plan.settings.phases[-1])
-    description = overview.text(plan, gflops)
-    start = None if checkpoint.any_in(directory) else experiment.initial_variables(plan)
+    start = None if begun else experiment.initial_variables(plan)
     first = jax.process_index() == 0
     with workdir.locked(directory) if first else contextlib.nullcontext():
         if first:
             workdir.write_json(directory / workdir.CONFIG, resolved)
             workdir.write_json(directory / workdir.DATASET, plan.dataset.facts())
-        logs.say(description)
         with checkpoint.opened(directory) as manager, stop.requests(manager) as asked:
-            progress = Progress(averaged=averaging.is_result(parsed.phases[0]))
+            averaged = averaging.is_result(parsed.phases[0])
+            progress = Progress(averaged=averaged, epochs_of_phases=epochs)
             latest = manager.latest_step()
             if latest is not None:
                 progress = Progress(**checkpoint.read_meta(manager, latest))
+            description = overview.text(plan, gflops, progress.epochs_of_phases)
+            logs.say(description)
+            if latest is not None:
                 logs.say(f"\nContinuing from step {latest} in phase {progress.phase + 1}.")
             else:
                 logs.say(f"\n{start[2]}")
@@ -81,7 +84,6 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
                     gflops,
                     progress,
                     start,
-                    epochs,
                 )
                 del start
                 return _run_phases(live, latest)

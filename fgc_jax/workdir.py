@@ -109,8 +109,9 @@ def finished_results(workdir: Path) -> dict[str, Any] | None:
     return results if results and results["complete"] else None
 
 
-def chosen_epochs(workdir: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
-    """The best epoch of each phase of a finished search, for a final run of the same `config`.
+def chosen_epochs(workdir: Path, config: Mapping[str, Any]) -> list[int]:
+    """How many epochs led each phase of a finished search to what it gave, its best or its last
+    state, for a final run of the same `config`.
 
     Raises:
         ValueError: the search is not finished, or was one with another config.
@@ -118,13 +119,20 @@ def chosen_epochs(workdir: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
     results = finished_results(workdir)
     if results is None:
         raise ValueError(f"config.search={workdir} holds no finished run")
+    if results["config"]["final"]:
+        raise ValueError(f"config.search={workdir} is a final run itself, which chose nothing")
     differing = _differences(results["config"], config, (*MAY_DIFFER, "final", "search", "seed"))
     if differing:
         raise ValueError(
             f"config.search={workdir} is a run of another config, which chose no epochs for this "
             "one. The differences:\n  " + "\n  ".join(differing[:10])
         )
-    return tuple(phase["best"]["epoch"] for phase in results["phases"])
+    chosen = []
+    for index, phase in enumerate(results["phases"]):
+        follower = config["phases"][index + 1 : index + 2]
+        last = any(each["start_from"] == "last" for each in follower)
+        chosen.append(phase["epochs"] if last else phase["best"]["epoch"])
+    return chosen
 
 
 def _differences(old, new, may_differ) -> list[str]:
@@ -174,9 +182,9 @@ def _finite(value: Any) -> Any:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and value:
         entries = value.items()
-    elif isinstance(value, list):
+    elif isinstance(value, list) and value:
         entries = enumerate(value)
     else:
         return {prefix: value}

@@ -139,7 +139,7 @@ def test_overview_says_what_will_run():
         },
         splits={"train": split, "val": small, "test": small},
     )
-    text = overview.text(plan, 0.4321)
+    text = overview.text(plan, 0.4321, [phase.epochs for phase in plan.settings.phases])
     assert "3 classes; images: train 1,500, val 60, test 60" in text
     # Stem 9,408 + 128; two blocks of 2 x 36,864 + 256; head 64 x 3 + 3.
     assert "resnet18 -> gap, 0.16 M parameters, 0.43 GFLOP an image at 32 px" in text
@@ -195,7 +195,9 @@ def test_box_crops_are_chosen_by_split_and_said():
     shapes = {name: plan.dataset.splits[name].read(0).shape[:2] for name in ("train", "val")}
     assert shapes["train"] < shapes["val"] == (64, 64)
     assert plan.views("test") == "raw, cropped to ground-truth boxes" and plan.views("val") == "raw"
-    assert "cropped to boxes: train, test" in overview.text(plan, 1.0)
+    assert "cropped to boxes: train, test" in overview.text(
+        plan, 1.0, [1] * len(plan.settings.phases)
+    )
 
 
 def test_box_options_need_box_crop():
