@@ -81,6 +81,7 @@ def train_phase(live: Run, begin: int) -> None:
     schedule = schedules.build(phase, steps_per_epoch)
     optimizer = optim.make(phase, schedule, groups)
     state = _state(live, optimizer, groups, begin)
+    started, seconds_before = time.perf_counter(), progress.seconds
     plan = embeddings.for_phase(plan, phase, state.params, state.stats)
     live.val_inputs = plan, plan.eval_step() if phase.cache_features else live.eval_step
     train_step = phases.train_step(
@@ -102,7 +103,6 @@ def train_phase(live: Run, begin: int) -> None:
         live.writer,
         plan.settings.log_every,
     )
-    started, seconds_before = time.perf_counter(), progress.seconds
     speed_before = progress.train_seconds, progress.train_images
     title = f"{phase.name} {progress.phase + 1}/{len(plan.settings.phases)}"
     if done == 0:
