@@ -63,7 +63,8 @@ def _votes(train, queries, num_classes, ks, temperature) -> dict[int, np.ndarray
     shares = {k: np.zeros((len(queries.labels), num_classes), np.float64) for k in ks}
     for start in range(0, len(queries.labels), CHUNK):
         rows = slice(start, start + CHUNK)
-        similar = _unit(queries.vectors[rows]) @ keys.T
+        similar = _unit(queries.vectors[rows])
+        similar = np.asarray(jnp.matmul(similar, keys.T, precision="highest"))
         near = np.argpartition(-similar, most - 1, axis=1)[:, :most]
         near = np.take_along_axis(
             near, np.argsort(-np.take_along_axis(similar, near, 1), axis=1, kind="stable"), 1

@@ -1,6 +1,7 @@
 """Nearest neighbours or a linear classifier on frozen embeddings: python scripts/probe.py ..."""
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -151,6 +152,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments, changes = parse(argv)
     # Recipes import each other from the folder that the command is called in, as under -m.
     sys.path.insert(0, "")
+    # The vectors of L-BFGS are too short for threads, which wait for each other by spinning.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from absl import flags, logging
 
     from fgc_jax import cache
