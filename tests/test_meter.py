@@ -21,7 +21,7 @@ def test_metrics_are_logged_one_step_late_and_at_their_own_step(tmp_path):
     writer = logs.Writer(tmp_path, 0)
     reader = make_meter(writer)
     for step in range(11, 16):
-        reader.add(step, {"loss": float(step), "top1": 50.0})
+        reader.add(step, {"loss": float(step), "top1": 50.0}, 1.0)
     assert reader.epoch_loss() == (11 + 12 + 13 + 14) / 4
     reader.flush()
     assert reader.epoch_loss() == 15
@@ -51,10 +51,10 @@ def test_scalars_reach_tensorboard(tmp_path):
 def test_what_is_not_finite_stops_the_run_with_step_and_phase(tmp_path, name, bad):
     writer = logs.Writer(tmp_path, 0)
     reader = make_meter(writer)
-    reader.add(11, {"loss": 1.0})
-    reader.add(12, {"loss": 1.0, name: bad})
+    reader.add(11, {"loss": 1.0}, 1.0)
+    reader.add(12, {"loss": 1.0, name: bad}, 1.0)
     with pytest.raises(meter.NonFiniteLoss, match=f"{name} is .* at step 12 in phase 'head'"):
-        reader.add(13, {"loss": 1.0})
+        reader.add(13, {"loss": 1.0}, 1.0)
     writer.close()
 
 
@@ -64,11 +64,11 @@ def test_speed_counts_steps_only(tmp_path, monkeypatch):
     writer = logs.Writer(tmp_path, 0)
     reader = make_meter(writer, log_every=100)
     for step in range(11, 14):  # read at 1, 3, 5 s: the first step is compilation
-        reader.add(step, {"loss": 1.0})
+        reader.add(step, {"loss": 1.0}, 1.0)
     reader.flush()
     reader.restart_clock()
     for step in range(14, 16):
-        reader.add(step, {"loss": 1.0})
+        reader.add(step, {"loss": 1.0}, 1.0)
     reader.flush()
     writer.close()
     assert (reader.train_seconds, reader.images) == (6.0, 12)
