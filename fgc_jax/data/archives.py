@@ -82,19 +82,19 @@ def unpack(path, folder, *, size: int = 0, md5: str = "", sha256: str = "") -> N
     with _naming(path, folder), locked(os.path.join(work, "lock"), path):
         if not os.path.exists(complete):
             if _is_done(path, folder):
-                shutil.rmtree(work)
+                _remove(work)
                 return
             try:
                 _prepare(path, work, size=size, md5=md5, sha256=sha256)
                 _write_files(path, files)
             except ValueError:
-                shutil.rmtree(work)
+                _remove(work)
                 raise
             _write_json(complete, {**_identity(path), "tops": sorted(os.listdir(files))})
         _refuse_obstacles(files, folder, replace=bool(md5 or sha256))
         _merge(files, folder)
         os.replace(complete, _done(path, folder))
-        shutil.rmtree(work)
+        _remove(work)
 
 
 def verify(path, *, size: int = 0, md5: str = "", sha256: str = "") -> None:
@@ -174,6 +174,15 @@ def _lock(stream, what):
 
 def _work(path, folder):
     return os.path.join(folder, f".unpacking-{os.path.basename(path)}")
+
+
+def _remove(work):
+    """The lock last: once it is gone another process may make a new one in the same folder."""
+    for name in sorted(os.listdir(work), key="lock".__eq__):
+        path = os.path.join(work, name)
+        shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+    with contextlib.suppress(OSError):
+        os.rmdir(work)
 
 
 def _done(path, folder):
