@@ -1,4 +1,4 @@
-"""1, 4 and 8 devices and 2 processes compute the same, with augmentation and dropout on."""
+"""1 and 8 devices and 2 processes compute the same, with augmentation and dropout on."""
 
 import json
 import socket
@@ -38,11 +38,10 @@ def one_device(tmp_path_factory):
     return losses(workdir)
 
 
-@pytest.mark.parametrize("count", [4, 8])
-def test_devices_agree(count, one_device, tmp_path):
+def test_devices_agree(one_device, tmp_path):
     workdir = tmp_path / "run"
-    out, _ = commands.run(*commands.SMALL, *OPTIONS, f"--workdir={workdir}", env=devices(count))
-    assert f"devices  {count} x" in out
+    out, _ = commands.run(*commands.SMALL, *OPTIONS, f"--workdir={workdir}", env=devices(8))
+    assert "devices  8 x" in out
     got = losses(workdir)
     for name, expected in one_device.items():
         np.testing.assert_allclose(got[name], expected, rtol=1e-5)
