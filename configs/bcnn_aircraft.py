@@ -16,26 +16,44 @@ Variants: none of the words: Adam 1e-3 and at most 10 epochs a phase with early 
 that project's code has it. `sgd`: the two steps that public re-implementations of the paper use
 (SGD 1.0 on the classifier alone, then 5e-3 on everything; HaoMood/bilinear-cnn, Hawkeye).
 `reinit`: phase 2 re-initialises what it un-freezes. `tiny`: seconds, random weights.
+`resnet34`, `resnet18_resnet34`, `resnet50`: the pairs of the project's earlier commits, without
+published figures. Phase 2 then un-freezes the last stage, of both streams where they differ (the
+project: layer3 of its ResNet-18 and layer4 of its ResNet-34). `resnet50` is one stream with itself
+and needs a projection to 256 channels: 2048 x 2048 products would take 419 M weights.
 Memory: parameters 55 M, 220 MB, the classifier's share 105 MB and as much for each Adam moment.
 Time: not measured; the test suite runs the variant `tiny`.
 """
 
 from configs import common
 
+# The streams, the map of both and what phase 2 un-freezes.
+PAIRS = {
+    "vgg16": ("vgg16", "vgg16", "stage5", "last 2"),
+    "resnet34": ("resnet34", "resnet34", "stage4", "last 3"),
+    "resnet18_resnet34": ("resnet18", "resnet34", "stage4", "last 2"),
+    "resnet50": ("resnet50", "", "stage4", "from layer4"),
+}
+
 
 def get_config(variant: str = ""):
-    words = common.variants(variant, ("sgd", "reinit", "tiny"))
+    words = common.variants(variant, (*PAIRS, "sgd", "reinit", "tiny"))
+    pair = common.one_of(words, PAIRS, "vgg16")
+    first_stream, second_stream, feature_map, last = PAIRS[pair]
     config = common.get_config()
     common.aircraft(config)
     config.model.update(
-        backbone="vgg16",
-        backbone_b="vgg16",
-        pretrained="hub:timm/vgg16.tv_in1k",
-        pretrained_b="hub:timm/vgg16.tv_in1k",
+        backbone=first_stream,
+        backbone_b=second_stream,
+        pretrained=f"hub:timm/{first_stream}.tv_in1k",
+        pretrained_b=f"hub:timm/{second_stream}.tv_in1k" if second_stream else "",
         weights_tag="tv_in1k",
         head="bilinear",
-        head_options={"dropout": 0.5, "epsilon": 1e-5, "projection": 0},
-        feature_map="stage5",
+        head_options={
+            "dropout": 0.5,
+            "epsilon": 1e-5,
+            "projection": 256 if pair == "resnet50" else 0,
+        },
+        feature_map=feature_map,
     )
     if "sgd" in words:
         first = dict(optimizer="sgd", lr=1.0, weight_decay=1e-8, schedule="cosine", epochs=55)
@@ -50,16 +68,11 @@ def get_config(variant: str = ""):
         )
     else:
         first = dict(optimizer="adam", lr=1e-3, epochs=10, patience=3)
-        second = dict(
-            train="last 2",
-            groups=(("backbone_b/.*", "frozen", 0.0), (".*", "trained", 1.0)),
-            optimizer="adam",
-            lr=1e-3,
-            epochs=10,
-            patience=3,
-        )
+        second = dict(train=last, optimizer="adam", lr=1e-3, epochs=10, patience=3)
+        if first_stream == second_stream:
+            second["groups"] = (("backbone_b/.*", "frozen", 0.0), (".*", "trained", 1.0))
     if "reinit" in words:
-        second["reinit"] = "last 2"
+        second["reinit"] = last
     config.phases = (
         common.phase("head", train="head", monitor="val_top1", **first),
         common.phase("features", monitor="val_top1", **second),

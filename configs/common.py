@@ -3,7 +3,21 @@
 `fgc_jax/config.py` says what each key is and which values are allowed.
 """
 
+from collections.abc import Collection
+
 from ml_collections import ConfigDict
+
+# What `make_tiny` takes instead of a network whose name begins like this.
+SMALL = {
+    "resn": "resnet18",
+    "vgg": "vgg11",
+    "tf_efficientnet_b": "tf_efficientnet_b0",
+    "vit_small_patch14": "vit_small_patch14_dinov2",
+    "vit_base_patch14": "vit_small_patch14_dinov2",
+    "vit_": "vit_tiny_patch16_224",
+    "swin_": "swin_tiny_patch4_window7_224",
+    "convnext": "convnextv2_atto",
+}
 
 
 def get_config() -> ConfigDict:
@@ -160,6 +174,14 @@ def variants(argument: str, allowed: tuple[str, ...]) -> set[str]:
     return words
 
 
+def one_of(words: set[str], choices: Collection[str], default: str) -> str:
+    """The word among `choices` that the variant names, or `default`; at most one may be there."""
+    chosen = sorted(words & set(choices))
+    if len(chosen) > 1:
+        raise ValueError(f"the variants {' and '.join(chosen)} exclude each other")
+    return chosen[0] if chosen else default
+
+
 def aircraft(config: ConfigDict) -> None:
     """FGVC-Aircraft as project A trained on it: official train + val merged, 80/20 split with seed
     42, resized to 512 x 512 and cropped to the centre 448 x 448."""
@@ -173,33 +195,20 @@ def aircraft(config: ConfigDict) -> None:
     config.data.random_crop = False
 
 
-def aircraft_transfer(variant: str, backbone: str, train: str) -> ConfigDict:
-    """Project A's two phases on FGVC-Aircraft: the classifier, then also the layers `train`.
-
-    Variants: "sgd" (SGD 0.025) instead of Adam 1e-3, "reinit", "tiny".
-    """
-    words = variants(variant, ("sgd", "reinit", "tiny"))
-    config = get_config()
-    aircraft(config)
-    config.model.update(
-        backbone=backbone, pretrained=f"hub:timm/{backbone}.tv_in1k", weights_tag="tv_in1k"
-    )
-    each = {"optimizer": "adam", "lr": 1e-3, "patience": 3, "monitor": "val_top1"}
-    if "sgd" in words:
-        each.update(optimizer="sgd", lr=0.025, weight_decay=5e-4)
-    reinit = train if "reinit" in words else ""
-    config.phases = (
-        phase("head", train="head", **each),
-        phase("features", train=train, reinit=reinit, **each),
-    )
-    if "tiny" in words:
-        make_tiny(config)
-    return config
-
-
 def make_tiny(config: ConfigDict) -> None:
-    """Shrinks a recipe to seconds: random weights, small images, one epoch a phase."""
-    config.model.pretrained = config.model.pretrained_b = ""
+    """Shrinks a recipe to seconds: a small network of the family where the recipe's is large,
+    random weights, small images, one epoch a phase."""
+    model = config.model
+    for backbone in ("backbone", "backbone_b"):
+        for prefix, small in SMALL.items():
+            if model[backbone].startswith(prefix):
+                model[backbone] = small
+                model.weights_tag = ""
+                break
+    model.update(pretrained="", pretrained_b="")
+    # Patches of 14 pixels fit 56, those of 16 and 32 fit 64; Inception takes no less than 75.
+    crop = {"vit_small_patch14_dinov2": 56, "inception_v3": 80}.get(model.backbone, 64)
+    sizes = {"crop": crop, "resize": crop + 8}
     for each in config.phases:
-        each.update(epochs=1, batch_size=8, resize=72, crop=64)
+        each.update(epochs=1, batch_size=8, accumulate=1, warmup="", **sizes)
     config.eval_batch_size = 8

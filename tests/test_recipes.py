@@ -12,7 +12,6 @@ from fgc_jax.data import pipeline
 from tests import commands, data_files
 
 SMALLER = "--config.model.backbone=resnet18"  # where the images matter, not the network
-AIRCRAFT = ("bcnn_aircraft", "resnet34_aircraft", "resnet50_aircraft", "vgg16_aircraft")
 
 
 def train(recipe, workdir, *options):
@@ -22,15 +21,6 @@ def train(recipe, workdir, *options):
     assert len(results["phases"]) == 2
     assert "test: top-1" in out
     return results
-
-
-@pytest.mark.parametrize("name", AIRCRAFT)
-def test_aircraft_recipes(name, tmp_path):
-    data_files.write_aircraft(tmp_path / "data")
-    results = train(
-        f"{name}.py:tiny,reinit", tmp_path / "run", f"--config.data.root={tmp_path / 'data'}"
-    )
-    assert results["test"]["images"] > 0
 
 
 def test_folder_recipe_with_the_users_images(tmp_path):
@@ -104,17 +94,6 @@ def test_quickstart_recipe_with_real_weights(tmp_path):
     assert results["pretrained"].startswith("package:")
     for name in ("predictions.png", "confusion.png", "per_class.csv", "metrics.json"):
         assert (tmp_path / "run" / "evaluation" / "test" / name).exists()
-
-
-@pytest.mark.parametrize("variant", ["", "sgd", "reinit"])
-@pytest.mark.parametrize("name", AIRCRAFT)
-def test_variants_are_valid_settings(name, variant):
-    import importlib
-
-    recipe = importlib.import_module(f"configs.{name}").get_config(variant)
-    settings = config.parse(recipe)
-    assert (settings.phases[0].optimizer == "sgd") == (variant == "sgd")
-    assert bool(settings.phases[1].reinit) == (variant == "reinit")
 
 
 def test_full_folder_recipe_is_valid():
