@@ -210,5 +210,6 @@ def make_tiny(config: ConfigDict) -> None:
     crop = {"vit_small_patch14_dinov2": 56, "inception_v3": 80}.get(model.backbone, 64)
     sizes = {"crop": crop, "resize": crop + 8}
     for each in config.phases:
-        each.update(epochs=1, batch_size=8, accumulate=1, warmup="", **sizes)
+        each.update(epochs=1, batch_size=8, accumulate=1, **sizes)
+        each.warmup = each.warmup and "1 epochs"
     config.eval_batch_size = 8
