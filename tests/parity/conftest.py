@@ -13,7 +13,7 @@ SAMPLE = (
     "resnetv2_50",
     "resnetv2_50x1_bit",
     "inception_v3",
-    "vgg16",
+    "vgg11_bn",
     "tf_efficientnet_b2",
     "tf_efficientnetv2_s",
     "vit_small_patch16_224",
