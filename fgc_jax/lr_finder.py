@@ -172,15 +172,16 @@ def smooth(losses: Sequence[float], keep: float) -> np.ndarray:
 def suggestions(curve: Curve) -> dict[str, float]:
     """Learning rates that the curve suggests, by name; {} where the loss never falls.
 
-    "steepest": where the smoothed loss falls fastest by the logarithm of the rate, and
-    "minimum / 10": a tenth of where it is lowest.
+    "minimum": where the smoothed loss is lowest, "steepest": where it falls fastest by the
+    logarithm of the rate, "minimum / 10": a tenth of the first.
     """
     smoothed, rates = curve.smoothed, curve.rates
     lowest = int(np.argmin(smoothed))
     if lowest < 2:
         return {}
     slopes = np.gradient(smoothed[: lowest + 1], np.log(rates[: lowest + 1]))
-    return {"steepest": float(rates[np.argmin(slopes)]), "minimum / 10": float(rates[lowest]) / 10}
+    best, steepest = float(rates[lowest]), float(rates[np.argmin(slopes)])
+    return {"minimum": best, "steepest": steepest, "minimum / 10": best / 10}
 
 
 def figure(curve: Curve, title: str) -> Figure:
@@ -189,9 +190,8 @@ def figure(curve: Curve, title: str) -> Figure:
     axes = picture.add_subplot()
     axes.plot(curve.rates, curve.losses, color="#9fb0c0", linewidth=1, label="loss")
     axes.plot(curve.rates, curve.smoothed, color=plots.INK, linewidth=1.8, label="smoothed")
-    for (name, rate), color in zip(
-        suggestions(curve).items(), (plots.HIT, plots.ERROR), strict=False
-    ):
+    colours = (plots.HIT, "#0969da", plots.ERROR)
+    for (name, rate), color in zip(suggestions(curve).items(), colours, strict=False):
         height = np.interp(math.log(rate), np.log(curve.rates), curve.smoothed)
         axes.plot(rate, height, "o", color=color, label=f"{name}: {rate:.2g}", zorder=3)
         axes.axvline(rate, color=color, linewidth=0.8, linestyle=":")

@@ -44,7 +44,7 @@ def run() -> None:
     numbers = lr_finder.chosen_phases(settings, PHASE.value)
     plan = experiment.prepare(settings)
     method = plan.method(predict.load_run)
-    rows = [("phase", "lr", "steepest", "minimum / 10", "the sweep ended because")]
+    rows = [("phase", "lr", "minimum", "steepest", "minimum / 10", "the sweep ended because")]
     for index in numbers:
         phase = settings.phases[index]
         variables, stats, source = lr_finder.start(plan, index, FROM.value and Path(FROM.value))
@@ -53,9 +53,9 @@ def run() -> None:
         png, table = lr_finder.write(curve, Path(OUTPUT.value), title)
         logs.say(f"phase {phase.name}, from {source}: {png}, {table}")
         found = lr_finder.suggestions(curve)
-        found = [f"{rate:.2g}" for rate in found.values()] or ["none: the loss never fell", "-"]
+        found = [f"{rate:.2g}" for rate in found.values()] or ["the loss never fell", "-", "-"]
         rows.append((phase.name, f"{phase.lr:g}", *found, curve.end))
-    logs.say("\n" + logs.table(rows, left=(0, 4)))
+    logs.say("\n" + logs.table(rows, left=(0, 5)))
 
 
 if __name__ == "__main__":

@@ -101,10 +101,11 @@ def test_suggestions_on_a_known_valley(noise):
     losses = valley(rates) + noise * np.random.default_rng(0).normal(size=STEPS)
     curve = lr_finder.Curve("p", rates, losses, lr_finder.smooth(losses, KEEP), "")
     found = lr_finder.suggestions(curve)
-    assert list(found) == ["steepest", "minimum / 10"]
+    assert list(found) == ["minimum", "steepest", "minimum / 10"]
     assert 0.01 / 1.6 < found["steepest"] < 0.01 * 1.6
     best = rates[np.argmin(valley(rates))]
-    assert best / 10 / 2 < found["minimum / 10"] < best / 10 * 1.5
+    assert best / 2 < found["minimum"] < best * 1.5
+    assert found["minimum / 10"] == found["minimum"] / 10
 
 
 def test_no_suggestion_where_the_loss_only_grows():
