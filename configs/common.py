@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
             "head": "gap",
             "head_options": ConfigDict({}),
             "feature_map": "",
+            "backbone_options": ConfigDict({}),
             "dtype": "float32",
             "drop_path": 0.0,
             "remat": False,

@@ -26,7 +26,10 @@ class ModelSettings:
     weights_tag: str  # whose mean and std to use; "" for the backbone's default tag
     head: str
     head_options: dict
-    feature_map: str  # which named map the head reads; "" for that of the published classifier
+    # which named map the head reads, or several, "stage3+features"; "" for that of the published
+    # classifier
+    feature_map: str
+    backbone_options: dict  # of the backbone's family, see `fgc_jax.models.backbone`
     dtype: str  # compute type of the backbone
     drop_path: float  # stochastic depth: rate of the last block, from 0 at the first
     remat: bool  # compute activations again in the backward pass: less memory, more time

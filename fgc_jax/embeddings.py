@@ -196,7 +196,7 @@ def _facts(plan: experiment.Experiment, phase: config.Phase, weights: str) -> di
     model, data = plan.settings.model, plan.settings.data
     return {
         "weights": weights,
-        "backbones": [model.backbone, model.backbone_b, plan.model.feature_map, model.dtype],
+        "backbones": [model.backbone, model.backbone_b, plan.model.feature_maps, model.dtype],
         "rescale_b": repr(plan.model.rescale_b),
         "head": [model.head, repr(sorted(model.head_options.items()))],
         "transform": repr(plan.transform(phase, train=False)),

@@ -152,11 +152,17 @@ class Experiment:
             class_names=self.dataset.class_names,
             class_counts=tuple(int(count) for count in counts),
             preprocess=self.preprocess,
+            shape_of=self.shape_of,
             load_run=load_checked,
         )
         method = methods.build(self.settings.method, self.settings.method_options, facts)
         constants = mesh.replicate(self.mesh, method.constants)
         return dataclasses.replace(method, constants=constants)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of an entry of the classifier's `out` for one image of the first phase."""
+        maps = _named_maps(self, self.settings.phases[0].crop)
+        return tuple(maps[name].shape[1:])
 
     def eval_step(self) -> Callable:
         """The compiled inference step; see `fgc_jax.step.make_eval_step`."""
@@ -271,23 +277,28 @@ def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Experiment
 def _check_crop(experiment: Experiment, phase: config.Phase) -> None:
     """Raises ValueError if the backbone takes no images of this size, or they leave no positions
     on the head's feature map."""
-    graphdef = models.evaluation_graphdef(experiment.model)
-    images = jax.ShapeDtypeStruct((1, phase.crop, phase.crop, 3), jnp.float32)
-
-    def grid(variables, stats, images):
-        return models.apply(graphdef, variables, stats, lambda model: model(images)[1])[0]
-
     try:
-        maps = jax.eval_shape(grid, experiment.params, experiment.stats, images)
+        maps = _named_maps(experiment, phase.crop)
     except ValueError as error:
         raise ValueError(f"phase {phase.name}: crop={phase.crop}: {error}") from None
-    shape = maps[experiment.model.feature_map].shape
-    if 0 in shape:
-        raise ValueError(
-            f"phase {phase.name}: crop={phase.crop} is too small for "
-            f"{experiment.settings.model.backbone}: its feature map would have "
-            f"{shape[1]} x {shape[2]} positions"
-        )
+    for shape in (maps[name].shape for name in experiment.model.feature_maps[0]):
+        if 0 in shape:
+            raise ValueError(
+                f"phase {phase.name}: crop={phase.crop} is too small for "
+                f"{experiment.settings.model.backbone}: its feature map would have "
+                f"{shape[1]} x {shape[2]} positions"
+            )
+
+
+def _named_maps(experiment: Experiment, crop: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of the classifier's `out` for one image of `crop` pixels."""
+    graphdef = models.evaluation_graphdef(experiment.model)
+    images = jax.ShapeDtypeStruct((1, crop, crop, 3), jnp.float32)
+
+    def maps(variables, stats, images):
+        return models.apply(graphdef, variables, stats, lambda model: model(images)[1])[0]
+
+    return jax.eval_shape(maps, experiment.params, experiment.stats, images)
 
 
 def initial_variables(experiment: Experiment) -> tuple[Any, Any, str]:

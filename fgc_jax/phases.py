@@ -27,7 +27,7 @@ def train_step(
     phase = plan.settings.phases[index]
     return step.make_train_step(
         graphdef=step.train_graphdef(plan.model, groups),
-        loss=method.loss,
+        method=method,
         optimizer=optimizer,
         rate=rate,
         phase_start=phase_start,

@@ -3,7 +3,7 @@
 import re
 
 from fgc_jax import methods, models, schedules
-from fgc_jax.data import dataset, images, sampling
+from fgc_jax.data import augment, dataset, images, sampling
 
 ALLOWED = {
     "model.backbone": lambda: models.BACKBONES,
@@ -103,6 +103,7 @@ def check(settings) -> None:
         raise ValueError(
             "config.data.box_margin and config.data.box_square have no effect without box_crop"
         )
+    _check_method(settings)
     if settings.search and not settings.final:
         raise ValueError("config.search has no effect without config.final=True")
     _check_lora(settings.model, {phase.train for phase in settings.phases})
@@ -154,6 +155,27 @@ def check(settings) -> None:
                 raise ValueError(
                     f"{at}: groups must be (regex, group, multiplier >= 0) tuples, not {rule!r}"
                 )
+
+
+def _check_method(settings) -> None:
+    """What the method needs of the model and of the data."""
+    name, entry = settings.method, methods.METHODS[settings.method]
+    if entry.heads and settings.model.head not in entry.heads:
+        raise ValueError(
+            f"config.method={name!r} needs config.model.head={' or '.join(map(repr, entry.heads))}"
+            f", not {settings.model.head!r}"
+        )
+    if entry.balanced and " x " not in settings.data.sampling:
+        raise ValueError(
+            f"config.method={name!r} compares images of one class: config.data.sampling must be "
+            f"'N classes x M', not {settings.data.sampling!r}"
+        )
+    mixing = [op for op, _ in augment.checked(settings.data.augment) if op in augment.MIXING]
+    if mixing and not entry.mixed:
+        raise ValueError(
+            f"config.method={name!r} needs images of one label each: leave {mixing[0]!r} out of "
+            "config.data.augment"
+        )
 
 
 def _check_lora(model, trained: set[str]) -> None:

@@ -42,7 +42,7 @@ def train_graphdef(model: nnx.Module, trained: Collection[str]) -> nnx.GraphDef:
 def make_train_step(
     *,
     graphdef: nnx.GraphDef,
-    loss: methods.Loss,
+    method: methods.Method,
     optimizer: optax.GradientTransformation,
     rate: Callable[[jax.Array], jax.Array],
     phase_start: int,
@@ -54,57 +54,62 @@ def make_train_step(
     sam_rho: float = 0.0,
     average: str = "",
 ) -> Callable[[TrainState, dict, Any, float], tuple[TrainState, dict[str, jax.Array]]]:
-    """Compiles one optimiser step: (state, batch, constants, scale) -> (new state, metrics).
+    """Compiles one step: (state, batch, constants, scale) -> (new state, metrics).
 
-    The optimiser's updates are those for a learning rate of 1. They are multiplied by `rate` of the
-    step of the phase, which began at global step `phase_start`, and by `scale`. `constants` are
-    the method's, replicated; its loss finds them in the batch. With `accumulate` the gradient is
-    that of so many parts of the batch, one after the other; `sam_rho`: see `_sharpness_aware`.
+    Each of the method's losses takes an optimiser step with the batch, in turn; of the metrics,
+    loss and norms are sums over them, top-1 is the last one's. The optimiser's updates are those
+    for a learning rate of 1. They are multiplied by `rate` of the step of the phase, which began at
+    global step `phase_start`, and by `scale`. `constants` are the method's, replicated; its losses
+    find them in the batch. With `accumulate` a gradient is that of so many parts of the batch, one
+    after the other; `sam_rho`: see `_sharpness_aware`.
 
     Only the `trained` subset is differentiated, so XLA never builds the frozen part's backward
     pass and norms mean the trained parameters. The state's buffers are donated.
     """
     replicated, sharded = mesh.replicated(device_mesh), mesh.sharded(device_mesh)
 
-    def objective(trainable, frozen, moving, batch, key):
-        stats, method = moving
-        variables = params.merge(trainable, frozen)
-        (value, aux), stats = models.apply(graphdef, variables, stats, loss, batch, key, method)
-        return value, (aux, (stats, aux.pop("state", method)))
+    def gradient_of(loss):
+        def objective(trainable, frozen, moving, batch, key):
+            stats, kept = moving
+            variables = params.merge(trainable, frozen)
+            (value, aux), stats = models.apply(graphdef, variables, stats, loss, batch, key, kept)
+            return value, (aux, (stats, aux.pop("state", kept)))
 
-    gradient = jax.value_and_grad(objective, has_aux=True)
-    if accumulate > 1:
-        gradient = _accumulated(gradient, accumulate)
-    if sam_rho:
-        gradient = _sharpness_aware(gradient, sam_rho)
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        if accumulate > 1:
+            gradient = _accumulated(gradient, accumulate)
+        return _sharpness_aware(gradient, sam_rho) if sam_rho else gradient
+
+    gradients = [gradient_of(loss) for loss in method.losses]
 
     def train_step(state, batch, constants, scale):
         augment_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
         batch = {**preprocess(augment_key, batch), "constants": constants}
         trainable, frozen = params.select(state.params, trained)
-        moving = state.stats, state.method
-        (value, (aux, moving)), grads = gradient(trainable, frozen, moving, batch, loss_key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, trainable)
+        moving, opt_state = (state.stats, state.method), state.opt_state
         done = state.step - phase_start
-        updates = optax.tree.scale(rate(done) * scale, updates)
-        trainable = optax.apply_updates(trainable, updates)
-        logits = aux.pop("logits")
+        totals, scalars = {"loss": 0.0, "grad_norm": 0.0, "update_norm": 0.0}, {}
+        for number, gradient in enumerate(gradients):
+            own_key = jax.random.fold_in(loss_key, number) if number else loss_key
+            (value, (aux, moving)), grads = gradient(trainable, frozen, moving, batch, own_key)
+            updates, opt_state = optimizer.update(grads, opt_state, trainable)
+            updates = optax.tree.scale(rate(done) * scale, updates)
+            trainable = optax.apply_updates(trainable, updates)
+            logits = aux.pop("logits")
+            scalars |= aux
+            totals["loss"] += value
+            totals["grad_norm"] += optax.tree.norm(grads)
+            totals["update_norm"] += optax.tree.norm(updates)  # not finite if a new weight is not
         hits = (jnp.argmax(logits, axis=-1) == batch["label"]).astype(jnp.float32)
-        metrics = {
-            "loss": value,
-            "top1": 100 * losses.masked_mean(hits, batch["mask"]),
-            "grad_norm": optax.tree.norm(grads),
-            "update_norm": optax.tree.norm(updates),  # not finite if a new weight is not
-            **aux,
-        }
-        stats, method = moving
+        metrics = {**totals, "top1": 100 * losses.masked_mean(hits, batch["mask"]), **scalars}
+        stats, kept = moving
         new_state = TrainState(
             step=state.step + 1,
             params=params.merge(trainable, frozen),
             stats=stats,
             opt_state=opt_state,
             average=averaging.after_step(average, state.average, trainable, stats, done),
-            method=method,
+            method=kept,
         )
         return new_state, metrics
 

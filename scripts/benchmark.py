@@ -220,6 +220,7 @@ def jax_side(spec):
         head=models.BACKBONES[spec["model"]].head,
         head_options={},
         feature_map="",
+        backbone_options={},
         dtype="float32",
         drop_path=0.0,
         remat=spec["side"] == "remat",
@@ -272,7 +273,7 @@ def jax_side(spec):
         method = methods.build("plain", {}, methods.Facts(names, (), facts, load_run=None))
         update = step.make_train_step(
             graphdef=step.train_graphdef(model, trained),
-            loss=method.loss,
+            method=method,
             optimizer=optimizer,
             rate=optax.constant_schedule(1e-3),
             phase_start=0,

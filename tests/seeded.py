@@ -27,6 +27,7 @@ def config(backbone: str, **changes) -> types.SimpleNamespace:
         "weights_tag": "",
         "head": models.BACKBONES[backbone].head if backbone in models.BACKBONES else "gap",
         "head_options": {},
+        "backbone_options": {},
         "feature_map": "",
         "dtype": "float32",
         "drop_path": 0.0,

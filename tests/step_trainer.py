@@ -54,7 +54,7 @@ def make(*, head_options=(), augment=(), **phase) -> Trainer:
     method = plan.method(predict.load_run)
     train_step = step.make_train_step(
         graphdef=step.train_graphdef(plan.model, groups),
-        loss=method.loss,
+        method=method,
         optimizer=optimizer,
         rate=schedule.rate,
         phase_start=0,

@@ -61,7 +61,7 @@ def test_the_loss_is_its_formula_whatever_normalisation_the_teacher_has(finished
     method = methods.build("plain", OPTIONS | {"teacher": str(finished)}, facts_with(run))
     batch = test_losses.make_batch(mixed=True)
     logits = np.random.default_rng(1).normal(0, 3, (5, 3)).astype(np.float32)
-    value, aux = method.loss(
+    value, aux = method.losses[0](
         lambda images, rngs: (logits, {}),
         {**batch, "constants": method.constants},
         jax.random.key(0),
@@ -93,7 +93,7 @@ def test_no_gradient_reaches_the_teacher(finished):
             graphdef,
             variables,
             {},
-            method.loss,
+            method.losses[0],
             {**batch, "constants": constants},
             jax.random.key(0),
             {},

@@ -36,14 +36,14 @@ def test_bilinear_with_itself():
     x = maps(3, 5, 4)
     head = bilinear(epsilon=1e-3)
     expected = by_hand(head, np.asarray(x, np.float64), np.asarray(x, np.float64), 1e-3)
-    np.testing.assert_allclose(head((x,)), expected, rtol=1e-5)
+    np.testing.assert_allclose(head((x,))[0], expected, rtol=1e-5)
 
 
 def test_bilinear_of_two_streams():
     first, second = maps(3, 5, 4), maps(3, 5, 7, seed=1)
     head = bilinear((4, 7))
     expected = by_hand(head, np.asarray(first, np.float64), np.asarray(second, np.float64), 1e-5)
-    np.testing.assert_allclose(head((first, second)), expected, rtol=1e-5)
+    np.testing.assert_allclose(head((first, second))[0], expected, rtol=1e-5)
 
 
 def test_bilinear_projects_each_stream():
@@ -52,7 +52,8 @@ def test_bilinear_projects_each_stream():
     assert head.fc.kernel.shape == (4, 3)
     kernels = [np.asarray(p.kernel[...], np.float64) for p in head.projections]
     projected = [np.asarray(x) @ kernel for x, kernel in zip((first, second), kernels, strict=True)]
-    np.testing.assert_allclose(head((first, second)), by_hand(head, *projected, 1e-5), rtol=1e-4)
+    expected = by_hand(head, *projected, 1e-5)
+    np.testing.assert_allclose(head((first, second))[0], expected, rtol=1e-4)
     alone = bilinear((4,), projection=2)
     assert len(alone.projections) == 1
 
@@ -60,11 +61,11 @@ def test_bilinear_projects_each_stream():
 def test_bilinear_is_finite_at_zero_with_its_gradients():
     head = bilinear()
     zero = jnp.zeros((2, 3, 3, 4))
-    logits, gradient = jax.value_and_grad(lambda x: head((x,)).sum())(zero)
+    logits, gradient = jax.value_and_grad(lambda x: head((x,))[0].sum())(zero)
     assert jnp.isfinite(logits)
     assert jnp.isfinite(gradient).all()
     partly = maps(3, 3, 4).at[:, :, :, 1].set(0.0)
-    gradient = jax.grad(lambda x: head((x,))[:, 0].sum())(partly)
+    gradient = jax.grad(lambda x: head((x,))[0][:, 0].sum())(partly)
     assert jnp.isfinite(gradient).all()
     assert (gradient != 0).any()
 
@@ -93,8 +94,8 @@ def test_streams_of_different_grids_are_refused():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda rngs: heads.Gap((4, 4), 3, rngs=rngs), "one stream"),
-        (lambda rngs: heads.VggFc((4, 4), 3, rngs=rngs), "one stream"),
+        (lambda rngs: heads.Gap((4, 4), 3, rngs=rngs), "one feature map"),
+        (lambda rngs: heads.VggFc((4, 4), 3, rngs=rngs), "one feature map"),
         (lambda rngs: heads.Bilinear((4, 4, 4), 3, rngs=rngs), "one or two"),
         (lambda rngs: heads.Bilinear((4,), 3, projection=-1, rngs=rngs), "projection"),
         (lambda rngs: heads.Gap((4,), 3, pool="max", rngs=rngs), "'avgmax'"),
@@ -108,14 +109,14 @@ def test_wrong_options_are_refused(build, message):
 def test_gap_averages():
     head = heads.Gap((4,), 3, rngs=nnx.Rngs(0))
     x = maps(3, 5, 4)
-    np.testing.assert_allclose(head((x,)), head.fc(np.asarray(x).mean((1, 2))), rtol=1e-5)
+    np.testing.assert_allclose(head((x,))[0], head.fc(np.asarray(x).mean((1, 2))), rtol=1e-5)
 
 
 def test_avgmax_puts_the_maximum_first_as_fastai_does():
     head = heads.Gap((4,), 3, pool="avgmax", rngs=nnx.Rngs(0))
     x = np.asarray(maps(3, 5, 4))
     pooled = np.concatenate([x.max((1, 2)), x.mean((1, 2))], 1)
-    np.testing.assert_allclose(head((jnp.asarray(x),)), head.fc(pooled), rtol=1e-5)
+    np.testing.assert_allclose(head((jnp.asarray(x),))[0], head.fc(pooled), rtol=1e-5)
 
 
 def test_the_mlp_is_fastais():
@@ -128,7 +129,7 @@ def test_the_mlp_is_fastais():
     normed = lambda v: v / np.sqrt(1 + 1e-5)  # noqa: E731  (statistics are 0 and 1 at the start)
     hidden = np.maximum(normed(pooled) @ np.asarray(head.fc1.kernel[...]), 0)
     expected = normed(hidden) @ np.asarray(head.fc.kernel[...])
-    np.testing.assert_allclose(eval_head((jnp.asarray(x),)), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(eval_head((jnp.asarray(x),))[0], expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -144,7 +145,7 @@ def test_vgg_fc_equals_timms(grid):
             seeded.value(f"{theirs}.bias", shapes[ours][:1])
         )
     stored = np.load(networks.GOLDEN / "vgg_head.npz")["logits_{}x{}".format(*grid)]
-    assert networks.relative(head((maps(*grid, 32),)), stored) < 1e-5
+    assert networks.relative(head((maps(*grid, 32),))[0], stored) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -157,11 +158,11 @@ def test_vgg_fc_equals_timms(grid):
 )
 def test_dropout_draws_anew_and_is_off_in_evaluation(head):
     head, x = head(), maps(7, 7, 4)
-    first, again, other = (head((x,), rngs=nnx.Rngs(dropout=seed)) for seed in (0, 0, 1))
+    first, again, other = (head((x,), rngs=nnx.Rngs(dropout=seed))[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     quiet = nnx.view(head, deterministic=True)
-    np.testing.assert_array_equal(quiet((x,)), quiet((x,)))
+    np.testing.assert_array_equal(quiet((x,))[0], quiet((x,))[0])
 
 
 @pytest.mark.parametrize("name", ["gap", "bilinear", "vgg_fc"])
@@ -170,6 +171,7 @@ def test_heads_compute_in_float32(name):
     options = {"hidden": 8} if name == "vgg_fc" else {}
     head = head((4,), 3, rngs=nnx.Rngs(0), **options)
     x = maps(7, 7, 4).astype(jnp.bfloat16)
-    logits = head((x,))
+    logits, named = head((x,))
     assert logits.dtype == jnp.float32
-    np.testing.assert_array_equal(logits, head((x.astype(jnp.float32),)))
+    assert not named
+    np.testing.assert_array_equal(logits, head((x.astype(jnp.float32),))[0])

@@ -21,6 +21,7 @@ FACTS = methods.Facts(
     class_names=NAMES,
     class_counts=COUNTS,
     preprocess=Preprocess((0.5,) * 3, (0.25,) * 3, 8, 8, "bilinear", 1.0, 1.0, "", ""),
+    shape_of=None,
     load_run=None,
 )
 LOSSES = {
@@ -77,7 +78,8 @@ def call(options, batch, logits):
     """(loss, aux) of the method for a model that says `logits` to whatever it sees."""
     method = methods.build("plain", options, FACTS)
     batch = {**batch, "constants": method.constants}
-    return method.loss(lambda images, rngs: (logits, {}), batch, jax.random.key(0), method.state)
+    (loss,) = method.losses
+    return loss(lambda images, rngs: (logits, {}), batch, jax.random.key(0), method.state)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -171,7 +173,7 @@ def one_step(method, batch) -> Stepped:
     optimizer = optax.sgd(1.0)
     train_step = step.make_train_step(
         graphdef=step.train_graphdef(model, params.flatten(variables)),
-        loss=method.loss,
+        method=method,
         optimizer=optimizer,
         rate=optax.constant_schedule(0.1),
         phase_start=0,
@@ -222,12 +224,32 @@ def test_a_method_keeps_a_state_and_reads_constants():
         return logits.mean(), {"logits": logits, "state": {"seen": state["seen"] + 1}}
 
     constants = {"shift": np.float32([0, 0, 300])}
-    method = methods.Method(loss, {"seen": np.int32(4)}, constants)
+    method = methods.Method((loss,), {"seen": np.int32(4)}, constants)
     batch = {name: value for name, value in make_batch().items() if name != "constants"}
     stepped = one_step(method, batch)
     assert int(stepped.after.method["seen"]) == 5
     assert 95 < stepped.metrics["loss"] < 105
     assert not {"state", "logits"} & stepped.metrics.keys()
+
+
+def test_each_loss_takes_a_step_of_its_own():
+    """Three steps of one bias each: the second sees what the first one left."""
+
+    def loss_of(k):
+        def loss(model, batch, key, state):
+            logits, _ = model(batch["image"])
+            bias = model.fc.bias[...][k]
+            return 0.5 * (bias - 1) ** 2, {"logits": logits, f"bias{k}": bias, "state": state + 1}
+
+        return loss
+
+    batch = {name: value for name, value in make_batch().items() if name != "constants"}
+    stepped = one_step(methods.Method((loss_of(0), loss_of(0), loss_of(1)), np.int32(0)), batch)
+    np.testing.assert_array_equal(stepped.before["fc"]["bias"], np.zeros(3))
+    np.testing.assert_allclose(stepped.after.params["fc"]["bias"], [0.19, 0.1, 0], rtol=1e-5)
+    np.testing.assert_allclose(stepped.metrics["bias0"], 0.1, rtol=1e-5)
+    np.testing.assert_allclose(stepped.metrics["loss"], 0.5 * (1 + 0.81 + 1), rtol=1e-5)
+    assert int(stepped.after.method) == 3
 
 
 @pytest.mark.parametrize(

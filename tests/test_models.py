@@ -10,6 +10,7 @@ from safetensors import numpy as safetensors
 
 from fgc_jax import models
 from fgc_jax import params as trees
+from fgc_jax.models import heads
 from tests import seeded
 from tests.small_networks import SMALL
 
@@ -108,6 +109,45 @@ def test_bfloat16_is_near_float32(small):
         found.append(np.asarray(models._forward(graphdef, params, stats, images)[0]))
     difference = np.abs(found[0] - found[1]).max() / found[0].std()
     assert 0 < difference < 0.05
+
+
+class Reader(heads.Gap):
+    """Averages of the first map that it reads, and the shapes of all."""
+
+    def __init__(self, channels, num_classes, *, rngs):
+        super().__init__(channels[:1], num_classes, rngs=rngs)
+        self.channels = channels
+
+    def __call__(self, maps, *, rngs=None):
+        logits, _ = super().__call__(maps[:1], rngs=rngs)
+        return logits, {"channels": jnp.array(self.channels), "first": maps[0]}
+
+
+def test_a_head_may_read_several_maps_and_name_arrays(monkeypatch):
+    monkeypatch.setitem(models.HEADS, "reader", Reader)
+    config = seeded.config("resnet18", head="reader", feature_map="stage1+features")
+    model = models.abstract(config, 5)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    forward = functools.partial(models._forward, models.evaluation_graphdef(model))
+    _, out = jax.eval_shape(forward, *models.split(model), images)
+    assert model.head.channels == (64, 512)
+    assert out["head/first"].shape == out["stage1"].shape == (1, 16, 16, 64)
+    assert list(models.layer_prefixes(config))[-1] == "layer4/1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"feature_map": "stage1+stage9"}, "unknown feature map of resnet18 'stage9'"),
+        ({"feature_map": "stage1+stage1"}, "'stage1.stage1' names a map twice"),
+        ({"feature_map": "stage1+features"}, "'gap' reads one feature map, not 2"),
+        ({"backbone_options": {"last_stride": 3}}, "last_stride=3 must be 1 or 2"),
+        ({"backbone_options": {"patch": 8}}, "unknown option of the backbone resnet18 'patch'"),
+    ],
+)
+def test_wrong_maps_and_options_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        models.abstract(seeded.config("resnet18", **changes), 5)
 
 
 def two_streams(first, second, **changes):

@@ -78,6 +78,19 @@ def test_an_antialiased_network_refuses_grids_that_do_not_halve():
         jax.eval_shape(forward, *models.split(model), images)
 
 
+def test_last_stride_1_keeps_the_grid():
+    grids = {}
+    for stride in (1, 2):
+        config = seeded.config("resnet18", backbone_options={"last_stride": stride})
+        model = models.abstract(config, 10)
+        forward = functools.partial(models._forward, models.evaluation_graphdef(model))
+        images = jax.ShapeDtypeStruct((1, 96, 64, 3), np.float32)
+        _, out = jax.eval_shape(forward, *models.split(model), images)
+        grids[stride] = {name: out[name].shape[1:3] for name in ("stage3", "stage4", "features")}
+    assert grids[2] == {"stage3": (6, 4), "stage4": (3, 2), "features": (3, 2)}
+    assert grids[1] == dict.fromkeys(("stage3", "stage4", "features"), (6, 4))
+
+
 @pytest.mark.parametrize(("last", "stages"), [("stem", 0), ("stage2", 2), ("stage4", 4)])
 def test_what_lies_behind_the_last_map_is_not_built(last, stages):
     def paths(feature_map):

@@ -1,14 +1,31 @@
-"""Training methods: one loss function each, all trained by the same loop."""
+"""Training methods: the losses of each, all trained by the same loop."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from fgc_jax.methods import plain
 from fgc_jax.methods.method import Facts, Loss, Method
 
-__all__ = ("METHODS", "Facts", "Loss", "Method", "build")
+__all__ = ("METHODS", "Entry", "Facts", "Loss", "Method", "build")
 
-METHODS: dict[str, Callable[..., Method]] = {"plain": plain.make}
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A method and what it needs of the rest of the config.
+
+    heads: the keys of HEADS whose named arrays it reads; () if any head does. balanced: whether
+    its batches must hold several images of a class (data.sampling "N classes x M"). mixed: whether
+    it knows the second label of mixed images.
+    """
+
+    make: Callable[..., Method]
+    heads: tuple[str, ...] = ()
+    balanced: bool = False
+    mixed: bool = False
+
+
+METHODS: dict[str, Entry] = {"plain": Entry(plain.make, mixed=True)}
 
 
 def build(name: str, options: dict[str, Any], facts: Facts) -> Method:
@@ -17,7 +34,7 @@ def build(name: str, options: dict[str, Any], facts: Facts) -> Method:
     Raises:
         ValueError: an option that it does not have, or a value that it cannot use.
     """
-    make = METHODS[name]
+    make = METHODS[name].make
     allowed = make.__kwdefaults__ or {}
     unknown = sorted(set(options) - set(allowed))
     if unknown:

@@ -27,14 +27,15 @@ class Loss(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A loss with what it needs besides the model.
+    """Losses with what they need besides the model.
 
+    losses: mostly one; each is an optimiser step of its own on the same batch, in this order.
     state: the initial pytree of what the method learns or counts; checkpointed. constants: a pytree
     of arrays that never change; handed to the compiled step as an argument rather than built into
     it, and never checkpointed.
     """
 
-    loss: Loss
+    losses: tuple[Loss, ...]
     state: Any = dataclasses.field(default_factory=dict)
     constants: Any = dataclasses.field(default_factory=dict)
 
@@ -44,14 +45,16 @@ class Facts:
     """What a method may know of the run when it is built.
 
     class_counts: images of each class in the train split; () where no data are loaded.
-    preprocess: the mean and std that images are normalised with. load_run: run directory -> its
-    best checkpoint as a `predict.Restored`, checked to take the images of all phases; None where no
-    method asks for it.
+    preprocess: the mean and std that images are normalised with. shape_of: name of an entry of the
+    classifier's `out`, as "head/embedding" -> its shape for one image. load_run: run directory ->
+    its best checkpoint as a `predict.Restored`, checked to take the images of all phases. None
+    where no method asks for them.
     """
 
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]
     preprocess: Preprocess
+    shape_of: Callable[[str], tuple[int, ...]] | None
     load_run: Callable[[str], Any] | None
 
     @property

@@ -84,7 +84,7 @@ def make(
         value = (1 - teacher_share) * label_loss + teacher_share * teacher_loss
         return value, {**aux, "label_loss": label_loss, "teacher_loss": teacher_loss}
 
-    return Method(taught if teacher else alone, constants=constants)
+    return Method((taught if teacher else alone,), constants=constants)
 
 
 def _balanced_weights(facts: Facts) -> jax.Array:

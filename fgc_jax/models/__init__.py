@@ -2,8 +2,10 @@
 
 A model config is anything with these attributes: backbone, backbone_b ("" for one stream), head,
 head_options (dict), feature_map ("" for the vector that the published classifier reads under a
-head of that kind, and for "features" elsewhere), dtype ("float32" or "bfloat16", of the
-backbones), drop_path (largest rate of stochastic depth), remat (bool: gradient checkpointing),
+head of that kind, and for "features" elsewhere; "stage3+features" for a head that reads several),
+backbone_options (dict, of the first backbone; what there is depends on the family), dtype
+("float32" or "bfloat16", of the backbones), drop_path (largest rate of stochastic depth), remat
+(bool: gradient checkpointing),
 lora_rank (0 for none), lora_alpha and lora_targets (see `models.lora`),
 pretrained, pretrained_b ("" for random weights, else a spec of `convert.weights.read`), and
 weights_tag ("" for the tag whose source `pretrained` is, or else the backbone's first).
@@ -247,9 +249,9 @@ def to_timm(config, params, stats) -> tuple[dict[str, np.ndarray], int, bool]:
     row, original = stream.row, _original(stream.name, "")
     if not row.in_timm:
         raise ValueError(f"timm has no network {stream.name}")
-    if row.depths[stream.feature_map] < len(row.layers):
+    if row.depths[stream.last] < len(row.layers):
         raise ValueError(
-            f"the map {stream.feature_map!r} is inside {stream.name}: what lies behind it was not "
+            f"the map {stream.last!r} is inside {stream.name}: what lies behind it was not "
             "trained, and timm's network is the whole one"
         )
     params = lora.merged(config, params)
@@ -258,8 +260,9 @@ def to_timm(config, params, stats) -> tuple[dict[str, np.ndarray], int, bool]:
     shapes, published = (
         {path: x.shape for path, x in trees.flatten(tree).items()} for tree in (params, wanted)
     )
-    (map_of_timm,) = {each.feature_map for each in table.streams(original)}
-    if shapes == published and stream.feature_map == map_of_timm and config.head == row.head:
+    maps_of_timm = table.streams(original)[0].feature_maps
+    plain = stream.feature_maps == maps_of_timm and not config.backbone_options
+    if shapes == published and plain and config.head == row.head:
         return _to_timm(stream.name, params, stats), classes, True
     bare = {path for path in published if trees.is_under(path, "backbone")} <= set(shapes)
     state = _to_timm(stream.name, {"backbone": params["backbone"]}, stats)
@@ -280,6 +283,7 @@ def _original(name, spec):
         weights_tag="",
         head=table.lookup(BACKBONES, name, "backbone").head,
         head_options={},
+        backbone_options={},
         feature_map="",
         dtype="float32",
         drop_path=0.0,

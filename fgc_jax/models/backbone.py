@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from typing import Any
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -70,6 +71,8 @@ class Backbone:
     optional: paths of layers that not all published files have; they start anew without.
     in_timm: whether timm has the network under this name.
     resample: leaf name -> function (array, shape) that fits a stored leaf to another image size.
+    options: what config.model.backbone_options may hold: name -> (row, value) -> the row so
+        changed; raises ValueError for a value that is not allowed.
     """
 
     build: Callable
@@ -86,6 +89,9 @@ class Backbone:
     optional: tuple[str, ...] = ()
     in_timm: bool = True
     resample: dict[str, Callable] = dataclasses.field(default_factory=dict)
+    options: dict[str, Callable[["Backbone", Any], "Backbone"]] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 def by_tag(weights: Iterable[Preprocess]) -> dict[str, Preprocess]:

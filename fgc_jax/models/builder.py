@@ -34,30 +34,33 @@ def build(config, num_classes: int, *, rngs: nnx.Rngs) -> Classifier:
     if num_classes < 2:
         raise ValueError(f"a classifier needs at least two classes, not {num_classes}")
     first, last = streams[0], streams[-1]
-    strides = [stream.row.strides[stream.feature_map] for stream in (first, last)]
-    if strides[0] != strides[1]:
-        raise ValueError(
-            f"the grids of the two streams differ: {first.feature_map!r} has stride "
-            f"{strides[0]} in {first.name} and {strides[1]} in {last.name}"
-        )
+    for name, name_b in zip(first.feature_maps, last.feature_maps, strict=True):
+        strides = first.row.strides[name], last.row.strides[name_b]
+        if strides[0] != strides[1]:
+            raise ValueError(
+                f"the grids of the two streams differ: {name!r} has stride {strides[0]} in "
+                f"{first.name} and {strides[1]} in {last.name}"
+            )
     if not 0 <= config.drop_path < 1:
         raise ValueError(f"drop_path={config.drop_path} must lie in [0, 1)")
     backbones = [
         stream.row.build(
             dtype=dtype,
             rngs=rngs,
-            last=stream.feature_map,
+            last=stream.last,
             drop_path=config.drop_path,
             remat=config.remat,
         )
         for stream in streams
     ]
-    channels = tuple(stream.row.channels[stream.feature_map] for stream in streams)
+    channels = tuple(
+        stream.row.channels[name] for stream in streams for name in stream.feature_maps
+    )
     model = Classifier(
         backbones[0],
         head(channels, num_classes, rngs=rngs, **options),
         *backbones[1:],
-        feature_map=first.feature_map,
+        feature_maps=tuple(stream.feature_maps for stream in streams),
         rescale_b=table.rescale(config),
     )
     if config.lora_rank:

@@ -7,46 +7,48 @@ from flax import nnx
 class Classifier(nnx.Module):
     """images [B, H, W, 3], normalised for `backbone` -> (logits float32 [B, K], named maps).
 
-    The maps of the second stream are prefixed "b/". rescale_b: (factor, shift), three numbers
-    each, that turn pixels normalised for the first stream into pixels normalised for the second.
+    The maps of the second stream are prefixed "b/", what the head names "head/". feature_maps: of
+    each backbone the names of the maps that the head reads. rescale_b: (factor, shift), three
+    numbers each, that turn pixels normalised for the first stream into those for the second.
     """
 
-    def __init__(self, backbone, head, backbone_b=None, *, feature_map="features", rescale_b=None):
+    def __init__(self, backbone, head, backbone_b=None, *, feature_maps, rescale_b=None):
         self.backbone = backbone
         self.head = head
         if backbone_b is not None:
             self.backbone_b = backbone_b
         self.two_streams = backbone_b is not None
-        self.feature_map = feature_map
+        self.feature_maps = feature_maps
         self.rescale_b = rescale_b
         self.from_embeddings = False  # whether it is called with what `embed` returned instead
 
     def __call__(self, images, *, rngs=None):
         if self.from_embeddings:
             return self.head.classify(images, rngs=rngs), {}
-        streams, out = self.streams(images, rngs=rngs)
-        return self.head(streams, rngs=rngs), out
+        maps, out = self.maps(images, rngs=rngs)
+        logits, named = self.head(maps, rngs=rngs)
+        return logits, out | {f"head/{name}": x for name, x in named.items()}
 
-    def streams(self, images, *, rngs=None):
-        """(the maps that the head reads, one for each backbone; all named maps)."""
+    def maps(self, images, *, rngs=None):
+        """(the maps that the head reads, those of the first backbone first; all named maps)."""
         out = dict(self.backbone(images, rngs=rngs))
-        streams = (out[self.feature_map],)
+        read = tuple(out[name] for name in self.feature_maps[0])
         if self.two_streams:
             if self.rescale_b is not None:
                 factor, shift = (jnp.array(v, images.dtype) for v in self.rescale_b)
                 images = images * factor.reshape(1, 1, 1, 3) + shift.reshape(1, 1, 1, 3)
-            maps = self.backbone_b(images, rngs=rngs)
-            out |= {f"b/{name}": x for name, x in maps.items()}
-            streams += (maps[self.feature_map],)
-        return streams, out
+            second = self.backbone_b(images, rngs=rngs)
+            out |= {f"b/{name}": x for name, x in second.items()}
+            read += tuple(second[name] for name in self.feature_maps[1])
+        return read, out
 
     def embed(self, images):
         """One vector an image, f32 [B, D]: what the head pools before it has worked on it, or else
-        the mean over the positions of each stream's map."""
-        streams, _ = self.streams(images)
+        the mean over the positions of each map that it reads."""
+        maps, _ = self.maps(images)
         if hasattr(self.head, "embed"):
-            return self.head.embed(streams)
-        return jnp.concatenate([x.astype(jnp.float32).mean((1, 2)) for x in streams], axis=-1)
+            return self.head.embed(maps)
+        return jnp.concatenate([x.astype(jnp.float32).mean((1, 2)) for x in maps], axis=-1)
 
 
 def on_embeddings(classifier: Classifier) -> Classifier:

@@ -1,8 +1,9 @@
 """Classifier heads: feature maps -> logits, in float32 from the first line.
 
 A head is built as Head(channels, num_classes, rngs=rngs, **options), with the channel counts of
-its one or two feature maps, and called as head(maps, rngs=) with a tuple of maps [B, h, w, C].
-It returns logits, float32 [B, num_classes]. `rngs` (nnx.Rngs) is needed by dropout in training.
+its feature maps, and called as head(maps, rngs=) with a tuple of maps [B, h, w, C]. It returns
+(logits float32 [B, num_classes], named arrays that a method may read, for most heads none).
+`rngs` (nnx.Rngs) is needed by dropout in training.
 """
 
 import math
@@ -15,9 +16,10 @@ from flax import nnx
 from fgc_jax.models import layers
 
 
-def _one_stream(head, channels):
+def one_map(head, channels):
+    """The channels of a head's only map; ValueError for several."""
     if len(channels) != 1:
-        raise ValueError(f"head {head!r} takes one stream, not {len(channels)}: use 'bilinear'")
+        raise ValueError(f"head {head!r} reads one feature map, not {len(channels)}")
     return channels[0]
 
 
@@ -35,7 +37,7 @@ class Gap(nnx.Module):
     def __init__(
         self, channels, num_classes, *, pool="avg", mlp=False, hidden=512, dropout=0.0, rngs
     ):
-        features = _one_stream("gap", channels)
+        features = one_map("gap", channels)
         if pool not in ("avg", "avgmax"):
             raise ValueError(f"pool must be 'avg' or 'avgmax', not {pool!r}")
         self.pool = pool
@@ -54,7 +56,7 @@ class Gap(nnx.Module):
             self.fc.kernel = _normal(rngs, (features, num_classes), math.sqrt(2 / features))
 
     def __call__(self, maps, *, rngs=None):
-        return self.classify(self.embed(maps), rngs=rngs)
+        return self.classify(self.embed(maps), rngs=rngs), {}
 
     def embed(self, maps):
         """The pooled vector f32 [B, D], on which no parameter of the head has worked yet."""
@@ -124,7 +126,7 @@ class Bilinear(nnx.Module):
         b, h, w, _ = maps[0].shape
         x = jnp.einsum("bhwc,bhwd->bcd", maps[0], maps[-1]) / (h * w)
         x = l2_normalise(signed_sqrt(x.reshape(b, -1), self.epsilon))
-        return self.fc(self.dropout(x, rngs=rngs))
+        return self.fc(self.dropout(x, rngs=rngs)), {}
 
 
 def _stretch(x, axis, size):
@@ -147,7 +149,7 @@ class VggFc(nnx.Module):
     """
 
     def __init__(self, channels, num_classes, *, hidden=4096, dropout=0.0, rngs):
-        features = _one_stream("vgg_fc", channels)
+        features = one_map("vgg_fc", channels)
         self.fc1 = layers.Conv(features, hidden, 7, padding=0, use_bias=True, rngs=rngs)
         self.fc2 = layers.Conv(hidden, hidden, 1, use_bias=True, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
@@ -159,4 +161,4 @@ class VggFc(nnx.Module):
         x = _stretch(_stretch(x.astype(jnp.float32), 1, 7), 2, 7)
         x = self.dropout(jax.nn.relu(self.fc1(x)), rngs=rngs)
         x = jax.nn.relu(self.fc2(x)).mean((1, 2))
-        return self.fc(self.dropout(x, rngs=rngs))
+        return self.fc(self.dropout(x, rngs=rngs)), {}

@@ -7,6 +7,7 @@ anti-aliasing, Making Convolutional Networks Shift-Invariant Again (arXiv 1904.1
 numbers follow timm.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -135,7 +136,8 @@ class ResNet(nnx.Module):
     """Maps "stem" (after the first ReLU, before the pooling), "stage1" ... "stage4", "features".
 
     deep: ResNet-D, with three 3x3 convolutions in place of the first, and shortcuts that average.
-    antialias: 2x2 means in place of every other stride and of the max pooling.
+    antialias: 2x2 means in place of every other stride and of the max pooling. last_stride: of
+    the last stage; 1 keeps the grid of the one before, without dilation.
     """
 
     def __init__(
@@ -147,6 +149,7 @@ class ResNet(nnx.Module):
         deep=False,
         antialias=False,
         *,
+        last_stride=2,
         dtype,
         rngs,
         last="features",
@@ -171,7 +174,8 @@ class ResNet(nnx.Module):
         for stage in range(self.stages):
             blocks = []
             for index in range(depths[stage]):
-                stride = 2 if stage > 0 and index == 0 else 1
+                entry = last_stride if stage == 3 else min(stage, 1) + 1
+                stride = entry if index == 0 else 1
                 blocks.append(
                     block(
                         features,
@@ -207,6 +211,15 @@ class ResNet(nnx.Module):
         return maps
 
 
+def with_last_stride(row: Backbone, value) -> Backbone:
+    """The row with stride 1 instead of 2 in its last stage, as CAL (arXiv 2108.08728) has it."""
+    if value not in (1, 2):
+        raise ValueError(f"config.model.backbone_options.last_stride={value!r} must be 1 or 2")
+    strides = row.strides | dict.fromkeys(("stage4", "features"), 16 * value)
+    build = functools.partial(row.build, last_stride=value)
+    return dataclasses.replace(row, build=build, strides=strides)
+
+
 def row(block, depths, *, parameters=0, gflops=0.0, weights=(), **options) -> Backbone:
     """A row of BACKBONES; `depths` counts the blocks of each stage, options are ResNet's."""
     ordered = {"stem": ("conv1", "bn1")}
@@ -228,4 +241,5 @@ def row(block, depths, *, parameters=0, gflops=0.0, weights=(), **options) -> Ba
         head_names={"fc": "fc"},
         parameters=parameters,
         gflops=gflops,
+        options={"last_stride": with_last_stride},
     )

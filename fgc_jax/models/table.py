@@ -38,13 +38,19 @@ HEADS = {"gap": heads.Gap, "bilinear": heads.Bilinear, "vgg_fc": heads.VggFc}
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """One backbone of a classifier: where its parameters lie, its row, its weights, its map."""
+    """One backbone of a classifier: where its parameters lie, its row, its weights, its maps that
+    the head reads."""
 
     root: str
     name: str
     row: Backbone
     pretrained: str
-    feature_map: str
+    feature_maps: tuple[str, ...]
+
+    @property
+    def last(self) -> str:
+        """The deepest of the maps."""
+        return max(self.feature_maps, key=lambda name: self.row.depths[name])
 
 
 def lookup(table, name, what):
@@ -58,7 +64,7 @@ def streams(config) -> tuple[Stream, ...]:
     """The config's one or two backbones.
 
     Raises:
-        ValueError: an unknown backbone or feature map.
+        ValueError: an unknown backbone, feature map or option of a backbone.
     """
     found = []
     for root, name, spec in (
@@ -67,13 +73,26 @@ def streams(config) -> tuple[Stream, ...]:
     ):
         if name or root == "backbone":
             row = lookup(BACKBONES, name, "backbone")
+            if root == "backbone":
+                row = _with_options(row, name, config.backbone_options)
             chosen = config.feature_map
             if not chosen:  # What the published classifier reads, where it is one like it.
                 own = config.head == row.head and not config.backbone_b
                 chosen = "pooled" if own and "pooled" in row.channels else "features"
-            lookup(row.channels, chosen, f"feature map of {name}")
-            found.append(Stream(root, name, row, spec, chosen))
+            maps = tuple(chosen.split("+"))
+            for each in maps:
+                lookup(row.channels, each, f"feature map of {name}")
+            if len(set(maps)) < len(maps):
+                raise ValueError(f"config.model.feature_map={chosen!r} names a map twice")
+            found.append(Stream(root, name, row, spec, maps))
     return tuple(found)
+
+
+def _with_options(row: Backbone, name: str, options) -> Backbone:
+    """The row with the family's options, as config.model.backbone_options gives them."""
+    for option, value in options.items():
+        row = lookup(row.options, option, f"option of the backbone {name}")(row, value)
+    return row
 
 
 def layer_prefixes(config) -> dict[str, tuple[str, ...]]:
@@ -85,7 +104,7 @@ def layer_prefixes(config) -> dict[str, tuple[str, ...]]:
     """
     lists = []
     for stream in streams(config):
-        entries = list(stream.row.layers.items())[: stream.row.depths[stream.feature_map]]
+        entries = list(stream.row.layers.items())[: stream.row.depths[stream.last]]
         lists.append(
             [(layer, tuple(f"{stream.root}/{path}" for path in paths)) for layer, paths in entries]
         )

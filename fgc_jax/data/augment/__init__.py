@@ -40,6 +40,8 @@ OPS = {
     "mixup_or_cutmix": mixing.mixup_or_cutmix,
 }
 
+MIXING = ("mixup", "cutmix", "mixup_or_cutmix")  # those that give an image a second label
+
 
 def build(ops):
     """The function (key, batch) -> batch that applies `ops` in their order.
