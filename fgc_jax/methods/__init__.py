@@ -1,10 +1,12 @@
 """Training methods: the losses of each, all trained by the same loop."""
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
-from fgc_jax.methods import plain
+from fgc_jax.methods import attention, plain
 from fgc_jax.methods.method import Facts, Loss, Method
 
 __all__ = ("METHODS", "Entry", "Facts", "Loss", "Method", "build")
@@ -25,7 +27,11 @@ class Entry:
     mixed: bool = False
 
 
-METHODS: dict[str, Entry] = {"plain": Entry(plain.make, mixed=True)}
+METHODS: dict[str, Entry] = {
+    "plain": Entry(plain.make, mixed=True),
+    "wsdan": Entry(functools.partial(attention.make, False), heads=("attention_pooling",)),
+    "cal": Entry(functools.partial(attention.make, True), heads=("attention_pooling",)),
+}
 
 
 def build(name: str, options: dict[str, Any], facts: Facts) -> Method:
@@ -35,7 +41,8 @@ def build(name: str, options: dict[str, Any], facts: Facts) -> Method:
         ValueError: an option that it does not have, or a value that it cannot use.
     """
     make = METHODS[name].make
-    allowed = make.__kwdefaults__ or {}
+    parameters = inspect.signature(make).parameters.items()
+    allowed = [name for name, each in parameters if each.kind is each.KEYWORD_ONLY]
     unknown = sorted(set(options) - set(allowed))
     if unknown:
         raise ValueError(

@@ -7,6 +7,7 @@ import dataclasses
 
 from fgc_jax import logs
 from fgc_jax.models import (
+    attention_pooling,
     convnext_table,
     efficientnet_table,
     eva,
@@ -33,7 +34,12 @@ BACKBONES: dict[str, Backbone] = {
     **swin_table.SWINS,
 }
 
-HEADS = {"gap": heads.Gap, "bilinear": heads.Bilinear, "vgg_fc": heads.VggFc}
+HEADS = {
+    "gap": heads.Gap,
+    "bilinear": heads.Bilinear,
+    "vgg_fc": heads.VggFc,
+    "attention_pooling": attention_pooling.AttentionPooling,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,62 @@
+"""The head of WS-DAN and CAL: a feature map pooled under learned attention maps."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fgc_jax.models import heads, layers
+
+# The pooled vector has length 1; without this factor its logits would all be near 0.
+SCALE = 100.0
+
+
+class Attentions(nnx.Module):
+    """A 1x1 convolution, batch norm and ReLU: [B, h, w, C] -> attention maps f32 [B, h, w, M]."""
+
+    def __init__(self, channels, maps, *, rngs):
+        self.conv = layers.Linear(channels, maps, use_bias=False, rngs=rngs)
+        self.bn = layers.BatchNorm(maps, epsilon=1e-3, rngs=rngs)
+
+    def __call__(self, x):
+        return jax.nn.relu(self.bn(self.conv(x)))
+
+
+class AttentionPooling(nnx.Module):
+    """Bilinear attention pooling (BAP) and a linear layer without bias.
+
+    Papers: See Better Before Looking Closer (WS-DAN, arXiv 1901.09891); Counterfactual Attention
+    Learning (CAL, arXiv 2108.08728), whose published code the numbers follow. Each of `maps`
+    attention maps weighs the feature map; the averages over the positions, M x C of them, go
+    through signed_sqrt and l2_normalise and make the logits times 100.
+
+    Names "attention" f32 [B, h, w, M], "embedding" f32 [B, M C] of length 1, and "effect" f32
+    [B, K]: the logits less those that attention of 1 everywhere would make (CAL's test-time
+    effect).
+    """
+
+    def __init__(self, channels, num_classes, *, maps=32, epsilon=1e-6, rngs):
+        features = heads.one_map("attention_pooling", channels)
+        if maps < 1:
+            raise ValueError(f"the head 'attention_pooling' needs at least one map, not {maps}")
+        self.epsilon = epsilon
+        self.attentions = Attentions(features, maps, rngs=rngs)
+        self.fc = layers.Linear(maps * features, num_classes, use_bias=False, rngs=rngs)
+
+    def __call__(self, maps, *, rngs=None):
+        (x,) = maps
+        x = x.astype(jnp.float32)
+        attention = self.attentions(x)
+        embedding = self.pool(attention, x)
+        logits = self.classify(embedding)
+        effect = logits - self.classify(self.pool(jnp.ones_like(attention), x))
+        return logits, {"attention": attention, "embedding": embedding, "effect": effect}
+
+    def pool(self, attention, x):
+        """f32 [B, M C], of length 1, of attention [B, h, w, M] and a feature map [B, h, w, C]."""
+        b, h, w, _ = x.shape
+        x = jnp.einsum("bhwm,bhwc->bmc", attention, x.astype(jnp.float32)) / (h * w)
+        return heads.l2_normalise(heads.signed_sqrt(x.reshape(b, -1), self.epsilon))
+
+    def classify(self, embedding):
+        """Logits of what `pool` returned."""
+        return self.fc(SCALE * embedding)

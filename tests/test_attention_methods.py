@@ -1,0 +1,273 @@
+"""WS-DAN and CAL against their formulas, on a backbone that is the images themselves."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from fgc_jax import methods
+from fgc_jax.methods import attention
+from fgc_jax.models import attention_pooling
+from fgc_jax.models.classifier import Classifier
+from tests import test_losses
+from tests.test_attention_pooling import pooled
+from tests.test_regions import box_by_hand, resized
+
+MAPS, SIZE, CLASSES = 4, 12, 3
+WIDTH = MAPS * 3  # of an embedding
+FACTS = dataclasses.replace(test_losses.FACTS, shape_of=lambda name: (WIDTH,))
+FIXED = {"crop_threshold": (0.5, 0.5), "drop_threshold": (0.3, 0.3)}
+
+
+class Pixels(nnx.Module):
+    """A feature map of means of 3 x 3 pixels."""
+
+    def __call__(self, images, *, rngs=None):
+        b, h, w, c = images.shape
+        return {"features": images.reshape(b, h // 3, 3, w // 3, 3, c).mean((2, 4))}
+
+
+@functools.cache
+def classifier():
+    head = attention_pooling.AttentionPooling((3,), CLASSES, maps=MAPS, rngs=nnx.Rngs(0))
+    return nnx.view(Classifier(Pixels(), head, feature_maps=(("features",),)))
+
+
+def batch_of(rows=5, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.normal(size=(rows, SIZE, SIZE, 3)).astype(np.float32),
+        "label": np.int32([1, 0, 1, 2, 1][:rows]),
+        "mask": np.float32([1, 1, 1, 0, 1][:rows]),
+        "constants": {},
+    }
+
+
+def centres(seed=3):
+    return np.random.default_rng(seed).normal(size=(CLASSES, WIDTH)).astype(np.float32)
+
+
+def run(name, batch, state=None, seed=0, **options):
+    method = methods.build(name, FIXED | options, FACTS)
+    (loss,) = method.losses
+    live = nnx.view(classifier(), use_running_average=True)
+    state = {"centres": jnp.asarray(centres())} if state is None else state
+    return loss(live, jax.tree.map(jnp.asarray, batch), jax.random.key(seed), state)
+
+
+def cross_entropy(logits, labels, mask):
+    shifted = logits - logits.max(1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return -(log_p[np.arange(len(labels)), labels] * mask).sum() / mask.sum()
+
+
+class ByHand:
+    """The parts of the loss in float64, given the maps that were drawn and the fake attention."""
+
+    def __init__(self, batch, key):
+        keys = jax.random.split(key, 7)
+        self.batch = batch
+        raw, maps = self.forward(batch["image"])
+        chosen = self.drawn(maps, keys[1])
+        self.images = np.concatenate(
+            [
+                np.stack(
+                    [self.cropped(*each) for each in zip(batch["image"], chosen[0], strict=True)]
+                ),
+                np.stack(
+                    [self.erased(*each) for each in zip(batch["image"], chosen[1], strict=True)]
+                ),
+            ]
+        )
+        changed, changed_maps = self.forward(self.images)
+        labels, mask = batch["label"], batch["mask"]
+        self.raw = cross_entropy(raw, labels, mask)
+        twice, thrice = np.tile(mask, 2), np.tile(mask, 3)
+        self.changed = cross_entropy(changed, np.tile(labels, 2), twice)
+        fake = [
+            np.asarray(jax.random.uniform(k, m.shape, maxval=2.0))
+            for k, m in ((keys[5], maps), (keys[6], changed_maps))
+        ]
+        effects = np.concatenate(
+            [
+                raw - self.logits(fake[0], batch["image"]),
+                changed - self.logits(fake[1], self.images),
+            ]
+        )
+        self.effect = cross_entropy(effects, np.tile(labels, 3), thrice)
+        self.embedding = pooled(maps, self.features(batch["image"]))
+
+    def features(self, images):
+        b = len(images)
+        return np.float64(images).reshape(b, SIZE // 3, 3, SIZE // 3, 3, 3).mean((2, 4))
+
+    def forward(self, images):
+        kernel = np.float64(classifier().head.attentions.conv.kernel[...])
+        maps = np.maximum(self.features(images) @ kernel / np.sqrt(1 + 1e-3), 0)
+        return self.logits(maps, images), maps
+
+    def logits(self, maps, images):
+        kernel = np.float64(classifier().head.fc.kernel[...])
+        return 100 * pooled(maps, self.features(images)) @ kernel
+
+    def drawn(self, maps, key):
+        """The maps that the shared random numbers choose: the test of `pick` judges their odds."""
+        weights = 0.5 * np.log(maps.sum((1, 2)) + 1e-6)
+        shape = (2, len(maps))
+        chosen = np.asarray(
+            jax.random.categorical(key, jnp.float32(weights)[None], axis=-1, shape=shape)
+        )
+        return [np.stack([m[..., k] for m, k in zip(maps, row, strict=True)]) for row in chosen]
+
+    def cropped(self, image, attention):
+        top, bottom, left, right = box_by_hand(attention, 0.5, 0.1, (SIZE, SIZE))
+        return resized(np.float64(image[top:bottom, left:right]), SIZE, SIZE)
+
+    def erased(self, image, attention):
+        keep = resized(np.float64(attention), SIZE, SIZE) < 0.3 * attention.max()
+        return image * keep[..., None]
+
+
+def centre_loss(embedding, batch, before, normalise=True, rate=0.05):
+    """(loss, centres after), image by image and class by class."""
+    targets = before / np.linalg.norm(before, axis=1, keepdims=True) if normalise else before
+    values, after = [], np.float64(before)
+    for c in range(CLASSES):
+        own = [i for i, label in enumerate(batch["label"]) if label == c and batch["mask"][i]]
+        values += [((embedding[i] - targets[c]) ** 2).sum() for i in own]
+        if own:
+            after[c] += rate * np.mean([embedding[i] - targets[c] for i in own], axis=0)
+    return np.mean(values), after
+
+
+@pytest.mark.parametrize("name", ["wsdan", "cal"])
+def test_the_loss_is_its_formula(name):
+    batch = batch_of()
+    hand = ByHand(batch, jax.random.key(0))
+    value, aux = run(name, batch)
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-5)
+    near(aux["raw_loss"], hand.raw)
+    near(aux["crop_loss"], hand.changed)
+    centre, after = centre_loss(hand.embedding, batch, centres())
+    near(aux["centre_loss"], centre)
+    near(aux["state"]["centres"], after, atol=1e-6)
+    total = hand.raw / 3 + 2 * hand.changed / 3 + centre
+    if name == "cal":
+        near(aux["effect_loss"], hand.effect)
+        total += hand.effect
+    near(value, total)
+    np.testing.assert_array_equal(aux["state"]["centres"][2], centres()[2])  # masked alone
+
+
+def test_weights_and_options_reach_the_loss():
+    batch = batch_of()
+    options = {"raw_weight": 0.5, "crop_weight": 0.25, "centre_weight": 2.0, "centre_rate": 0.5}
+    value, aux = run("cal", batch, normalise_centres=False, **options)
+    by_hand = 0.5 * aux["raw_loss"] + 0.25 * aux["crop_loss"] + aux["effect_loss"]
+    np.testing.assert_allclose(value, by_hand + 2 * aux["centre_loss"], rtol=1e-6)
+    embedding = ByHand(batch, jax.random.key(0)).embedding
+    centre, after = centre_loss(embedding, batch, centres(), normalise=False, rate=0.5)
+    np.testing.assert_allclose(aux["centre_loss"], centre, rtol=1e-5)
+    np.testing.assert_allclose(aux["state"]["centres"], after, atol=1e-6)
+
+
+def test_without_effect_cal_is_wsdan():
+    """The same random numbers and parts, one less of them."""
+    (with_effect, aux), (without, less) = (run(name, batch_of()) for name in ("cal", "wsdan"))
+    np.testing.assert_allclose(with_effect - aux["effect_loss"], without, rtol=1e-6)
+    assert set(aux) - set(less) == {"effect_loss"}
+
+
+def test_fake_attention_is_drawn_anew_below_2_without_touching_the_attention_layer():
+    rng = np.random.default_rng(0)
+    out = {
+        "head/attention": jnp.zeros((50, 4, 4, MAPS)),
+        "features": jnp.float32(rng.normal(size=(50, 4, 4, 3))),
+    }
+    seen = []
+
+    class Head:
+        def pool(self, fake, x):
+            seen.append(np.asarray(fake))
+            return fake.sum((1, 2))
+
+        def classify(self, embedding):
+            return embedding
+
+    class Model:
+        head = Head()
+        feature_maps = (("features",),)
+
+    for seed in (0, 1):
+        attention.counterfactual(Model(), out, jax.random.key(seed))
+    assert (seen[0] >= 0).all() and (seen[0] < 2).all()
+    assert abs(seen[0].mean() - 1) < 0.02 and seen[0].max() > 1.99
+    assert not np.array_equal(*seen)
+
+
+def test_gradients():
+    """Effect logits move features, attention and classifier; regions and centres move nothing."""
+    model = nnx.view(classifier(), use_running_average=True)
+    graphdef, variables, rest = nnx.split(model, nnx.Param, ...)
+    batch = jax.tree.map(jnp.asarray, batch_of())
+    (loss,) = methods.build("cal", FIXED, FACTS).losses
+
+    def total(variables, centres):
+        live = nnx.merge(graphdef, variables, rest)
+        return loss(live, batch, jax.random.key(0), {"centres": centres})[0]
+
+    gradients, to_centres = jax.grad(total, (0, 1))(variables, jnp.asarray(centres()))
+    for leaf in jax.tree.leaves(gradients):
+        assert jnp.isfinite(leaf).all() and (leaf != 0).any()
+    assert not np.asarray(to_centres).any()
+
+
+def test_centres_start_at_zero_and_do_not_depend_on_the_order_of_images():
+    method = methods.build("wsdan", {}, FACTS)
+    np.testing.assert_array_equal(method.state["centres"], np.zeros((CLASSES, WIDTH)))
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(6, WIDTH)).astype(np.float32)
+    labels, mask = np.int32([2, 2, 0, 2, 0, 1]), np.float32([1, 0, 1, 1, 1, 0])
+    results = []
+    for order in (np.arange(6), rng.permutation(6)):
+        distances, after = attention.to_centres(
+            jnp.asarray(embeddings[order]),
+            labels[order],
+            jnp.asarray(mask[order]),
+            jnp.zeros((CLASSES, WIDTH)),
+            rate=0.05,
+            normalise=True,
+        )
+        results.append(np.asarray(after))
+        lengths = (embeddings[order] ** 2).sum(1)  # of a centre of zeros nothing is subtracted
+        np.testing.assert_allclose(distances, lengths, rtol=1e-5)
+    np.testing.assert_allclose(results[0], results[1], atol=1e-7)
+    expected = [embeddings[[2, 4]].mean(0), np.zeros(WIDTH), embeddings[[0, 3]].mean(0)]
+    np.testing.assert_allclose(results[0], 0.05 * np.stack(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop_threshold": (0.6, 0.4)}, r"crop_threshold=\(0.6, 0.4\) must be \(least, most\)"),
+        ({"drop_threshold": (0.5,)}, "drop_threshold"),
+        ({"centre_rate": 0.0}, r"centre_rate=0.0 must lie in \(0, 1\]"),
+        ({"crop_weight": -1.0}, "crop_weight=-1.0 must be at least 0"),
+        ({"effect": True}, r"'wsdan' has no \['effect'\]"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        methods.build("wsdan", options, FACTS)
+
+
+def test_images_that_point_nowhere_train():
+    """Constant images, dead attention maps: all finite, the whole image is the crop."""
+    batch = batch_of() | {"image": np.zeros((5, SIZE, SIZE, 3), np.float32)}
+    value, aux = run("cal", batch, {"centres": jnp.zeros((CLASSES, WIDTH))})
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(aux))

@@ -1,0 +1,109 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from fgc_jax import models
+from fgc_jax.models import attention_pooling
+from tests import seeded
+
+MAPS, CHANNELS, CLASSES = 3, 5, 4
+
+
+def head(maps=MAPS):
+    made = attention_pooling.AttentionPooling((CHANNELS,), CLASSES, maps=maps, rngs=nnx.Rngs(0))
+    return nnx.view(made, use_running_average=True)
+
+
+def features(seed=0, size=(4, 6)):
+    return np.random.default_rng(seed).normal(size=(2, *size, CHANNELS)).astype(np.float32)
+
+
+def pooled(attention, x, epsilon=1e-6):
+    """Position by position, map by map, channel by channel."""
+    b, h, w, m = attention.shape
+    result = np.zeros((b, m, x.shape[-1]))
+    for row in range(h):
+        for column in range(w):
+            for k in range(m):
+                result[:, k] += attention[:, row, column, k, None] * x[:, row, column]
+    result = (result / (h * w)).reshape(b, -1)
+    result = np.sign(result) * np.sqrt(np.abs(result) + epsilon)
+    return result / np.maximum(np.sqrt((result**2).sum(1, keepdims=True)), 1e-12)
+
+
+def test_logits_and_what_is_named():
+    made, x = head(), features()
+    made.attentions.bn.mean[...] = jnp.float32([0.1, -0.2, 0.3])
+    made.attentions.bn.var[...] = jnp.float32([0.5, 1.0, 2.0])
+    logits, named = made((jnp.asarray(x),))
+    seen = x @ np.float64(made.attentions.conv.kernel[...])
+    seen = (seen - [0.1, -0.2, 0.3]) / np.sqrt(np.float64([0.5, 1.0, 2.0]) + 1e-3)
+    attention = np.maximum(seen, 0)
+    assert 0.2 < (attention > 0).mean() < 0.8
+    np.testing.assert_allclose(named["attention"], attention, atol=1e-5)
+    embedding = pooled(attention, np.float64(x))
+    np.testing.assert_allclose(named["embedding"], embedding, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(named["embedding"], axis=1), 1, rtol=1e-5)
+    kernel = np.float64(made.fc.kernel[...])
+    np.testing.assert_allclose(logits, 100 * embedding @ kernel, rtol=1e-5, atol=1e-4)
+    everywhere = pooled(np.ones_like(attention), np.float64(x))
+    by_hand = 100 * (embedding - everywhere) @ kernel
+    np.testing.assert_allclose(named["effect"], by_hand, rtol=1e-5, atol=1e-4)
+
+
+def test_the_scale_is_100():
+    made = head()
+    np.testing.assert_allclose(
+        made.classify(jnp.eye(MAPS * CHANNELS)), 100 * made.fc.kernel[...], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_constant_features_and_dead_maps_are_finite_with_their_gradients(value):
+    made = head()
+    made.attentions.bn.bias[...] = jnp.float32([-9.0, 0.0, 1.0])  # dead, at the kink, alive
+    graphdef, state = nnx.split(made)
+
+    def total(state, x):
+        logits, named = nnx.merge(graphdef, state)((x,))
+        return sum(jnp.sin(v).sum() for v in (logits, *named.values()))
+
+    x = jnp.full((2, 3, 3, CHANNELS), value)
+    found, gradients = jax.value_and_grad(total, (0, 1), allow_int=True)(state, x)
+    assert jnp.isfinite(found)
+    for leaf in jax.tree.leaves(gradients):
+        assert jnp.isfinite(leaf).all()
+
+
+def test_it_computes_in_float32():
+    made, x = head(), jnp.asarray(features()).astype(jnp.bfloat16)
+    logits, named = made((x,))
+    assert logits.dtype == named["attention"].dtype == jnp.float32
+    np.testing.assert_array_equal(logits, made((x.astype(jnp.float32),))[0])
+
+
+def test_wrong_options_are_refused():
+    with pytest.raises(ValueError, match="at least one map, not 0"):
+        head(0)
+    config = seeded.config("resnet18", head="attention_pooling", feature_map="stage1+stage2")
+    with pytest.raises(ValueError, match="reads one feature map, not 2"):
+        models.abstract(config, 5)
+
+
+def test_under_a_backbone():
+    config = seeded.config(
+        "resnet18", head="attention_pooling", backbone_options={"last_stride": 1}
+    )
+    model = models.abstract(config, 5)
+    images = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32)
+    graphdef = models.evaluation_graphdef(model)
+    _, out = jax.eval_shape(
+        lambda *trees: models.apply(graphdef, *trees[:2], lambda live: live(trees[2]))[0],
+        *models.split(model),
+        images,
+    )
+    assert out["head/attention"].shape == (2, 4, 6, 32)
+    assert out["head/embedding"].shape == (2, 32 * 512)
+    assert out["head/effect"].shape == (2, 5)
