@@ -196,6 +196,26 @@ def aircraft(config: ConfigDict) -> None:
     config.data.random_crop = False
 
 
+def attention(config: ConfigDict, method: str, *, maps: int = 32) -> None:
+    """The method "wsdan" or "cal" and its head, with the numbers of CAL's published code."""
+    config.model.update(
+        head="attention_pooling", head_options=ConfigDict({"maps": maps, "epsilon": 1e-6})
+    )
+    config.method = method
+    config.method_options = ConfigDict(
+        {
+            "raw_weight": 1 / 3,
+            "crop_weight": 2 / 3,
+            "centre_weight": 1.0,
+            "centre_rate": 0.05,
+            "normalise_centres": True,
+            "crop_threshold": (0.4, 0.6),
+            "crop_padding": 0.1,
+            "drop_threshold": (0.2, 0.5),
+        }
+    )
+
+
 def make_tiny(config: ConfigDict) -> None:
     """Shrinks a recipe to seconds: a small network of the family where the recipe's is large,
     random weights, small images, one epoch a phase."""

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from configs import bcnn_aircraft, common, cub_dogs, transfer_aircraft
+from configs import bcnn_aircraft, common, cub_dogs, transfer_aircraft, wsdan_inception
 from fgc_jax import config, experiment, models, train
 from tests import commands, data_benchmarks, data_files, small_networks
 
@@ -16,6 +16,7 @@ WRITE = {
     "cub": data_benchmarks.write_cub,
     "dogs": data_benchmarks.write_dogs,
     "cars": data_benchmarks.write_cars,
+    "cub2010": data_benchmarks.write_homework,
 }
 CUB_DOGS = itertools.product(("", "dogs"), ("resnet50", *cub_dogs.VITS), ("", "published"))
 VARIANTS = {
@@ -25,6 +26,10 @@ VARIANTS = {
     "resnext50_cars": ("", "resnet18", "resnet50", "resnet101")
     + tuple(f"efficientnet_b{number}" for number in range(4)),
     "baselines_cub": ("swin_large", "resnet50", "bit", "convnext_base", "dinov2"),
+    "cal_resnet101": ("cub", "cars", "aircraft", "wsdan", "cars,plain"),
+    "cal_resnet152_homework": ("", "plain"),
+    "cal_convnext_b_cub": ("",),
+    "wsdan_inception": tuple(wsdan_inception.FEATURES),
 }
 EACH = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 
@@ -83,6 +88,7 @@ def test_a_recipe_trains_through_the_command(roots, tmp_path):
         ("baselines_cub", "swin_large", "vit"),
         ("baselines_cub", "convnext_base", "vit"),
         ("baselines_cub", "dinov2", "vit"),
+        ("cal_resnet101", "cub", "basic"),
     ],
 )
 def test_recipes_train(name, variant, small, roots, tmp_path, monkeypatch):
