@@ -270,7 +270,7 @@ def jax_side(spec):
             return {**batch, "image": images}
 
         names = tuple(map(str, range(CLASSES)))
-        method = methods.build("plain", {}, methods.Facts(names, (), facts, load_run=None))
+        method = methods.build("plain", {}, methods.Facts(names, (), facts, None, None))
         update = step.make_train_step(
             graphdef=step.train_graphdef(model, trained),
             method=method,

@@ -42,9 +42,14 @@ ONLY_IN = {
     "clu": ("fgc_jax/logs.py", "fgc_jax/wandb_writer.py"),
     "wandb": ("fgc_jax/wandb_writer.py",),
     "tensorflow": (),
-    "torch": ("scripts/make_golden.py", "scripts/benchmark.py", "scripts/benchmark_data.py"),
+    "torch": (
+        "scripts/make_golden.py",
+        "scripts/benchmark.py",
+        "scripts/benchmark_data.py",
+        "scripts/benchmark_methods.py",
+    ),
     "torchvision": ("scripts/make_golden.py", "scripts/benchmark_data.py"),
-    "timm": ("scripts/make_golden.py", "scripts/benchmark.py"),
+    "timm": ("scripts/make_golden.py", "scripts/benchmark.py", "scripts/benchmark_methods.py"),
 }
 # NNX builds modules and nothing more; `models.apply` is the bridge to plain JAX.
 NNX_ONLY_IN = {"merge": ("fgc_jax/models/bridge.py",)}
