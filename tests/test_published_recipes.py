@@ -25,6 +25,7 @@ VARIANTS = {
     "cub_dogs": tuple(",".join(filter(None, words)) for words in CUB_DOGS),
     "resnext50_cars": ("", "resnet18", "resnet50", "resnet101")
     + tuple(f"efficientnet_b{number}" for number in range(4)),
+    "transfg_cub": ("", "cars", "dogs", "plain"),
     "baselines_cub": ("swin_large", "resnet50", "bit", "convnext_base", "dinov2"),
     "cal_resnet101": ("cub", "cars", "aircraft", "wsdan", "cars,plain"),
     "cal_resnet152_homework": ("", "plain"),
@@ -85,6 +86,7 @@ def test_a_recipe_trains_through_the_command(roots, tmp_path):
         ("cub_dogs", "dogs,published,vit_small_patch16_224", "vit"),
         ("cub_dogs", "vit_base_patch16_224", "vit"),
         ("resnext50_cars", "", "basic"),
+        ("transfg_cub", "", "vit"),
         ("baselines_cub", "swin_large", "vit"),
         ("baselines_cub", "convnext_base", "vit"),
         ("baselines_cub", "dinov2", "vit"),
@@ -101,7 +103,8 @@ def test_recipes_train(name, variant, small, roots, tmp_path, monkeypatch):
     for stream in {got.model.backbone, got.model.backbone_b} - {""}:
         monkeypatch.setitem(models.BACKBONES, stream, row)
     for phase in got.phases:
-        phase.update(resize=40, crop=32)
+        # Patches of 16 pixels every 12 fit 40, those side by side 32.
+        phase.update(resize=40, crop=40 if got.model.backbone_options else 32)
     results = train.run(got, tmp_path / "run")
     assert results["complete"]
     assert len(results["phases"]) == len(got.phases)

@@ -6,13 +6,14 @@ Registers (arXiv 2309.16588); Learning Transferable Visual Models From Natural L
 Supervision (arXiv 2103.00020). Names and numbers follow timm; the rows are in vit_table.py.
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.models import attention, bridge, layers, position
+from fgc_jax.models import attention, bridge, layers, parts, position
 from fgc_jax.models.backbone import Backbone, by_tag
 
 # Channels, blocks, heads.
@@ -22,13 +23,22 @@ TINY, SMALL, BASE, LARGE = (192, 12, 3), (384, 12, 6), (768, 12, 12), (1024, 24,
 class PatchEmbed(nnx.Module):
     """Squares of `patch` pixels, each mapped to C channels: [B, H, W, 3] -> [B, h, w, C].
 
+    stride: pixels from one square to the next, None for `patch`; they overlap where it is less.
     norm: the layer behind it, built as norm(features, dtype=, rngs=); None for none. Raises
-    ValueError unless H and W are multiples of `patch`.
+    ValueError unless the squares end where the image does.
     """
 
-    def __init__(self, features, patch, *, use_bias=True, norm=None, dtype, rngs):
+    def __init__(self, features, patch, *, stride=None, use_bias=True, norm=None, dtype, rngs):
+        self.patch = patch
         self.proj = layers.Conv(
-            3, features, patch, stride=patch, padding=0, use_bias=use_bias, dtype=dtype, rngs=rngs
+            3,
+            features,
+            patch,
+            stride=stride or patch,
+            padding=0,
+            use_bias=use_bias,
+            dtype=dtype,
+            rngs=rngs,
         )
         # PyTorch's own start of a convolution, which timm leaves.
         bound = (3 * patch**2) ** -0.5
@@ -39,11 +49,13 @@ class PatchEmbed(nnx.Module):
         self.norm = layers.same if norm is None else norm(features, dtype=dtype, rngs=rngs)
 
     def __call__(self, x):
-        patch = self.proj.stride
-        if x.shape[1] % patch or x.shape[2] % patch:
+        patch, stride = self.patch, self.proj.stride
+        if any(side < patch or (side - patch) % stride for side in x.shape[1:3]):
+            fitting = f"multiples of the patch, {patch}"
+            if stride != patch:
+                fitting = f"{patch} plus a multiple of patch_stride={stride}"
             raise ValueError(
-                f"images of {x.shape[1]} x {x.shape[2]} pixels: both sides must be multiples of "
-                f"the patch, {patch}"
+                f"images of {x.shape[1]} x {x.shape[2]} pixels: both sides must be {fitting}"
             )
         return self.norm(self.proj(x))
 
@@ -93,6 +105,8 @@ class VisionTransformer(nnx.Module):
     grid: side of the square grid that `pos_embed` is stored for. registers: number of tokens
     between class token and grid. embed_prefix: whether class token and registers have position
     embeddings too. pre_norm: a layer norm before the first block, and no bias of the patches.
+    patch_stride: see PatchEmbed. part_selection: the last block sees only the class token and the
+    tokens that `parts.choose` takes; "features" is not there then, and "part_attention" is.
     """
 
     def __init__(
@@ -107,6 +121,8 @@ class VisionTransformer(nnx.Module):
         embed_prefix=True,
         layer_scale=None,
         pre_norm=False,
+        patch_stride=None,
+        part_selection=False,
         epsilon=1e-6,
         dtype,
         rngs,
@@ -115,9 +131,10 @@ class VisionTransformer(nnx.Module):
         remat=False,
     ):
         self.grid, self.dtype, self.remat = grid, dtype, remat
+        self.part_selection = part_selection
         self.embedded = 1 + registers if embed_prefix else 0
         self.patch_embed = PatchEmbed(
-            features, patch, use_bias=not pre_norm, dtype=dtype, rngs=rngs
+            features, patch, stride=patch_stride, use_bias=not pre_norm, dtype=dtype, rngs=rngs
         )
         self.cls_token = normal((1, 1, features), 1e-6, rngs)
         self.reg_token = normal((1, registers, features), 1e-6, rngs) if registers else None
@@ -150,7 +167,8 @@ class VisionTransformer(nnx.Module):
             prefix = prefix + places[:, : self.embedded]
         x = x.reshape(b, h * w, c) + places[:, self.embedded :].astype(self.dtype)
         x = self.norm_pre(join(prefix.astype(self.dtype), x))
-        return run_blocks(self.blocks, self.norm, x, (h, w), "pooled", rngs=rngs, remat=self.remat)
+        run = run_parts if self.part_selection else run_blocks
+        return run(self.blocks, self.norm, x, (h, w), "pooled", rngs=rngs, remat=self.remat)
 
 
 def normal(shape, std, rngs):
@@ -184,17 +202,38 @@ def run_blocks(blocks, norm, x, grid, token, *, rngs, remat):
     """The maps of tokens x [B, T, C]: "block1", "attention/0" and so on; behind the final norm
     (None where it is not built) "features" instead of the last block's, and, under the name
     `token`, the class token."""
-    maps = {}
+    maps, tokens = _through(blocks, x, grid, rngs=rngs, remat=remat)
+    if norm is None:
+        return maps
+    del maps[f"block{len(blocks)}"]
+    x = norm(tokens[-1])
+    return maps | {"features": on_grid(x, grid), token: x[:, :1, None]}
+
+
+def run_parts(blocks, norm, x, grid, token, *, rngs, remat):
+    """As run_blocks with the part selection of TransFG (arXiv 2103.07976) before the last block:
+    no "features", and "part_attention", float32 [B, h, w, heads], of which each head takes the
+    token with the largest value."""
+    *early, last = blocks
+    maps, tokens = _through(early, x, grid, rngs=rngs, remat=remat)
+    scores = parts.class_attention([block.attention for block in early], tokens[:-1])
+    chosen = parts.choose(tokens[-1], scores[:, :, scores.shape[2] - grid[0] * grid[1] :])
+    x = norm(bridge.run(last, chosen, rngs=rngs, remat=remat))
+    shown = on_grid(scores.swapaxes(1, 2), grid)
+    return maps | {"part_attention": shown, token: x[:, :1, None]}
+
+
+def _through(blocks, x, grid, *, rngs, remat):
+    """(maps "block1", "attention/0" and so on; the tokens before each block and behind the last)
+    of tokens x [B, T, C]."""
+    maps, tokens = {}, [x]
     for index, block in enumerate(blocks):
         # Outside bridge.run, so that XLA drops it where nobody reads it.
         maps[f"attention/{index}"] = block.attention(x)
         x = bridge.run(block, x, rngs=rngs, remat=remat)
         maps[f"block{index + 1}"] = on_grid(x, grid)
-    if norm is None:
-        return maps
-    del maps[f"block{len(blocks)}"]
-    x = norm(x)
-    return maps | {"features": on_grid(x, grid), token: x[:, :1, None]}
+        tokens.append(x)
+    return maps, tokens
 
 
 def row(build, depth, features, patch, token, *, weights, parameters, **options) -> Backbone:
@@ -219,6 +258,29 @@ def row(build, depth, features, patch, token, *, weights, parameters, **options)
         parameters=parameters,
         **options,
     )
+
+
+def with_patch_stride(row: Backbone, value) -> Backbone:
+    """The row with patches that overlap: `value` pixels from one to the next."""
+    patch = row.strides["features"]
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < patch:
+        raise ValueError(
+            f"config.model.backbone_options.patch_stride={value!r} must be a whole number below "
+            f"the patch, {patch}, for patches that overlap"
+        )
+    strides = {name: value if stride else 0 for name, stride in row.strides.items()}
+    build = functools.partial(row.build, patch_stride=value)
+    return dataclasses.replace(row, build=build, strides=strides)
+
+
+def with_part_selection(row: Backbone, value) -> Backbone:
+    """The row whose last block sees the class token and each head's part alone, see run_parts."""
+    if value is not True:
+        raise ValueError(
+            f"config.model.backbone_options.part_selection={value!r} must be True, or left out"
+        )
+    build = functools.partial(row.build, part_selection=True)
+    return dataclasses.replace(row, build=build, channels={"pooled": row.channels["pooled"]})
 
 
 def gflops(features, depth, patch, size, prefix, classes):
@@ -251,4 +313,5 @@ def vit(shape, patch, *, weights, parameters, **options) -> Backbone:
         embed=("cls_token", "pos_embed", "patch_embed", *(k for k, v in optional.items() if v)),
         gflops=gflops(features, depth, patch, size, 1 + registers, weights[0].classes),
         resample={"pos_embed": functools.partial(position.fit_stored, prefix=prefix)},
+        options={"patch_stride": with_patch_stride, "part_selection": with_part_selection},
     )

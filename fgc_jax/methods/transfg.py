@@ -1,0 +1,62 @@
+"""TransFG's loss: cross-entropy, and class tokens that are near to those of their class only.
+
+Paper: TransFG: A Transformer Architecture for Fine-grained Recognition (arXiv 2103.07976). What it
+does to the network are the options patch_stride and part_selection of the vision transformers.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fgc_jax.methods import losses
+from fgc_jax.methods.method import Facts, Method
+from fgc_jax.models import heads
+
+
+def make(facts: Facts, *, margin: float = 0.4, label_smoothing: float = 0.0) -> Method:
+    """Cross-entropy plus `contrast` of the class tokens, the map "pooled".
+
+    Raises:
+        ValueError: a value that is not allowed, or a backbone without class token.
+    """
+    if not -1 <= margin < 1:
+        raise ValueError(f"config.method_options.margin={margin} must lie in [-1, 1)")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            f"config.method_options.label_smoothing={label_smoothing} must lie in [0, 1)"
+        )
+    if facts.shape_of is not None:
+        try:
+            facts.shape_of("pooled")
+        except KeyError:
+            raise ValueError(
+                "config.method='transfg' compares class tokens: config.model.backbone must be a "
+                "transformer that has the map 'pooled'"
+            ) from None
+
+    def loss(model, batch, key, state):
+        logits, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
+        goal = losses.targets(batch, facts.num_classes, label_smoothing)
+        label_loss = losses.masked_mean(losses.cross_entropy(logits, goal), batch["mask"])
+        tokens = out["pooled"][:, 0, 0]
+        contrastive = contrast(tokens, batch["label"], batch["mask"], margin)
+        value = label_loss + contrastive
+        return value, {"logits": logits, "label_loss": label_loss, "contrastive_loss": contrastive}
+
+    return Method((loss,))
+
+
+def contrast(vectors: jax.Array, labels: jax.Array, mask: jax.Array, margin: float) -> jax.Array:
+    """Mean over all ordered pairs of the B vectors [B, C] of 1 - cos for two of one class (labels
+    int32 [B]) and of max(0, cos - margin) for two of different classes.
+
+    A vector's pair with itself counts as 0, of a vector of zeros as well; vectors whose mask f32
+    [B] is 0 are in no pair. The paper divides by B squared, its code by B.
+    """
+    units = heads.l2_normalise(vectors.astype(jnp.float32))
+    cosines = jnp.einsum("ic,jc->ij", units, units)
+    same = labels[:, None] == labels[None, :]
+    others = 1 - jnp.eye(len(labels))
+    terms = others * jnp.where(same, 1 - cosines, jnp.maximum(cosines - margin, 0))
+    pairs = mask[:, None] * mask[None, :]
+    return losses.normalised_sum(terms * pairs, pairs)
