@@ -26,6 +26,7 @@ VARIANTS = {
     "resnext50_cars": ("", "resnet18", "resnet50", "resnet101")
     + tuple(f"efficientnet_b{number}" for number in range(4)),
     "transfg_cub": ("", "cars", "dogs", "plain"),
+    "glsim_cub": ("", "dogs"),
     "baselines_cub": ("swin_large", "resnet50", "bit", "convnext_base", "dinov2"),
     "cal_resnet101": ("cub", "cars", "aircraft", "wsdan", "cars,plain"),
     "cal_resnet152_homework": ("", "plain"),
@@ -87,6 +88,7 @@ def test_a_recipe_trains_through_the_command(roots, tmp_path):
         ("cub_dogs", "vit_base_patch16_224", "vit"),
         ("resnext50_cars", "", "basic"),
         ("transfg_cub", "", "vit"),
+        ("glsim_cub", "", "vit"),
         ("baselines_cub", "swin_large", "vit"),
         ("baselines_cub", "convnext_base", "vit"),
         ("baselines_cub", "dinov2", "vit"),

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.models import regions
+
 
 class Classifier(nnx.Module):
     """images [B, H, W, 3], normalised for `backbone` -> (logits float32 [B, K], named maps).
@@ -30,7 +32,19 @@ class Classifier(nnx.Module):
         return logits, out | {f"head/{name}": x for name, x in named.items()}
 
     def maps(self, images, *, rngs=None):
-        """(the maps that the head reads, those of the first backbone first; all named maps)."""
+        """(the maps that the head reads, those of the first backbone first; all named maps).
+
+        A head with `look` reads the maps of a crop, too, encoded by the same backbones: see
+        `glsim.GlSim`.
+        """
+        read, out = self._encode(images, rngs=rngs)
+        if not hasattr(self.head, "look"):
+            return read, out
+        boxes, named = self.head.look(read, images.shape[1:3])
+        closer, _ = self._encode(regions.crop(images, boxes), rngs=rngs)
+        return read + closer, out | {f"head/{name}": x for name, x in named.items()}
+
+    def _encode(self, images, *, rngs):
         out = dict(self.backbone(images, rngs=rngs))
         read = tuple(out[name] for name in self.feature_maps[0])
         if self.two_streams:

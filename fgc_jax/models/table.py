@@ -11,6 +11,7 @@ from fgc_jax.models import (
     convnext_table,
     efficientnet_table,
     eva,
+    glsim,
     heads,
     inception,
     pretrained,
@@ -39,6 +40,7 @@ HEADS = {
     "bilinear": heads.Bilinear,
     "vgg_fc": heads.VggFc,
     "attention_pooling": attention_pooling.AttentionPooling,
+    "glsim": glsim.GlSim,
 }
 
 
