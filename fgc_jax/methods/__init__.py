@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from fgc_jax.methods import attention, plain, transfg
+from fgc_jax.methods import attention, pim, plain, transfg
 from fgc_jax.methods.method import Facts, Loss, Method
 
 __all__ = ("METHODS", "Entry", "Facts", "Loss", "Method", "build")
@@ -32,6 +32,8 @@ METHODS: dict[str, Entry] = {
     "wsdan": Entry(functools.partial(attention.make, False), heads=("attention_pooling",)),
     "cal": Entry(functools.partial(attention.make, True), heads=("attention_pooling",)),
     "transfg": Entry(transfg.make, heads=("gap",)),
+    "pim": Entry(pim.make, heads=("pim",)),
+    "herbs": Entry(pim.make_herbs, heads=("herbs",)),
 }
 
 

@@ -15,6 +15,7 @@ from fgc_jax.models import (
     heads,
     inception,
     pretrained,
+    pyramid,
     resnet_table,
     resnetv2,
     swin_table,
@@ -41,6 +42,8 @@ HEADS = {
     "vgg_fc": heads.VggFc,
     "attention_pooling": attention_pooling.AttentionPooling,
     "glsim": glsim.GlSim,
+    "pim": pyramid.Pim,
+    "herbs": pyramid.Herbs,
 }
 
 
