@@ -26,6 +26,7 @@ ORDER = (
     ("experiment", "overview"),
     ("phases", "embeddings"),
     ("evaluate", "plots", "data_plots", "scores", "loop", "train", "predict", "lr_finder"),
+    ("explain",),
     ("recipe_flags", "main", "comparison", "sweeping", "probes"),
     ("configs", "scripts"),
 )

@@ -33,10 +33,15 @@ def run(tmp_path_factory) -> Path:
     data_files.write_folder(
         folder / "data", classes=CLASSES, splits={"train": 8, "test": 5}, size=(60, 50)
     )
-    settings = recipe(folder / "data")
+    write(folder / "run", recipe(folder / "data"))
+    return folder
+
+
+def write(directory: Path, settings) -> None:
+    """The run directory of a recipe of two phases: three checkpoints, the classifier's weights of
+    each drawn anew."""
     plan = experiment.prepare(config.parse(settings))
     variables, stats, _ = experiment.initial_variables(plan)
-    directory = folder / "run"
     directory.mkdir()
     workdir.write_json(directory / workdir.CONFIG, config.resolved(settings))
     workdir.write_json(directory / workdir.DATASET, plan.dataset.facts())
@@ -52,7 +57,6 @@ def run(tmp_path_factory) -> Path:
                 score=score,
                 wait=True,
             )
-    return folder
 
 
 def shaken(tree, seed: int):

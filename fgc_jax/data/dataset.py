@@ -28,7 +28,8 @@ class Split:
     size_source: int `[N, 2]` (width, height), or a function that makes it; None where no box
     reaches beyond its picture. annotations: what else is known of image i, each a function of i:
     "parts" float32 `[P, 3]` (x, y, 1 if visible), "objects" float32 `[n, 4]` (boxes of all objects,
-    not clipped), "mask" uint8 `[H, W]` (0 to 255: share of the raters that saw the object there).
+    not clipped), "mask" uint8 `[H, W]` (0 to 255: share of the raters that saw the object there),
+    "telling_boxes" float32 `[n, 4]` (of the parts that tell its class from those most like it).
     """
 
     labels: np.ndarray

@@ -182,9 +182,19 @@ class BirdSplit:
             points.append(((x0 + x1) / 2, (y0 + y1) / 2, shown[name] >= 0.1))
         return np.array(points, np.float32)
 
+    def telling_boxes(self, i):
+        """float32 [n, 4]: the boxes of the parts in which the species of image i differs from its
+        siblings, as in `parts`; those that do not show are left out."""
+        varied = GENERA[list(SPECIES)[i % self.species].rpartition("_")[2]][1]
+        names = {"legs" if trait == "leg_colour" else trait.split("_")[0] for trait in varied}
+        boxes = [box for name, box in self.parts(i).items() if name in names]
+        return np.array([box for box in boxes if not np.isnan(box).any()], np.float32).reshape(
+            -1, 4
+        )
+
     @property
     def annotations(self):
-        return {"parts": self.part_points}
+        return {"parts": self.part_points, "telling_boxes": self.telling_boxes}
 
     @property
     def box_source(self):

@@ -1,0 +1,144 @@
+"""The attention maps of trained images, and whether they fall on what tells the classes apart."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fgc_jax import mesh, models, predict
+from fgc_jax.data import augment, pipeline
+from fgc_jax.models import regions
+
+THRESHOLD, PADDING = 0.1, 0.05  # of the crop at test time, as in WS-DAN
+ERASED = 0.35  # of the map's maximum: the middle of what training erases
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """One image as the network sees it.
+
+    image, crop, erased uint8 [H, W, 3]: as it comes in, the crop by the mean map, and what is left
+    without the region of the strongest map. box (top, bottom, left, right) of the crop in pixels.
+    attention f32 [H, W, M] at the image's size. plain, effect f32 [K]: probabilities of both kinds
+    of logits.
+    """
+
+    image: np.ndarray
+    crop: np.ndarray
+    erased: np.ndarray
+    box: tuple[int, int, int, int]
+    attention: np.ndarray
+    plain: np.ndarray
+    effect: np.ndarray
+
+
+def look(run: predict.Restored, pictures: Sequence[np.ndarray]) -> Iterator[Seen]:
+    """What a run sees in pictures uint8 [h, w, 3] of any sizes, one by one.
+
+    Raises:
+        ValueError: its head has no attention maps.
+    """
+    if run.plan.settings.model.head != "attention_pooling":
+        raise ValueError(
+            f"the run's head is {run.plan.settings.model.head!r}; attention maps are those of "
+            "'attention_pooling', which the methods 'wsdan' and 'cal' train"
+        )
+    forward = _forward(run)
+    # All devices get the same image: a run's mesh may have more of them than there are pictures.
+    on_all = mesh.replicated(run.plan.mesh)
+    for picture in pictures:
+        image = pipeline.transform_image(run.transform, picture)
+        found = forward(run.params, run.stats, jax.device_put(image[None], on_all))
+        found = {name: np.asarray(values[0]) for name, values in found.items()}
+        crop, erased = (np.clip(np.round(found[name]), 0, 255).astype(np.uint8) for name in CHANGED)
+        box = tuple(int(edge) for edge in found["box"])
+        names = ("attention", "plain", "effect")
+        yield Seen(image, crop, erased, box, *(found[name] for name in names))
+
+
+CHANGED = ("crop", "erased")
+
+
+def _forward(run: predict.Restored) -> Callable:
+    graphdef, facts = models.evaluation_graphdef(run.plan.model), run.plan.preprocess
+    grey = 255 * jnp.float32(facts.mean)
+
+    def forward(variables, stats, pixels):
+        images = augment.normalise(pixels, facts.mean, facts.std)
+        (logits, out), _ = models.apply(graphdef, variables, stats, lambda model: model(images))
+        attention, size = out["head/attention"], pixels.shape[1:3]
+        mean = attention.mean(-1)
+        strongest = jnp.argmax(attention.sum((1, 2)), axis=-1)
+        strongest = jnp.take_along_axis(attention, strongest[:, None, None, None], -1)[..., 0]
+        box = regions.boxes(mean, THRESHOLD, PADDING, size)
+        shown = pixels.astype(jnp.float32)
+        # Erased places have the mean colour, which is zero once normalised.
+        erased = regions.drop(shown - grey.reshape(1, 1, 1, 3), strongest, ERASED)
+        maps = [regions.upsample(attention[..., k], size) for k in range(attention.shape[-1])]
+        return {
+            "attention": jnp.stack(maps, axis=-1),
+            "box": box,
+            "crop": regions.crop(shown, box),
+            "erased": erased + grey.reshape(1, 1, 1, 3),
+            "plain": jax.nn.softmax(logits),
+            "effect": jax.nn.softmax(out["head/effect"]),
+        }
+
+    return jax.jit(forward)
+
+
+@dataclasses.dataclass
+class Pointing:
+    """How often a place falls on a part that tells the classes apart (the pointing game, arXiv
+    1608.00507), as sums over the images counted so far.
+
+    mean_map: the maximum of the mean map. single_maps: that of each map which is not zero
+    everywhere. shuffled: the maximum of the mean map of another image, which knows where birds
+    usually are. centre: the middle of the image. anywhere: the share of the image that the parts
+    cover, which a random place hits.
+    """
+
+    images: int = 0
+    mean_map: float = 0.0
+    single_maps: float = 0.0
+    shuffled: float = 0.0
+    centre: float = 0.0
+    anywhere: float = 0.0
+    last: tuple[int, int] | None = None
+
+    def add(self, seen: Seen, covered: np.ndarray) -> None:
+        """Counts an image whose parts cover `covered`, bool [H, W]."""
+        h, w = covered.shape
+        place = peak(seen.attention.mean(-1))
+        # The first image has no other before it and takes the middle.
+        other, self.last = self.last or (h // 2, w // 2), place
+        alive = [k for k in range(seen.attention.shape[-1]) if seen.attention[..., k].any()]
+        hits = [covered[peak(seen.attention[..., k])] for k in alive]
+        self.images += 1
+        self.mean_map += covered[place]
+        self.single_maps += np.mean(hits) if hits else 0.0
+        self.shuffled += covered[other]
+        self.centre += covered[h // 2, w // 2]
+        self.anywhere += covered.mean()
+
+    def shares(self) -> dict[str, float]:
+        """Each kind of place: the percentage of images where it falls on such a part."""
+        names = ("mean_map", "single_maps", "shuffled", "centre", "anywhere")
+        return {name: 100 * float(getattr(self, name)) / self.images for name in names}
+
+
+def peak(values: np.ndarray) -> tuple[int, int]:
+    """Row and column of the largest of values [H, W]."""
+    row, column = np.unravel_index(np.argmax(values), values.shape)
+    return int(row), int(column)
+
+
+def coverage(transform: pipeline.Transform, picture: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """bool [crop, crop]: where boxes f32 [n, 4] (x0, y0, x1, y1) of a picture uint8 [h, w, 3] lie
+    after the transform."""
+    filled = np.zeros_like(picture)
+    for x0, y0, x1, y1 in boxes:
+        filled[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = 255
+    return pipeline.transform_image(transform, filled)[..., 0] > 127

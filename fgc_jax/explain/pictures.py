@@ -1,0 +1,78 @@
+"""Pictures of what a network looks at, drawn with matplotlib's object interface."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from fgc_jax import plots
+from fgc_jax.explain.attention import Seen
+
+SHOWN = 6  # single maps an image, the strongest
+SIDE = 1.3  # inches
+OPACITY = 0.65  # of the strongest attention
+COLOURS = matplotlib.colormaps["inferno"]
+
+
+def attention(rows: Sequence[tuple[str, Seen]], class_names: Sequence[str], title: str) -> Figure:
+    """One row an image, (its true class or "", what was seen): the image with the box of its crop,
+    the mean map, the strongest single maps, the crop, and the image without what the strongest map
+    covers; below, the plain and the effect prediction."""
+    maps = min(SHOWN, rows[0][1].attention.shape[-1])
+    columns, gap, text, head = 4 + maps, 0.08, 0.5, 0.75
+    width = columns * (SIDE + gap) + gap
+    height = head + len(rows) * (SIDE + text)
+    figure = Figure((width, height), dpi=plots.DPI)
+    figure.text(gap / width, 1 - 0.12 / height, title, fontsize=10, va="top", color=plots.INK)
+    names = ["image and crop", "mean map", *(f"map {k + 1}" for k in range(maps)), "crop", "erased"]
+    for column, name in enumerate(names):
+        x = gap + column * (SIDE + gap)
+        figure.text(x / width, 1 - 0.58 / height, name, fontsize=7, color=plots.FAINT)
+    for row, (label, seen) in enumerate(rows):
+        order = np.argsort(-seen.attention.sum((0, 1)), kind="stable")[:maps]
+        mean = seen.attention.mean(-1)
+        singles = [overlay(seen.image, seen.attention[..., k]) for k in order]
+        tiles = [seen.image, overlay(seen.image, mean), *singles, seen.crop, seen.erased]
+        y = height - head - row * (SIDE + text)  # of the row's upper edge
+        for column, tile in enumerate(tiles):
+            x = gap + column * (SIDE + gap)
+            axes = figure.add_axes((x / width, (y - SIDE) / height, SIDE / width, SIDE / height))
+            axes.imshow(tile, interpolation="antialiased")
+            axes.set_axis_off()
+            if column == 0:
+                top, bottom, left, right = seen.box
+                box = (left - 0.5, top - 0.5), right - left, bottom - top
+                axes.add_patch(Rectangle(*box, fill=False, edgecolor="#ffd33d", linewidth=1.2))
+        said = [
+            f"{kind}: {_named(class_names, scores)}"
+            for kind, scores in (("plain", seen.plain), ("effect", seen.effect))
+        ]
+        right = label and all(class_names[s.argmax()] == label for s in (seen.plain, seen.effect))
+        colour = plots.INK if not label else plots.HIT if right else plots.ERROR
+        true = f"true: {plots.drawable(label, 0)}    " if label else ""
+        figure.text(
+            gap / width,
+            (y - SIDE - 0.06) / height,
+            true + "    ".join(said),
+            fontsize=7.5,
+            va="top",
+            color=colour,
+            parse_math=False,
+        )
+    return figure
+
+
+def _named(class_names, scores):
+    best = int(scores.argmax())
+    return f"{plots.drawable(class_names[best], best)} {100 * scores[best]:.0f} %"
+
+
+def overlay(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3]: the image with attention [H, W] >= 0 over it, relative to its maximum; the
+    stronger, the less of the image shows."""
+    share = attention / max(float(attention.max()), 1e-12)
+    opacity = OPACITY * np.sqrt(share)[..., None]
+    colours = 255 * COLOURS(share)[..., :3]
+    return np.round((1 - opacity) * image + opacity * colours).astype(np.uint8)

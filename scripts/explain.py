@@ -1,0 +1,144 @@
+"""Shows what a trained run looks at: python scripts/explain.py --workdir=DIR [...]."""
+
+import argparse
+import sys
+from pathlib import Path
+
+DESCRIPTION = """\
+Draws the attention maps of a run of the methods wsdan or cal: the mean of the maps, the strongest
+single ones, the crop and the erasure that they choose, and the plain and the effect prediction.
+Writes attention.png. Where the data say which parts tell the classes apart (synthetic_birds), it
+plays the pointing game on the whole split as well: how often the maximum of the attention falls on
+such a part, beside chance, and writes pointing.json."""
+
+EXAMPLES = """\
+examples:
+  python scripts/explain.py --workdir=runs/cal
+  python scripts/explain.py --workdir=runs/cal --input=my_photos --output=seen"""
+
+METHODS = ("attention",)
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The flags; exits with code 2 where they are wrong."""
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--workdir", type=Path, required=True, help="run directory of the training")
+    parser.add_argument("--method", choices=METHODS, default="attention")
+    parser.add_argument(
+        "--checkpoint",
+        default="best",
+        metavar="best|last|STEP",
+        help="which of the run (default: best)",
+    )
+    parser.add_argument(
+        "--input", type=Path, metavar="IMAGE|FOLDER", help="these images instead of a split"
+    )
+    parser.add_argument(
+        "--split", choices=("test", "val", "train"), help="of the run's data set (default: test)"
+    )
+    parser.add_argument(
+        "--data_root", default="", metavar="DIR", help="where the data set lies now, if it moved"
+    )
+    parser.add_argument(
+        "--images", type=int, default=8, metavar="N", help="how many are drawn (default: 8)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="default: WORKDIR/explanation/SPLIT or INPUT"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.input and (arguments.split or arguments.data_root):
+        parser.error("--input takes the place of --split and --data_root: give one of them")
+    if arguments.images < 1:
+        parser.error("--images must be at least 1")
+    return arguments
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Draws and prints. Raises ValueError where run, data or output folder cannot be used."""
+    from fgc_jax import plots, predict
+    from fgc_jax.data import images
+    from fgc_jax.explain import attention, pictures
+
+    restored = predict.load_run(arguments.workdir, arguments.checkpoint)
+    split = None
+    if arguments.input:
+        paths = _files(arguments.input)[: arguments.images]
+        labels, shown = [""] * len(paths), [images.decode(path) for path in paths]
+    else:
+        name = arguments.split or "test"
+        split = predict.load_split(restored, arguments.workdir, name, arguments.data_root)
+        chosen = range(0, len(split), max(1, len(split) // arguments.images))[: arguments.images]
+        labels = [restored.class_names[split.labels[index]] for index in chosen]
+        shown = [split.read(index) for index in chosen]
+    seen = list(attention.look(restored, shown))
+    what = arguments.input.stem if arguments.input else arguments.split or "test"
+    folder = arguments.output or arguments.workdir / "explanation" / what
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = list(zip(labels, seen, strict=True))
+    title = f"{arguments.workdir.name}: attention at step {restored.step}, {what}"
+    plots.save(pictures.attention(rows, restored.class_names, title), folder / "attention.png")
+    if split is not None and "telling_boxes" in split.annotations:
+        _point(restored, split, folder)
+    print(f"written to {folder}")
+
+
+def _point(restored, split, folder: Path) -> None:
+    """The pointing game on the whole split."""
+    from fgc_jax import logs, workdir
+    from fgc_jax.explain import attention
+
+    game = attention.Pointing()
+    with logs.progress("pointing game", len(split)) as bar:
+        everything = (split.read(index) for index in range(len(split)))
+        for index, seen in enumerate(attention.look(restored, everything)):
+            picture, boxes = split.read(index), split.annotations["telling_boxes"](index)
+            game.add(seen, attention.coverage(restored.transform, picture, boxes))
+            bar.update()
+    shares = game.shares()
+    names = {
+        "mean_map": "the mean map's maximum",
+        "single_maps": "a single map's maximum, on average",
+        "shuffled": "the mean map of another image",
+        "centre": "the centre of the image",
+        "anywhere": "a random place",
+    }
+    logs.say(f"\non a part that tells the species apart ({game.images} images):")
+    for name, words in names.items():
+        logs.say(f"  {words:36} {shares[name]:5.1f} %")
+    workdir.write_json(folder / "pointing.json", {"images": game.images, **shares})
+
+
+def _files(place: Path) -> list[Path]:
+    if place.is_file():
+        return [place]
+    found = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise ValueError(f"{place}: there is no image there ({', '.join(SUFFIXES)})")
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    arguments = parse(argv)
+    from absl import logging
+
+    from fgc_jax import cache
+
+    cache.enable()
+    logging.set_verbosity(logging.ERROR)  # orbax warns that it only reads
+    try:
+        run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
