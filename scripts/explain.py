@@ -61,6 +61,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     """Draws and prints. Raises ValueError where run, data or output folder cannot be used."""
+    import numpy as np
+
     from fgc_jax import plots, predict
     from fgc_jax.data import images
     from fgc_jax.explain import attention, pictures
@@ -73,7 +75,8 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         name = arguments.split or "test"
         split = predict.load_split(restored, arguments.workdir, name, arguments.data_root)
-        chosen = range(0, len(split), max(1, len(split) // arguments.images))[: arguments.images]
+        number = min(arguments.images, len(split))
+        chosen = np.random.default_rng(0).choice(len(split), number, replace=False)
         labels = [restored.class_names[split.labels[index]] for index in chosen]
         shown = [split.read(index) for index in chosen]
     seen = list(attention.look(restored, shown))

@@ -69,16 +69,16 @@ def _forward(run: predict.Restored) -> Callable:
         images = augment.normalise(pixels, facts.mean, facts.std)
         (logits, out), _ = models.apply(graphdef, variables, stats, lambda model: model(images))
         attention, size = out["head/attention"], pixels.shape[1:3]
-        mean = attention.mean(-1)
-        strongest = jnp.argmax(attention.sum((1, 2)), axis=-1)
+        maps = [regions.upsample(attention[..., k], size) for k in range(attention.shape[-1])]
+        maps = jnp.stack(maps, axis=-1)
+        strongest = jnp.argmax(maps.sum((1, 2)), axis=-1)
         strongest = jnp.take_along_axis(attention, strongest[:, None, None, None], -1)[..., 0]
-        box = regions.boxes(mean, THRESHOLD, PADDING, size)
+        box = regions.boxes(attention.mean(-1), THRESHOLD, PADDING, size)
         shown = pixels.astype(jnp.float32)
         # Erased places have the mean colour, which is zero once normalised.
         erased = regions.drop(shown - grey.reshape(1, 1, 1, 3), strongest, ERASED)
-        maps = [regions.upsample(attention[..., k], size) for k in range(attention.shape[-1])]
         return {
-            "attention": jnp.stack(maps, axis=-1),
+            "attention": maps,
             "box": box,
             "crop": regions.crop(shown, box),
             "erased": erased + grey.reshape(1, 1, 1, 3),
