@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from fgc_jax.methods import attention, pim, plain, transfg
+from fgc_jax.methods import api_net, attention, pairwise_confusion, pim, plain, transfg
 from fgc_jax.methods.method import Facts, Loss, Method
 
 __all__ = ("METHODS", "Entry", "Facts", "Loss", "Method", "build")
@@ -34,6 +34,8 @@ METHODS: dict[str, Entry] = {
     "transfg": Entry(transfg.make, heads=("gap",)),
     "pim": Entry(pim.make, heads=("pim",)),
     "herbs": Entry(pim.make_herbs, heads=("herbs",)),
+    "pairwise_confusion": Entry(pairwise_confusion.make),
+    "api_net": Entry(api_net.make, heads=("api_net",), balanced=True),
 }
 
 

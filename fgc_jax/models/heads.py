@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fgc_jax.models import layers
+from fgc_jax.models import layers, matrix_root
 
 
 def one_map(head, channels):
@@ -21,6 +21,16 @@ def one_map(head, channels):
     if len(channels) != 1:
         raise ValueError(f"head {head!r} reads one feature map, not {len(channels)}")
     return channels[0]
+
+
+def check_grids(maps):
+    """Raises ValueError unless the first and the last map have the same grid."""
+    first, last = maps[0].shape[1:3], maps[-1].shape[1:3]
+    if first != last:
+        raise ValueError(
+            f"the two streams have different grids, {first} and {last} (rows, columns): choose "
+            "maps of equal stride"
+        )
 
 
 def _normal(rngs, shape, std):
@@ -93,16 +103,34 @@ class Bilinear(nnx.Module):
     Paper: Bilinear CNN Models for Fine-grained Visual Recognition (arXiv 1504.07889). One map is
     multiplied with itself; two may differ in channels but not in grid. The C1 x C2 averages go
     through signed_sqrt, l2_normalise over the whole vector, and dropout. projection: channels
-    of a 1x1 convolution without bias before the product, one for each stream; 0 for none. The
-    linear layer holds C1 * C2 * num_classes weights, Xavier normal.
+    of a 1x1 convolution without bias before the product, one for each stream; 0 for none.
+    root_iterations: those of `matrix_root` for the averages of one map, before all that follows
+    (Improved Bilinear Pooling with CNNs, arXiv 1707.06772); 0 for none. The linear layer holds
+    C1 * C2 * num_classes weights, Xavier normal.
     """
 
-    def __init__(self, channels, num_classes, *, projection=0, epsilon=1e-5, dropout=0.0, rngs):
+    def __init__(
+        self,
+        channels,
+        num_classes,
+        *,
+        projection=0,
+        root_iterations=0,
+        epsilon=1e-5,
+        dropout=0.0,
+        rngs,
+    ):
         if len(channels) not in (1, 2):
             raise ValueError(f"head 'bilinear' takes one or two feature maps, not {len(channels)}")
+        if root_iterations < 0 or (root_iterations and len(channels) == 2):
+            raise ValueError(
+                f"root_iterations={root_iterations} must be 0, or above 0 for one map: products of "
+                "two maps have no square root"
+            )
         if projection < 0:
             raise ValueError(f"projection must be a number of channels or 0, not {projection}")
         self.epsilon = epsilon
+        self.root_iterations = root_iterations
         self.projected = projection > 0
         if self.projected:
             make = (layers.Linear(c, projection, use_bias=False, rngs=rngs) for c in channels)
@@ -116,15 +144,13 @@ class Bilinear(nnx.Module):
 
     def __call__(self, maps, *, rngs=None):
         maps = [x.astype(jnp.float32) for x in maps]
-        if maps[0].shape[1:3] != maps[-1].shape[1:3]:
-            raise ValueError(
-                f"the two streams have different grids, {maps[0].shape[1:3]} and "
-                f"{maps[-1].shape[1:3]} (rows, columns): choose maps of equal stride"
-            )
+        check_grids(maps)
         if self.projected:
             maps = [project(x) for project, x in zip(self.projections, maps, strict=True)]
         b, h, w, _ = maps[0].shape
         x = jnp.einsum("bhwc,bhwd->bcd", maps[0], maps[-1]) / (h * w)
+        if self.root_iterations:
+            x = matrix_root.matrix_sqrt(x, self.root_iterations)
         x = l2_normalise(signed_sqrt(x.reshape(b, -1), self.epsilon))
         return self.fc(self.dropout(x, rngs=rngs)), {}
 

@@ -7,6 +7,7 @@ import dataclasses
 
 from fgc_jax import logs
 from fgc_jax.models import (
+    api_net,
     attention_pooling,
     convnext_table,
     efficientnet_table,
@@ -18,6 +19,7 @@ from fgc_jax.models import (
     pyramid,
     resnet_table,
     resnetv2,
+    second_order,
     swin_table,
     vgg,
     vit_table,
@@ -44,6 +46,10 @@ HEADS = {
     "glsim": glsim.GlSim,
     "pim": pyramid.Pim,
     "herbs": pyramid.Herbs,
+    "compact_bilinear": second_order.CompactBilinear,
+    "isqrt_cov": second_order.IsqrtCov,
+    "low_rank_bilinear": second_order.LowRankBilinear,
+    "api_net": api_net.ApiNet,
 }
 
 

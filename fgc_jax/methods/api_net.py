@@ -1,0 +1,76 @@
+"""API-Net: each image is told apart from its nearest relatives in the batch."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fgc_jax.methods import losses
+from fgc_jax.methods.method import Facts, Method
+
+
+def make(facts: Facts, *, margin: float = 0.05, ranking_weight: float = 1.0) -> Method:
+    """Cross-entropy of both images of each pair, through its own gate and through the other
+    image's, and ranking_weight times a hinge: the true class is `margin` more probable through the
+    own gate.
+
+    Pairs are those of `nearest`, over the whole batch; it must hold several images of a class. At
+    test the head `api_net` classifies the pooled vector alone.
+
+    Paper: Learning Attentive Pairwise Interaction for Fine-Grained Classification
+    (arXiv 2002.10191).
+
+    Raises:
+        ValueError: a margin or weight out of range.
+    """
+    at = "config.method_options"
+    if not 0 <= margin <= 1:
+        raise ValueError(f"{at}.margin={margin} must lie in [0, 1]")
+    if not ranking_weight >= 0:
+        raise ValueError(f"{at}.ranking_weight={ranking_weight} must not be below 0")
+
+    def loss(model, batch, key, state):
+        rngs = nnx.Rngs(dropout=key)
+        logits, out = model(batch["image"], rngs=rngs)
+        pooled, labels, mask = out["head/pooled"], batch["label"], batch["mask"]
+        same, other, has_same, has_other = nearest(pooled, labels, mask)
+        first = jnp.concatenate([pooled, pooled])
+        second = jnp.concatenate([pooled[same], pooled[other]])
+        scores = model.head.compare(first, second, rngs=rngs)
+        labels = jnp.concatenate([labels, labels, labels[same], labels[other]])
+        counted = jnp.concatenate([has_same, has_other] * 2).astype(jnp.float32)
+        class_loss, ranking_loss = pair_losses(scores, labels, counted, margin)
+        value = class_loss + ranking_weight * ranking_loss
+        return value, {"logits": logits, "class_loss": class_loss, "ranking_loss": ranking_loss}
+
+    return Method((loss,))
+
+
+def nearest(features: jax.Array, labels: jax.Array, mask: jax.Array) -> tuple[jax.Array, ...]:
+    """(the nearest other image of the same class, the nearest of another class, both int [B];
+    whether there is one, both bool [B]) of each image, by the Euclidean distance of features
+    [B, C].
+
+    labels: int [B]. mask: f32 [B]; images with 0 are nobody's relatives and have none. No gradient
+    passes. Where there is none, the index means nothing.
+    """
+    x = jax.lax.stop_gradient(features)
+    squares = jnp.square(x).sum(-1)
+    products = jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
+    distances = squares[:, None] + squares[None, :] - 2 * products
+    there = (mask[:, None] > 0) & (mask[None, :] > 0)
+    equal = labels[:, None] == labels[None, :]
+    relatives = there & equal & ~jnp.eye(len(x), dtype=bool), there & ~equal
+    indices = [jnp.argmin(jnp.where(pairs, distances, jnp.inf), axis=-1) for pairs in relatives]
+    return *indices, *(pairs.any(-1) for pairs in relatives)
+
+
+def pair_losses(
+    scores: jax.Array, labels: jax.Array, counted: jax.Array, margin: float
+) -> tuple[jax.Array, jax.Array]:
+    """(mean cross-entropy, mean hinge of the true class's probabilities) of `compare`'s scores
+    f32 [2, N, K], with labels int [N], over the images where counted f32 [N] is 1."""
+    goal = jax.nn.one_hot(labels, scores.shape[-1])
+    entropies = losses.cross_entropy(scores, goal[None]).mean(0)
+    own, other = (jax.nn.softmax(scores) * goal[None]).sum(-1)
+    hinges = jnp.maximum(other - own + margin, 0.0)
+    return losses.masked_mean(entropies, counted), losses.masked_mean(hinges, counted)

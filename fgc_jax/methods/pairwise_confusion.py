@@ -1,0 +1,51 @@
+"""Pairwise confusion: images of different classes are kept from too different answers."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fgc_jax.methods import losses
+from fgc_jax.methods.method import Facts, Method
+
+
+def make(facts: Facts, *, confusion_weight: float = 10.0, label_smoothing: float = 0.0) -> Method:
+    """Cross-entropy of the labels and confusion_weight times `confusion` of the batch.
+
+    Paper: Pairwise Confusion for Fine-Grained Visual Classification (arXiv 1705.08016); the weight
+    is their lambda, which the authors' code recommends at 0.1 to 0.2 times the number of classes.
+
+    Raises:
+        ValueError: a weight that is not above 0, or a label_smoothing outside [0, 1).
+    """
+    at = "config.method_options"
+    if not confusion_weight > 0:
+        raise ValueError(f"{at}.confusion_weight={confusion_weight} must be above 0")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"{at}.label_smoothing={label_smoothing} must lie in [0, 1)")
+
+    def loss(model, batch, key, state):
+        logits, _ = model(batch["image"], rngs=nnx.Rngs(dropout=key))
+        mask = batch["mask"]
+        goal = losses.targets(batch, logits.shape[-1], label_smoothing)
+        label_loss = losses.masked_mean(losses.cross_entropy(logits, goal), mask)
+        confused = confusion(jax.nn.softmax(logits), batch["label"], mask)
+        value = label_loss + confusion_weight * confused
+        return value, {"logits": logits, "label_loss": label_loss, "confusion": confused}
+
+    return Method((loss,))
+
+
+def confusion(probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
+    """Euclidean confusion, a scalar: |p - q|^2 of the pairs of images with different labels, summed
+    and divided by the number of images.
+
+    Image i of a batch is paired with image i + B / 2. probabilities: f32 [B, K]; labels: int [B]; a
+    pair with an image whose mask f32 [B] is 0 does not count.
+    """
+
+    def partner(x):
+        return jnp.roll(x, len(x) // 2, axis=0)
+
+    distances = jnp.square(probabilities - partner(probabilities)).sum(-1)
+    # Each pair is seen from both of its images.
+    return losses.masked_mean((labels != partner(labels)) * distances, mask * partner(mask)) / 2

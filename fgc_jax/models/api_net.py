@@ -1,0 +1,47 @@
+"""The head of API-Net: a linear classifier that learns from pairs of images."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fgc_jax.models import heads, layers
+
+
+class ApiNet(nnx.Module):
+    """Average pooling and a linear layer; for training, gates that two images open for each other.
+
+    Paper: Learning Attentive Pairwise Interaction for Fine-Grained Classification
+    (arXiv 2002.10191). The pooled vector is named "pooled" [B, C]. `hidden` and `dropout` belong to
+    training with pairs, see `compare` and `fgc_jax.methods.api_net`; dropout also meets what the
+    classifier reads there, and never the pooled vector alone.
+    """
+
+    def __init__(self, channels, num_classes, *, hidden=512, dropout=0.5, rngs):
+        features = heads.one_map("api_net", channels)
+        self.map1 = layers.Linear(2 * features, hidden, rngs=rngs)
+        self.map2 = layers.Linear(hidden, features, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout)
+        self.fc = layers.Linear(features, num_classes, rngs=rngs)
+
+    def __call__(self, maps, *, rngs=None):
+        pooled = self.embed(maps)
+        return self.fc(pooled), {"pooled": pooled}
+
+    def embed(self, maps):
+        """The pooled vector f32 [B, C]."""
+        (x,) = maps
+        return x.astype(jnp.float32).mean((1, 2))
+
+    def compare(self, first, second, *, rngs=None):
+        """Logits f32 [2, 2P, K] of P pairs of pooled vectors, first and second [P, C].
+
+        [0] through each image's own gate, [1] through the other one's; of the 2P rows the first
+        half are the first images.
+        """
+        mutual = self.dropout(self.map1(jnp.concatenate([first, second], axis=-1)), rngs=rngs)
+        mutual = self.map2(mutual)
+        gates = jax.nn.sigmoid(mutual * first), jax.nn.sigmoid(mutual * second)
+        both = jnp.concatenate([first, second])
+        own = both * (1 + jnp.concatenate(gates))
+        other = both * (1 + jnp.concatenate(gates[::-1]))
+        return self.fc(self.dropout(jnp.stack([own, other]), rngs=rngs))

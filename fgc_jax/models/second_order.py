@@ -1,0 +1,175 @@
+"""Heads that classify products of features: bilinear pooling made small or normalised as a matrix.
+
+What a head is: see `fgc_jax.models.heads`. Products of matrices ask for full float32, for which
+GPUs would otherwise take shorter numbers.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from fgc_jax.models import heads, layers, matrix_root
+
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+def _positions(x):
+    """[B, h, w, C] -> float32 [B, h * w, C]."""
+    b, h, w, c = x.shape
+    return x.astype(jnp.float32).reshape(b, h * w, c)
+
+
+def hashes(channels: int, dimension: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(the place of each channel in a count sketch, int [channels] below `dimension`; its sign,
+    float32 [channels]). They depend on the arguments alone: raw bits of PCG64, of which NumPy
+    promises that they never change."""
+    bits = np.random.PCG64(seed).random_raw(channels)
+    places = ((bits >> np.uint64(1)) % np.uint64(dimension)).astype(np.int64)
+    return places, (1 - 2 * (bits & np.uint64(1)).astype(np.float32)).astype(np.float32)
+
+
+@functools.lru_cache(8)
+def _members(channels, dimension, seeds):
+    """int32 [T, dimension]: column j lists the products i * C2 + j of two channels that fall into
+    place j of a Tensor Sketch, and then numbers above them, none twice."""
+    first, second = (hashes(c, dimension, s)[0] for c, s in zip(channels, seeds, strict=True))
+    places = ((first[:, None] + second[None, :]) % dimension).ravel()
+    order = np.argsort(places, kind="stable")
+    ordered = places[order]
+    turn = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    members = np.arange((turn.max() + 1) * dimension).reshape(-1, dimension) + len(places)
+    members[turn, ordered] = order
+    return members.astype(np.int32)
+
+
+def tensor_sketch(first, second, *, dimension, seeds):
+    """Tensor Sketch of the outer products of two maps, summed over the positions.
+
+    first, second: float32 [B, N, C1] and [B, N, C2]. seeds: those of their count sketches. Returns
+    [B, dimension]: the circular convolution of the two count sketches of each position, summed.
+    Inner products of it estimate those of the C1 x C2 sums of products.
+
+    Paper: Compact Bilinear Pooling (arXiv 1511.06062). The convolution is usually done with Fourier
+    transforms of each position. Here the products are summed over the positions first, exactly
+    and in one matrix product, and then added up where the sketch puts them: a fraction of the
+    memory (C1 C2 numbers an image for N dimension), no rounding of a transform, and nothing that a
+    device would have to see the other devices' images for.
+    """
+    channels = first.shape[-1], second.shape[-1]
+    signs = (hashes(c, dimension, s)[1] for c, s in zip(channels, seeds, strict=True))
+    first, second = (x * s.reshape(1, 1, -1) for x, s in zip((first, second), signs, strict=True))
+    products = jnp.einsum("bnc,bnd->bcd", first, second, precision=_EXACT)
+    products = products.reshape(len(products), -1)
+    members = _members(channels, dimension, tuple(seeds))
+    # Gathered, not scattered: sums then have one order on every device, and runs repeat exactly.
+    found = products.at[:, members].get(mode="fill", fill_value=0, unique_indices=True)
+    return found.sum(1)
+
+
+class CompactBilinear(nnx.Module):
+    """Tensor Sketch of the products of one map with itself or of two maps, then a linear layer.
+
+    Paper: Compact Bilinear Pooling (arXiv 1511.06062). The sums over the positions go through
+    signed_sqrt, l2_normalise and dropout. dimension: length of the sketch, which the classifier
+    reads in place of C1 * C2 products. seed: of the sketch's random places and signs, which are
+    drawn from it anew wherever the head is built and are no weights.
+    """
+
+    def __init__(
+        self, channels, num_classes, *, dimension=8192, seed=0, epsilon=1e-6, dropout=0.0, rngs
+    ):
+        if len(channels) not in (1, 2):
+            raise ValueError(
+                f"head 'compact_bilinear' takes one or two feature maps, not {len(channels)}"
+            )
+        _at_least("dimension", dimension, 1)
+        _at_least("seed", seed, 0)
+        self.dimension = dimension
+        self.seeds = (2 * seed, 2 * seed + 1)
+        self.epsilon = epsilon
+        self.dropout = nnx.Dropout(dropout)
+        self.fc = layers.Linear(dimension, num_classes, rngs=rngs)
+
+    def __call__(self, maps, *, rngs=None):
+        heads.check_grids(maps)
+        first, second = _positions(maps[0]), _positions(maps[-1])
+        x = tensor_sketch(first, second, dimension=self.dimension, seeds=self.seeds)
+        x = heads.l2_normalise(heads.signed_sqrt(x, self.epsilon))
+        return self.fc(self.dropout(x, rngs=rngs)), {}
+
+
+def covariance(x):
+    """Covariances [B, C, C] over the N positions of x [B, N, C], divided by N."""
+    centred = x - x.mean(1, keepdims=True)
+    return jnp.einsum("bnc,bnd->bcd", centred, centred, precision=_EXACT) / x.shape[1]
+
+
+class IsqrtCov(nnx.Module):
+    """Covariance of `dimension` channels, its matrix square root, then a linear layer (iSQRT-COV).
+
+    Paper: Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square
+    Root Normalization (arXiv 1712.01034). A 1x1 convolution, batch norm and ReLU make the channels
+    fewer; the classifier reads the upper triangle of the root, dimension * (dimension + 1) / 2
+    numbers. iterations: see
+    `matrix_root`.
+    """
+
+    def __init__(self, channels, num_classes, *, dimension=256, iterations=5, dropout=0.0, rngs):
+        features = heads.one_map("isqrt_cov", channels)
+        _at_least("dimension", dimension, 1)
+        _at_least("iterations", iterations, 1)
+        self.iterations = iterations
+        self.reduction = layers.Conv(features, dimension, 1, rngs=rngs)
+        self.bn = layers.BatchNorm(dimension, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout)
+        self.fc = layers.Linear(dimension * (dimension + 1) // 2, num_classes, rngs=rngs)
+
+    def __call__(self, maps, *, rngs=None):
+        (x,) = maps
+        x = jax.nn.relu(self.bn(self.reduction(x.astype(jnp.float32))))
+        root = matrix_root.matrix_sqrt(covariance(_positions(x)), self.iterations)
+        rows, columns = np.triu_indices(root.shape[-1])
+        return self.fc(self.dropout(root[:, rows, columns], rngs=rngs)), {}
+
+
+class LowRankBilinear(nnx.Module):
+    """A classifier of bilinear features whose matrix of each class has low rank; the bilinear
+    feature of the map is never formed.
+
+    Paper: Low-rank Bilinear Pooling for Fine-Grained Classification (arXiv 1611.05109), with the
+    shared factor (their co-decomposition). Of features x, after signed_sqrt as in the authors'
+    code, a linear layer makes `dimension` ones, y. Class k has `rank` vectors v of that length,
+    of which the first half counts positively: its logit is the mean over the positions of
+    sum_j +-(v_kj . y)^2, plus a bias.
+    """
+
+    def __init__(self, channels, num_classes, *, dimension=100, rank=8, epsilon=1e-5, rngs):
+        features = heads.one_map("low_rank_bilinear", channels)
+        _at_least("dimension", dimension, 1)
+        if rank < 2 or rank % 2:
+            raise ValueError(f"rank must be an even number above 0, not {rank}")
+        self.epsilon = epsilon
+        self.reduction = layers.Linear(features, dimension, rngs=rngs)
+        shape = (dimension, rank, num_classes)
+        self.factors = nnx.Param(dimension**-0.5 * jax.random.normal(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros(num_classes))
+
+    def __call__(self, maps, *, rngs=None):
+        (x,) = maps
+        x = self.reduction(heads.signed_sqrt(_positions(x), self.epsilon))
+        # dimension x dimension an image, so that the classes do not each visit all positions.
+        products = jnp.einsum("bnc,bnd->bcd", x, x, precision=_EXACT) / x.shape[1]
+        factors = self.factors[...]
+        dimension, rank, classes = factors.shape
+        seen = jnp.einsum("bcd,drk->bcrk", products, factors, precision=_EXACT)
+        squares = (seen * factors[None]).sum(1)
+        logits = squares[:, : rank // 2].sum(1) - squares[:, rank // 2 :].sum(1)
+        return logits + self.bias[...][None], {}
+
+
+def _at_least(name, value, least):
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
