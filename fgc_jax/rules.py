@@ -165,17 +165,31 @@ def _check_method(settings) -> None:
             f"config.method={name!r} needs config.model.head={' or '.join(map(repr, entry.heads))}"
             f", not {settings.model.head!r}"
         )
-    if entry.balanced and " x " not in settings.data.sampling:
-        raise ValueError(
-            f"config.method={name!r} compares images of one class: config.data.sampling must be "
-            f"'N classes x M', not {settings.data.sampling!r}"
-        )
+    if entry.balanced:
+        _check_balanced(name, settings.data.sampling, settings.phases)
     mixing = [op for op, _ in augment.checked(settings.data.augment) if op in augment.MIXING]
     if mixing and not entry.mixed:
         raise ValueError(
             f"config.method={name!r} needs images of one label each: leave {mixing[0]!r} out of "
             "config.data.augment"
         )
+
+
+def _check_balanced(name, spec, phases) -> None:
+    """That each batch holds several images of a class, and each part of it does, too."""
+    images = spec.partition(" x ")[2]
+    if not images or int(images) < 2:
+        raise ValueError(
+            f"config.method={name!r} compares images of one class: config.data.sampling must be "
+            f"'N classes x M' with M above 1, not {spec!r}"
+        )
+    for index, phase in enumerate(phases):
+        if int(images) < 2 * phase.accumulate:
+            raise ValueError(
+                f"config.phases[{index}] ({phase.name}): config.method={name!r} compares images "
+                f"of one class, of which the parts of accumulate={phase.accumulate} would hold "
+                f"fewer than two with config.data.sampling={spec!r}"
+            )
 
 
 def _check_lora(model, trained: set[str]) -> None:

@@ -7,7 +7,14 @@ import json
 
 import pytest
 
-from configs import bcnn_aircraft, common, cub_dogs, transfer_aircraft, wsdan_inception
+from configs import (
+    bcnn_aircraft,
+    common,
+    cub_dogs,
+    second_order_cub,
+    transfer_aircraft,
+    wsdan_inception,
+)
 from fgc_jax import config, experiment, models, train
 from tests import commands, data_benchmarks, data_files, small_networks
 
@@ -33,6 +40,9 @@ VARIANTS = {
     "cal_resnet152_homework": ("", "plain"),
     "cal_convnext_b_cub": ("",),
     "wsdan_inception": tuple(wsdan_inception.FEATURES),
+    "second_order_cub": tuple(second_order_cub.MODELS),
+    "api_net_cub": ("resnet50", "resnet101"),
+    "pairwise_confusion_cub": ("", "plain"),
 }
 EACH = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 
@@ -95,6 +105,9 @@ def test_a_recipe_trains_through_the_command(roots, tmp_path):
         ("baselines_cub", "convnext_base", "vit"),
         ("baselines_cub", "dinov2", "vit"),
         ("cal_resnet101", "cub", "basic"),
+        ("second_order_cub", "asymmetric", "vgg+basic"),
+        ("api_net_cub", "", "basic"),
+        ("pairwise_confusion_cub", "", "basic"),
     ],
 )
 def test_recipes_train(name, variant, small, roots, tmp_path, monkeypatch):
@@ -103,8 +116,9 @@ def test_recipes_train(name, variant, small, roots, tmp_path, monkeypatch):
     got = recipe(name, f"{variant},tiny")
     got.data.root = str(roots[got.data.name])
     weights = {"": small_networks.STORED[0]}
-    row = dataclasses.replace(small_networks.SMALL[small], weights=weights)
-    for stream in {got.model.backbone, got.model.backbone_b} - {""}:
+    streams = filter(None, (got.model.backbone, got.model.backbone_b))
+    for stream, name in zip(streams, itertools.cycle(small.split("+")), strict=False):
+        row = dataclasses.replace(small_networks.SMALL[name], weights=weights)
         monkeypatch.setitem(models.BACKBONES, stream, row)
     for phase in got.phases:
         # Patches of 16 pixels every 12 fit 40, those side by side 32.
@@ -112,6 +126,19 @@ def test_recipes_train(name, variant, small, roots, tmp_path, monkeypatch):
     results = train.run(got, tmp_path / "run")
     assert results["complete"]
     assert len(results["phases"]) == len(got.phases)
+
+
+def test_parts_of_a_batch_that_hold_one_image_of_a_class_are_refused():
+    got = recipe("api_net_cub", "tiny")
+    got.phases[1].accumulate = 4
+    with pytest.raises(ValueError, match="accumulate=4 would hold fewer than two"):
+        config.parse(got)
+    got.phases[1].accumulate = 2
+    config.parse(got)
+    for sampling in ("8 classes x 1", "balanced"):
+        got.data.sampling = sampling
+        with pytest.raises(ValueError, match="'N classes x M' with M above 1, not "):
+            config.parse(got)
 
 
 def test_variants_that_exclude_each_other():
