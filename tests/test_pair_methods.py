@@ -45,13 +45,6 @@ def test_pairs_are_the_nearest_by_brute_force(seed, masked):
     assert not has_same[4] if masked else has_same.all()  # Its only relative could not be read.
 
 
-def test_no_gradient_passes_the_choice_of_pairs():
-    def total(x):
-        return sum(jnp.sum(part.astype(jnp.float32)) for part in api_net.nearest(x, LABELS, MASK))
-
-    np.testing.assert_array_equal(jax.grad(total)(features()), 0)
-
-
 def head(dropout=0.0):
     return ApiNet((5,), 3, hidden=4, dropout=dropout, rngs=nnx.Rngs(0))
 
@@ -83,9 +76,22 @@ def test_at_test_the_head_classifies_the_pooled_vector():
     logits, named = module((jnp.asarray(x, jnp.float32),))
     np.testing.assert_allclose(named["pooled"], x.mean((1, 2)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(logits, linear(module.fc, x.mean((1, 2))), rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_meets_the_mutual_vector_and_what_is_classified():
+    """One after the other: with gates that stand half open, and with a classifier that adds up."""
+    x = features(4)
     module = head(dropout=0.5)
-    first = [module.compare(features(), features(), rngs=nnx.Rngs(dropout=s)) for s in (0, 1)]
-    assert not np.allclose(*first)
+    for leaf in (module.map2.kernel, module.map2.bias):
+        leaf[...] = jnp.zeros_like(leaf[...])
+    found = [module.compare(x, x + 1, rngs=nnx.Rngs(dropout=seed)) for seed in (0, 1)]
+    assert not np.allclose(*found)
+    seen = []
+    for seed in (0, 1):
+        module = head(dropout=0.5)
+        module.map2 = lambda mutual: seen.append(mutual) or jnp.zeros((4, 5))
+        module.compare(x, x + 1, rngs=nnx.Rngs(dropout=seed))
+    assert all((np.asarray(mutual) == 0).any() for mutual in seen)
 
 
 class Stand:

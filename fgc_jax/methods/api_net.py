@@ -50,16 +50,15 @@ def nearest(features: jax.Array, labels: jax.Array, mask: jax.Array) -> tuple[ja
     whether there is one, both bool [B]) of each image, by the Euclidean distance of features
     [B, C].
 
-    labels: int [B]. mask: f32 [B]; images with 0 are nobody's relatives and have none. No gradient
-    passes. Where there is none, the index means nothing.
+    labels: int [B]. mask: f32 [B]; images with 0 are nobody's relatives and have none. Where there
+    is none, the index means nothing.
     """
-    x = jax.lax.stop_gradient(features)
-    squares = jnp.square(x).sum(-1)
-    products = jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
+    squares = jnp.square(features).sum(-1)
+    products = jnp.matmul(features, features.T, precision=jax.lax.Precision.HIGHEST)
     distances = squares[:, None] + squares[None, :] - 2 * products
     there = (mask[:, None] > 0) & (mask[None, :] > 0)
     equal = labels[:, None] == labels[None, :]
-    relatives = there & equal & ~jnp.eye(len(x), dtype=bool), there & ~equal
+    relatives = there & equal & ~jnp.eye(len(labels), dtype=bool), there & ~equal
     indices = [jnp.argmin(jnp.where(pairs, distances, jnp.inf), axis=-1) for pairs in relatives]
     return *indices, *(pairs.any(-1) for pairs in relatives)
 
