@@ -22,6 +22,8 @@ OPTIONS = {
     "isqrt_cov": {"dimension": 8},
     "low_rank_bilinear": {"dimension": 8, "rank": 2},
     "api_net": {"hidden": 8},
+    "pmg": {"hidden": 8, "width": 8},
+    "dcl": {},
 }
 
 

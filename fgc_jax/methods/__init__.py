@@ -6,7 +6,17 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from fgc_jax.methods import api_net, attention, pairwise_confusion, pim, plain, transfg
+from fgc_jax.methods import (
+    api_net,
+    attention,
+    cross_x,
+    dcl,
+    pairwise_confusion,
+    pim,
+    plain,
+    pmg,
+    transfg,
+)
 from fgc_jax.methods.method import Facts, Loss, Method
 
 __all__ = ("METHODS", "Entry", "Facts", "Loss", "Method", "build")
@@ -36,6 +46,9 @@ METHODS: dict[str, Entry] = {
     "herbs": Entry(pim.make_herbs, heads=("herbs",)),
     "pairwise_confusion": Entry(pairwise_confusion.make),
     "api_net": Entry(api_net.make, heads=("api_net",), balanced=True),
+    "pmg": Entry(pmg.make, heads=("pmg",), mixed=True),
+    "dcl": Entry(dcl.make, heads=("dcl",), mixed=True),
+    "cross_x": Entry(cross_x.make, heads=("cross_x",), mixed=True),
 }
 
 

@@ -10,11 +10,14 @@ from fgc_jax.models import (
     api_net,
     attention_pooling,
     convnext_table,
+    cross_x,
+    dcl,
     efficientnet_table,
     eva,
     glsim,
     heads,
     inception,
+    pmg,
     pretrained,
     pyramid,
     resnet_table,
@@ -50,6 +53,9 @@ HEADS = {
     "isqrt_cov": second_order.IsqrtCov,
     "low_rank_bilinear": second_order.LowRankBilinear,
     "api_net": api_net.ApiNet,
+    "pmg": pmg.Pmg,
+    "dcl": dcl.Dcl,
+    "cross_x": cross_x.CrossX,
 }
 
 

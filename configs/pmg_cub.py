@@ -1,0 +1,61 @@
+"""Progressive multi-granularity training (PMG): ResNet-50 on CUB-200-2011.
+
+Paper: Fine-Grained Visual Classification via Progressive Multi-Granularity Training of Jigsaw
+Patches (Du et al., arXiv:2003.03836). Each batch takes four optimiser steps: 8 x 8 shuffled tiles
+for the classifier of the finest map, 4 x 4 and 2 x 2 for the next two, and the whole image, with
+weight 2, for the classifier of all three. New layers learn ten times as fast as the trunk, pixels
+are normalised with 0.5 / 0.5, images squashed to 550 and cropped to 448.
+
+Expected top-1 on the test split: 88.9 %, or 89.6 % with the sum of the four classifiers (the
+paper's figures, of the best epoch on test; other people's runs of the authors' code reached 84.1
+and 81.4, PRIS-CV/PMG issues 6 and 9). Not reproduced here yet. The authors' random crop pads the
+550 pixels by 8 first and their learning rate falls once an epoch; here it crops inside the image
+and falls at every step.
+
+    python -m fgc_jax.main --config=configs/pmg_cub.py --workdir=runs/pmg \\
+        --config.data.root=DIR      # DIR holds CUB_200_2011
+
+`--config.model.head_options.test=sum` predicts with the sum of the four; training is the same.
+Variants: none but `tiny`: seconds, a small network with random weights.
+Memory and time: not measured; the test suite runs the variant `tiny`. By the number of passes, a
+batch costs about four times what it costs plain fine-tuning.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(variant: str = ""):
+    words = common.variants(variant, ("tiny",))
+    config = common.get_config()
+    config.data.update(name="cub", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    config.model.update(
+        backbone="resnet50",
+        pretrained="hub:timm/resnet50.tv_in1k",
+        weights_tag="tv_in1k",
+        feature_map="stage2+stage3+features",
+        head="pmg",
+        head_options={"hidden": 512, "width": 1024, "test": "concat"},
+    )
+    config.method = "pmg"
+    config.method_options = ConfigDict({"tiles": (8, 4, 2), "concat_weight": 2.0})
+    config.phases = (
+        common.phase(
+            "all",
+            epochs=200,
+            batch_size=16,
+            resize=550,
+            crop=448,
+            optimizer="sgd",
+            lr=2e-4,
+            head_lr=10.0,
+            weight_decay=5e-4,
+            schedule="cosine",
+            monitor="val_top1",
+        ),
+    )
+    if "tiny" in words:
+        common.make_tiny(config)
+        config.model.head_options.update(hidden=16, width=16)
+    return config

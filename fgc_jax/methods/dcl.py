@@ -1,0 +1,81 @@
+"""Destruction and construction learning (DCL): images beside copies with their regions confused.
+
+Paper: Destruction and Construction Learning for Fine-Grained Image Recognition (CVPR 2019).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fgc_jax.methods import jigsaw, losses
+from fgc_jax.methods.method import Facts, Method
+
+
+def make(
+    facts: Facts,
+    *,
+    tiles: int = 7,
+    reach: int = 2,
+    swap_weight: float = 1.0,
+    location_weight: float = 1.0,
+) -> Method:
+    """Images and copies of them whose `tiles` x `tiles` tiles moved fewer than 2 * `reach` places,
+    in one forward pass of the head "dcl".
+
+    The loss is the mean over both kinds of: cross-entropy of the class; swap_weight times that of
+    whole (1) against confused (0); location_weight times |location - wanted|, averaged over the
+    places, wanted being jigsaw.locations of the tile that lies there. The authors' code finds the
+    tile by its brightness, here it is known; and it cuts 10 pixels off each border first and
+    resizes, here every pixel is kept.
+
+    Raises:
+        ValueError: a value out of range, or a location map that is not tiles x tiles.
+    """
+    at = "config.method_options."
+    if not (isinstance(tiles, int) and tiles > 1):
+        raise ValueError(f"{at}tiles={tiles!r} must be a number above 1")
+    if not (isinstance(reach, int) and 1 <= reach < tiles):
+        raise ValueError(f"{at}reach={reach!r} must be a number from 1 to tiles - 1 = {tiles - 1}")
+    for name, weight in (("swap_weight", swap_weight), ("location_weight", location_weight)):
+        if not weight >= 0:
+            raise ValueError(f"{at}{name}={weight} must not be below 0")
+
+    def check(places):
+        if tuple(places) != (tiles, tiles):
+            raise ValueError(
+                f"{at}tiles={tiles}: the head's location map must be {tiles}x{tiles}, not "
+                f"{places[0]}x{places[1]}; it has a place for 2x2 of the feature map, so at stride "
+                f"32 the crop must be {64 * tiles} pixels"
+            )
+
+    check(facts.shape_of("head/location"))
+
+    def loss(model, batch, key, state):
+        order_key, key = jax.random.split(key)
+        images = batch["image"]
+        order = jigsaw.confusion(order_key, len(images), tiles, reach)
+        both = _alternate(images, jigsaw.permute(images, order, tiles))
+        logits, out = model(both, rngs=nnx.Rngs(dropout=key))
+        mask = jnp.repeat(batch["mask"], 2)
+        goal = jnp.repeat(losses.targets(batch, logits.shape[-1]), 2, axis=0)
+        class_loss = losses.masked_mean(losses.cross_entropy(logits, goal), mask)
+        whole = jnp.tile(jnp.array([1, 0]), len(images))
+        swap = losses.cross_entropy(out["head/swap"], jax.nn.one_hot(whole, 2))
+        swap_loss = losses.masked_mean(swap, mask)
+        places = out["head/location"]
+        check(places.shape[1:])  # Again, for phases with other sizes.
+        unmoved = jnp.broadcast_to(jnp.arange(tiles**2, dtype=order.dtype), order.shape)
+        wanted = jigsaw.locations(_alternate(unmoved, order))
+        gaps = jnp.abs(places.reshape(wanted.shape) - wanted).mean(-1)
+        location_loss = losses.masked_mean(gaps, mask)
+        value = class_loss + swap_weight * swap_loss + location_weight * location_loss
+        aux = {"class_loss": class_loss, "swap_loss": swap_loss, "location_loss": location_loss}
+        return value, {"logits": logits[::2], **aux}
+
+    return Method((loss,))
+
+
+def _alternate(first, second):
+    """[2 B, ...]: an entry of `first` [B, ...], then that of `second`, so that each device keeps
+    the copies of its own images."""
+    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])

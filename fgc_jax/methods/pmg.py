@@ -1,0 +1,68 @@
+"""Progressive multi-granularity training (PMG): from shuffled small tiles to the whole image.
+
+Paper: Fine-Grained Visual Classification via Progressive Multi-Granularity Training of Jigsaw
+Patches (arXiv 2003.03836).
+"""
+
+import jax
+from flax import nnx
+
+from fgc_jax.methods import jigsaw, losses
+from fgc_jax.methods.method import Facts, Method
+
+
+def make(facts: Facts, *, tiles: tuple = (8, 4, 2), concat_weight: float = 2.0) -> Method:
+    """An optimiser step for each level of the head "pmg" and one for all levels together.
+
+    Step i is the cross-entropy of level i on images whose tiles[i] x tiles[i] tiles are shuffled,
+    in one order for the batch; the last step is concat_weight times the cross-entropy of the
+    concatenated levels on the images as they are. Each step follows the one before, on the same
+    batch.
+
+    Raises:
+        ValueError: numbers of tiles that are not above 1, or not one for each level of the head.
+    """
+    tiles = tuple(tiles)
+    if not tiles or not all(isinstance(n, int) and n > 1 for n in tiles):
+        raise ValueError(
+            f"config.method_options.tiles={tiles!r} must be numbers above 1, one for each level"
+        )
+    if not concat_weight > 0:
+        raise ValueError(f"config.method_options.concat_weight={concat_weight} must be above 0")
+    if not _named(facts, len(tiles)) or _named(facts, len(tiles) + 1):
+        raise ValueError(
+            f"config.method_options.tiles={tiles!r} must hold one number for each level of the "
+            "head, that is for each map of config.model.feature_map"
+        )
+
+    def level(name, n):
+        def loss(model, batch, key, state):
+            order_key, key = jax.random.split(key)
+            images = jigsaw.shuffle(order_key, batch["image"], n)
+            _, out = model(images, rngs=nnx.Rngs(dropout=key))
+            value = _cross_entropy(out[f"head/{name}"], batch)
+            return value, {"logits": out[f"head/{name}"], f"{name}_loss": value}
+
+        return loss
+
+    def whole(model, batch, key, state):
+        _, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
+        logits = out["head/concat"]
+        value = _cross_entropy(logits, batch)
+        return concat_weight * value, {"logits": logits, "concat_loss": value}
+
+    steps = [level(f"level{index}", n) for index, n in enumerate(tiles, start=1)]
+    return Method((*steps, whole))
+
+
+def _named(facts, level):
+    try:
+        facts.shape_of(f"head/level{level}")
+    except KeyError:
+        return False
+    return True
+
+
+def _cross_entropy(logits, batch):
+    goal = losses.targets(batch, logits.shape[-1])
+    return losses.masked_mean(losses.cross_entropy(logits, goal), batch["mask"])

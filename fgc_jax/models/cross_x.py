@@ -1,0 +1,101 @@
+"""The head of Cross-X learning: excitations of two stages, and their merged third.
+
+Paper: Cross-X Learning for Fine-Grained Visual Categorization (arXiv 1909.04412). What the paper
+leaves open follows the authors' code, but for one thing that a head cannot do: they excite the last
+block's residual branch, we excite that block's result.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from fgc_jax.models import layers
+
+POOLS = {"avg": jnp.mean, "max": jnp.max}
+
+
+class Excitation(nnx.Module):
+    """x [B, h, w, C] times gates in 0..1 of its channels, from the mean over the positions.
+
+    One of the "one-squeeze multi-excitation" module of Multi-Attention Multi-Class Constraint
+    (arXiv 1806.05372).
+    """
+
+    def __init__(self, channels, reduction, *, rngs):
+        squeezed = max(channels // reduction, 1)
+        self.fc1 = layers.Linear(channels, squeezed, rngs=rngs)
+        self.fc2 = layers.Linear(squeezed, channels, rngs=rngs)
+
+    def __call__(self, x):
+        gates = jax.nn.sigmoid(self.fc2(jax.nn.relu(self.fc1(x.mean((1, 2))))))
+        return x * gates[:, None, None, :]
+
+
+class CrossX(nnx.Module):
+    """Logits of a lower map, a higher map and what merges them, each in `parts` excitations.
+
+    Part p of the merged map: the higher part through a 1x1 convolution to the lower map's channels,
+    enlarged to its grid (nearest), plus the lower part, through a 3x3 convolution and batch norm,
+    without ReLU. A level's parts are pooled over the positions, by `low_pool` ("max" or "avg") in
+    the lower level and by their means in the others, and go side by side into its linear layer. The
+    head's logits are the sum of the levels'. Named: logits "low", "high" and "merged", f32 [B, K],
+    and "low_parts", "high_parts" and "merged_parts", f32 [B, parts, C]. reduction: channels for
+    each unit between an excitation's two layers.
+    """
+
+    def __init__(self, channels, num_classes, *, parts=2, reduction=256, low_pool="max", rngs):
+        if len(channels) != 2:
+            raise ValueError(
+                f"head 'cross_x' takes two maps of one backbone, such as "
+                f"'stage3+features', not {len(channels)}"
+            )
+        if parts < 2 or reduction < 1:
+            raise ValueError(f"parts={parts} must be 2 or more and reduction={reduction} 1 or more")
+        if low_pool not in POOLS:
+            raise ValueError(f"low_pool must be 'avg' or 'max', not {low_pool!r}")
+        self.low_pool = low_pool
+        low, high = channels
+
+        def each(make, *arguments, **options):
+            return layers.Blocks(make(*arguments, **options, rngs=rngs) for _ in range(parts))
+
+        self.excite_low = each(Excitation, low, reduction)
+        self.excite_high = each(Excitation, high, reduction)
+        self.reduce = each(layers.Conv, high, low, 1)
+        self.merge = each(layers.Conv, low, low, 3)
+        self.norm = each(layers.BatchNorm, low)
+        self.fc_low = layers.Linear(parts * low, num_classes, rngs=rngs)
+        self.fc_high = layers.Linear(parts * high, num_classes, rngs=rngs)
+        self.fc_merged = layers.Linear(parts * low, num_classes, rngs=rngs)
+
+    def __call__(self, maps, *, rngs=None):
+        low, high = (x.astype(jnp.float32) for x in maps)
+        lows = [excite(low) for excite in self.excite_low]
+        highs = [excite(high) for excite in self.excite_high]
+        merged = []
+        for index, (fine, coarse) in enumerate(zip(lows, highs, strict=True)):
+            coarse = _enlarge(self.reduce[index](coarse), fine.shape[1:3])
+            merged.append(self.norm[index](self.merge[index](fine + coarse)))
+        pooled = {
+            "low": _pool(lows, POOLS[self.low_pool]),
+            "high": _pool(highs, jnp.mean),
+            "merged": _pool(merged, jnp.mean),
+        }
+        classify = {"low": self.fc_low, "high": self.fc_high, "merged": self.fc_merged}
+        named = {name: classify[name](x.reshape(len(x), -1)) for name, x in pooled.items()}
+        logits = named["low"] + named["high"] + named["merged"]
+        return logits, named | {f"{name}_parts": x for name, x in pooled.items()}
+
+
+def _pool(parts, pool):
+    """Maps [B, h, w, C], one for each part, as vectors [B, parts, C]."""
+    return jnp.stack([pool(x, axis=(1, 2)) for x in parts], axis=1)
+
+
+def _enlarge(x, grid):
+    """x [B, h, w, C] on another grid: the nearest entry above and to the left, as in PyTorch."""
+    rows, columns = (
+        np.arange(size) * length // size for size, length in zip(grid, x.shape[1:3], strict=True)
+    )
+    return x[:, rows][:, :, columns]

@@ -1,0 +1,66 @@
+"""The head of progressive multi-granularity training (PMG).
+
+Paper: Fine-Grained Visual Classification via Progressive Multi-Granularity Training of Jigsaw
+Patches (arXiv 2003.03836).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fgc_jax.models import layers
+
+
+def _block(channels, hidden, width, rngs):
+    # The authors' momentum: these statistics follow four kinds of image in turns.
+    norm = functools.partial(layers.BatchNorm, momentum=0.99, rngs=rngs)
+    first = [layers.Conv(channels, hidden, 1, rngs=rngs), norm(hidden), jax.nn.relu]
+    second = [layers.Conv(hidden, width, 3, rngs=rngs), norm(width), jax.nn.relu]
+    return layers.Chain([*first, *second])
+
+
+def _classifier(features, hidden, num_classes, rngs):
+    return layers.Chain(
+        [
+            layers.BatchNorm(features, rngs=rngs),
+            layers.Linear(features, hidden, rngs=rngs),
+            layers.BatchNorm(hidden, rngs=rngs),
+            jax.nn.elu,
+            layers.Linear(hidden, num_classes, rngs=rngs),
+        ]
+    )
+
+
+class Pmg(nnx.Module):
+    """One classifier for each feature map (level), from fine to coarse, and one for all of them.
+
+    A level's map goes through a 1x1 convolution to `hidden` channels and a 3x3 one to `width`, each
+    with batch norm and ReLU, and its maximum over the positions through batch norm, a linear layer,
+    batch norm, ELU and a linear layer. The last classifier reads the levels' maxima side by side.
+    Named: "level1", "level2", ..., "concat" and their "sum", logits f32 [B, K] each. test: which of
+    "concat" and "sum" the head's own logits are; the method "pmg" trains the same either way.
+    """
+
+    def __init__(
+        self, channels, num_classes, *, hidden=512, width=1024, test="concat", rngs: nnx.Rngs
+    ):
+        if test not in ("concat", "sum"):
+            raise ValueError(f"test must be 'concat' or 'sum', not {test!r}")
+        if hidden < 1 or width < 1:
+            raise ValueError(f"hidden={hidden} and width={width} must be numbers of channels")
+        self.test = test
+        self.blocks = layers.Blocks(_block(c, hidden, width, rngs) for c in channels)
+        self.classifiers = layers.Blocks(
+            _classifier(width, hidden, num_classes, rngs) for _ in channels
+        )
+        self.concat = _classifier(width * len(channels), hidden, num_classes, rngs)
+
+    def __call__(self, maps, *, rngs=None):
+        maxima = [block(x).max((1, 2)) for block, x in zip(self.blocks, maps, strict=True)]
+        levels = [fc(x) for fc, x in zip(self.classifiers, maxima, strict=True)]
+        concat = self.concat(jnp.concatenate(maxima, axis=-1))
+        named = {f"level{index}": logits for index, logits in enumerate(levels, start=1)}
+        named |= {"concat": concat, "sum": sum(levels, start=concat)}
+        return named[self.test], named

@@ -1,0 +1,219 @@
+"""Cross-X's head and loss against their formulas in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from fgc_jax.methods import cross_x
+from fgc_jax.models.cross_x import CrossX
+
+LOW, HIGH = 6, 9
+
+
+def make_head(**options):
+    """In evaluation, with statistics, scales and biases drawn at random."""
+    head = CrossX((LOW, HIGH), 5, reduction=3, rngs=nnx.Rngs(0), **options)
+    rng = np.random.default_rng(0)
+    for _, module in nnx.iter_modules(head):
+        for name in ("scale", "bias", "mean", "var"):
+            if getattr(module, name, None) is not None:
+                leaf = getattr(module, name)
+                leaf[...] = jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32))
+    return nnx.view(head, use_running_average=True)
+
+
+def random_maps(low=(4, 6), high=(2, 3)):
+    rng = np.random.default_rng(1)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape).astype(np.float32))
+
+    return normal(2, *low, LOW), normal(2, *high, HIGH)
+
+
+def array(leaf):
+    return np.asarray(leaf[...], np.float64)
+
+
+def affine(layer, x):
+    return x @ array(layer.kernel) + array(layer.bias)
+
+
+def excite(module, x):
+    gates = affine(module.fc2, np.maximum(affine(module.fc1, x.mean((1, 2))), 0))
+    return x * (1 / (1 + np.exp(-gates)))[:, None, None, :]
+
+
+def convolve(kernel, x):
+    _, h, w, _ = x.shape
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    result = np.zeros((*x.shape[:3], kernel.shape[3]))
+    for i, j in np.ndindex(h, w):
+        window = padded[:, i : i + 3, j : j + 3]
+        result[:, i, j] = np.einsum("bijc,ijcd->bd", window, kernel)
+    return result
+
+
+def by_hand(head, maps, parts, low_pool):
+    low, high = (np.asarray(x, np.float64) for x in maps)
+    pooled = {"low": [], "high": [], "merged": []}
+    for p in range(parts):
+        fine, coarse = excite(head.excite_low[p], low), excite(head.excite_high[p], high)
+        pooled["low"].append(fine.max((1, 2)) if low_pool == "max" else fine.mean((1, 2)))
+        pooled["high"].append(coarse.mean((1, 2)))
+        thin = coarse @ array(head.reduce[p].kernel)[0, 0]
+        large = np.zeros_like(fine)
+        for i, j in np.ndindex(fine.shape[1:3]):
+            row = i * thin.shape[1] // fine.shape[1]
+            large[:, i, j] = thin[:, row, j * thin.shape[2] // fine.shape[2]]
+        x = convolve(array(head.merge[p].kernel), fine + large)
+        norm = head.norm[p]
+        x = (x - array(norm.mean)) / np.sqrt(array(norm.var) + 1e-5)
+        x = x * array(norm.scale) + array(norm.bias)
+        pooled["merged"].append(x.mean((1, 2)))
+    named = {f"{name}_parts": np.stack(vectors, 1) for name, vectors in pooled.items()}
+    for name, vectors in pooled.items():
+        named[name] = affine(getattr(head, f"fc_{name}"), np.concatenate(vectors, 1))
+    return named
+
+
+@pytest.mark.parametrize(("parts", "low_pool", "high"), [(2, "max", (2, 3)), (3, "avg", (3, 4))])
+def test_the_head_is_its_formula(parts, low_pool, high):
+    head, maps = make_head(parts=parts, low_pool=low_pool), random_maps(high=high)
+    logits, named = jax.jit(lambda maps: head(maps))(maps)
+    wanted = by_hand(head, maps, parts, low_pool)
+    assert named.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(named[name], value, rtol=1e-5, atol=1e-5)
+    total = wanted["low"] + wanted["high"] + wanted["merged"]
+    np.testing.assert_allclose(logits, total, rtol=1e-5, atol=1e-5)
+    half = tuple(x.astype(jnp.bfloat16) for x in maps)
+    assert {leaf.dtype for leaf in jax.tree.leaves(head(half))} == {jnp.dtype("float32")}
+
+
+def test_excitations_squeeze_to_no_less_than_one_unit():
+    head = CrossX((LOW, HIGH), 5, rngs=nnx.Rngs(0))
+    assert head.excite_low[0].fc1.kernel.shape == (LOW, 1)
+
+
+@pytest.mark.parametrize(
+    ("channels", "options", "message"),
+    [
+        ((LOW,), {}, "takes two maps of one backbone, such as 'stage3.features', not 1"),
+        ((LOW, HIGH), {"parts": 1}, "parts=1 must be 2 or more"),
+        ((LOW, HIGH), {"reduction": 0}, "reduction=0 1 or more"),
+        ((LOW, HIGH), {"low_pool": "sum"}, "low_pool must be 'avg' or 'max', not 'sum'"),
+    ],
+)
+def test_wrong_options_of_the_head(channels, options, message):
+    with pytest.raises(ValueError, match=message):
+        CrossX(channels, 5, rngs=nnx.Rngs(0), **options)
+
+
+def regulariser(parts, mask):
+    """Cosines of every pair of images and parts."""
+    images = [part for part, valid in zip(np.float64(parts), mask, strict=True) if valid]
+    count = parts.shape[1]
+    similar = np.zeros((count, count))
+    for p, q in np.ndindex(count, count):
+        cosines = [
+            a[p] @ b[q] / (np.linalg.norm(a[p]) * np.linalg.norm(b[q]))
+            for a in images
+            for b in images
+        ]
+        similar[p, q] = np.mean(cosines)
+    alike = sum(1 - similar[p, p] for p in range(count))
+    return alike + sum(similar[p, q] for p in range(count) for q in range(p + 1, count))
+
+
+@pytest.mark.parametrize("mask", [(1, 1, 1, 1), (1, 0, 1, 0)])
+@pytest.mark.parametrize("count", [2, 3])
+def test_c3s_is_its_formula(count, mask):
+    parts = np.random.default_rng(2).normal(0.3, 1, (4, count, 7)).astype(np.float32)
+    got = cross_x.c3s(jnp.asarray(parts), jnp.asarray(mask, jnp.float32))
+    np.testing.assert_allclose(got, regulariser(parts, mask), rtol=1e-5)
+
+
+def test_c3s_by_hand():
+    # Parts the same in all images and orthogonal: none. Both parts equal: S = 1 off the diagonal.
+    mask = jnp.ones(2)
+    ideal = jnp.tile(jnp.array([[[2.0, 0.0], [0.0, 5.0]]]), (2, 1, 1))
+    np.testing.assert_allclose(cross_x.c3s(ideal, mask), 0, atol=1e-6)
+    np.testing.assert_allclose(cross_x.c3s(jnp.ones((2, 2, 2)), mask), 1, rtol=1e-6)
+    # One part turns by a right angle from image to image: its mean cosine is 1/2.
+    turned = ideal.at[1, 0].set(jnp.array([0.0, 1.0]))
+    np.testing.assert_allclose(cross_x.c3s(turned, mask), 0.5 + 0.5, rtol=1e-6)
+    assert float(cross_x.c3s(ideal, jnp.zeros(2))) == 0
+
+
+def test_zero_maps_are_finite_with_their_gradients():
+    head = make_head()
+
+    def total(maps):
+        logits, named = head(maps)
+        mask = jnp.ones(2)
+        terms = [cross_x.c3s(named[f"{name}_parts"], mask) for name in ("low", "high", "merged")]
+        return sum(terms) + logits.sum() + cross_x.divergence(named["high"], named["low"]).sum()
+
+    zeros = jax.tree.map(jnp.zeros_like, random_maps())
+    value, gradients = jax.jit(jax.value_and_grad(total))(zeros)
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+def test_a_divergence_of_sure_levels_is_finite():
+    sure = jnp.array([[200.0, 0.0, 0.0]])
+    value, gradient = jax.value_and_grad(
+        lambda x, y: cross_x.divergence(x, y).sum(), argnums=(0, 1)
+    )(sure, sure[:, ::-1])
+    np.testing.assert_allclose(value, 200, rtol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("mask", [(1, 1, 1, 1), (1, 0, 1, 0)])
+def test_the_loss_is_its_formula(mask):
+    rng = np.random.default_rng(4)
+    levels = ("high", "low", "merged")
+    out = {f"head/{name}": rng.normal(0, 2, (4, 5)).astype(np.float32) for name in levels}
+    out |= {f"head/{name}_parts": rng.normal(size=(4, 2, 7)).astype(np.float32) for name in levels}
+    logits = sum(out[f"head/{name}"] for name in levels)
+    batch = {
+        "image": jnp.zeros((4, 2, 2, 3)),
+        "label": jnp.array([0, 3, 1, 4]),
+        "mask": jnp.asarray(mask, jnp.float32),
+        "constants": {},
+    }
+    gammas = {"gamma_high": 1.0, "gamma_low": 0.25, "gamma_merged": 0.1}
+    (loss,) = cross_x.make(None, **gammas, kl_weight=0.5).losses
+    value, aux = loss(lambda images, rngs: (logits, out), batch, jax.random.key(0), {})
+
+    share = {name: np.exp(np.float64(out[f"head/{name}"])) for name in levels}
+    share = {name: p / p.sum(1, keepdims=True) for name, p in share.items()}
+    total = np.exp(np.float64(logits))
+    right = (total / total.sum(1, keepdims=True))[np.arange(4), batch["label"]]
+    apart = sum(
+        (share["high"] * np.log(share["high"] / share[name])).sum(1) for name in ("low", "merged")
+    )
+    valid = np.array(mask, bool)
+    parts = {
+        "class_loss": -np.log(right[valid]).mean(),
+        "c3s_loss": sum(
+            gammas[f"gamma_{name}"] * regulariser(out[f"head/{name}_parts"], mask)
+            for name in levels
+        ),
+        "kl_loss": apart[valid].mean(),
+    }
+    for name, part in parts.items():
+        np.testing.assert_allclose(aux[name], part, rtol=1e-5)
+    wanted = parts["class_loss"] + parts["c3s_loss"] + 0.5 * parts["kl_loss"]
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    np.testing.assert_array_equal(aux["logits"], logits)
+
+
+def test_weights_below_zero_are_refused():
+    with pytest.raises(ValueError, match="config.method_options.gamma_low=-0.1 must not be below"):
+        cross_x.make(None, gamma_low=-0.1)
+    with pytest.raises(ValueError, match="config.method_options.kl_weight=-1.0 must not be below"):
+        cross_x.make(None, kl_weight=-1.0)

@@ -1,0 +1,168 @@
+"""DCL's head and loss against their formulas in NumPy."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from fgc_jax.methods import dcl
+from fgc_jax.models.dcl import Dcl
+from tests import seeded
+
+
+def facts(*places):
+    return types.SimpleNamespace(shape_of={"head/location": places}.__getitem__)
+
+
+def by_hand(head, x):
+    """(logits, swap, location), place by place."""
+    x = np.asarray(x, np.float64)
+    kernel = np.asarray(head.location.kernel[...], np.float64)
+    bias = float(head.location.bias[...][0])
+    places = np.zeros((len(x), x.shape[1] // 2, x.shape[2] // 2))
+    for image, i, j in np.ndindex(places.shape):
+        window = x[image, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].reshape(4, -1)
+        places[image, i, j] = np.tanh((window @ kernel + bias).mean())
+    mean = x.mean((1, 2))
+    return *(mean @ np.asarray(fc.kernel[...]) for fc in (head.fc, head.swap)), places
+
+
+@pytest.mark.parametrize("grid", [(4, 6), (5, 3)])
+def test_the_head_is_its_formula(grid):
+    head = Dcl((6,), 5, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(size=(3, *grid, 6)).astype(np.float32)
+    logits, named = head((jnp.asarray(x),))
+    for got, wanted in zip(
+        (logits, named["swap"], named["location"]), by_hand(head, x), strict=True
+    ):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+    assert head.fc.bias is None
+    assert head.swap.bias is None
+    half = head((jnp.asarray(x, jnp.bfloat16),))
+    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype("float32")}
+
+
+def test_the_head_reads_one_map():
+    with pytest.raises(ValueError, match="head 'dcl' reads one feature map, not 2"):
+        Dcl((6, 6), 5, rngs=nnx.Rngs(0))
+
+
+def test_zero_maps_are_finite_with_their_gradients():
+    head = Dcl((6,), 5, rngs=nnx.Rngs(0))
+
+    def total(x):
+        logits, named = head((x,))
+        return logits.sum() + sum(jnp.abs(leaf).sum() for leaf in named.values())
+
+    value, gradient = jax.value_and_grad(total)(jnp.zeros((2, 4, 4, 6)))
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+class Recorder:
+    """A model that keeps the images that it sees and answers at random."""
+
+    def __init__(self, images, tiles):
+        rng = np.random.default_rng(3)
+
+        def normal(*shape):
+            return rng.normal(size=shape).astype(np.float32)
+
+        self.logits = normal(2 * images, 5)
+        places = np.tanh(normal(2 * images, tiles, tiles))
+        self.out = {"head/swap": normal(2 * images, 2), "head/location": places}
+
+    def __call__(self, images, *, rngs=None):
+        self.images = np.asarray(images)
+        return self.logits, self.out
+
+
+def softmax_loss(row, label):
+    return np.log(np.exp(np.float64(row)).sum()) - row[label]
+
+
+def make_batch(mask):
+    return {
+        "image": jnp.asarray(seeded.images(3, 12, 12)),
+        "label": jnp.array([0, 3, 1]),
+        "mask": jnp.asarray(mask, jnp.float32),
+        "constants": {},
+    }
+
+
+def cut(image, tiles):
+    size = len(image) // tiles
+    return [
+        image[i * size : (i + 1) * size, j * size : (j + 1) * size]
+        for i in range(tiles)
+        for j in range(tiles)
+    ]
+
+
+def tile_indices(whole, confused, tiles):
+    """Which tile of `whole` lies at each place of `confused`, by comparing pixels."""
+    return [
+        next(i for i, tile in enumerate(cut(whole, tiles)) if np.array_equal(tile, place))
+        for place in cut(confused, tiles)
+    ]
+
+
+@pytest.mark.parametrize("mask", [(1, 1, 1), (0, 1, 1)])
+def test_the_loss_is_its_formula(mask):
+    tiles, batch = 3, make_batch(mask)
+    (loss,) = dcl.make(facts(3, 3), tiles=3, reach=1, swap_weight=0.7, location_weight=2.0).losses
+    model = Recorder(3, tiles)
+    value, aux = loss(model, batch, jax.random.key(5), {})
+    whole, confused = model.images[::2], model.images[1::2]
+    np.testing.assert_array_equal(whole, batch["image"])
+    parts = {"class_loss": [], "swap_loss": [], "location_loss": []}
+    moved = 0
+    for row in range(6):
+        image, destroyed = divmod(row, 2)
+        if not mask[image]:
+            continue
+        order = list(range(9))
+        if destroyed:
+            order = tile_indices(whole[image], confused[image], tiles)
+            moved += order != list(range(9))
+        wanted = (np.array(order).reshape(3, 3) - 4) / 9
+        parts["class_loss"].append(softmax_loss(model.logits[row], batch["label"][image]))
+        parts["swap_loss"].append(softmax_loss(model.out["head/swap"][row], 1 - destroyed))
+        gap = np.abs(model.out["head/location"][row] - wanted)
+        parts["location_loss"].append(gap.mean())
+    assert moved
+    means = {name: np.mean(values) for name, values in parts.items()}
+    for name, mean in means.items():
+        np.testing.assert_allclose(aux[name], mean, rtol=1e-5)
+    total = means["class_loss"] + 0.7 * means["swap_loss"] + 2 * means["location_loss"]
+    np.testing.assert_allclose(value, total, rtol=1e-5)
+    np.testing.assert_array_equal(aux["logits"], model.logits[::2])
+
+
+def test_nothing_is_lost_where_all_images_are_masked():
+    (loss,) = dcl.make(facts(3, 3), tiles=3).losses
+    value, _ = loss(Recorder(3, 3), make_batch((0, 0, 0)), jax.random.key(0), {})
+    assert float(value) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tiles": 1}, "tiles=1 must be a number above 1"),
+        ({"reach": 7}, "reach=7 must be a number from 1 to tiles - 1 = 6"),
+        ({"swap_weight": -1.0}, "swap_weight=-1.0 must not be below 0"),
+        ({"tiles": 5}, "must be 5x5, not 7x7; .* the crop must be 320 pixels"),
+    ],
+)
+def test_wrong_options_of_the_method(options, message):
+    with pytest.raises(ValueError, match=message):
+        dcl.make(facts(7, 7), **options)
+
+
+def test_a_later_phase_of_another_size_is_refused():
+    (loss,) = dcl.make(facts(3, 3), tiles=3).losses
+    with pytest.raises(ValueError, match="must be 3x3, not 2x2"):
+        loss(Recorder(3, 2), make_batch((1, 1, 1)), jax.random.key(0), {})

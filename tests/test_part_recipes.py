@@ -1,0 +1,71 @@
+"""The recipes of methods that work with tiles and parts train through the loop."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from configs import cross_x_cub, dcl_cub, pmg_cub
+from fgc_jax import config, experiment, models, train
+from tests import data_benchmarks, small_networks
+
+RECIPES = {"pmg": pmg_cub, "dcl": dcl_cub, "cross_x": cross_x_cub}
+MAPS = {"pmg": "stage4+stage5", "dcl": "features", "cross_x": "stage4+features"}
+LOGGED = {
+    "pmg": {"level1_loss", "level2_loss", "concat_loss"},
+    "dcl": {"class_loss", "swap_loss", "location_loss"},
+    "cross_x": {"class_loss", "c3s_loss", "kl_loss"},
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return data_benchmarks.write_cub(tmp_path_factory.mktemp("cub"))
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [("pmg", ""), ("dcl", ""), ("dcl", "readme"), ("cross_x", "")]
+)
+def test_settings_are_valid_and_the_weights_exist(name, variant, root):
+    settings = config.parse(RECIPES[name].get_config(variant))
+    model = settings.model
+    facts = models.BACKBONES[model.backbone].weights[model.weights_tag]
+    assert model.pretrained == facts.source
+    got = RECIPES[name].get_config(f"{variant},tiny")
+    got.data.root = str(root)
+    experiment.prepare(config.parse(got)).method(None)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_train(name, root, tmp_path, monkeypatch):
+    got = RECIPES[name].get_config("tiny")
+    got.data.root = str(root)
+    got.log_every = 1
+    got.model.weights_tag = ""
+    row = dataclasses.replace(small_networks.SMALL["basic"], weights={"": small_networks.STORED[0]})
+    monkeypatch.setitem(models.BACKBONES, got.model.backbone, row)
+    if name != "dcl":  # whose tiles say how large images are
+        got.phases[0].update(resize=40, crop=32)
+    assert train.run(got, tmp_path / "run")["complete"]
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    logged = [json.loads(line) for line in lines]
+    found = {key.rpartition("/")[2]: line[key] for line in logged for key in line}
+    assert found.keys() >= LOGGED[name]
+    assert all(np.isfinite(found[key]) for key in LOGGED[name])
+
+
+def test_what_the_recipes_say():
+    (phase,) = pmg_cub.get_config().phases
+    assert (phase.lr, phase.head_lr, phase.epochs, phase.resize) == (2e-4, 10.0, 200, 550)
+    rates = [dcl_cub.get_config(word).phases[0].lr for word in ("", "readme")]
+    assert rates == [8e-4, 8e-3]
+
+
+def test_levels_and_tiles_must_match(root):
+    got = pmg_cub.get_config("tiny")
+    got.data.root = str(root)
+    got.model.feature_map = "stage3+features"
+    plan = experiment.prepare(config.parse(got))
+    with pytest.raises(ValueError, match="must hold one number for each level of the head"):
+        plan.method(None)

@@ -1,0 +1,255 @@
+"""PMG's head and its four losses against their formulas in NumPy."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from fgc_jax import models, params, step
+from fgc_jax.methods import jigsaw, pmg
+from fgc_jax.models import layers
+from fgc_jax.models.pmg import Pmg
+from tests import seeded
+
+CHANNELS = (3, 4, 6)
+GRIDS = ((6, 4), (3, 2), (2, 1))
+# Of a classifier with three levels.
+SHAPES = {f"head/level{level}": (5,) for level in (1, 2, 3)}
+FACTS = types.SimpleNamespace(shape_of=SHAPES.__getitem__)
+
+
+def make_head(**options):
+    """In evaluation, with statistics, scales and biases drawn at random."""
+    head = Pmg(CHANNELS, 5, hidden=4, width=7, rngs=nnx.Rngs(0), **options)
+    rng = np.random.default_rng(0)
+    for _, module in nnx.iter_modules(head):
+        for name in ("scale", "bias", "mean", "var"):
+            if getattr(module, name, None) is not None:
+                leaf = getattr(module, name)
+                leaf[...] = jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32))
+    return nnx.view(head, use_running_average=True)
+
+
+def random_maps(batch=2):
+    rng = np.random.default_rng(1)
+    return tuple(
+        jnp.asarray(rng.normal(size=(batch, *grid, c)).astype(np.float32))
+        for grid, c in zip(GRIDS, CHANNELS, strict=True)
+    )
+
+
+def array(leaf):
+    return np.asarray(leaf[...], np.float64)
+
+
+def norm(module, x):
+    x = (x - array(module.mean)) / np.sqrt(array(module.var) + 1e-5)
+    return x * array(module.scale) + array(module.bias)
+
+
+def classify(chain, x):
+    x = norm(chain[0], x) @ array(chain[1].kernel) + array(chain[1].bias)
+    x = norm(chain[2], x)
+    x = np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+    return x @ array(chain[4].kernel) + array(chain[4].bias)
+
+
+def maximum(chain, x):
+    """Of the two convolutions, the second one place by place."""
+    x = np.maximum(norm(chain[1], np.asarray(x, np.float64) @ array(chain[0].kernel)[0, 0]), 0)
+    _, h, w, _ = x.shape
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    kernel = array(chain[3].kernel)
+    places = [
+        np.einsum("bijc,ijcd->bd", padded[:, i : i + 3, j : j + 3], kernel)
+        for i in range(h)
+        for j in range(w)
+    ]
+    return np.maximum(norm(chain[4], np.stack(places, 1)), 0).max(1)
+
+
+@pytest.mark.parametrize("test", ["concat", "sum"])
+def test_the_head_is_its_formula(test):
+    head, maps = make_head(test=test), random_maps()
+    logits, named = jax.jit(lambda maps: head(maps))(maps)
+    maxima = [maximum(block, x) for block, x in zip(head.blocks, maps, strict=True)]
+    wanted = {f"level{i + 1}": classify(head.classifiers[i], x) for i, x in enumerate(maxima)}
+    wanted["concat"] = classify(head.concat, np.concatenate(maxima, 1))
+    wanted["sum"] = sum(wanted.values())
+    assert named.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(named[name], value, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(logits, named[test])
+
+
+def test_zero_maps_are_finite_with_their_gradients():
+    head = make_head()
+    train = nnx.view(head, use_running_average=False)
+    zeros = tuple(jnp.zeros((2, *grid, c)) for grid, c in zip(GRIDS, CHANNELS, strict=True))
+    for each in (head, train):
+        graphdef, variables, stats = nnx.split(each, nnx.Param, nnx.BatchStat)
+
+        def total(variables, maps, graphdef=graphdef, stats=stats):
+            (_, named), _ = models.apply(graphdef, variables, stats, lambda live: live(maps))
+            return sum(jnp.square(x).sum() for x in named.values())
+
+        value, gradients = jax.jit(jax.value_and_grad(total, (0, 1)))(variables, zeros)
+        assert np.isfinite(value)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+def test_the_head_computes_in_float32():
+    head, maps = make_head(), tuple(x.astype(jnp.bfloat16) for x in random_maps())
+    logits, _ = head(maps)
+    assert logits.dtype == jnp.float32
+    np.testing.assert_array_equal(logits, head(tuple(x.astype(jnp.float32) for x in maps))[0])
+
+
+def test_wrong_options_of_the_head():
+    with pytest.raises(ValueError, match="test must be 'concat' or 'sum', not 'mean'"):
+        Pmg(CHANNELS, 5, test="mean", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="hidden=0 and width=1024"):
+        Pmg(CHANNELS, 5, hidden=0, rngs=nnx.Rngs(0))
+
+
+class ThreeStages(nnx.Module):
+    """A backbone of three layers under the head, as a classifier has them."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        inputs = (3, *CHANNELS[:2])
+        self.backbone = layers.Blocks(
+            layers.Linear(c, d, rngs=rngs) for c, d in zip(inputs, CHANNELS, strict=True)
+        )
+        self.head = Pmg(CHANNELS, 5, hidden=4, width=7, rngs=rngs)
+
+    def __call__(self, images, *, rngs=None):
+        maps, x = [], images
+        for stage in self.backbone:
+            x = jax.nn.elu(stage(x))
+            maps.append(x)
+        logits, named = self.head(tuple(maps))
+        return logits, {f"head/{name}": value for name, value in named.items()}
+
+
+def make_batch(mask=(1, 1, 1, 1)):
+    return {
+        "image": jnp.asarray(seeded.images(4, 8, 8)),
+        "label": jnp.array([0, 3, 1, 4]),
+        "mask": jnp.asarray(mask, jnp.float32),
+        "constants": {},
+    }
+
+
+def stem_of(path):
+    return "/".join(path.split("/")[:3])
+
+
+PARTS = {
+    0: {"backbone/0", "head/blocks/0", "head/classifiers/0"},
+    1: {"backbone/0", "backbone/1", "head/blocks/1", "head/classifiers/1"},
+    2: {"backbone/0", "backbone/1", "backbone/2", "head/blocks/2", "head/classifiers/2"},
+    3: {"backbone/0", "backbone/1", "backbone/2", "head/concat"}
+    | {f"head/blocks/{level}" for level in range(3)},
+}
+
+
+@pytest.mark.parametrize("number", PARTS)
+def test_a_step_touches_its_own_part_only(number):
+    model = ThreeStages()
+    variables, stats = models.split(model)
+    graphdef = step.train_graphdef(model, params.flatten(variables))
+    loss, batch = pmg.make(FACTS).losses[number], make_batch()
+
+    def objective(variables):
+        key = jax.random.key(0)
+        (value, _), _ = models.apply(graphdef, variables, stats, loss, batch, key, {})
+        return value
+
+    gradient = params.flatten(jax.jit(jax.grad(objective))(variables))
+    touched = {path for path, leaf in gradient.items() if np.abs(leaf).max() > 0}
+    expected = {path for path in gradient if any(params.is_under(path, p) for p in PARTS[number])}
+    # A bias in front of batch norm shifts nothing.
+    loose = {path for path in expected if path.endswith("/1/bias")}
+    assert expected - loose <= touched <= expected
+
+
+class Recorder:
+    """A model that keeps the images that it is asked about, and answers with fixed logits."""
+
+    def __init__(self, rows=4):
+        rng = np.random.default_rng(2)
+        names = ("level1", "level2", "level3", "concat")
+        self.logits = {f"head/{n}": rng.normal(size=(rows, 5)).astype(np.float32) for n in names}
+        self.images = None
+
+    def __call__(self, images, *, rngs=None):
+        self.images = np.asarray(images)
+        return self.logits["head/concat"], self.logits
+
+
+def cross_entropy(logits, batch):
+    values = [
+        np.log(np.exp(np.float64(row)).sum()) - row[label]
+        for row, label, valid in zip(logits, batch["label"], batch["mask"], strict=True)
+        if valid
+    ]
+    return np.mean(values)
+
+
+@pytest.mark.parametrize("mask", [(1, 1, 1, 1), (1, 0, 1, 0)])
+def test_losses_see_ever_larger_tiles(mask):
+    batch = make_batch(mask)
+    each = pmg.make(FACTS, tiles=(4, 2, 8), concat_weight=3.0).losses
+    names = ("level1", "level2", "level3", "concat")
+    assert len(each) == 4
+    for loss, name, n in zip(each, names, (4, 2, 8, 1), strict=True):
+        model = Recorder()
+        value, aux = loss(model, batch, jax.random.key(7), {})
+        logits = model.logits[f"head/{name}"]
+        weight = 3 if name == "concat" else 1
+        np.testing.assert_allclose(value, weight * cross_entropy(logits, batch), rtol=1e-5)
+        np.testing.assert_array_equal(aux["logits"], logits)
+        # The tiles of some order: each is one of the image's, at that place of the same row.
+        if n == 1:
+            np.testing.assert_array_equal(model.images, batch["image"])
+            continue
+        found = cut(model.images, n)
+        tiles = cut(np.asarray(batch["image"]), n)
+        orders = [
+            [np.abs(t - tile).max((1, 2)).argmin() for tile in f]
+            for t, f in zip(tiles, found, strict=True)
+        ]
+        assert len({tuple(order) for order in orders}) == 1
+        again = jigsaw.permute(batch["image"], np.array(orders[0]), n)
+        np.testing.assert_array_equal(model.images, again)
+        assert orders[0] != sorted(orders[0])
+
+
+def cut(images, n):
+    """[B, n * n, pixels, 3], by slices."""
+    size = images.shape[1] // n
+    tiles = [
+        images[:, i * size : (i + 1) * size, j * size : (j + 1) * size].reshape(len(images), -1, 3)
+        for i in range(n)
+        for j in range(n)
+    ]
+    return np.stack(tiles, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tiles": ()}, r"tiles=\(\) must be numbers above 1"),
+        ({"tiles": (8, 1)}, r"tiles=\(8, 1\) must be numbers above 1"),
+        ({"tiles": (8, 4)}, "must hold one number for each level of the head"),
+        ({"tiles": (8, 4, 2, 2)}, "must hold one number for each level of the head"),
+        ({"concat_weight": 0.0}, "concat_weight=0.0 must be above 0"),
+    ],
+)
+def test_wrong_options_of_the_method(options, message):
+    with pytest.raises(ValueError, match=message):
+        pmg.make(FACTS, **options)
