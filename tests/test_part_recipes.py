@@ -43,7 +43,11 @@ def test_recipes_train(name, root, tmp_path, monkeypatch):
     got.data.root = str(root)
     got.log_every = 1
     got.model.weights_tag = ""
-    row = dataclasses.replace(small_networks.SMALL["basic"], weights={"": small_networks.STORED[0]})
+    # Five convolutions, and one level in place of three: a step of PMG has a network for each.
+    row = dataclasses.replace(small_networks.SMALL["vgg"], weights={"": small_networks.STORED[0]})
+    got.model.feature_map = MAPS[name]
+    if name == "pmg":
+        got.method_options.tiles = (8,)
     monkeypatch.setitem(models.BACKBONES, got.model.backbone, row)
     if name != "dcl":  # whose tiles say how large images are
         got.phases[0].update(resize=40, crop=32)
