@@ -1,4 +1,4 @@
-"""1 and 8 devices and 2 processes compute the same, with augmentation and dropout on."""
+"""1 and 8 devices and 2 processes compute the same, whatever is random or summed."""
 
 import json
 import socket
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fgc_jax import models
-from tests import commands, transformer_losses
+from tests import commands, device_losses
 
 # SGD: Adam divides tiny gradients by their own size, which blows rounding up.
 OPTIONS = (
@@ -16,6 +16,9 @@ OPTIONS = (
     "--config.phases[0].lr=0.02",
     "--config.phases[1].optimizer=sgd",
     "--config.phases[1].lr=0.02",
+    "--config.phases[1].batch_size=16",
+    "--config.phases[1].accumulate=2",
+    "--config.phases[1].average=ema 0.9",
     "--config.data.augment=(('flip', {}), ('rotate', {}), ('mixup_or_cutmix', {}))",
 )
 
@@ -26,9 +29,8 @@ def devices(count):
 
 def losses(workdir):
     rows = commands.logged(workdir)
-    return {
-        name: np.array([row[name] for row in rows if name in row]) for name in ("loss", "val_loss")
-    }
+    names = ("loss", "val_loss", "val_average_loss")
+    return {name: np.array([row[name] for row in rows if name in row]) for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +46,21 @@ def test_devices_agree(one_device, tmp_path):
     assert "devices  8 x" in out
     got = losses(workdir)
     for name, expected in one_device.items():
+        assert len(expected), name
         np.testing.assert_allclose(got[name], expected, rtol=1e-5)
 
 
-def test_a_transformer_with_drop_path_and_remat_agrees(monkeypatch):
-    """Which devices compute again, and draw, each for its own images."""
-    monkeypatch.setitem(models.BACKBONES, "vit", None)  # put back what the program puts there
+def test_a_transformer_and_cal_agree(monkeypatch):
+    for name in ("vit", "basic"):
+        monkeypatch.setitem(models.BACKBONES, name, None)  # put back what the program puts there
     assert jax.device_count() == 1
-    out, _ = commands.run(module="tests.transformer_losses", env=devices(8))
+    out, _ = commands.run(module="tests.device_losses", env=devices(8))
     found = json.loads(out)
     assert found["devices"] == 8
-    assert len(set(found["losses"])) == 3, "nothing is learned"
-    np.testing.assert_allclose(found["losses"], transformer_losses.losses(), rtol=1e-5)
+    for change in (device_losses.transformer, device_losses.cal):
+        eight = found[change.__name__]
+        assert len(set(eight)) == 3, "nothing is learned"
+        np.testing.assert_allclose(eight, device_losses.losses(change), rtol=1e-5)
 
 
 def test_two_processes_agree(one_device, tmp_path):

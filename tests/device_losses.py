@@ -1,8 +1,9 @@
-"""Training losses of a small vision transformer; as a program, on however many devices there are.
+"""Training losses of two small recipes; as a program, on however many devices there are.
 
-python -m tests.transformer_losses
+python -m tests.device_losses
 """
 
+import dataclasses
 import json
 
 import jax
@@ -14,13 +15,27 @@ from fgc_jax.data import dataset
 from tests import small_networks, tiny_run
 
 
-def losses(steps: int = 3) -> list[float]:
-    """With drop path, remat and flips."""
-    models.BACKBONES["vit"] = small_networks.SMALL["vit"]
-    recipe = tiny_run.recipe("unused")
+def transformer(recipe):
+    """Drop path and remat: which devices compute again, and draw, each for its own images."""
     recipe.model.update(backbone="vit", drop_path=0.5, remat=True)
+
+
+def cal(recipe):
+    """Batch norms, random attention, and centres of classes whose images lie on all devices."""
+    recipe.model.update(backbone="basic", feature_map="stage2")
+    common.attention(recipe, "cal", maps=3)
+
+
+def losses(change, steps: int = 3) -> list[float]:
+    """The losses of some steps on the same eight images, with flips."""
+    weights = {"": small_networks.STORED[0]}  # whose mean and std normalise the images
+    for name in ("vit", "basic"):
+        row = dataclasses.replace(small_networks.SMALL[name], weights=weights)
+        models.BACKBONES[name] = row
+    recipe = tiny_run.recipe("unused")
+    change(recipe)
     recipe.eval_batch_size = 8
-    recipe.phases = (common.phase("all", batch_size=8, resize=32, crop=32, lr=0.1),)
+    recipe.phases = (common.phase("all", batch_size=8, resize=32, crop=32, lr=1e-3),)
     settings = config.parse(recipe)
     plan = experiment.assemble(settings, dataset.Dataset("none", tiny_run.CLASSES, {}))
     (phase,) = settings.phases
@@ -33,7 +48,7 @@ def losses(steps: int = 3) -> list[float]:
     batch = {
         "image": rng.integers(0, 256, (8, 32, 32, 3), np.uint8),
         "label": np.arange(8, dtype=np.int32) % 3,
-        "mask": np.ones(8, np.float32),
+        "mask": np.float32([1, 1, 1, 0, 1, 1, 1, 1]),
         "index": np.arange(8, dtype=np.int32),
     }
     batch = mesh.to_global(plan.mesh, batch)
@@ -45,4 +60,5 @@ def losses(steps: int = 3) -> list[float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"devices": jax.device_count(), "losses": losses()}))
+    found = {change.__name__: losses(change) for change in (transformer, cal)}
+    print(json.dumps({"devices": jax.device_count(), **found}))
