@@ -2,22 +2,45 @@
 
 EfficientNet-Lite0 with its ImageNet weights, 12 species, 128 px: two epochs of the head, then
 eight of everything, the same optimiser, schedule and epochs for all. Heads read the map of stride
-16 (8 x 8), so that they have places to tell apart.
+16 (8 x 8), so that they have places to tell apart; PMG reads those of stride 8 and 32 as well.
 
     python scripts/sweep.py --config=configs/methods_birds.py:cal --seeds=0,1,2 --workdir=DIR/cal
 
-The word after the colon: `gap`, `bilinear` (64 channels), `wsdan`, `cal` (8 maps); `tiny` takes
-seconds. Expected top-1 and time: see docs/methods.md; memory: 2 to 4 GB.
+The word after the colon: `gap`, `bilinear` (64 channels), `cbp`, `isqrt`, `wsdan`, `cal` (8 maps;
+`cal_free_centres` does not normalise them), `api_net`, `pmg`, `dcl`, `pairwise_confusion`; `vit`
+and `transfg` are ViT-Ti/16 at 128 px with random weights, of which no small package is at hand.
+`tiny` takes seconds. Expected top-1 and time: see docs/methods.md; memory: 2 to 4 GB.
 """
+
+from ml_collections import ConfigDict
 
 from configs import common
 
-METHODS = ("gap", "bilinear", "wsdan", "cal")
+# The head that reads the map of stride 16, and its options.
+HEADS = {
+    "gap": ("gap", {}),
+    "bilinear": ("bilinear", {"projection": 64}),
+    "cbp": ("compact_bilinear", {"dimension": 4096}),
+    "isqrt": ("isqrt_cov", {"dimension": 64}),
+    "api_net": ("api_net", {"hidden": 128, "dropout": 0.0}),
+    "pmg": ("pmg", {"hidden": 128, "width": 128, "test": "sum"}),
+    "dcl": ("dcl", {}),
+    "pairwise_confusion": ("gap", {}),
+}
+METHODS = {
+    "api_net": {"margin": 0.05, "ranking_weight": 1.0},
+    "pmg": {"tiles": (8, 4, 2), "concat_weight": 2.0},
+    "dcl": {},
+    "pairwise_confusion": {},
+    "transfg": {"margin": 0.4, "label_smoothing": 0.0},
+}
+ATTENTION = ("wsdan", "cal", "cal_free_centres")
+VITS = ("vit", "transfg")
 
 
 def get_config(variant: str = "gap"):
-    words = common.variants(variant, (*METHODS, "tiny"))
-    method = common.one_of(words, METHODS, "gap")
+    words = common.variants(variant, (*HEADS, *ATTENTION, *VITS, "tiny"))
+    name = common.one_of(words, (*HEADS, *ATTENTION, *VITS), "gap")
     config = common.get_config()
     config.model.update(
         backbone="tf_efficientnet_lite0",
@@ -29,17 +52,38 @@ def get_config(variant: str = "gap"):
         options={"species": 12, "train_per_class": 30, "val_per_class": 10, "test_per_class": 40},
         val_fraction=0.0,
     )
-    if method in ("wsdan", "cal"):
-        common.attention(config, method, maps=8)
-    elif method == "bilinear":
-        config.model.update(head="bilinear", head_options={"projection": 64})
-    each = {"batch_size": 16, "resize": 144, "crop": 128, "optimizer": "adam"}
-    config.phases = (
-        common.phase("head", train="head", epochs=2, lr=1e-3, **each),
-        common.phase("all", epochs=8, lr=1e-3, schedule="cosine", warmup="1 epochs", **each),
-    )
+    if name in HEADS:
+        head, options = HEADS[name]
+        config.model.update(head=head, head_options=options)
+    elif name in ATTENTION:
+        common.attention(config, name.split("_")[0], maps=8)
+        config.method_options.normalise_centres = name != "cal_free_centres"
+    else:
+        config.model.update(backbone="vit_tiny_patch16_224", pretrained="", feature_map="pooled")
+    if name == "transfg":
+        config.model.backbone_options = ConfigDict({"patch_stride": 12, "part_selection": True})
+    if name == "pmg":
+        config.model.feature_map = "stage3+stage5+features"
+    if name == "api_net":
+        config.data.sampling = "4 classes x 4"
+    if name in METHODS:
+        config.method = name
+        config.method_options = ConfigDict(METHODS[name])
+    each = {"batch_size": 16, "resize": 144, "crop": 128, "optimizer": "adam", "lr": 1e-3}
+    if name == "transfg":
+        each.update(resize=140, crop=124)  # 10 x 10 patches of 16 pixels, one each 12
+    main = common.phase("all", epochs=8, schedule="cosine", warmup="1 epochs", **each)
+    if name in VITS:
+        main.update(epochs=10)
+        config.phases = (main,)
+    else:
+        config.phases = (common.phase("head", train="head", epochs=2, **each), main)
     config.checkpoint_every = 1000
     if "tiny" in words:
         common.make_tiny(config)
         config.data.options.update(train_per_class=2, val_per_class=1, test_per_class=1)
+        if name == "transfg":
+            config.phases[0].update(resize=72, crop=64)
+        if name == "api_net":
+            config.data.sampling = "4 classes x 2"
     return config

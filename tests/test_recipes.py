@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import bundles, finetune_folder, tricks
+from configs import bundles, finetune_folder, methods_birds, tricks
 from fgc_jax import config, experiment
 from fgc_jax.data import pipeline
 from tests import commands, data_files
@@ -116,3 +116,16 @@ def test_each_trick_is_a_recipe_of_its_own(name):
     assert bool(settings.phases[-1].reinit) == (name == "reinit")
     assert settings.phases[-1].schedule == ("constant" if name == "constant" else "one_cycle")
     assert experiment.prepare(settings).num_classes == 24
+
+
+@pytest.mark.parametrize("tiny", ["", ",tiny"])
+@pytest.mark.parametrize(
+    "name", [*methods_birds.HEADS, *methods_birds.ATTENTION, *methods_birds.VITS]
+)
+def test_each_method_is_a_recipe_of_equal_epochs(name, tiny):
+    settings = config.parse(methods_birds.get_config(name + tiny))
+    plan = experiment.prepare(settings)
+    assert plan.num_classes == 12
+    if not tiny:
+        assert sum(phase.epochs for phase in settings.phases) == 10
+        assert {phase.batch_size for phase in settings.phases} == {16}
