@@ -29,6 +29,7 @@ def get_config(variant: str = ""):
         feature_map="features",
     )
     common.attention(config, "cal")
+    config.views = "raw_crop"
     config.phases = (
         common.phase(
             "all",

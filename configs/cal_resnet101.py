@@ -39,6 +39,7 @@ def get_config(variant: str = ""):
     method = common.one_of(words, METHODS, "cal")
     if method != "plain":
         common.attention(config, method)
+        config.views = {"cal": "crop3_flip", "wsdan": "raw_crop"}[method]
     config.phases = (
         common.phase(
             "all",

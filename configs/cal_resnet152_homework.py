@@ -28,6 +28,7 @@ def get_config(variant: str = ""):
     )
     if "plain" not in words:
         common.attention(config, "cal", maps=16)
+        config.views = "crop3"
     config.phases = (
         common.phase(
             "all",

@@ -80,6 +80,7 @@ def get_config() -> ConfigDict:
     config.phases = ()
     config.final = False
     config.search = ""
+    config.views = "raw"
     config.eval_batch_size = 64
     config.checkpoint_every = 500
     config.log_every = 10

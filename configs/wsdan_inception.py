@@ -33,6 +33,7 @@ def get_config(variant: str = ""):
         feature_map=FEATURES[config.data.name],
     )
     common.attention(config, "wsdan")
+    config.views = "raw_crop"
     config.phases = (
         common.phase(
             "all",

@@ -112,6 +112,7 @@ class Settings:
     phases: tuple[Phase, ...]
     final: bool  # train on train + val, select nothing, test the last state
     search: str  # of a final run: the finished run whose best epochs it trains; "" for all epochs
+    views: str  # of the final test, and what evaluate and predict begin with; see `views`
     eval_batch_size: int
     checkpoint_every: int  # steps; also at the end of each epoch
     log_every: int  # steps

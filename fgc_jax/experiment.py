@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax import config, data, mesh, methods, models, optim, params, schedules, step
+from fgc_jax import config, data, mesh, methods, models, multiview, optim, params, schedules, step
 from fgc_jax.data import augment, boxes, pipeline, sampling, splitting
 from fgc_jax.data import dataset as datasets
 from fgc_jax.models import conv
+from fgc_jax.views import RAW, Views
 
 CROPS = ("crop", "resized_crop")  # augmentations that crop on the device
 
@@ -100,11 +101,11 @@ class Experiment:
             where=f"phase {phase.name}: data.sampling",
         )
 
-    def views(self, split_name: str, views: str = "raw") -> str:
+    def views(self, split_name: str, seen: Views = RAW) -> str:
         """How test images are seen, to stand beside each number: crops to annotated boxes use what
         nobody knows of a new photo."""
         cropped = split_name in self.settings.data.box_crop
-        return f"{views}, cropped to ground-truth boxes" if cropped else views
+        return f"{seen}, cropped to ground-truth boxes" if cropped else str(seen)
 
     def augment(self, phase: config.Phase) -> Callable[[jax.Array, dict], dict]:
         """The function (key, batch on the device) -> augmented, normalised batch; pure.
@@ -161,23 +162,38 @@ class Experiment:
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape of an entry of the classifier's `out` for one image of the first phase."""
-        maps = _named_maps(self, self.settings.phases[0].crop)
-        return tuple(maps[name].shape[1:])
+        return tuple(self.named_maps(self.settings.phases[0].crop)[name].shape[1:])
 
-    def eval_step(self) -> Callable:
+    def named_maps(self, crop: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shapes of the classifier's `out` for one image of `crop` pixels."""
+        graphdef = models.evaluation_graphdef(self.model)
+        images = jax.ShapeDtypeStruct((1, crop, crop, 3), jnp.float32)
+
+        def maps(variables, stats, images):
+            return models.apply(graphdef, variables, stats, lambda model: model(images)[1])[0]
+
+        return jax.eval_shape(maps, self.params, self.stats, images)
+
+    def eval_step(self, seen: Views = RAW) -> Callable:
         """The compiled inference step; see `fgc_jax.step.make_eval_step`."""
         return step.make_eval_step(
             graphdef=models.evaluation_graphdef(self.model),
             mean=self.preprocess.mean,
             std=self.preprocess.std,
             device_mesh=self.mesh,
+            seen=seen,
         )
 
-    def eval_batches(self, split: datasets.Split, phase: config.Phase):
+    def eval_transform(self, phase: config.Phase, seen: Views = RAW):
+        """How images are resized and cropped on the host where they are looked at as `seen`."""
+        transform = self.transform(phase, train=False)
+        return dataclasses.replace(transform, crop=phase.resize) if seen.placed else transform
+
+    def eval_batches(self, split: datasets.Split, phase: config.Phase, seen: Views = RAW):
         """Every image of a split once, as this process's host batches."""
         return pipeline.eval_batches(
             split,
-            self.transform(phase, train=False),
+            self.eval_transform(phase, seen),
             batch_size=self.settings.eval_batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -270,6 +286,7 @@ def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Experiment
         experiment.reinit_paths(phase)
         experiment.augment(phase)
         _check_crop(experiment, phase)
+    multiview.of(experiment, settings.phases[-1])
     mesh.check_batch_size("eval_batch_size", settings.eval_batch_size)
     return experiment
 
@@ -278,7 +295,7 @@ def _check_crop(experiment: Experiment, phase: config.Phase) -> None:
     """Raises ValueError if the backbone takes no images of this size, or they leave no positions
     on the head's feature map."""
     try:
-        maps = _named_maps(experiment, phase.crop)
+        maps = experiment.named_maps(phase.crop)
     except ValueError as error:
         raise ValueError(f"phase {phase.name}: crop={phase.crop}: {error}") from None
     for shape in (maps[name].shape for name in experiment.model.feature_maps[0]):
@@ -288,17 +305,6 @@ def _check_crop(experiment: Experiment, phase: config.Phase) -> None:
                 f"{experiment.settings.model.backbone}: its feature map would have "
                 f"{shape[1]} x {shape[2]} positions"
             )
-
-
-def _named_maps(experiment: Experiment, crop: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of the classifier's `out` for one image of `crop` pixels."""
-    graphdef = models.evaluation_graphdef(experiment.model)
-    images = jax.ShapeDtypeStruct((1, crop, crop, 3), jnp.float32)
-
-    def maps(variables, stats, images):
-        return models.apply(graphdef, variables, stats, lambda model: model(images)[1])[0]
-
-    return jax.eval_shape(maps, experiment.params, experiment.stats, images)
 
 
 def initial_variables(experiment: Experiment) -> tuple[Any, Any, str]:

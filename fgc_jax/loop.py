@@ -32,6 +32,7 @@ from fgc_jax import (
 from fgc_jax.data import pipeline
 from fgc_jax.meter import Meter
 from fgc_jax.progress import Progress
+from fgc_jax.views import RAW, Views
 
 
 @dataclasses.dataclass
@@ -247,13 +248,18 @@ def _rate_in_words(live: Run) -> str:
     return f"the schedule's learning rate is now {rate:g} at its highest"
 
 
-def evaluate_split(live: Run, split_name: str, variables, stats) -> tuple[dict, evaluate.Results]:
-    """Metrics and per-image results of the variables on one split, at the phase's image size."""
-    plan, eval_step = live.experiment, live.eval_step
-    if split_name != "test":
-        plan, eval_step = live.val_inputs
+def evaluate_split(
+    live: Run, split_name: str, variables, stats, seen: Views | None = None
+) -> tuple[dict, evaluate.Results]:
+    """Metrics and per-image results of the variables on one split, at the phase's image size.
+
+    seen: the views of a test; None where the phase validates, which it does with raw images.
+    """
+    plan, eval_step = live.val_inputs if seen is None else (live.experiment, live.eval_step)
+    if seen is not None and not (seen.is_raw and seen.logits == "plain"):
+        eval_step = plan.eval_step(seen)
     split = plan.dataset.splits[split_name]
-    with plan.eval_batches(split, live.phase) as batches:
+    with plan.eval_batches(split, live.phase, seen or RAW) as batches:
         results = evaluate.run(eval_step, variables, stats, batches, plan.mesh, len(split))
     if split_name != "test":
         _note_bad_images(live.progress, split, results.unreadable)

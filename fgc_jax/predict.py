@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,15 @@ from fgc_jax import (
     logs,
     mesh,
     models,
+    multiview,
     params,
+    step,
+    views,
     workdir,
 )
-from fgc_jax.data import augment, dataset, images, pipeline
+from fgc_jax.data import dataset, images, pipeline
 
-VIEWS = ("raw",)
+Picture = str | os.PathLike | Image.Image | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Restored:
     stats: Any
     phase: config.Phase  # the one that the checkpoint was saved in; gives the image size
     step: int
+    seen: views.Views  # how its images are looked at
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -44,20 +48,30 @@ class Restored:
 
     @property
     def transform(self) -> pipeline.Transform:
-        return self.plan.transform(self.phase, train=False)
+        return self.plan.eval_transform(self.phase, self.seen)
 
 
 def load_run(
-    directory: str | Path, checkpoint_name: str = "best", *, batch_size: int | None = None
+    directory: str | Path,
+    checkpoint_name: str = "best",
+    *,
+    batch_size: int | None = None,
+    spec: str = "",
+    average: str = "logits",
+    logits: str = "auto",
 ) -> Restored:
     """Restores a checkpoint ("best", "last" or a step number) of a run; its data may be gone.
 
     `batch_size`, over all devices, is by default the run's own, made a multiple of the devices.
+    spec: of the views (see `fgc_jax.views`), by default the run's own; average: of their "logits"
+    or "probabilities"; logits: "plain", "effect", or "auto" for those that the run's test scored.
 
     Raises:
-        ValueError: no run, no such checkpoint, one that does not fit the run's model, or a batch
-            size that cannot be cut evenly over the devices.
+        ValueError: no run, no such checkpoint, one that does not fit the run's model, a batch size
+            that cannot be cut evenly over the devices, or views or logits that cannot be had.
     """
+    if spec:
+        views.parse(spec)
     directory = Path(directory).absolute()
     stored = workdir.read_json(directory / workdir.CONFIG)
     settings = config.parse(ml_collections.ConfigDict(stored))
@@ -72,12 +86,16 @@ def load_run(
     facts = workdir.read_json(directory / workdir.DATASET)
     classes = dataset.Dataset(facts["name"], tuple(facts["class_names"]), {}, facts["notes"])
     plan = experiment.assemble(settings, classes)
+    if logits == "auto":
+        logits = workdir.chosen_logits(directory)
     number = checkpoint.find_step(directory, checkpoint_name)
     variables, stats, meta = checkpoint.load_variables(directory, number)
+    phase = settings.phases[meta["phase"]]
+    seen = multiview.of(plan, phase, spec, average=average, logits=logits)
     for expected, found in ((plan.params, variables), (plan.stats, stats)):
         check_fit(params.flatten(expected), params.flatten(found), number)
     variables, stats = mesh.replicate(plan.mesh, (variables, stats))
-    return Restored(plan, variables, stats, settings.phases[meta["phase"]], number)
+    return Restored(plan, variables, stats, phase, number, seen)
 
 
 def load_split(run: Restored, directory: str | Path, name: str, root: str = "") -> dataset.Split:
@@ -111,7 +129,7 @@ def evaluate_split(run: Restored, split: dataset.Split) -> evaluate.Results:
     """Every image of a split once, with a progress bar; unreadable ones are left out and listed."""
     total = pipeline.steps_per_epoch(len(split), run.plan.settings.eval_batch_size)
     with (
-        run.plan.eval_batches(split, run.phase) as batches,
+        run.plan.eval_batches(split, run.phase, run.seen) as batches,
         logs.progress("evaluating", total) as bar,
     ):
 
@@ -120,42 +138,62 @@ def evaluate_split(run: Restored, split: dataset.Split) -> evaluate.Results:
                 yield batch
                 bar.update()
 
-        return evaluate.run(
-            run.plan.eval_step(), run.params, run.stats, counted(), run.plan.mesh, len(split)
-        )
+        eval_step = run.plan.eval_step(run.seen)
+        return evaluate.run(eval_step, run.params, run.stats, counted(), run.plan.mesh, len(split))
 
 
 class Predictor:
     """Class probabilities of single images by a trained run: `predictor(["a.jpg", "b.png"])`.
 
-    `class_names` are the columns. For one process (with any number of devices).
+    `class_names` are the columns; `views`, `average` and `logits` are those of `load_run`. For one
+    process (with any number of devices).
     """
 
     def __init__(
         self,
         directory: str | Path,
         *,
-        views: str = "raw",
+        views: str = "",
+        average: str = "logits",
+        logits: str = "auto",
         checkpoint: str = "best",
         batch_size: int | None = None,
     ):
-        if views not in VIEWS:
-            raise ValueError(f"unknown views {views!r}, allowed: {', '.join(VIEWS)}")
-        self.run = load_run(directory, checkpoint, batch_size=batch_size)
+        self.run = load_run(
+            directory,
+            checkpoint,
+            batch_size=batch_size,
+            spec=views,
+            average=average,
+            logits=logits,
+        )
         self.class_names = self.run.class_names
         self._forward = _make_forward(self.run)
 
-    def __call__(self, pictures: Sequence[str | os.PathLike | Image.Image | np.ndarray]):
+    def __call__(self, pictures: Sequence[Picture]) -> np.ndarray:
         """Probabilities f32 [N, K], in the order of `pictures`: image files, PIL images, or
         uint8 RGB arrays [H, W, 3], each of any size.
 
         Raises:
             ValueError: a picture is missing, damaged, or of another kind; the message names it.
         """
+        rows = [np.zeros((0, len(self.class_names)), np.float32)]
+        for row in self.each(pictures):
+            if isinstance(row, ValueError):
+                raise row
+            rows.append(row[None])
+        return np.concatenate(rows)
+
+    def each(self, pictures: Sequence[Picture]) -> Iterator[np.ndarray | ValueError]:
+        """For each picture in turn its probabilities f32 [K], or the error that names it and says
+        why it cannot be read.
+
+        Raises:
+            ValueError: `pictures` is no list of them.
+        """
         if isinstance(pictures, (str, os.PathLike, Image.Image)):
             raise ValueError(f"a list of images is needed, not {pictures!r} alone")
         size = self._batch_size(len(pictures))
-        rows = [np.zeros((0, len(self.class_names)), np.float32)]
         running = None
         with futures.ThreadPoolExecutor(self.run.plan.settings.data.threads) as pool:
             for start in range(0, len(pictures), size):
@@ -163,11 +201,10 @@ class Predictor:
                 batch = list(pool.map(lambda index: self._prepare(index, pictures[index]), chunk))
                 # The device works on one batch while the next one is decoded.
                 if running is not None:
-                    rows.append(np.asarray(running))
-                running = self._dispatch(np.stack(batch), size)
+                    yield from _rows(*running)
+                running = batch, self._dispatch(batch, size)
         if running is not None:
-            rows.append(np.asarray(running))
-        return np.concatenate(rows)[: len(pictures)]
+            yield from _rows(*running)
 
     def _batch_size(self, number: int) -> int:
         """The run's, or for fewer images the next power of two: then they are quick, and few
@@ -176,18 +213,30 @@ class Predictor:
         most = self.run.plan.settings.eval_batch_size
         return min(most, _up_to_multiple(power, jax.device_count()))
 
-    def _prepare(self, index: int, picture) -> np.ndarray:
-        return pipeline.transform_image(self.run.transform, as_array(picture, f"image {index}"))
+    def _prepare(self, index: int, picture: Picture) -> np.ndarray | ValueError:
+        try:
+            pixels = as_array(picture, f"image {index}")
+        except ValueError as error:
+            return error
+        return pipeline.transform_image(self.run.transform, pixels)
 
-    def _dispatch(self, batch: np.ndarray, size: int) -> jax.Array:
-        """Starts the network on uint8 [n, crop, crop, 3], filled up to `size` images."""
-        padded = np.zeros((size, *batch.shape[1:]), np.uint8)
-        padded[: len(batch)] = batch
+    def _dispatch(self, batch: list[np.ndarray | ValueError], size: int) -> jax.Array:
+        """Starts the network on `size` images: the batch, black where there is none to show."""
+        side = self.run.transform.crop
+        padded = np.zeros((size, side, side, 3), np.uint8)
+        for row, pixels in enumerate(batch):
+            if not isinstance(pixels, ValueError):
+                padded[row] = pixels
         on_device = mesh.to_global(self.run.plan.mesh, {"image": padded})["image"]
         return self._forward(self.run.params, self.run.stats, on_device)
 
 
-def as_array(picture: str | os.PathLike | Image.Image | np.ndarray, name: str) -> np.ndarray:
+def _rows(batch: list, probabilities: jax.Array) -> Iterator[np.ndarray | ValueError]:
+    for pixels, row in zip(batch, np.asarray(probabilities), strict=False):  # padding comes last
+        yield pixels if isinstance(pixels, ValueError) else row
+
+
+def as_array(picture: Picture, name: str) -> np.ndarray:
     """uint8 RGB [H, W, 3] of a file, PIL image or array, read as in training.
 
     Raises:
@@ -211,13 +260,16 @@ def as_array(picture: str | os.PathLike | Image.Image | np.ndarray, name: str) -
 
 def _make_forward(run: Restored) -> Callable:
     """Compiles (params, stats, images uint8 [B, H, W, 3]) -> probabilities f32 [B, K]."""
-    graphdef = models.evaluation_graphdef(run.plan.model)
     facts = run.plan.preprocess
+    score = step.scorer(
+        graphdef=models.evaluation_graphdef(run.plan.model),
+        mean=facts.mean,
+        std=facts.std,
+        seen=run.seen,
+    )
 
     def forward(variables, stats, pixels):
-        inputs = augment.normalise(pixels, facts.mean, facts.std)
-        (logits, _), _ = models.apply(graphdef, variables, stats, lambda model: model(inputs))
-        return jax.nn.softmax(logits)
+        return jax.nn.softmax(score(variables, stats, pixels))
 
     whole, cut = mesh.replicated(run.plan.mesh), mesh.sharded(run.plan.mesh)
     return jax.jit(forward, in_shardings=(whole, whole, cut), out_shardings=cut)

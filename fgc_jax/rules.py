@@ -2,7 +2,7 @@
 
 import re
 
-from fgc_jax import methods, models, schedules
+from fgc_jax import methods, models, schedules, views
 from fgc_jax.data import augment, dataset, images, sampling
 
 ALLOWED = {
@@ -104,6 +104,7 @@ def check(settings) -> None:
             "config.data.box_margin and config.data.box_square have no effect without box_crop"
         )
     _check_method(settings)
+    views.parse(settings.views)
     if settings.search and not settings.final:
         raise ValueError("config.search has no effect without config.final=True")
     _check_lora(settings.model, {phase.train for phase in settings.phases})

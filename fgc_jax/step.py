@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
-from fgc_jax import averaging, mesh, methods, models, params
+from fgc_jax import averaging, mesh, methods, models, multiview, params, views
 from fgc_jax.data import augment
 from fgc_jax.methods import losses
 
@@ -196,25 +196,45 @@ def make_statistics_step(
     )
 
 
+def scorer(
+    *, graphdef: nnx.GraphDef, mean, std, seen: views.Views = views.RAW
+) -> Callable[[Any, Any, jax.Array], jax.Array]:
+    """Inference as a pure function: (params, stats, images) -> logits f32 [B, K].
+
+    The images, uint8 [B, H, W, 3], are normalised by mean and std, or with None for both taken as
+    they are, and looked at as `seen` says.
+    """
+
+    def score(variables, stats, images):
+        def forward(images):
+            return models.apply(graphdef, variables, stats, lambda model: model(images))[0]
+
+        if mean is not None:
+            images = augment.normalise(images, mean, std)
+        return multiview.scores(seen, forward, images)
+
+    return score
+
+
 def make_eval_step(
-    *, graphdef: nnx.GraphDef, mean, std, device_mesh: jax.sharding.Mesh
+    *,
+    graphdef: nnx.GraphDef,
+    mean,
+    std,
+    device_mesh: jax.sharding.Mesh,
+    seen: views.Views = views.RAW,
 ) -> Callable[[Any, Any, dict], dict[str, jax.Array]]:
     """Compiles inference: (params, stats, batch) -> per-image results, cut over the devices.
 
-    mean and std normalise the images; with None for both they are taken as they are.
-
-    The batch holds `image` uint8 [B, H, W, 3] and `label` int32 [B]. The result holds `loss`
-    f32 [B] (cross-entropy in nats), `rank` int32 [B] (classes scored above the true one; 0 is a
-    hit), `classes` int32 and `probabilities` f32 [B, min(5, K)] (best first).
+    mean, std, seen: see `scorer`. The batch holds `image` uint8 [B, H, W, 3] and `label` int32 [B].
+    The result holds `loss` f32 [B] (cross-entropy in nats), `rank` int32 [B] (classes scored above
+    the true one; 0 is a hit), `classes` int32 and `probabilities` f32 [B, min(5, K)] (best first).
     """
     replicated, sharded = mesh.replicated(device_mesh), mesh.sharded(device_mesh)
+    score = scorer(graphdef=graphdef, mean=mean, std=std, seen=seen)
 
     def eval_step(variables, stats, batch):
-        images = batch["image"]
-        if mean is not None:
-            images = augment.normalise(images, mean, std)
-        (logits, _), _ = models.apply(graphdef, variables, stats, lambda model: model(images))
-        return scored(logits, batch["label"])
+        return scored(score(variables, stats, batch["image"]), batch["label"])
 
     return jax.jit(eval_step, in_shardings=(replicated, replicated, sharded), out_shardings=sharded)
 

@@ -16,11 +16,13 @@ from fgc_jax import (
     logs,
     loop,
     mesh,
+    multiview,
     overview,
     params,
     predict,
     scores,
     stop,
+    views,
     workdir,
 )
 from fgc_jax.data import images
@@ -110,9 +112,8 @@ def _run_phases(live: loop.Run, latest: int | None) -> dict[str, Any]:
         if live.progress.phase + 1 == len(phases):
             break
         live.start, latest = _next_phase(live), None
-    step_number = live.progress.history[-1]["best"]["step"]
-    test = _test(live, step_number)
-    results = _write_results(live, test=test)
+    test, compared = _test(live, live.progress.history[-1]["best"]["step"])
+    results = _write_results(live, test=test, compared=compared)
     logs.say(f"\n{workdir.results_table(results)}\n\nEverything is in {live.workdir}")
     return results
 
@@ -131,19 +132,22 @@ def _next_phase(live: loop.Run) -> tuple[Any, Any, str]:
     return variables, stats, f"from step {source}"
 
 
-def _test(live: loop.Run, number: int) -> dict[str, Any] | None:
-    """The one look at the test split: the last phase's best checkpoint."""
+def _test(live: loop.Run, number: int) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """(results of the one look at the test split, what validation said of the logits to score): the
+    last phase's best checkpoint."""
     plan = live.experiment
-    if "test" not in plan.dataset.splits:
-        return None
     variables, stats, _ = checkpoint.load_variables(live.workdir, number)
     variables, stats = mesh.replicate(plan.mesh, (variables, stats))
-    metrics, results = loop.evaluate_split(live, "test", variables, stats)
+    compared = _compare_logits(live, variables, stats)
+    if "test" not in plan.dataset.splits:
+        return None, compared
+    seen = multiview.of(plan, live.phase, logits=compared["chosen"] if compared else "plain")
+    metrics, results = loop.evaluate_split(live, "test", variables, stats, seen)
     live.writer.scalars(
         live.progress.phase_start + live.progress.history[-1]["steps"],
         {f"test_{name}": value for name, value in metrics.items()},
     )
-    facts = {"checkpoint": number, "split": "test", "views": plan.views("test")}
+    facts = {"checkpoint": number, "split": "test", "views": plan.views("test", seen)}
     if jax.process_index() == 0:
         folder = live.workdir / "evaluation" / "test"
         test_split, class_names = plan.dataset.splits["test"], plan.dataset.class_names
@@ -151,10 +155,31 @@ def _test(live: loop.Run, number: int) -> dict[str, Any] | None:
         for name in ("predictions", "confusion"):
             picture = images.decode(folder / f"{name}.png")
             live.writer.images(int(live.manager.latest_step()), {f"test_{name}": picture[None]})
-    return {**facts, **metrics}
+    return {**facts, **metrics}, compared
 
 
-def _write_results(live: loop.Run, test: Mapping | None) -> dict[str, Any]:
+def _compare_logits(live: loop.Run, variables, stats) -> dict[str, Any] | None:
+    """Which logits the test scores, {"chosen", "val_top1"}: those that are right more often on
+    validation images, seen as the test ones will be; those of config.search where it is given; the
+    plain ones where there is neither. None for networks with one kind only."""
+    plan, settings = live.experiment, live.experiment.settings
+    if not multiview.has_effect(plan, live.phase):
+        return None
+    if settings.search:
+        found = workdir.chosen_logits(Path(settings.search).absolute())
+        return {"chosen": found, "val_top1": None}
+    if "val" not in plan.dataset.splits:
+        return {"chosen": "plain", "val_top1": None}
+    top1 = {}
+    for which in views.LOGITS:
+        seen = multiview.of(plan, live.phase, logits=which)
+        top1[which] = loop.evaluate_split(live, "val", variables, stats, seen)[0]["top1"]
+    return {"chosen": max(top1, key=top1.get), "val_top1": top1}
+
+
+def _write_results(
+    live: loop.Run, test: Mapping | None, compared: Mapping | None = None
+) -> dict[str, Any]:
     plan = live.experiment
     results = {
         "config": live.config,
@@ -170,6 +195,7 @@ def _write_results(live: loop.Run, test: Mapping | None) -> dict[str, Any]:
         "bad_images": sorted(set(live.progress.bad_images)),
         "complete": live.progress.phase + 1 == len(plan.settings.phases)
         and (test is not None or "test" not in plan.dataset.splits),
+        "logits": compared,
         "test": test,
     }
     if jax.process_index() == 0:

@@ -109,6 +109,13 @@ def finished_results(workdir: Path) -> dict[str, Any] | None:
     return results if results and results["complete"] else None
 
 
+def chosen_logits(workdir: Path) -> str:
+    """Which logits a finished run scored its test by, as its validation had it: "plain" where there
+    was no choice, or is no finished run."""
+    results = finished_results(workdir) or {}
+    return (results.get("logits") or {"chosen": "plain"})["chosen"]
+
+
 def chosen_epochs(workdir: Path, config: Mapping[str, Any]) -> list[int]:
     """How many epochs led each phase of a finished search to what it gave, its best or its last
     state, for a final run of the same `config`.
@@ -168,6 +175,10 @@ def results_table(results: Mapping[str, Any]) -> str:
         )
     else:
         lines.append("no test split: nothing was tested")
+    compared = (results.get("logits") or {}).get("val_top1")
+    if compared:
+        found = ", ".join(f"{name} {top1:.2f} %" for name, top1 in compared.items())
+        lines.append(f"logits: {results['logits']['chosen']}, by validation top-1: {found}")
     if results["bad_images"]:
         lines.append(f"{len(results['bad_images'])} unreadable images were skipped, see {RESULTS}")
     return "\n".join(lines)

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from fgc_jax import run_flags
+
 DESCRIPTION = """\
 Evaluates a checkpoint of a run on a split of its data set, or on other labelled images (--input).
 Every image is counted once. Prints the metrics and writes metrics.json, per_class.csv,
@@ -13,6 +15,7 @@ EXAMPLES = """\
 examples:
   python scripts/evaluate.py --workdir=runs/birds
   python scripts/evaluate.py --workdir=runs/birds --split=val --checkpoint=last
+  python scripts/evaluate.py --workdir=runs/birds --views=crop3_flip
   python scripts/evaluate.py --workdir=runs/birds --input=my_photos
   python scripts/evaluate.py --workdir=runs/cars --input=test.csv --label_column=class
 """
@@ -30,16 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--workdir", type=Path, required=True, help="run directory of the training")
-    parser.add_argument(
-        "--checkpoint",
-        default="best",
-        metavar="best|last|STEP",
-        help="best: the best of the last phase on the validation split, as the run's own test "
-        "uses (default); last: the newest; or a step number",
-    )
-    parser.add_argument(
-        "--views", choices=("raw",), default="raw", help="raw: each image once, as it is (default)"
-    )
+    run_flags.add(parser)
     what = parser.add_argument_group("what is evaluated")
     what.add_argument(
         "--split",
@@ -79,9 +73,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="where the files go (default: WORKDIR/evaluation/SPLIT or WORKDIR/evaluation/INPUT)",
     )
     parser.add_argument(
-        "--batch_size", type=int, metavar="N", help="over all devices (default: the run's own)"
-    )
-    parser.add_argument(
         "--multi_host",
         default="",
         metavar="auto|HOST:PORT,COUNT,INDEX",
@@ -109,7 +100,12 @@ def run(arguments: argparse.Namespace) -> None:
     output = arguments.output or default_output(arguments, split_name)
     scores.check_folder(output)
     restored = predict.load_run(
-        arguments.workdir, arguments.checkpoint, batch_size=arguments.batch_size
+        arguments.workdir,
+        arguments.checkpoint,
+        batch_size=arguments.batch_size,
+        spec=arguments.views,
+        average=arguments.average,
+        logits=arguments.logits,
     )
     if split_name:
         split = predict.load_split(restored, arguments.workdir, split_name, arguments.data_root)
@@ -120,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
     facts = {
         "checkpoint": restored.step,
         "split": split_name or str(arguments.input),
-        "views": restored.plan.views(split_name, arguments.views),
+        "views": restored.plan.views(split_name, restored.seen),
     }
     results = predict.evaluate_split(restored, split)
     if jax.process_index():
@@ -142,9 +138,7 @@ def default_output(arguments: argparse.Namespace, split_name: str | None) -> Pat
     name = split_name or Path(arguments.input).resolve().stem
     if not split_name and name in SPLITS:
         name = f"input-{name}"
-    if arguments.checkpoint != "best":
-        name += f"-{arguments.checkpoint}"
-    return arguments.workdir / "evaluation" / name
+    return arguments.workdir / "evaluation" / f"{name}{run_flags.suffix(arguments)}"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -108,6 +108,8 @@ def test_a_folder_of_other_images(run, expected, tmp_path, capsys):  # noqa: F81
         (["--checkpoint=7"], "test-7"),
         (["--input=photos/mine.csv"], "mine"),
         (["--input=photos/mine/", "--checkpoint=last"], "mine-last"),
+        (["--views=crop3", "--logits=effect"], "test-crop3-effect"),
+        (["--views=2*raw + crop(0.1, 0.05)"], "test-2_raw_crop_0.1_0.05"),
         (["--input=photos/test"], "input-test"),  # the run's own test keeps its place
     ],
 )
@@ -157,6 +159,8 @@ def wrong_calls(run, tmp_path):  # noqa: F811
     (tmp_path / "broken" / "gull" / "a.jpg").write_bytes(b"")
     return {
         "no run": ([f"--workdir={tmp_path / 'empty'}"], "config.json does not exist"),
+        "no views": ([workdir, "--views=crop4"], "unknown view 'crop4'; allowed: raw, raw_crop"),
+        "no effect": ([workdir, "--logits=effect"], "has no effect logits"),
         "no checkpoint": ([workdir, "--checkpoint=5"], "'best', 'last', [3, 7, 9]"),
         "no cluster": ([workdir, "--multi_host=host:1,2"], "nor HOST:PORT,COUNT,INDEX"),
         "moved": ([workdir, f"--data_root={tmp_path / 'gone'}"], "the data root is missing"),
@@ -192,7 +196,7 @@ def test_errors_are_one_line_and_leave_nothing_behind(run, tmp_path, capsys):  #
         (["--workdir=a", "--chekpoint=best"], "unrecognized arguments"),
         (["--workdir=a", "--check=best"], "unrecognized arguments"),  # no abbreviations
         (["--workdir=a", "--split=dev"], "invalid choice: 'dev'"),
-        (["--workdir=a", "--views=crop3"], "invalid choice: 'crop3'"),
+        (["--workdir=a", "--average=mean"], "invalid choice: 'mean'"),
         (["--workdir=a", "--split=val", "--input=b"], "--input takes the place of --split"),
         (["--workdir=a", "--label_column=1"], "--label_column is about a CSV file"),
         (["--workdir=a", "--batch_size=0"], "--batch_size must be at least 1"),

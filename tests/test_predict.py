@@ -1,5 +1,6 @@
 """A run used from outside: restored without its data, and as a function of images."""
 
+import dataclasses
 import json
 import shutil
 
@@ -36,9 +37,11 @@ def edit_json(path, change):
 
 def probabilities_by_hand(restored, files):
     """One forward pass over all images at once, softmax in float64."""
-    pixels = np.stack(
-        [pipeline.transform_image(restored.transform, images.decode(file)) for file in files]
-    )
+    pixels = [pipeline.transform_image(restored.transform, images.decode(file)) for file in files]
+    return softmax(logits_by_hand(restored, np.stack(pixels)))
+
+
+def logits_by_hand(restored, pixels):
     preprocess = restored.plan.preprocess
     inputs = augment.normalise(pixels, preprocess.mean, preprocess.std)
     graphdef = models.evaluation_graphdef(restored.plan.model)
@@ -47,7 +50,10 @@ def probabilities_by_hand(restored, files):
     def forward(variables, stats):
         return models.apply(graphdef, variables, stats, lambda model: model(inputs)[0])[0]
 
-    logits = np.asarray(forward(restored.params, restored.stats), np.float64)
+    return np.asarray(forward(restored.params, restored.stats), np.float64)
+
+
+def softmax(logits):
     exponents = np.exp(logits - logits.max(1, keepdims=True))
     return exponents / exponents.sum(1, keepdims=True)
 
@@ -107,9 +113,44 @@ def test_what_is_no_image_is_named(predictor, pictures, message):
         predictor(pictures)
 
 
-def test_unknown_views(run):  # noqa: F811
-    with pytest.raises(ValueError, match="unknown views 'crop3', allowed: raw"):
-        predict.Predictor(run / "run", views="crop3")
+def test_wrong_views_are_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(ValueError, match="unknown view 'crop4'; allowed: raw, raw_crop, crop3"):
+        predict.Predictor(tmp_path / "no run", views="crop4")
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"logits": "effect"}, "the head 'gap' has no effect logits, only plain ones"),
+        ({"views": "five_crop", "checkpoint": "3"}, "resize=32 is the crop"),
+        ({"views": "multi_scale"}, r"scale\(0.86\) of 64 pixels is 64 again, in steps of 32"),
+        ({"average": "median"}, "unknown average 'median', allowed: logits, probabilities"),
+    ],
+)
+def test_views_that_the_run_cannot_have(run, choices, message):  # noqa: F811
+    with pytest.raises(ValueError, match=message):
+        predict.Predictor(run / "run", **choices)
+
+
+def test_five_crops_of_the_resized_square(run, predictor, files):  # noqa: F811
+    found = predict.Predictor(run / "run", views="five_crop")
+    assert str(found.run.seen) == "five_crop (5 forward passes an image)"
+    whole = dataclasses.replace(predictor.run.transform, crop=72)
+    squares = [pipeline.transform_image(whole, images.decode(file)) for file in files[:4]]
+    corners = ((0, 0), (0, 8), (8, 0), (8, 8), (4, 4))
+    cut = [each[top : top + 64, left : left + 64] for top, left in corners for each in squares]
+    logits = logits_by_hand(predictor.run, np.stack(cut)).reshape(5, 4, 3).mean(0)
+    np.testing.assert_allclose(found(files[:4]), softmax(logits), atol=2e-4)
+
+
+def test_an_image_s_prediction_does_not_depend_on_its_batch_mates(run, files):  # noqa: F811
+    predictor = predict.Predictor(run / "run", views="raw_crop")
+    noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    expected = predictor([files[0]] * 4)
+    for mates in ([*noise], files[1:4], [np.zeros((5, 9, 3), np.uint8)] * 3):
+        for place in (0, 2):
+            together = predictor([*mates[:place], files[0], *mates[place:]])
+            np.testing.assert_allclose(together[place], expected[0], atol=1e-5)
 
 
 def test_checkpoints_and_the_image_size_of_their_phase(run):  # noqa: F811

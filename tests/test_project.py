@@ -22,12 +22,13 @@ ORDER = (
     ("convert", "recipe"),
     ("models",),
     ("methods",),
-    ("config", "rules", "averaging", "override", "step", "optim", "data"),
+    ("views",),
+    ("multiview", "config", "rules", "averaging", "override", "step", "optim", "data"),
     ("experiment", "overview"),
     ("phases", "embeddings"),
     ("evaluate", "plots", "data_plots", "scores", "loop", "train", "predict", "lr_finder"),
-    ("explain",),
-    ("recipe_flags", "main", "comparison", "sweeping", "probes"),
+    ("explain", "predictions"),
+    ("recipe_flags", "run_flags", "main", "comparison", "sweeping", "probes"),
     ("configs", "scripts"),
 )
 # Narrower than the order: what these may not import although it stands above them.
@@ -227,8 +228,9 @@ def dead_commands(pages: Sources, sources: Sources, makefile: str, files: set[st
                 problems += [f"{path}: {run[0]}"] if run[1] else []
                 continue
             text = sources[program]
-            if "flags.add(parser" in text:  # those that several scripts share
-                text += sources["fgc_jax/data/flags.py"]
+            for shared in ("data/flags", "run_flags"):  # those that several scripts share
+                if f"{shared.split('/')[-1]}.add(parser" in text:
+                    text += sources[f"fgc_jax/{shared}.py"]
             problems += [
                 f"{path}: {program} has no flag --{flag}"
                 for flag in re.findall(r"\s--(\w+)", span[run.end() :])

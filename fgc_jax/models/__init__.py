@@ -27,7 +27,7 @@ from fgc_jax.models import lora, pretrained, table
 from fgc_jax.models.backbone import Preprocess
 from fgc_jax.models.bridge import apply
 from fgc_jax.models.builder import abstract, build, evaluation_graphdef, split
-from fgc_jax.models.table import BACKBONES, HEADS, layer_prefixes, preprocess
+from fgc_jax.models.table import BACKBONES, HEADS, layer_prefixes, preprocess, streams
 
 __all__ = (
     "BACKBONES",
@@ -44,6 +44,7 @@ __all__ = (
     "preprocess",
     "random_weights",
     "split",
+    "streams",
     "timm_state",
     "to_timm",
 )

@@ -1,0 +1,159 @@
+"""The scores of images that are looked at in several views: attention, crops and means on the
+device, inside the compiled step."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fgc_jax import models, views
+from fgc_jax.models import regions
+from fgc_jax.views import Views
+
+# In a classifier's `out`.
+EFFECT, ATTENTION = "head/effect", ("head/attention", "part_attention")
+
+Forward = Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+def of(plan: Any, phase: Any, spec: str = "", **choices: str) -> Views:
+    """How a plan's test images of the phase's size are looked at, by default as config.views says.
+
+    plan: an `experiment.Experiment`. choices: `average` and `logits`, as of `views.make`.
+
+    Raises:
+        ValueError: an unknown or impossible view, or logits that the network does not have.
+    """
+    streams = models.streams(plan.settings.model)
+    made = views.make(
+        spec or plan.settings.views,
+        crop=phase.crop,
+        resize=phase.resize,
+        stride=max(stride for each in streams for stride in each.row.strides.values()),
+        feature_map=streams[0].last,
+        **choices,
+    )
+    if made.attentive:
+        maps = plan.named_maps(phase.crop)
+        jax.eval_shape(lambda out: attention(out, made.feature_map), maps)
+    if made.logits == "effect" and not has_effect(plan, phase):
+        raise ValueError(
+            f"the head {plan.settings.model.head!r} has no effect logits, only plain ones"
+        )
+    for side in {each.side for each in made.passes} - {phase.crop}:
+        try:
+            plan.named_maps(side)
+        except ValueError as error:
+            raise ValueError(f"views {made.spec!r}: {side} pixels: {error}") from None
+    return made
+
+
+def has_effect(plan: Any, phase: Any) -> bool:
+    """Whether the plan's classifier has effect logits beside the plain ones."""
+    return EFFECT in plan.named_maps(phase.crop)
+
+
+def attention(out: dict[str, jax.Array], feature_map: str) -> jax.Array:
+    """How much the network attends to each position, f32 [B, h, w], at least 0.
+
+    The mean over the maps of "head/attention", or of TransFG's "part_attention", where `out` has
+    them. Else the mean over the channels of |x| of the map `feature_map`, or of "features" where
+    that one is a single vector, less its minimum in the image: as the aggregation map of SCDA (Wei
+    et al., arXiv:1604.04994), but for the signs that a transformer's features have, and the level
+    of its background.
+
+    Raises:
+        ValueError: no map has more than one position.
+    """
+    for name in ATTENTION:
+        if name in out:
+            return out[name].astype(jnp.float32).mean(-1)
+    for name in (feature_map, "features"):
+        if name in out and out[name].shape[1] * out[name].shape[2] > 1:
+            strength = jnp.abs(out[name].astype(jnp.float32)).mean(-1)
+            return strength - strength.min((1, 2), keepdims=True)
+    raise ValueError("crop(...) needs attention or feature maps with more than one position")
+
+
+def scores(seen: Views, forward: Forward, images: jax.Array) -> jax.Array:
+    """Logits f32 [B, K] of `images` f32 [B, side, side, 3], normalised, looked at as `seen` says.
+
+    forward: images [B, H, W, 3] -> (logits, out). A mean of probabilities comes back as its
+    logarithm, whose softmax it is. The network is compiled once for each size, and the passes of
+    one size run one after the other, in the memory of one.
+    """
+    if seen.is_raw:
+        return _chosen(seen, *forward(images))
+    parts = []
+    for side in dict.fromkeys(each.side for each in seen.passes):
+        group = [each for each in seen.passes if each.side == side]
+        parts.append(_group(seen, group, forward, images))
+    return functools.reduce(jnp.add if seen.average == "logits" else jnp.logaddexp, parts)
+
+
+def _chosen(seen, logits, out):
+    return out[EFFECT] if seen.logits == "effect" else logits
+
+
+def _group(seen, group, forward, images):
+    """The sum over passes of one size, of weighted logits or (as logarithms) probabilities."""
+    attentive = any(each.attended for each in group)
+    attend = functools.partial(attention, feature_map=seen.feature_map)
+
+    def one(carry, each):
+        total, maps = carry
+        logits, out = forward(_picture(seen, group, each, images, maps))
+        logits = _chosen(seen, logits, out).astype(jnp.float32)
+        if seen.average == "logits":
+            total = total + each["weight"] * logits
+        else:
+            share = jnp.log(each["weight"]) + jax.nn.log_softmax(logits)
+            total = jnp.logaddexp(total, share)
+        if attentive:
+            maps = jnp.where(each["maps"], attend(out), maps)
+        return (total, maps), None
+
+    table = {
+        "weight": np.float32([each.weight for each in group]),
+        "mirrored": np.array([each.mirrored for each in group]),
+        "corner": np.int32([each.corner for each in group]),
+        "attended": np.array([each.attended is not None for each in group]),
+        "threshold": np.float32([(each.attended or (0, 0))[0] for each in group]),
+        "padding": np.float32([(each.attended or (0, 0))[1] for each in group]),
+        "maps": np.array([each.maps for each in group]),
+    }
+    square = (len(images), group[0].side, group[0].side, 3)
+    logits, out = jax.eval_shape(forward, jax.ShapeDtypeStruct(square, images.dtype))
+    nothing = 0.0 if seen.average == "logits" else -jnp.inf
+    maps = jax.eval_shape(attend, out) if attentive else None
+    start = (
+        jnp.full(logits.shape, nothing, jnp.float32),
+        jnp.zeros(maps.shape, jnp.float32) if attentive else None,
+    )
+    if len(group) == 1:
+        (total, _), _ = one(start, {name: values[0] for name, values in table.items()})
+    else:
+        (total, _), _ = jax.lax.scan(one, start, table)
+    return total
+
+
+def _picture(seen, group, each, images, maps):
+    """What the pass `each`, a row of `_group`'s table, shows the network."""
+    if seen.side > seen.crop:
+        size = (len(images), seen.crop, seen.crop, 3)
+        images = jax.lax.dynamic_slice(images, (0, *each["corner"], 0), size)
+    if any(other.mirrored for other in group):
+        images = jnp.where(each["mirrored"], images[:, :, ::-1], images)
+    if group[0].side != seen.crop:
+        size = (len(images), group[0].side, group[0].side, 3)
+        images = jax.image.resize(images, size, "linear", antialias=True)
+    if any(other.attended for other in group):
+        size, boxes = images.shape[1:3], jnp.zeros((len(images), 4), jnp.int32)
+        for padding in sorted({other.attended[1] for other in group if other.attended}):
+            found = regions.boxes(maps, each["threshold"], padding, size)
+            boxes = jnp.where(each["padding"] == np.float32(padding), found, boxes)
+        images = jnp.where(each["attended"], regions.crop(images, boxes), images)
+    return images

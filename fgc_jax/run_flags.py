@@ -1,0 +1,53 @@
+"""The flags with which scripts say which checkpoint is used, and how it looks at images."""
+
+import argparse
+import re
+
+NAMES = ("checkpoint", "views", "average", "logits")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds them to a parser."""
+    parser.add_argument(
+        "--checkpoint",
+        default="best",
+        metavar="best|last|STEP",
+        help="best: the best of the last phase on the validation split, as the run's own test "
+        "uses (default); last: the newest; or a step number",
+    )
+    parser.add_argument(
+        "--views",
+        default="",
+        metavar="NAME|SUM",
+        help="how often and how each image is looked at: raw, raw_crop, crop3, crop3_flip, flip, "
+        "five_crop, ten_crop, multi_scale, or a sum such as '2*raw + crop(0.1, 0.05)' "
+        "(default: config.views of the run)",
+    )
+    parser.add_argument(
+        "--average",
+        choices=("logits", "probabilities"),
+        default="logits",
+        help="what the mean over the views is of (default: logits)",
+    )
+    parser.add_argument(
+        "--logits",
+        choices=("auto", "plain", "effect"),
+        default="auto",
+        help="of networks with two kinds, as CAL trains: auto takes those that the run's test was "
+        "scored by, which validation images chose (default)",
+    )
+    parser.add_argument(
+        "--batch_size", type=int, metavar="N", help="over all devices (default: the run's own)"
+    )
+
+
+def suffix(arguments: argparse.Namespace) -> str:
+    """What tells results with these flags from those of the run's own test, for a file name."""
+    parser = argparse.ArgumentParser()
+    add(parser)
+    changed = [
+        getattr(arguments, name)
+        for name in NAMES
+        if getattr(arguments, name) != parser.get_default(name)
+    ]
+    return "".join("-" + re.sub(r"[^\w.]+", "_", value).strip("_") for value in changed)

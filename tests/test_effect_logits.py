@@ -1,0 +1,130 @@
+"""A run whose network has two kinds of logits: validation chooses, everything else follows."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import common
+from fgc_jax import loop, models, multiview, plots, predict, train, workdir
+from scripts import evaluate
+from tests import data_files, small_networks
+
+CLASSES = ("gull", "tern", "wren")
+
+
+def recipe(root):
+    recipe = common.get_config()
+    recipe.model.update(backbone="small", head="attention_pooling", feature_map="stage2")
+    recipe.model.head_options = {"maps": 3}
+    recipe.data.update(name="folder", root=str(root), val_fraction=0.25, threads=2)
+    recipe.phases = (common.phase("only", epochs=1, batch_size=6, resize=40, crop=32, lr=0.1),)
+    recipe.eval_batch_size = 8
+    recipe.views = "raw_crop"
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    splits = {"train": 8, "test": 3}
+    data_files.write_folder(root, classes=CLASSES, splits=splits, size=(48, 44))
+    return root
+
+
+@pytest.fixture
+def small(monkeypatch):
+    def dot(figure, path):
+        """Drawing takes seconds."""
+        Image.new("RGB", (1, 1)).save(path)
+
+    monkeypatch.setattr(plots, "save", dot)
+    weights = {"": small_networks.STORED[0]}
+    row = dataclasses.replace(small_networks.SMALL["basic"], weights=weights)
+    monkeypatch.setitem(models.BACKBONES, "small", row)
+
+
+@pytest.mark.usefixtures("small")
+def test_validation_chooses_the_logits_of_the_test(root, tmp_path, monkeypatch, capsys):
+    settings = recipe(root)
+    looked_at, evaluate_split = [], loop.evaluate_split
+
+    def better_effect(live, name, variables, stats, seen=None):
+        """Effect logits are right more often on validation images, and wrong on test ones."""
+        metrics, results = evaluate_split(live, name, variables, stats, seen)
+        looked_at.append((name, seen and str(seen)))
+        if name == "val" and seen:
+            metrics = {**metrics, "top1": {"plain": 40.0, "effect": 50.0}[seen.logits]}
+        return metrics, results
+
+    monkeypatch.setattr(loop, "evaluate_split", better_effect)
+    results = train.run(settings, tmp_path / "run")
+    crops = "raw_crop (2 forward passes an image)"
+    effect = "raw_crop (2 forward passes an image, effect logits)"
+    assert looked_at == [("val", None), ("val", crops), ("val", effect), ("test", effect)]
+    compared = {"chosen": "effect", "val_top1": {"plain": 40.0, "effect": 50.0}}
+    assert results["logits"] == compared and results["test"]["views"] == effect
+    assert workdir.chosen_logits(tmp_path / "run") == "effect"
+    assert "logits: effect, by validation top-1: plain 40.00 %, effect 50.00 %" in (
+        capsys.readouterr().out
+    )
+    # A final run, without validation, takes what its search has found.
+    settings.update(final=True, search=str(tmp_path / "run"))
+    results = train.run(settings, tmp_path / "final")
+    assert results["logits"] == {"chosen": "effect", "val_top1": None}
+    assert results["test"]["views"] == effect
+
+    arguments = [f"--workdir={tmp_path / 'run'}"]
+    for flags, folder, views in (
+        ([], "test", effect),
+        (["--views=raw", "--logits=plain"], "test-raw-plain", "raw"),
+    ):
+        assert evaluate.main(arguments + flags) == 0
+        metrics = json.loads(
+            (tmp_path / "run" / "evaluation" / folder / "metrics.json").read_text()
+        )
+        assert metrics["views"] == views
+    own = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
+    again = json.loads((tmp_path / "run" / "evaluation" / "test" / "metrics.json").read_text())
+    assert again["loss"] == pytest.approx(own["loss"], rel=1e-5)
+
+    pictures = sorted((root / "test").rglob("*.jpg"))
+    found = {
+        logits: predict.Predictor(tmp_path / "run", logits=logits)(pictures)
+        for logits in ("auto", "plain")
+    }
+    assert np.abs(found["plain"] - found["auto"]).max() > 1e-4
+
+
+@pytest.mark.usefixtures("small")
+def test_equal_logits_and_no_validation_mean_the_plain_ones(root, tmp_path, monkeypatch):
+    """Effect logits are the plain ones here."""
+    monkeypatch.setattr(multiview, "_chosen", lambda seen, logits, out: logits)
+    settings = recipe(root)
+    settings.views = "raw"
+    results = train.run(settings, tmp_path / "run")
+    assert results["logits"]["chosen"] == "plain" and results["test"]["views"] == "raw"
+    assert len(set(results["logits"]["val_top1"].values())) == 1
+    settings.final = True
+    results = train.run(settings, tmp_path / "final")
+    assert results["logits"] == {"chosen": "plain", "val_top1": None}
+
+
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        ("crop9", "unknown view 'crop9'"),
+        ("five_crop", "resize=32 is the crop"),
+        ("multi_scale", "is 32 again, in steps of 32"),
+    ],
+)
+@pytest.mark.usefixtures("small")
+def test_wrong_views_are_found_before_training(root, tmp_path, views, message):
+    settings = recipe(root)
+    settings.views = views
+    settings.phases[0].resize = 32
+    with pytest.raises(ValueError, match=message):
+        train.run(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
