@@ -4,6 +4,7 @@ import functools
 import inspect
 import os
 
+from fgc_jax.data import images
 from fgc_jax.data.sources import (
     aircraft,
     cars,
@@ -15,6 +16,7 @@ from fgc_jax.data.sources import (
     folder,
     food,
     inaturalist,
+    listing,
     nabirds,
     pets,
     prepared,
@@ -87,3 +89,43 @@ def labelled_split(path, class_names, *, label_column=None, path_column=0, **csv
     return csv_file.labelled_split(
         path, class_names, label_column=label_column, path_column=path_column, **csv_options
     )
+
+
+def image_files(path, *, path_column=None, image_root=None, delimiter=None):
+    """(names, files) of the images at `path`, for which no labels are known.
+
+    `path`: a folder (all image files below it, sorted, named relative to it), a CSV file with a
+    header (`path_column` by name or 0-based number, the first if None), a list ".txt" with a file
+    in each line, or one image. The files of a table or list keep their order and their names; they
+    are relative to `image_root`, which is relative to the folder of the table or list. ValueError
+    where nothing is there, a file is missing, or an image is listed twice.
+    """
+    path = os.fspath(path)
+    kind = os.path.splitext(path)[1].lower()
+    given = {"path_column": path_column, "image_root": image_root, "delimiter": delimiter}
+    given = {name: value for name, value in given.items() if value is not None}
+    useful = {".csv": tuple(given), ".txt": ("image_root",)}.get(kind, ())
+    strays = sorted(set(given) - set(useful))
+    if os.path.isdir(path):
+        strays = sorted(given)
+    if strays:
+        raise ValueError(f"{path}: {' and '.join(strays)} do not apply to it")
+    if os.path.isdir(path):
+        names = sorted(os.path.relpath(file, path) for file in folder.image_files(path))
+        if not names:
+            raise ValueError(
+                f"{path}: no images below it, looked for {' '.join(images.EXTENSIONS)}"
+            )
+        return [name.replace(os.sep, "/") for name in names], [f"{path}/{name}" for name in names]
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: no such folder, table, list or image")
+    if kind == ".csv":
+        return csv_file.image_files(path, **given)
+    if kind != ".txt":
+        return [os.path.basename(path)], [path]
+    names = listing.lines(path)
+    listing.first(path, names)
+    listing.refuse_repeated(path, names, set())
+    root = os.path.join(os.path.dirname(path), image_root or "")
+    listing.refuse_missing_files(path, root, names)
+    return names, [os.path.join(root, name) for name in names]

@@ -12,8 +12,8 @@ from fgc_jax.data import boxes as conventions
 from fgc_jax.data import dataset, splitting
 from fgc_jax.data.sources import listing
 
-# `photo`: the real path, by which an image is recognised however its row spells it.
-Row = collections.namedtuple("Row", "number path photo label split box")
+# `name`: as the row spells it; `photo`: the real path, by which an image is recognised.
+Row = collections.namedtuple("Row", "number name path photo label split box")
 
 
 def load(
@@ -103,6 +103,19 @@ def labelled_split(
     return _make_split(rows, tuple(class_names), path)
 
 
+def image_files(path, *, path_column=0, image_root=None, delimiter=","):
+    """(names, files) of one CSV file's images, of which no labels are asked; see `load`.
+
+    ValueError naming the row of a missing file, or of an image that comes twice.
+    """
+    rows = read_rows(
+        path, None, path_column=path_column, label_column=path_column, split_column=None,
+        box_columns=None, box_origin=0, image_root=image_root, delimiter=delimiter,
+    )  # fmt: skip
+    _refuse_repeats({"test": [(path, row) for row in rows]})
+    return [row.name for row in rows], [row.path for row in rows]
+
+
 def read_rows(
     path, split, *, path_column, label_column, split_column, box_columns, box_origin, image_root,
     delimiter,
@@ -150,7 +163,7 @@ def _row(path, number, cells, places, split, box_origin, image_root):
     if not name or not os.path.isfile(file):
         raise ValueError(f"there is no file {file!r}")
     box = _box([cells[i] for i in at_box], box_origin) if at_box else None
-    return Row(number, file, _real_path(file), _label(cells[at_label]), split, box)
+    return Row(number, name, file, _real_path(file), _label(cells[at_label]), split, box)
 
 
 def _real_path(file):

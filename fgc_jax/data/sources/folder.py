@@ -63,7 +63,7 @@ def scan(root, below=""):
     classes = {}
     for entry in sorted(_visible(start), key=lambda entry: entry.name):
         if entry.is_dir():
-            files = sorted(_image_files(entry.path))
+            files = sorted(image_files(entry.path))
             classes[entry.name] = [
                 os.path.relpath(path, root).replace(os.sep, "/") for path in files
             ]
@@ -115,7 +115,7 @@ def _split_folders(root):
     return {split: parts[split] for split in dataset.SPLITS if split in parts}
 
 
-def _image_files(folder, seen=frozenset()):
+def image_files(folder, seen=frozenset()):
     """Paths of the image files in `folder` and its sub-folders."""
     status = os.stat(folder)
     here = (status.st_dev, status.st_ino)
@@ -123,7 +123,7 @@ def _image_files(folder, seen=frozenset()):
         return
     for entry in _visible(folder):
         if entry.is_dir():
-            yield from _image_files(entry.path, seen | {here})
+            yield from image_files(entry.path, seen | {here})
         elif _is_image(entry.name):  # a dead link too: reading it says which file is missing
             yield entry.path
 

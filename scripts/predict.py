@@ -1,0 +1,130 @@
+"""Predicts classes of new images: python scripts/predict.py --workdir=DIR --input=... [...]."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fgc_jax import run_flags
+
+DESCRIPTION = """\
+Predicts the classes of images without labels by a trained run, and writes them to a file: a table
+(csv, jsonl) with the best classes, their probabilities and what could not be read, or a submission
+file (answer, cars, triplet), for which each image must be readable."""
+
+EXAMPLES = """\
+examples:
+  python scripts/predict.py --workdir=runs/birds --input=photos --output=birds.csv
+  python scripts/predict.py --workdir=runs/birds --input=a.jpg --output=a.jsonl --format=jsonl
+  python scripts/predict.py --workdir=runs/birds --input=testing_img_order.txt \\
+      --image_root=testing_images --views=crop3 --format=answer --output=answer.txt
+  python scripts/predict.py --workdir=runs/cars --input=cars_test --format=cars --output=cars.txt
+"""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The flags; exits with code 2 where they are wrong."""
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--workdir", type=Path, required=True, help="run directory of the training")
+    parser.add_argument(
+        "--input",
+        required=True,
+        metavar="IMAGE|FOLDER|CSV|TXT",
+        help="an image; a folder, with all images below it in the order of their names; a table "
+        "with a header; or a list with a file in each line",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="what is written"
+    )
+    parser.add_argument(
+        "--format",
+        default="csv",
+        metavar="csv|jsonl|answer|cars|triplet",
+        help="answer: 'FILE CLASS' a line; cars: the number of the class, from 1; triplet: "
+        "'IMAGE,CLASS,SCORE' (default: csv)",
+    )
+    parser.add_argument(
+        "--top_k",
+        type=int,
+        metavar="K",
+        help="classes of each image (default: 5; not of all formats)",
+    )
+    parser.add_argument(
+        "--path_column", metavar="NAME|NUMBER", help="the CSV's column of image files (default: 0)"
+    )
+    parser.add_argument(
+        "--image_root", metavar="DIR", help="what listed files are relative to, itself relative to "
+        "the folder of the table or list (default: that folder)",
+    )  # fmt: skip
+    parser.add_argument("--delimiter", metavar="CHARACTER", help="between the CSV's columns (,)")
+    run_flags.add(parser)
+    return parser.parse_args(argv)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Predicts and prints. Raises ValueError where run, images or flags cannot be used."""
+    from fgc_jax import data, logs, predict, predictions
+
+    names, files = data.image_files(
+        arguments.input,
+        path_column=arguments.path_column,
+        image_root=arguments.image_root,
+        delimiter=arguments.delimiter,
+    )
+    if arguments.output.is_dir():
+        raise ValueError(f"--output={arguments.output} is a folder, a file is needed")
+    predictor = predict.Predictor(
+        arguments.workdir,
+        views=arguments.views,
+        average=arguments.average,
+        logits=arguments.logits,
+        checkpoint=arguments.checkpoint,
+        batch_size=arguments.batch_size,
+    )
+    classes = predictor.class_names
+    top_k = predictions.check(arguments.format, arguments.top_k, classes, names)
+    with logs.progress("predicting", len(files), unit="image") as bar:
+
+        def counted():
+            for row in predictor.each(files):
+                yield row
+                bar.update()
+
+        found = predictions.best(names, counted(), top_k)
+        failed = predictions.write(arguments.output, found, classes, arguments.format, top_k)
+    logs.say(
+        f"{len(names) - len(failed):,} images, views {predictor.run.seen}, checkpoint of step "
+        f"{predictor.run.step}: written to {arguments.output}"
+    )
+    if failed:
+        logs.say(f"{len(failed):,} more have no prediction, the file says why:")
+        logs.say("\n".join(f"  {each.name}" for each in failed[:20]))
+        if len(failed) > 20:
+            logs.say("  ...")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    arguments = parse(argv)
+    from absl import flags, logging
+
+    from fgc_jax import cache
+
+    cache.enable()
+    logging.set_verbosity(logging.ERROR)  # orbax warns that it only reads
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    try:
+        run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
