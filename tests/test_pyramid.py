@@ -159,6 +159,15 @@ def test_of_equal_ranks_the_first_positions_are_picked():
     np.testing.assert_array_equal(picked[0], [[0, 1], [1, 0]])
 
 
+def test_positions_rank_by_their_own_class_or_by_that_of_the_image():
+    scores = np.log(np.float32([[[[0.4, 0.6], [0.3, 0.7]], [[0.3, 0.7], [0.8, 0.2]]]]))
+    own = [[[0.6, 0.7], [0.7, 0.8]]]
+    np.testing.assert_allclose(pyramid.highest_probability(scores), own, rtol=1e-5)
+    # The second class has the larger mean of scores, the first the largest score.
+    of_image = [[[0.6, 0.7], [0.7, 0.2]]]
+    np.testing.assert_allclose(pyramid.class_of_the_image(scores), of_image, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("channels", "options", "message"),
     [
