@@ -16,9 +16,9 @@ Variants: `herbs`; `tiny` (seconds, random weights). `--config.final=True` train
 as the figures above. The published code reads Swin's maps behind the patch merging, whose finest
 grid is 48 x 48; here it is 96 x 96, and the numbers of positions are those of that code.
 
-Memory (estimates): 195 M parameters of the trunk and 22 M (PIM) or 52 M (HERBS) of the head, 2.6 to
-3 GB with gradients and momentum, and about 2 GB an image of a part of the batch. Time: not
-measured; the authors' PIM takes 3 h on one GPU. The test suite runs the variant `tiny`.
+Memory: 16 GB for PIM in two parts a batch, 14 GB for HERBS in four (scripts/estimate_memory.py on
+a CPU; an estimate for GPUs), with `remat`. Time: not measured; the authors' PIM takes 3 h on one
+GPU. The test suite runs the variant `tiny`.
 """
 
 from ml_collections import ConfigDict

@@ -17,9 +17,9 @@ not among the augmentations), `dogs` (learning rate 3e-3), `plain` (the transfor
 cross-entropy, patches side by side, no parts), `tiny` (seconds, random weights).
 `--config.final=True` trains on all of train, as the figures above.
 
-Memory (estimates): 86 M parameters, 1.4 GB with gradients and momentum; about 1 GB an image in
-training at bfloat16, so parts of 16 fit 24 GB. Time: not measured; a forward pass takes 368 GFLOP,
-with `plain` 158. The test suite runs the variant `tiny`.
+Memory: 20 GB for parts of 16 images, 63 GB with `--config.model.remat=False` and a fifth fewer
+operations (scripts/estimate_memory.py on a CPU; an estimate for GPUs). Time: not measured; a
+forward pass takes 368 GFLOP, with `plain` 158. The test suite runs the variant `tiny`.
 """
 
 from ml_collections import ConfigDict
@@ -42,6 +42,7 @@ def get_config(variant: str = ""):
         pretrained="hub:timm/vit_base_patch16_224.orig_in21k",
         weights_tag="orig_in21k",
         dtype="bfloat16",
+        remat=True,
     )
     if "plain" not in words:
         config.model.feature_map = "pooled"
