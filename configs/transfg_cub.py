@@ -17,7 +17,7 @@ not among the augmentations), `dogs` (learning rate 3e-3), `plain` (the transfor
 cross-entropy, patches side by side, no parts), `tiny` (seconds, random weights).
 `--config.final=True` trains on all of train, as the figures above.
 
-Memory: 20 GB for parts of 16 images, 63 GB with `--config.model.remat=False` and a fifth fewer
+Memory: 8 GB for parts of 16 images, 53 GB with `--config.model.remat=False` and a fifth fewer
 operations (scripts/estimate_memory.py on a CPU; an estimate for GPUs). Time: not measured; a
 forward pass takes 368 GFLOP, with `plain` 158. The test suite runs the variant `tiny`.
 """
