@@ -4,8 +4,6 @@ What a head is: see `fgc_jax.models.heads`. Products of matrices ask for full fl
 GPUs would otherwise take shorter numbers.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,20 +29,6 @@ def hashes(channels: int, dimension: int, seed: int) -> tuple[np.ndarray, np.nda
     return places, (1 - 2 * (bits & np.uint64(1)).astype(np.float32)).astype(np.float32)
 
 
-@functools.lru_cache(8)
-def _members(channels, dimension, seeds):
-    """int32 [T, dimension]: column j lists the products i * C2 + j of two channels that fall into
-    place j of a Tensor Sketch, and then numbers above them, none twice."""
-    first, second = (hashes(c, dimension, s)[0] for c, s in zip(channels, seeds, strict=True))
-    places = ((first[:, None] + second[None, :]) % dimension).ravel()
-    order = np.argsort(places, kind="stable")
-    ordered = places[order]
-    turn = np.arange(len(order)) - np.searchsorted(ordered, ordered)
-    members = np.arange((turn.max() + 1) * dimension).reshape(-1, dimension) + len(places)
-    members[turn, ordered] = order
-    return members.astype(np.int32)
-
-
 def tensor_sketch(first, second, *, dimension, seeds):
     """Tensor Sketch of the outer products of two maps, summed over the positions.
 
@@ -53,20 +37,21 @@ def tensor_sketch(first, second, *, dimension, seeds):
     Inner products of it estimate those of the C1 x C2 sums of products.
 
     Paper: Compact Bilinear Pooling (arXiv 1511.06062). The convolution is usually done with Fourier
-    transforms of each position. Here the products are summed over the positions first, exactly
-    and in one matrix product, and then added up where the sketch puts them: a fraction of the
-    memory (C1 C2 numbers an image for N dimension), no rounding of a transform, and nothing that a
-    device would have to see the other devices' images for.
+    transforms of each position. Here the products are summed over the positions first, in one
+    matrix product, and then added up where the sketch puts them: less memory where the positions
+    are many, no rounding of a transform, and no device needs the other devices' images, which XLA
+    would send around for a transform. On a GPU the order of the additions is not fixed.
     """
     channels = first.shape[-1], second.shape[-1]
-    signs = (hashes(c, dimension, s)[1] for c, s in zip(channels, seeds, strict=True))
-    first, second = (x * s.reshape(1, 1, -1) for x, s in zip((first, second), signs, strict=True))
-    products = jnp.einsum("bnc,bnd->bcd", first, second, precision=_EXACT)
-    products = products.reshape(len(products), -1)
-    members = _members(channels, dimension, tuple(seeds))
-    # Gathered, not scattered: sums then have one order on every device, and runs repeat exactly.
-    found = products.at[:, members].get(mode="fill", fill_value=0, unique_indices=True)
-    return found.sum(1)
+    drawn = [hashes(c, dimension, s) for c, s in zip(channels, seeds, strict=True)]
+    (rows, row_signs), (columns, column_signs) = drawn
+    places = ((rows[:, None] + columns[None, :]) % dimension).ravel().astype(np.int32)
+    first = first * row_signs.reshape(1, 1, -1)
+    second = second * column_signs.reshape(1, 1, -1)
+    # The batch comes last: one place of all images is then added at once.
+    products = jnp.einsum("bnc,bnd->cdb", first, second, precision=_EXACT)
+    products = products.reshape(-1, len(first))
+    return jnp.zeros((dimension, len(first))).at[places].add(products).T
 
 
 class CompactBilinear(nnx.Module):
