@@ -205,6 +205,7 @@ def attention(config: ConfigDict, method: str, *, maps: int = 32) -> None:
     config.method = method
     config.method_options = ConfigDict(
         {
+            "effect_weight": 1.0,  # of CAL alone
             "raw_weight": 1 / 3,
             "crop_weight": 2 / 3,
             "centre_weight": 1.0,

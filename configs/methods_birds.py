@@ -2,14 +2,16 @@
 
 EfficientNet-Lite0 with its ImageNet weights, 12 species, 128 px: two epochs of the head, then
 eight of everything, the same optimiser, schedule and epochs for all. Heads read the map of stride
-16 (8 x 8), so that they have places to tell apart; PMG reads those of stride 8 and 32 as well.
+16 (8 x 8), so that they have places to tell apart; PMG reads those of stride 8 and 32 as well, and
+takes four steps with each batch. WS-DAN and CAL see three images for each one.
 
     python scripts/sweep.py --config=configs/methods_birds.py:cal --seeds=0,1,2 --workdir=DIR/cal
 
 The word after the colon: `gap`, `bilinear` (64 channels), `cbp`, `isqrt`, `wsdan`, `cal` (8 maps;
 `cal_free_centres` does not normalise them), `api_net`, `pmg`, `dcl`, `pairwise_confusion`; `vit`
 and `transfg` are ViT-Ti/16 at 128 px with random weights, of which no small package is at hand.
-`tiny` takes seconds. Expected top-1 and time: see docs/methods.md; memory: 2 to 4 GB.
+`tiny` takes seconds. Expected test top-1 (one seed): `gap` 81 %, `cal` 95 %; the others are not
+measured yet. Time on two CPU cores: two minutes for `gap`, five for `cal`.
 """
 
 from ml_collections import ConfigDict
@@ -30,8 +32,8 @@ HEADS = {
 METHODS = {
     "api_net": {"margin": 0.05, "ranking_weight": 1.0},
     "pmg": {"tiles": (8, 4, 2), "concat_weight": 2.0},
-    "dcl": {},
-    "pairwise_confusion": {},
+    "dcl": {"tiles": 4, "reach": 1, "swap_weight": 1.0, "location_weight": 1.0},
+    "pairwise_confusion": {"confusion_weight": 10.0, "label_smoothing": 0.0},
     "transfg": {"margin": 0.4, "label_smoothing": 0.0},
 }
 ATTENTION = ("wsdan", "cal", "cal_free_centres")
@@ -86,4 +88,6 @@ def get_config(variant: str = "gap"):
             config.phases[0].update(resize=72, crop=64)
         if name == "api_net":
             config.data.sampling = "4 classes x 2"
+        if name == "dcl":
+            config.method_options.update(tiles=2)
     return config

@@ -187,23 +187,40 @@ def load_variables(workdir: Path, step: int) -> tuple[Any, Any, dict[str, Any]]:
         ValueError: the checkpoint is damaged.
     """
     with _reader(workdir) as manager, _damage_named(manager, step):
-        stored = manager.item_metadata(step).state
-        stored = getattr(stored, "tree", stored)
         meta = read_meta(manager, step)
         names = ("params", "stats", *(["average"] if meta.get("averaged") else []))
-        wanted = {key: stored[key] for key in names if key in stored}
-        item = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), wanted)
-        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-        state = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
-            ),
-        ).state
+        state = _parts(manager, step, names)
         if "average" in state:
             state["params"] = params.replaced(state["params"], state["average"]["params"])
             state["stats"] = state["average"].get("stats", {})
         return state["params"], state.get("stats", {}), meta
+
+
+def load_method(workdir: Path, step: int) -> Any:
+    """The training method's state in a checkpoint, a NumPy tree; {} if it has none.
+
+    Raises:
+        ValueError: the checkpoint is damaged.
+    """
+    with _reader(workdir) as manager, _damage_named(manager, step):
+        return _parts(manager, step, ("method",)).get("method", {})
+
+
+def _parts(manager: ocp.CheckpointManager, step: int, names: tuple[str, ...]) -> dict[str, Any]:
+    """The parts of a stored state that have these names and any leaves."""
+    stored = manager.item_metadata(step).state
+    stored = getattr(stored, "tree", stored)
+    wanted = {key: stored[key] for key in names if key in stored}
+    if not jax.tree.leaves(wanted):
+        return {}
+    item = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), wanted)
+    how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+    return manager.restore(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
+        ),
+    ).state
 
 
 def mute_leftover_writes() -> None:

@@ -197,6 +197,7 @@ def _facts(plan: experiment.Experiment, phase: config.Phase, weights: str) -> di
     return {
         "weights": weights,
         "backbones": [model.backbone, model.backbone_b, plan.model.feature_maps, model.dtype],
+        "options": repr(sorted(model.backbone_options.items())),
         "rescale_b": repr(plan.model.rescale_b),
         "head": [model.head, repr(sorted(model.head_options.items()))],
         "transform": repr(plan.transform(phase, train=False)),

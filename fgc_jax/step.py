@@ -90,7 +90,7 @@ def make_train_step(
         done = state.step - phase_start
         totals, scalars = {"loss": 0.0, "grad_norm": 0.0, "update_norm": 0.0}, {}
         for number, gradient in enumerate(gradients):
-            own_key = jax.random.fold_in(loss_key, number) if number else loss_key
+            own_key = jax.random.fold_in(loss_key, number) if len(gradients) > 1 else loss_key
             (value, (aux, moving)), grads = gradient(trainable, frozen, moving, batch, own_key)
             updates, opt_state = optimizer.update(grads, opt_state, trainable)
             updates = optax.tree.scale(rate(done) * scale, updates)

@@ -1,6 +1,7 @@
 """Training: the phases, the loop, validation, early stopping, and the final test."""
 
 import contextlib
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -119,13 +120,16 @@ def _run_phases(live: loop.Run, latest: int | None) -> dict[str, Any]:
 
 
 def _next_phase(live: loop.Run) -> tuple[Any, Any, str]:
-    """Moves progress to the next phase and returns the variables that it starts from."""
+    """Moves progress to the next phase and returns the variables that it starts from; the method's
+    state goes on from the same checkpoint."""
     live.progress = live.progress.next_phase()
     live.progress.averaged = averaging.is_result(live.phase)
     entry = live.progress.history[-1]
     last = live.progress.phase_start
     source = entry["best"]["step"] if live.phase.start_from == "best" else last
     variables, stats, _ = checkpoint.load_variables(live.workdir, source)
+    state = checkpoint.load_method(live.workdir, source)
+    live.method = dataclasses.replace(live.method, state=state)
     variables, stats = experiment.reinitialised(
         live.experiment, live.progress.phase, variables, stats
     )

@@ -73,21 +73,18 @@ class ByHand:
         self.batch = batch
         raw, maps = self.forward(batch["image"])
         chosen = self.drawn(maps, keys[1])
-        self.images = np.concatenate(
+        self.images = np.stack(
             [
-                np.stack(
-                    [self.cropped(*each) for each in zip(batch["image"], chosen[0], strict=True)]
-                ),
-                np.stack(
-                    [self.erased(*each) for each in zip(batch["image"], chosen[1], strict=True)]
-                ),
+                changed
+                for image, first, second in zip(batch["image"], *chosen, strict=True)
+                for changed in (self.cropped(image, first), self.erased(image, second))
             ]
         )
         changed, changed_maps = self.forward(self.images)
         labels, mask = batch["label"], batch["mask"]
+        twice, both = np.repeat(labels, 2), np.repeat(mask, 2)
         self.raw = cross_entropy(raw, labels, mask)
-        twice, thrice = np.tile(mask, 2), np.tile(mask, 3)
-        self.changed = cross_entropy(changed, np.tile(labels, 2), twice)
+        self.changed = cross_entropy(changed, twice, both)
         fake = [
             np.asarray(jax.random.uniform(k, m.shape, maxval=2.0))
             for k, m in ((keys[5], maps), (keys[6], changed_maps))
@@ -98,7 +95,9 @@ class ByHand:
                 changed - self.logits(fake[1], self.images),
             ]
         )
-        self.effect = cross_entropy(effects, np.tile(labels, 3), thrice)
+        self.effect = cross_entropy(
+            effects, np.concatenate([labels, twice]), np.concatenate([mask, both])
+        )
         self.embedding = pooled(maps, self.features(batch["image"]))
 
     def features(self, images):
@@ -166,8 +165,8 @@ def test_the_loss_is_its_formula(name):
 def test_weights_and_options_reach_the_loss():
     batch = batch_of()
     options = {"raw_weight": 0.5, "crop_weight": 0.25, "centre_weight": 2.0, "centre_rate": 0.5}
-    value, aux = run("cal", batch, normalise_centres=False, **options)
-    by_hand = 0.5 * aux["raw_loss"] + 0.25 * aux["crop_loss"] + aux["effect_loss"]
+    value, aux = run("cal", batch, normalise_centres=False, effect_weight=3.0, **options)
+    by_hand = 0.5 * aux["raw_loss"] + 0.25 * aux["crop_loss"] + 3 * aux["effect_loss"]
     np.testing.assert_allclose(value, by_hand + 2 * aux["centre_loss"], rtol=1e-6)
     embedding = ByHand(batch, jax.random.key(0)).embedding
     centre, after = centre_loss(embedding, batch, centres(), normalise=False, rate=0.5)
@@ -257,6 +256,9 @@ def test_centres_start_at_zero_and_do_not_depend_on_the_order_of_images():
         ({"drop_threshold": (0.5,)}, "drop_threshold"),
         ({"centre_rate": 0.0}, r"centre_rate=0.0 must lie in \(0, 1\]"),
         ({"crop_weight": -1.0}, "crop_weight=-1.0 must be at least 0"),
+        ({"crop_padding": 1.5}, r"crop_padding=1.5 must lie in \[0, 1\]"),
+        ({"effect_weight": 0.5}, "effect_weight=0.5 has no effect: 'wsdan' has none"),
+        ({"crop_weight": 0, "raw_weight": 0}, "are 0: nothing would be learnt"),
         ({"effect": True}, r"'wsdan' has no \['effect'\]"),
     ],
 )

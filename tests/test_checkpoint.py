@@ -54,6 +54,16 @@ def test_variables_load_without_the_optimiser_and_a_target(tmp_path):
     assert meta == {"phase": 0}
 
 
+@pytest.mark.parametrize("kept", [{"centres": np.arange(3.0)}, {}])
+def test_the_methods_state_loads(kept, tmp_path):
+    with checkpoint.opened(tmp_path) as manager:
+        checkpoint.save(manager, 3, {**make_state(1.0), "method": kept}, {}, wait=True)
+    found = checkpoint.load_method(tmp_path, 3)
+    assert found.keys() == kept.keys()
+    for name, values in kept.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
 def test_variables_of_a_model_without_statistics_load(tmp_path):
     with checkpoint.opened(tmp_path) as manager:
         checkpoint.save(manager, 3, {**make_state(1.0), "stats": {}}, {}, wait=True)

@@ -166,7 +166,7 @@ class Stepped:
     metrics: dict
 
 
-def one_step(method, batch) -> Stepped:
+def one_step(method, batch, **options) -> Stepped:
     device_mesh = mesh.make()
     model = OneLayer()
     variables, stats = models.split(model)
@@ -181,6 +181,7 @@ def one_step(method, batch) -> Stepped:
         preprocess=lambda key, batch: batch,
         key=jax.random.key(0),
         device_mesh=device_mesh,
+        **options,
     )
     before = jax.tree.map(np.array, variables)
     state = step.TrainState(
@@ -230,6 +231,44 @@ def test_a_method_keeps_a_state_and_reads_constants():
     assert int(stepped.after.method["seen"]) == 5
     assert 95 < stepped.metrics["loss"] < 105
     assert not {"state", "logits"} & stepped.metrics.keys()
+
+
+def test_the_state_passes_through_the_parts_of_a_batch():
+    """Two parts, of three and one valid images: the state in their order, the gradient by their
+    number."""
+
+    def loss(model, batch, key, state):
+        logits, _ = model(batch["image"])
+        score = losses.masked_mean(logits[:, 0] * batch["weight"], batch["mask"])
+        seen = 10 * state["seen"] + batch["mask"].sum()
+        return score, {"logits": logits, "state": {"seen": seen}}
+
+    batch = {name: value for name, value in make_batch(rows=6).items() if name != "constants"}
+    batch["mask"] = np.float32([1, 1, 1, 0, 1, 0])  # parts: rows 0, 2, 4 and rows 1, 3, 5
+    batch["weight"] = np.float32([1, 2, 3, 4, 5, 6])
+    method = methods.Method((loss,), {"seen": np.float32(7)})
+    stepped = one_step(method, batch, accumulate=2)
+    assert float(stepped.after.method["seen"]) == 731
+    moved = 0.1 * np.average(batch["weight"], weights=batch["mask"])
+    bias = stepped.before["fc"]["bias"] - np.float32([moved, 0, 0])
+    np.testing.assert_allclose(stepped.after.params["fc"]["bias"], bias, rtol=1e-5)
+
+
+def test_losses_have_keys_of_their_own():
+    def loss_of(k):
+        def loss(model, batch, key, state):
+            drawn = {f"own{k}": jax.random.uniform(key)}
+            for n, half in enumerate(jax.random.split(key, 3)):
+                drawn[f"split{k}{n}"] = jax.random.uniform(half)
+            logits, _ = model(batch["image"])
+            return logits.mean(), {"logits": logits, **drawn}
+
+        return loss
+
+    batch = {name: value for name, value in make_batch().items() if name != "constants"}
+    stepped = one_step(methods.Method(tuple(map(loss_of, range(3)))), batch)
+    drawn = [float(v) for k, v in stepped.metrics.items() if k.startswith(("own", "split"))]
+    assert len(set(drawn)) == len(drawn) == 12
 
 
 def test_each_loss_takes_a_step_of_its_own():

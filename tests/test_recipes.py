@@ -126,12 +126,16 @@ def test_each_trick_is_a_recipe_of_its_own(name):
         *methods_birds.VITS,
         "cal,tiny",
         "api_net,tiny",
+        "pmg,tiny",
+        "dcl,tiny",
         "transfg,tiny",
     ],
 )
 def test_each_method_is_a_recipe_of_equal_epochs(name):
     settings = config.parse(methods_birds.get_config(name))
-    assert experiment.prepare(settings).num_classes == 12
+    plan = experiment.prepare(settings)
+    assert plan.num_classes == 12
+    assert plan.method(None).losses
     if "tiny" not in name:
         assert sum(phase.epochs for phase in settings.phases) == 10
         assert {phase.batch_size for phase in settings.phases} == {16}

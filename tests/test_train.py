@@ -98,6 +98,16 @@ def test_a_phase_starts_from_the_last_state_of_the_one_before(slow):
     assert differing(stored(slow.workdir, best), start)
 
 
+def test_the_methods_state_goes_on_from_where_a_phase_starts(straight, slow):
+    def counted(states):
+        return [int(state.method["steps"]) for state in states]
+
+    assert counted(straight.starts) == [0, 2 * STEPS]  # from the best checkpoint, not the last
+    assert counted(straight.ends) == [3 * STEPS, 2 * STEPS + 4 * STEPS]
+    starts, ends = counted(slow.starts), counted(slow.ends)
+    assert starts[0] == 0 and starts[2] == ends[1]
+
+
 def test_learning_rate_zero_ends_with_what_it_started_from(slow):
     final = slow.results["phases"][2]["best"]["step"]
     assert not differing(stored(slow.workdir, final), of_state(slow.ends[1]))

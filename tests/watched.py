@@ -5,6 +5,7 @@ What validation measures can be scripted where a test is about what follows from
 
 import contextlib
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import checkpoint, evaluate, params, step, train
+from fgc_jax import checkpoint, evaluate, methods, params, step, train
+from fgc_jax.methods import plain
 from tests import data_files, tiny_run
 
 STEPS = 3  # an epoch: 18 training images in batches of 6
@@ -33,9 +35,23 @@ class Watched:
     evaluated: list[int]  # number of images in each evaluation
 
 
+@functools.wraps(plain.make)
+def make_counting(*arguments, **options) -> methods.Method:
+    """The plain method, whose state is how many steps it has trained."""
+    method = plain.make(*arguments, **options)
+    (loss,) = method.losses
+
+    def counted(model, batch, key, state):
+        value, aux = loss(model, batch, key, state)
+        return value, {**aux, "state": {"steps": state["steps"] + 1}}
+
+    return dataclasses.replace(method, losses=(counted,), state={"steps": np.int32(0)})
+
+
 @contextlib.contextmanager
 def scripted(values):
-    """Replaces loss and top-1 of the evaluations, in order, by `values`; MEASURED leaves them."""
+    """Replaces loss and top-1 of the evaluations, in order, by `values`, MEASURED leaves them; and
+    the plain method by one with a state."""
     values, real = iter(values), evaluate.summarise
 
     def summarise(results, num_classes):
@@ -44,6 +60,7 @@ def scripted(values):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "summarise", summarise)
+        patch.setitem(methods.METHODS, "plain", methods.Entry(make_counting, mixed=True))
         yield
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.methods import losses
+from fgc_jax.methods import jigsaw, losses
 from fgc_jax.methods.method import Facts, Method
 from fgc_jax.models import regions
 
@@ -24,6 +24,7 @@ def make(
     *,
     raw_weight: float = 1 / 3,
     crop_weight: float = 2 / 3,
+    effect_weight: float = 1.0,
     centre_weight: float = 1.0,
     centre_rate: float = 0.05,
     normalise_centres: bool = True,
@@ -32,7 +33,7 @@ def make(
     drop_threshold: tuple = (0.2, 0.5),
 ) -> Method:
     """Cross-entropy of the images, of their crops and erasures, and the centre loss; CAL adds, with
-    `effect` and weight 1, that of the effect logits of all of them: the logits less those that
+    `effect`, that of the effect logits of all of them: the logits less those that
     random attention makes of the same features, through the same classifier.
 
     For each image two attention maps are drawn (see `regions.pick`). The first one's region above
@@ -48,13 +49,19 @@ def make(
     for name, weight in (
         ("raw_weight", raw_weight),
         ("crop_weight", crop_weight),
+        ("effect_weight", effect_weight),
         ("centre_weight", centre_weight),
     ):
         if not weight >= 0:
             raise ValueError(_at(f"{name}={weight} must be at least 0"))
-    for name, share in (("centre_rate", centre_rate), ("crop_padding", crop_padding)):
-        if not 0 < share <= 1:
-            raise ValueError(_at(f"{name}={share} must lie in (0, 1]"))
+    if not (raw_weight or crop_weight or (effect and effect_weight)):
+        raise ValueError(_at("raw_weight and crop_weight are 0: nothing would be learnt"))
+    if not effect and effect_weight != 1:
+        raise ValueError(_at(f"effect_weight={effect_weight} has no effect: 'wsdan' has none"))
+    if not 0 < centre_rate <= 1:
+        raise ValueError(_at(f"centre_rate={centre_rate} must lie in (0, 1]"))
+    if not 0 <= crop_padding <= 1:
+        raise ValueError(_at(f"crop_padding={crop_padding} must lie in [0, 1]"))
     for name, pair in (("crop_threshold", crop_threshold), ("drop_threshold", drop_threshold)):
         if len(pair) != 2 or not 0 <= pair[0] <= pair[1] <= 1:
             raise ValueError(_at(f"{name}={pair!r} must be (least, most) within [0, 1]"))
@@ -72,20 +79,17 @@ def make(
             drop_threshold=drop_threshold,
         )
         changed_logits, changed_out = model(changed, rngs=nnx.Rngs(dropout=keys[4]))
+        twice, both = jnp.repeat(labels, 2), jnp.repeat(mask, 2)
         parts = {
             "raw_loss": (raw_weight, _cross_entropy(logits, labels, mask)),
-            "crop_loss": (crop_weight, _cross_entropy(changed_logits, labels, mask)),
+            "crop_loss": (crop_weight, _cross_entropy(changed_logits, twice, both)),
         }
         if effect:
-            effects = [
-                seen - counterfactual(model, seen_out, effect_key)
-                for seen, seen_out, effect_key in (
-                    (logits, out, keys[5]),
-                    (changed_logits, changed_out, keys[6]),
-                )
-            ]
-            value = _cross_entropy(jnp.concatenate(effects), labels, mask)
-            parts["effect_loss"] = 1.0, value
+            effect_of_raw = logits - counterfactual(model, out, keys[5])
+            effect_of_changed = changed_logits - counterfactual(model, changed_out, keys[6])
+            value = _cross_entropy(effect_of_raw, labels, mask)
+            value = (value + 2 * _cross_entropy(effect_of_changed, twice, both)) / 3
+            parts["effect_loss"] = effect_weight, value
         distances, centres = to_centres(
             out["head/embedding"],
             labels,
@@ -105,15 +109,16 @@ def make(
 
 
 def changed_images(images, attention, keys, *, crop_threshold, crop_padding, drop_threshold):
-    """[2 B, H, W, 3]: the crops of images [B, H, W, 3], then their erasures, by attention maps
-    [B, h, w, M] and three keys (choice of the maps, thresholds of both)."""
+    """[2 B, H, W, 3]: the crop of an image of [B, H, W, 3] and its erasure, image by image, by
+    attention maps [B, h, w, M] and three keys (choice of the maps, thresholds of both)."""
     for_crop, for_drop = regions.pick(attention, keys[0], 2)
     shares = [
         jax.random.uniform(key, (len(images),), minval=least, maxval=most)
         for key, (least, most) in zip(keys[1:], (crop_threshold, drop_threshold), strict=True)
     ]
     found = regions.boxes(for_crop, shares[0], crop_padding, images.shape[1:3])
-    return jnp.concatenate([regions.crop(images, found), regions.drop(images, for_drop, shares[1])])
+    crops, erasures = regions.crop(images, found), regions.drop(images, for_drop, shares[1])
+    return jigsaw.alternate(crops, erasures)
 
 
 def counterfactual(model, out, key):
@@ -138,17 +143,16 @@ def to_centres(embeddings, labels, mask, centres, *, rate, normalise):
     distances = jnp.square(embeddings - targets).sum(-1)
     shares = (labels[:, None] == labels[None, :]) * mask[None, :]
     counts = shares.sum(-1, keepdims=True)
-    means = shares @ jax.lax.stop_gradient(embeddings) / jnp.maximum(counts, 1)
+    stopped = jax.lax.stop_gradient(embeddings)
+    means = jnp.matmul(shares, stopped, precision="highest") / jnp.maximum(counts, 1)
     moved = jnp.where(counts > 0, own + rate * (means - targets), own)
     # Rows of one class are equal, so it does not matter which of them is written last.
     return distances, centres.at[labels].set(moved)
 
 
 def _cross_entropy(logits, labels, mask):
-    """The mean over one or more runs [n B, K] of the batch with labels [B] and mask [B]."""
-    times = len(logits) // len(labels)
-    goal = jax.nn.one_hot(jnp.tile(labels, times), logits.shape[-1])
-    return losses.masked_mean(losses.cross_entropy(logits, goal), jnp.tile(mask, times))
+    goal = jax.nn.one_hot(labels, logits.shape[-1])
+    return losses.masked_mean(losses.cross_entropy(logits, goal), mask)
 
 
 def _at(message):

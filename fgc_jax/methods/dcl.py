@@ -54,7 +54,7 @@ def make(
         order_key, key = jax.random.split(key)
         images = batch["image"]
         order = jigsaw.confusion(order_key, len(images), tiles, reach)
-        both = _alternate(images, jigsaw.permute(images, order, tiles))
+        both = jigsaw.alternate(images, jigsaw.permute(images, order, tiles))
         logits, out = model(both, rngs=nnx.Rngs(dropout=key))
         mask = jnp.repeat(batch["mask"], 2)
         goal = jnp.repeat(losses.targets(batch, logits.shape[-1]), 2, axis=0)
@@ -65,7 +65,7 @@ def make(
         places = out["head/location"]
         check(places.shape[1:])  # Again, for phases with other sizes.
         unmoved = jnp.broadcast_to(jnp.arange(tiles**2, dtype=order.dtype), order.shape)
-        wanted = jigsaw.locations(_alternate(unmoved, order))
+        wanted = jigsaw.locations(jigsaw.alternate(unmoved, order))
         gaps = jnp.abs(places.reshape(wanted.shape) - wanted).mean(-1)
         location_loss = losses.masked_mean(gaps, mask)
         value = class_loss + swap_weight * swap_loss + location_weight * location_loss
@@ -73,9 +73,3 @@ def make(
         return value, {"logits": logits[::2], **aux}
 
     return Method((loss,))
-
-
-def _alternate(first, second):
-    """[2 B, ...]: an entry of `first` [B, ...], then that of `second`, so that each device keeps
-    the copies of its own images."""
-    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])

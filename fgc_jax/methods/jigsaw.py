@@ -65,3 +65,9 @@ def locations(order: jax.Array) -> jax.Array:
     from about -1/2 to below 1/2."""
     count = order.shape[-1]
     return (order - count // 2).astype(jnp.float32) / count
+
+
+def alternate(first, second):
+    """[2 B, ...]: an entry of `first` [B, ...], then that of `second`, so that each device keeps
+    the copies of its own images."""
+    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])

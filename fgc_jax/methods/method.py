@@ -30,7 +30,8 @@ class Method:
     """Losses with what they need besides the model.
 
     losses: mostly one; each is an optimiser step of its own on the same batch, in this order.
-    state: the initial pytree of what the method learns or counts; checkpointed. constants: a pytree
+    state: the initial pytree of what the method learns or counts; checkpointed, and carried from
+    phase to phase. constants: a pytree
     of arrays that never change; handed to the compiled step as an argument rather than built into
     it, and never checkpointed.
     """

@@ -54,7 +54,9 @@ class AttentionPooling(nnx.Module):
     def pool(self, attention, x):
         """f32 [B, M C], of length 1, of attention [B, h, w, M] and a feature map [B, h, w, C]."""
         b, h, w, _ = x.shape
-        x = jnp.einsum("bhwm,bhwc->bmc", attention, x.astype(jnp.float32)) / (h * w)
+        x = x.astype(jnp.float32)
+        # GPUs would take shorter numbers otherwise; effect logits are 100 times a small difference.
+        x = jnp.einsum("bhwm,bhwc->bmc", attention, x, precision="highest") / (h * w)
         return heads.l2_normalise(heads.signed_sqrt(x.reshape(b, -1), self.epsilon))
 
     def classify(self, embedding):

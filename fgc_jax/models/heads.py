@@ -148,7 +148,7 @@ class Bilinear(nnx.Module):
         if self.projected:
             maps = [project(x) for project, x in zip(self.projections, maps, strict=True)]
         b, h, w, _ = maps[0].shape
-        x = jnp.einsum("bhwc,bhwd->bcd", maps[0], maps[-1]) / (h * w)
+        x = jnp.einsum("bhwc,bhwd->bcd", maps[0], maps[-1], precision="highest") / (h * w)
         if self.root_iterations:
             x = matrix_root.matrix_sqrt(x, self.root_iterations)
         x = l2_normalise(signed_sqrt(x.reshape(b, -1), self.epsilon))

@@ -15,7 +15,7 @@ import numpy as np
 def upsample(maps: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Maps f32 [B, h, w] at `size`, [B, H, W]: bilinear, the corners on the corners."""
     rows, columns = (_weights(n, m) for n, m in zip(maps.shape[1:], size, strict=True))
-    return jnp.einsum("Hh,bhw,Ww->bHW", rows, maps, columns)
+    return jnp.einsum("Hh,bhw,Ww->bHW", rows, maps, columns, precision="highest")
 
 
 def _weights(length: int, size: int) -> np.ndarray:
