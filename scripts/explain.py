@@ -70,7 +70,10 @@ def run(arguments: argparse.Namespace) -> None:
     restored = predict.load_run(arguments.workdir, arguments.checkpoint)
     split = None
     if arguments.input:
-        paths = _files(arguments.input)[: arguments.images]
+        paths = _files(arguments.input)
+        if len(paths) > arguments.images:
+            print(f"the first {arguments.images} of {len(paths)} images; --images=N draws more")
+        paths = paths[: arguments.images]
         labels, shown = [""] * len(paths), [images.decode(path) for path in paths]
     else:
         name = arguments.split or "test"

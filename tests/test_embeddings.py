@@ -82,16 +82,20 @@ def test_whatever_they_depend_on_makes_them_anew(plan, tmp_path, computed, monke
     val((experiment_, variables, stats, dataclasses.replace(phase, crop=48)), tmp_path)
     facts = dataclasses.replace(experiment_.preprocess, mean=(0.5, 0.5, 0.5))
     val((dataclasses.replace(experiment_, preprocess=facts), variables, stats, phase), tmp_path)
-    assert len(computed) == 5
+    settings = experiment_.settings
+    model = dataclasses.replace(settings.model, backbone_options={"last_stride": 1})
+    settings = dataclasses.replace(settings, model=model)
+    val((dataclasses.replace(experiment_, settings=settings), variables, stats, phase), tmp_path)
+    assert len(computed) == 6
     names = experiment_.dataset.splits["val"].names
     path = os.path.join(experiment_.settings.data.root, names[0])
     os.utime(path, ns=(1, 1))  # as if another picture had taken its place
     val(plan, tmp_path)
-    assert len(computed) == 6
+    assert len(computed) == 7
     monkeypatch.setattr(embeddings, "_code", lambda: "changed")
     val(plan, tmp_path)
-    assert len(computed) == 7
-    assert len(list(tmp_path.iterdir())) == 7
+    assert len(computed) == 8
+    assert len(list(tmp_path.iterdir())) == 8
 
 
 def test_a_damaged_file_is_made_anew(plan, tmp_path, computed):
