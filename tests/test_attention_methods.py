@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fgc_jax import methods
+from fgc_jax import methods, models
 from fgc_jax.methods import attention
 from fgc_jax.models import attention_pooling
 from fgc_jax.models.classifier import Classifier
-from tests import test_losses
+from tests import slopes, test_losses
 from tests.test_attention_pooling import pooled
 from tests.test_regions import box_by_hand, resized
 
@@ -24,11 +24,15 @@ FIXED = {"crop_threshold": (0.5, 0.5), "drop_threshold": (0.3, 0.3)}
 
 
 class Pixels(nnx.Module):
-    """A feature map of means of 3 x 3 pixels."""
+    """A feature map of means of 3 x 3 pixels, whose channels can be mixed."""
+
+    def __init__(self):
+        self.mix = nnx.Param(jnp.eye(3))
 
     def __call__(self, images, *, rngs=None):
         b, h, w, c = images.shape
-        return {"features": images.reshape(b, h // 3, 3, w // 3, 3, c).mean((2, 4))}
+        means = images.reshape(b, h // 3, 3, w // 3, 3, c).mean((2, 4))
+        return {"features": means @ self.mix[...]}
 
 
 @functools.cache
@@ -66,11 +70,14 @@ def cross_entropy(logits, labels, mask):
 
 
 class ByHand:
-    """The parts of the loss in float64, given the maps that were drawn and the fake attention."""
+    """The parts of the loss in float64, given the maps that were drawn and the fake attention.
 
-    def __init__(self, batch, key):
+    weights: a tree of the classifier's parameters in place of its own.
+    """
+
+    def __init__(self, batch, key, weights=None):
         keys = jax.random.split(key, 7)
-        self.batch = batch
+        self.weights = slopes.layers(models.split(classifier())[0] if weights is None else weights)
         raw, maps = self.forward(batch["image"])
         chosen = self.drawn(maps, keys[1])
         self.images = np.stack(
@@ -102,16 +109,17 @@ class ByHand:
 
     def features(self, images):
         b = len(images)
-        return np.float64(images).reshape(b, SIZE // 3, 3, SIZE // 3, 3, 3).mean((2, 4))
+        means = np.float64(images).reshape(b, SIZE // 3, 3, SIZE // 3, 3, 3).mean((2, 4))
+        return means @ np.float64(self.weights.backbone.mix)
 
     def forward(self, images):
-        kernel = np.float64(classifier().head.attentions.conv.kernel[...])
-        maps = np.maximum(self.features(images) @ kernel / np.sqrt(1 + 1e-3), 0)
+        layer = self.weights.head.attentions
+        seen = self.features(images) @ np.float64(layer.conv.kernel) / np.sqrt(1 + 1e-3)
+        maps = np.maximum(seen * np.float64(layer.bn.scale) + np.float64(layer.bn.bias), 0)
         return self.logits(maps, images), maps
 
     def logits(self, maps, images):
-        kernel = np.float64(classifier().head.fc.kernel[...])
-        return 100 * pooled(maps, self.features(images)) @ kernel
+        return 100 * pooled(maps, self.features(images)) @ np.float64(self.weights.head.fc.kernel)
 
     def drawn(self, maps, key):
         """The maps that the shared random numbers choose: the test of `pick` judges their odds."""
@@ -209,20 +217,34 @@ def test_fake_attention_is_drawn_anew_below_2_without_touching_the_attention_lay
 
 
 def test_gradients():
-    """Effect logits move features, attention and classifier; regions and centres move nothing."""
-    model = nnx.view(classifier(), use_running_average=True)
-    graphdef, variables, rest = nnx.split(model, nnx.Param, ...)
-    batch = jax.tree.map(jnp.asarray, batch_of())
+    """Each part moves features, attention and classifier as its formula does, where regions and
+    centres are what they were; centres move nothing."""
+    graphdef = models.evaluation_graphdef(classifier())
+    variables, stats = models.split(classifier())
+    batch = batch_of()
     (loss,) = methods.build("cal", FIXED, FACTS).losses
+    names = ("raw_loss", "crop_loss", "effect_loss", "centre_loss")
 
-    def total(variables, centres):
-        live = nnx.merge(graphdef, variables, rest)
-        return loss(live, batch, jax.random.key(0), {"centres": centres})[0]
+    def parts(variables):
+        state = {"centres": jnp.asarray(centres())}
+        arrays = jax.tree.map(jnp.asarray, batch), jax.random.key(0), state
+        (value, aux), _ = models.apply(graphdef, variables, stats, loss, *arrays)
+        return jnp.stack([value, *(aux[name] for name in names)])
 
-    gradients, to_centres = jax.grad(total, (0, 1))(variables, jnp.asarray(centres()))
-    for leaf in jax.tree.leaves(gradients):
-        assert jnp.isfinite(leaf).all() and (leaf != 0).any()
-    assert not np.asarray(to_centres).any()
+    def reference(variables):
+        hand = ByHand(batch, jax.random.key(0), variables)
+        centre, _ = centre_loss(hand.embedding, batch, centres())
+        value = hand.raw / 3 + 2 * hand.changed / 3 + hand.effect + centre
+        return value, hand.raw, hand.changed, hand.effect, centre
+
+    slopes.assert_those_of(reference, parts, variables)
+    hand = ByHand(batch, jax.random.key(0))
+    arrays = jnp.float32(hand.embedding), batch["label"], batch["mask"]
+
+    def distances(to):
+        return attention.to_centres(*arrays, to, rate=0.05, normalise=True)[0].sum()
+
+    assert not np.asarray(jax.grad(distances)(jnp.asarray(centres()))).any()
 
 
 def test_centres_start_at_zero_and_do_not_depend_on_the_order_of_images():

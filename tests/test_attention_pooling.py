@@ -6,7 +6,7 @@ from flax import nnx
 
 from fgc_jax import models
 from fgc_jax.models import attention_pooling
-from tests import seeded
+from tests import seeded, slopes
 
 MAPS, CHANNELS, CLASSES = 3, 5, 4
 
@@ -33,24 +33,57 @@ def pooled(attention, x, epsilon=1e-6):
     return result / np.maximum(np.sqrt((result**2).sum(1, keepdims=True)), 1e-12)
 
 
+MEAN, VARIANCE = [0.1, -0.2, 0.3], [0.5, 1.0, 2.0]
+
+
+def head_with_statistics():
+    made = head()
+    made.attentions.bn.mean[...] = jnp.float32(MEAN)
+    made.attentions.bn.var[...] = jnp.float32(VARIANCE)
+    return made
+
+
+def by_hand(weights, x):
+    """(logits, attention, embedding, effect) in float64."""
+    x, bn = np.float64(x), weights.attentions.bn
+    seen = (x @ np.float64(weights.attentions.conv.kernel[...]) - MEAN) / np.sqrt(
+        np.float64(VARIANCE) + 1e-3
+    )
+    attention = np.maximum(seen * np.float64(bn.scale[...]) + np.float64(bn.bias[...]), 0)
+    embedding = pooled(attention, x)
+    kernel = np.float64(weights.fc.kernel[...])
+    effect = 100 * (embedding - pooled(np.ones_like(attention), x)) @ kernel
+    return 100 * embedding @ kernel, attention, embedding, effect
+
+
 def test_logits_and_what_is_named():
-    made, x = head(), features()
-    made.attentions.bn.mean[...] = jnp.float32([0.1, -0.2, 0.3])
-    made.attentions.bn.var[...] = jnp.float32([0.5, 1.0, 2.0])
-    logits, named = made((jnp.asarray(x),))
-    seen = x @ np.float64(made.attentions.conv.kernel[...])
-    seen = (seen - [0.1, -0.2, 0.3]) / np.sqrt(np.float64([0.5, 1.0, 2.0]) + 1e-3)
-    attention = np.maximum(seen, 0)
+    made, x = head_with_statistics(), features()
+    found, named = made((jnp.asarray(x),))
+    logits, attention, embedding, effect = by_hand(made, x)
     assert 0.2 < (attention > 0).mean() < 0.8
     np.testing.assert_allclose(named["attention"], attention, atol=1e-5)
-    embedding = pooled(attention, np.float64(x))
     np.testing.assert_allclose(named["embedding"], embedding, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(named["embedding"], axis=1), 1, rtol=1e-5)
-    kernel = np.float64(made.fc.kernel[...])
-    np.testing.assert_allclose(logits, 100 * embedding @ kernel, rtol=1e-5, atol=1e-4)
-    everywhere = pooled(np.ones_like(attention), np.float64(x))
-    by_hand = 100 * (embedding - everywhere) @ kernel
-    np.testing.assert_allclose(named["effect"], by_hand, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found, logits, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(named["effect"], effect, rtol=1e-5, atol=1e-4)
+
+
+def test_its_gradients_are_those_of_the_formula():
+    made = head_with_statistics()
+    graphdef, (weights, stats) = nnx.graphdef(made), models.split(made)
+
+    def computed(tree):
+        (logits, named), _ = models.apply(
+            graphdef, tree["weights"], stats, lambda live: live((tree["x"],))
+        )
+        each = (logits, *(named[name] for name in ("attention", "embedding", "effect")))
+        return jnp.concatenate([v.ravel() for v in each])
+
+    def reference(tree):
+        each = by_hand(slopes.layers(tree["weights"]), tree["x"])
+        return np.concatenate([v.ravel() for v in each])
+
+    slopes.assert_those_of(reference, computed, {"weights": weights, "x": features()})
 
 
 def test_the_scale_is_100():

@@ -3,7 +3,7 @@
 import pytest
 
 from configs import common, finetune_folder, quickstart
-from fgc_jax import config
+from fgc_jax import config, methods
 
 
 def recipe(**changes):
@@ -82,6 +82,18 @@ def test_resolved_config_is_plain_json():
 def test_what_is_wrong_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
         config.parse(recipe(**changes))
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_methods_of_one_label_refuse_mixed_images(name):
+    head, *_ = *methods.METHODS[name].heads, "gap"
+    changes = {"method": name, "model__head": head, "data__sampling": "4 classes x 2"}
+    got = recipe(**changes, data__augment=(("resized_crop", {}), ("mixup", {})))
+    if name in ("plain", "pim", "herbs", "pmg", "dcl", "cross_x"):
+        config.parse(got)
+        return
+    with pytest.raises(ValueError, match=f"method='{name}' needs images of one label .* 'mixup'"):
+        config.parse(got)
 
 
 def test_unknown_variants_are_errors():

@@ -8,6 +8,7 @@ from flax import nnx
 
 from fgc_jax.methods import cross_x
 from fgc_jax.models.cross_x import CrossX
+from tests import slopes, test_losses
 
 LOW, HIGH = 6, 9
 
@@ -24,13 +25,13 @@ def make_head(**options):
     return nnx.view(head, use_running_average=True)
 
 
-def random_maps(low=(4, 6), high=(2, 3)):
+def random_maps(low=(4, 6), high=(2, 3), images=2):
     rng = np.random.default_rng(1)
 
     def normal(*shape):
         return jnp.asarray(rng.normal(size=shape).astype(np.float32))
 
-    return normal(2, *low, LOW), normal(2, *high, HIGH)
+    return normal(images, *low, LOW), normal(images, *high, HIGH)
 
 
 def array(leaf):
@@ -172,19 +173,31 @@ def test_a_divergence_of_sure_levels_is_finite():
     assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("mask", [(1, 1, 1, 1), (1, 0, 1, 0)])
-def test_the_loss_is_its_formula(mask):
-    rng = np.random.default_rng(4)
-    levels = ("high", "low", "merged")
-    out = {f"head/{name}": rng.normal(0, 2, (4, 5)).astype(np.float32) for name in levels}
-    out |= {f"head/{name}_parts": rng.normal(size=(4, 2, 7)).astype(np.float32) for name in levels}
-    logits = sum(out[f"head/{name}"] for name in levels)
-    batch = {
+def make_batch(mask=(1, 1, 1, 1)):
+    return {
         "image": jnp.zeros((4, 2, 2, 3)),
         "label": jnp.array([0, 3, 1, 4]),
         "mask": jnp.asarray(mask, jnp.float32),
         "constants": {},
     }
+
+
+def test_each_weight_of_the_head_learns():
+    batch = make_batch() | {"image": random_maps(images=4)}
+    slopes.assert_in_all_weights(make_head(), cross_x.make(None).losses[0], batch)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("mask", [(1, 1, 1, 1), (1, 0, 1, 0)])
+def test_the_loss_is_its_formula(mask, mixed):
+    rng = np.random.default_rng(4)
+    levels = ("high", "low", "merged")
+    out = {f"head/{name}": rng.normal(0, 2, (4, 5)).astype(np.float32) for name in levels}
+    out |= {f"head/{name}_parts": rng.normal(size=(4, 2, 7)).astype(np.float32) for name in levels}
+    logits = sum(out[f"head/{name}"] for name in levels)
+    batch = make_batch(mask)
+    if mixed:
+        batch = test_losses.with_second_label(batch, 5)
     gammas = {"gamma_high": 1.0, "gamma_low": 0.25, "gamma_merged": 0.1}
     (loss,) = cross_x.make(None, **gammas, kl_weight=0.5).losses
     value, aux = loss(lambda images, rngs: (logits, out), batch, jax.random.key(0), {})
@@ -192,13 +205,14 @@ def test_the_loss_is_its_formula(mask):
     share = {name: np.exp(np.float64(out[f"head/{name}"])) for name in levels}
     share = {name: p / p.sum(1, keepdims=True) for name, p in share.items()}
     total = np.exp(np.float64(logits))
-    right = (total / total.sum(1, keepdims=True))[np.arange(4), batch["label"]]
+    goals = np.stack([test_losses.goal_of(batch, image, 5) for image in range(4)])
+    entropies = -(goals * np.log(total / total.sum(1, keepdims=True))).sum(1)
     apart = sum(
         (share["high"] * np.log(share["high"] / share[name])).sum(1) for name in ("low", "merged")
     )
     valid = np.array(mask, bool)
     parts = {
-        "class_loss": -np.log(right[valid]).mean(),
+        "class_loss": entropies[valid].mean(),
         "c3s_loss": sum(
             gammas[f"gamma_{name}"] * regulariser(out[f"head/{name}_parts"], mask)
             for name in levels

@@ -10,7 +10,7 @@ from flax import nnx
 
 from fgc_jax.methods import dcl
 from fgc_jax.models.dcl import Dcl
-from tests import seeded
+from tests import seeded, slopes, test_losses
 
 
 def facts(*places):
@@ -80,8 +80,8 @@ class Recorder:
         return self.logits, self.out
 
 
-def softmax_loss(row, label):
-    return np.log(np.exp(np.float64(row)).sum()) - row[label]
+def softmax_loss(row, goal):
+    return np.log(np.exp(np.float64(row)).sum()) - goal @ row
 
 
 def make_batch(mask):
@@ -110,9 +110,12 @@ def tile_indices(whole, confused, tiles):
     ]
 
 
+@pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("mask", [(1, 1, 1), (0, 1, 1)])
-def test_the_loss_is_its_formula(mask):
+def test_the_loss_is_its_formula(mask, mixed):
     tiles, batch = 3, make_batch(mask)
+    if mixed:
+        batch = test_losses.with_second_label(batch, 5)
     (loss,) = dcl.make(facts(3, 3), tiles=3, reach=1, swap_weight=0.7, location_weight=2.0).losses
     model = Recorder(3, tiles)
     value, aux = loss(model, batch, jax.random.key(5), {})
@@ -129,8 +132,10 @@ def test_the_loss_is_its_formula(mask):
             order = tile_indices(whole[image], confused[image], tiles)
             moved += order != list(range(9))
         wanted = (np.array(order).reshape(3, 3) - 4) / 9
-        parts["class_loss"].append(softmax_loss(model.logits[row], batch["label"][image]))
-        parts["swap_loss"].append(softmax_loss(model.out["head/swap"][row], 1 - destroyed))
+        goal = test_losses.goal_of(batch, image, 5)
+        parts["class_loss"].append(softmax_loss(model.logits[row], goal))
+        kind = np.eye(2)[1 - destroyed]
+        parts["swap_loss"].append(softmax_loss(model.out["head/swap"][row], kind))
         gap = np.abs(model.out["head/location"][row] - wanted)
         parts["location_loss"].append(gap.mean())
     assert moved
@@ -140,6 +145,12 @@ def test_the_loss_is_its_formula(mask):
     total = means["class_loss"] + 0.7 * means["swap_loss"] + 2 * means["location_loss"]
     np.testing.assert_allclose(value, total, rtol=1e-5)
     np.testing.assert_array_equal(aux["logits"], model.logits[::2])
+
+
+def test_each_weight_of_the_head_learns():
+    """Of a network whose map is the image."""
+    (loss,) = dcl.make(facts(6, 6), tiles=6).losses
+    slopes.assert_in_all_weights(Dcl((3,), 5, rngs=nnx.Rngs(0)), loss, make_batch((1, 1, 1)))
 
 
 def test_nothing_is_lost_where_all_images_are_masked():

@@ -10,7 +10,26 @@ from flax import nnx
 
 from fgc_jax import models
 from fgc_jax.models import glsim, regions
-from tests import seeded, small_networks
+from fgc_jax.models.classifier import Classifier
+from tests import seeded, slopes, small_networks
+from tests.test_parts import numpy_block
+from tests.test_regions import resized
+
+
+def box_by_hand(grid, token, top, size):
+    """(box, cosine of each patch) of the patches [h, w, C] of an image."""
+    h, w, _ = grid.shape
+    cosines = {
+        (row, column): grid[row, column] @ token / np.linalg.norm(grid[row, column])
+        for row in range(h)
+        for column in range(w)
+    }
+    rows, columns = zip(*sorted(cosines, key=cosines.get)[-top:], strict=True)
+    edges = []
+    for cells, count, side in ((rows, h, size[0]), (columns, w, size[1])):
+        edges.append(math.floor(min(cells) * side / count))
+        edges.append(math.ceil((max(cells) + 1) * side / count))
+    return edges, np.array([*cosines.values()]).reshape(h, w) / np.linalg.norm(token)
 
 
 def test_boxes_hold_the_patches_most_like_the_class_token():
@@ -19,17 +38,9 @@ def test_boxes_hold_the_patches_most_like_the_class_token():
     likeness = glsim.similarity(jnp.float32(grid), jnp.float32(token))
     boxes = glsim.patch_boxes(likeness, 3, (32, 41))
     for image in range(3):
-        cosines = {}
-        for row in range(4):
-            for column in range(5):
-                one, other = grid[image, row, column], token[image, 0, 0]
-                cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
-                np.testing.assert_allclose(likeness[image, row, column], cosine, atol=1e-6)
-                cosines[row, column] = cosine
-        rows, columns = zip(*sorted(cosines, key=cosines.get)[-3:], strict=True)
-        right = math.ceil((max(columns) + 1) * 41 / 5)
-        expected = [8 * min(rows), 8 * max(rows) + 8, math.floor(min(columns) * 41 / 5), right]
-        np.testing.assert_array_equal(boxes[image], expected)
+        box, cosines = box_by_hand(grid[image], token[image, 0, 0], 3, (32, 41))
+        np.testing.assert_allclose(likeness[image], cosines, atol=1e-6)
+        np.testing.assert_array_equal(boxes[image], box)
 
 
 def test_one_patch_is_a_box_and_zeros_are_like_nothing():
@@ -73,6 +84,56 @@ def test_the_classifier_looks_again_with_the_same_network(monkeypatch):
     expected, _ = models.apply(graphdef, params, stats, joined)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     assert np.abs(out["pooled"] - again["pooled"]).max() > 1e-3
+
+
+def linear_patches(images, kernel):
+    """(features [B, h / 2, w / 2, C], their means [B, 1, 1, C]) of images [B, h, w, 3]."""
+    b, h, w, c = images.shape
+    x = images.reshape(b, h // 2, 2, w // 2, 2, c).swapaxes(2, 3)
+    x = x.reshape(b, h // 2, w // 2, -1) @ kernel
+    return x, x.mean((1, 2), keepdims=True)
+
+
+class LinearPatches(nnx.Module):
+    def __init__(self):
+        self.kernel = nnx.Param(jnp.zeros((12, 4)))
+
+    def __call__(self, images, *, rngs=None):
+        return dict(
+            zip(("features", "pooled"), linear_patches(images, self.kernel[...]), strict=True)
+        )
+
+
+def test_both_looks_train_the_network():
+    """The gradients of the logits are those of a formula, for backbone and head."""
+    head = glsim.GlSim((4, 4), 3, top=2, rngs=nnx.Rngs(0))
+    model = Classifier(LinearPatches(), head, feature_maps=(("features", "pooled"),))
+    graphdef, (weights, stats) = models.evaluation_graphdef(model), models.split(model)
+    rng = np.random.default_rng(0)
+    weights = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape), weights)
+    images = seeded.images(2, 8, 12)
+    seen = []
+
+    def computed(weights):
+        logits, _ = models.apply(graphdef, weights, stats, lambda live: live(images)[0])
+        return logits.ravel()
+
+    def reference(weights):
+        grid, whole = linear_patches(np.float64(images), weights["backbone"]["kernel"])
+        crops = []
+        for image, patches, token in zip(images, grid, whole[:, 0, 0], strict=True):
+            (top, bottom, left, right), _ = box_by_hand(patches, token, 2, (8, 12))
+            seen.append((bottom - top) * (right - left))
+            crops.append(resized(np.float64(image[top:bottom, left:right]), 8, 12))
+        _, part = linear_patches(np.stack(crops), weights["backbone"]["kernel"])
+        block, norm, fc = (weights["head"][name] for name in ("block", "norm", "fc"))
+        x, _ = numpy_block(block, np.concatenate([whole, part], axis=2)[:, 0], heads=1)
+        x = x[:, 0] - x[:, 0].mean(-1, keepdims=True)
+        x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * norm["scale"] + norm["bias"]
+        return (x @ fc["kernel"] + fc["bias"]).ravel()
+
+    slopes.assert_those_of(reference, computed, weights)
+    assert max(seen) < 8 * 12
 
 
 def test_gradients_at_a_constant_image_are_finite():

@@ -48,15 +48,28 @@ def make_batch(rows=5, mixed=False, masked=True):
     return batch
 
 
+def with_second_label(batch, classes):
+    """The batch as if its images were mixed, each with one of another class."""
+    label_b = (batch["label"] + 1) % classes
+    weight = jnp.linspace(0.2, 0.9, len(label_b))
+    return batch | {"label_b": label_b, "weight": weight}
+
+
+def goal_of(batch, i, classes=3):
+    """What the network should say of image i: float64 [classes]."""
+    goal = np.eye(classes)[batch["label"][i]]
+    if "label_b" not in batch:
+        return goal
+    share = np.float64(batch["weight"][i])
+    return share * goal + (1 - share) * np.eye(classes)[batch["label_b"][i]]
+
+
 def expected(logits, batch, options, weighted):
     """The loss by its formula, image after image and class after class."""
     values, counted = [], []
     smoothing = options.get("label_smoothing", 0)
     for i, row in enumerate(np.float64(logits)):
-        goal = np.eye(3)[batch["label"][i]]
-        if "label_b" in batch:
-            share = batch["weight"][i]
-            goal = share * goal + (1 - share) * np.eye(3)[batch["label_b"][i]]
+        goal = goal_of(batch, i)
         weights = WEIGHTS if weighted else np.ones(3)
         counted.append(batch["mask"][i] * goal @ weights)
         goal_now = (1 - smoothing) * goal + smoothing / 3

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fgc_jax import methods
+from fgc_jax import methods, models
 from fgc_jax.methods import api_net, pairwise_confusion
 from fgc_jax.models.api_net import ApiNet
-from tests import test_losses
+from tests import slopes, test_losses
 
 LABELS = np.int32([0, 0, 1, 1, 2, 2, 0, 1])
 MASK = np.float32([1, 1, 1, 1, 1, 0, 1, 0])
@@ -107,6 +107,7 @@ class Stand:
 def call(name, options, model, labels=LABELS, mask=MASK):
     method = methods.build(name, options, test_losses.FACTS)
     batch = {"image": np.zeros((len(labels), 1)), "label": labels, "mask": mask}
+    batch = jax.tree.map(jnp.asarray, batch)
     (loss,) = method.losses
     return loss(model, {**batch, "constants": method.constants}, jax.random.key(0), method.state)
 
@@ -115,11 +116,8 @@ def softmax(x):
     return np.exp(x) / np.exp(x).sum()
 
 
-@pytest.mark.parametrize("weight", [0.0, 1.0, 3.0])
-def test_api_net_is_its_formula(weight):
-    module, x = head(), 3 * features()
-    options = {"margin": 0.02, "ranking_weight": weight}
-    value, aux = call("api_net", options, Stand(module, jnp.asarray(x)))
+def api_net_by_hand(module, x):
+    """(cross-entropies, hinges) of all pairs, at a margin of 0.02."""
     entropies, hinges = [], []
     for i, partners in enumerate(by_hand(np.float64(x), LABELS, MASK)):
         for j in partners:
@@ -130,11 +128,38 @@ def test_api_net_is_its_formula(weight):
                 right = softmax(own[k])[label], softmax(other[k])[label]
                 entropies += [-np.log(right[0]), -np.log(right[1])]
                 hinges.append(max(0, right[1] - right[0] + 0.02))
+    return entropies, hinges
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 3.0])
+def test_api_net_is_its_formula(weight):
+    module, x = head(), 3 * features()
+    options = {"margin": 0.02, "ranking_weight": weight}
+    value, aux = call("api_net", options, Stand(module, jnp.asarray(x)))
+    entropies, hinges = api_net_by_hand(module, x)
     assert 0 < np.count_nonzero(hinges) < len(hinges)
     np.testing.assert_allclose(aux["class_loss"], np.mean(entropies), rtol=1e-5)
     np.testing.assert_allclose(aux["ranking_loss"], np.mean(hinges), rtol=1e-5)
     np.testing.assert_allclose(value, np.mean(entropies) + weight * np.mean(hinges), rtol=1e-5)
     np.testing.assert_allclose(aux["logits"], linear(module.fc, x), rtol=1e-5, atol=1e-5)
+
+
+def test_api_nets_gradients_are_those_of_its_formula():
+    """With respect to the pooled vectors and to every weight of the head."""
+    module = head()
+    graphdef, (weights, stats) = nnx.graphdef(module), models.split(module)
+
+    def computed(tree):
+        live = nnx.merge(graphdef, tree["head"], stats)
+        value, aux = call("api_net", {"margin": 0.02}, Stand(live, tree["pooled"]))
+        return jnp.stack([value, aux["class_loss"], aux["ranking_loss"]])
+
+    def reference(tree):
+        each = api_net_by_hand(slopes.layers(tree["head"]), tree["pooled"])
+        entropy, hinge = map(np.mean, each)
+        return entropy + hinge, entropy, hinge
+
+    slopes.assert_those_of(reference, computed, {"head": weights, "pooled": 3 * features()})
 
 
 @pytest.mark.parametrize(
@@ -153,13 +178,9 @@ def test_zero_features_and_missing_partners_give_finite_gradients(name, labels, 
         assert value == 0
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("rows", [8, 7])
-def test_pairwise_confusion_is_its_formula(rows, smoothing):
-    labels, mask = np.int32([0, 1, 2, 0, 0, 1, 1, 2])[:rows], MASK[:rows]
-    logits = np.random.default_rng(0).normal(0, 2, (rows, 3)).astype(np.float32)
-    options = {"confusion_weight": 7.0, "label_smoothing": smoothing}
-    value, aux = call("pairwise_confusion", options, lambda *a, **k: (logits, {}), labels, mask)
+def confusion_by_hand(logits, labels, mask, smoothing):
+    """(cross-entropy, distances of the pairs)."""
+    rows = len(labels)
     p = np.array([softmax(np.float64(row)) for row in logits])
     goal = (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
     entropy = np.sum(mask * -np.sum(goal * np.log(p), 1)) / mask.sum()
@@ -168,9 +189,30 @@ def test_pairwise_confusion_is_its_formula(rows, smoothing):
         j = (i + rows - rows // 2) % rows
         if mask[i] and mask[j]:
             distances.append((labels[i] != labels[j]) * np.sum((p[i] - p[j]) ** 2) / 2)
+    return entropy, distances
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("rows", [8, 7])
+def test_pairwise_confusion_is_its_formula(rows, smoothing):
+    """Its gradients, too."""
+    labels, mask = np.int32([0, 1, 2, 0, 0, 1, 1, 2])[:rows], MASK[:rows]
+    options = {"confusion_weight": 7.0, "label_smoothing": smoothing}
+
+    def computed(logits):
+        model = lambda *a, **k: (logits, {})  # noqa: E731
+        value, aux = call("pairwise_confusion", options, model, labels, mask)
+        return jnp.stack([value, aux["confusion"]])
+
+    def reference(logits):
+        entropy, distances = confusion_by_hand(logits, labels, mask, smoothing)
+        return entropy + 7 * np.mean(distances), np.mean(distances)
+
+    logits = np.random.default_rng(0).normal(0, 2, (rows, 3)).astype(np.float32)
+    _, distances = confusion_by_hand(logits, labels, mask, smoothing)
     assert 0 < np.count_nonzero(distances) < len(distances)
-    np.testing.assert_allclose(aux["confusion"], np.mean(distances), rtol=1e-5)
-    np.testing.assert_allclose(value, entropy + 7 * np.mean(distances), rtol=1e-5)
+    np.testing.assert_allclose(computed(logits), reference(logits), rtol=1e-5)
+    slopes.assert_those_of(reference, computed, logits)
 
 
 def test_an_even_batch_counts_each_pair_once_over_its_images():

@@ -12,7 +12,7 @@ from fgc_jax import methods, models
 from fgc_jax import params as trees
 from fgc_jax.methods import transfg
 from fgc_jax.models import backbone, parts, position, vit
-from tests import networks, seeded, test_losses
+from tests import networks, seeded, slopes, test_losses
 
 FACTS = dataclasses.replace(test_losses.FACTS, shape_of=lambda name: (1, 1, 24))
 SIZE = 20  # Grids of 4 x 4 patches of 8 pixels, every 4.
@@ -215,19 +215,29 @@ def test_pairs_of_a_vector_with_itself_count_nothing():
 
 
 def test_the_loss_adds_both_terms_and_ignores_masked_images():
-    method = methods.build("transfg", {"margin": 0.3}, FACTS)
-    rng = np.random.default_rng(0)
+    """In its value and in its gradients."""
+    (loss,) = methods.build("transfg", {"margin": 0.3}, FACTS).losses
     batch = test_losses.make_batch()
-    vectors = rng.normal(size=(5, 24)).astype(np.float32)
-    logits = rng.normal(size=(5, 3)).astype(np.float32)
-    model = lambda images, rngs: (logits, {"pooled": vectors[:, None, None]})  # noqa: E731
-    value, aux = method.losses[0](model, batch, jax.random.key(0), {})
-    mask, labels = np.asarray(batch["mask"]), np.asarray(batch["label"])
-    entropy = -np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))[range(5), labels]
-    expected = (entropy * mask).sum() / mask.sum()
-    expected += contrast_by_hand(vectors, labels, mask, 0.3)
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
-    assert set(aux) == {"logits", "label_loss", "contrastive_loss"}
+    names = {"logits", "label_loss", "contrastive_loss"}
+
+    def computed(tree):
+        logits, out = tree["logits"], {"pooled": tree["tokens"][:, None, None]}
+        value, aux = loss(lambda images, rngs: (logits, out), batch, jax.random.key(0), {})
+        assert set(aux) == names
+        return jnp.stack([value, aux["label_loss"], aux["contrastive_loss"]])
+
+    def reference(tree):
+        mask, labels, odds = batch["mask"], batch["label"], np.exp(tree["logits"])
+        entropies = -np.log(odds / odds.sum(1, keepdims=True))[range(5), labels]
+        entropy = (entropies * mask).sum() / mask.sum()
+        contrast = contrast_by_hand(tree["tokens"], labels, mask, 0.3)
+        return entropy + contrast, entropy, contrast
+
+    rng = np.random.default_rng(0)
+    tree = {"logits": rng.normal(size=(5, 3)), "tokens": rng.normal(size=(5, 24))}
+    found = computed(jax.tree.map(jnp.float32, tree))
+    np.testing.assert_allclose(found, reference(tree), rtol=1e-5)
+    slopes.assert_those_of(reference, computed, tree)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from flax import nnx
 from fgc_jax import methods
 from fgc_jax.methods import pim
 from fgc_jax.models import pyramid
-from tests import test_losses
+from tests import slopes, test_losses
 
 CHANNELS, GRIDS, SELECTS = (3, 5, 4), ((6, 4), (3, 2), (2, 1)), (7, 3, 2)
 OPTIONS = {"width": 8, "selects": SELECTS, "tokens_per_joint": 4}
@@ -204,16 +204,15 @@ def outputs(levels=2, seed=0):
     return rng.normal(size=(5, 3)).astype(np.float32), out
 
 
-def entropy(logits, label):
-    return -np.log(probabilities(np.float64(logits)))[label]
+def entropy(logits, goal):
+    return -goal @ np.log(probabilities(np.float64(logits)))
 
 
 def terms_by_hand(logits, out, batch, levels=2):
     """Means over the images that count, each term image after image and place after place."""
     totals = dict.fromkeys(("mean", "dropped", "picked", "graph"), 0.0)
-    for image, label in enumerate(batch["label"]):
-        if not batch["mask"][image]:
-            continue
+    for image in np.flatnonzero(batch["mask"]):
+        label = test_losses.goal_of(batch, image)
         totals["graph"] += entropy(logits[image], label)
         for index in range(levels):
             scores = np.float64(out[f"head/scores/{index}"][image])
@@ -226,18 +225,19 @@ def terms_by_hand(logits, out, batch, levels=2):
     return {name: total / batch["mask"].sum() for name, total in totals.items()}
 
 
-def call(name, options, outputs, state=None):
+def call(name, options, outputs, state=None, mixed=False):
     method = methods.build(name, options, test_losses.FACTS)
     model = lambda images, rngs: outputs  # noqa: E731
     state = method.state if state is None else state
-    return method.losses[0](model, test_losses.make_batch(), jax.random.key(0), state)
+    return method.losses[0](model, test_losses.make_batch(mixed=mixed), jax.random.key(0), state)
 
 
-def test_pims_loss_is_its_formula():
+@pytest.mark.parametrize("mixed", [False, True])
+def test_pims_loss_is_its_formula(mixed):
     logits, out = outputs()
     factors = {"lambda_b": 0.5, "lambda_n": 5.0, "lambda_s": 0.25, "lambda_c": 2.0}
-    value, aux = call("pim", factors, (logits, out))
-    terms = terms_by_hand(logits, out, test_losses.make_batch())
+    value, aux = call("pim", factors, (logits, out), mixed=mixed)
+    terms = terms_by_hand(logits, out, test_losses.make_batch(mixed=mixed))
     by_name = dict(zip(("mean", "dropped", "picked", "graph"), factors.values(), strict=True))
     expected = sum(factor * terms[name] for name, factor in by_name.items())
     np.testing.assert_allclose(value, expected, rtol=1e-5)
@@ -246,15 +246,16 @@ def test_pims_loss_is_its_formula():
     assert "picked_loss" not in call("pim", {}, (logits, out))[1]
 
 
-def test_herbs_adds_the_refinement_at_a_falling_temperature():
+@pytest.mark.parametrize("mixed", [False, True])
+def test_herbs_adds_the_refinement_at_a_falling_temperature(mixed):
     logits, out = outputs()
-    batch = test_losses.make_batch()
+    batch = test_losses.make_batch(mixed=mixed)
     terms = terms_by_hand(logits, out, batch)
     plain = 0.3 * terms["mean"] + 5 * terms["dropped"] + terms["graph"]
     # Ten images to see in an epoch, a halving every two epochs.
     options = {"temperature": 4.0, "halve_every": 2}
     for seen, temperature in ((0, 4), (19, 4), (20, 2), (45, 1), (2_000_000_000, 1 / 16)):
-        value, aux = call("herbs", options, (logits, out), {"images": jnp.int32(seen)})
+        value, aux = call("herbs", options, (logits, out), {"images": jnp.int32(seen)}, mixed)
         apart = 0.0
         for index in range(2):
             late, early = (
@@ -267,6 +268,14 @@ def test_herbs_adds_the_refinement_at_a_falling_temperature():
         np.testing.assert_allclose(aux["refinement_loss"], refined, rtol=1e-4)
         np.testing.assert_allclose(value, plain + 1.375 * refined, rtol=1e-5)
         assert int(aux["state"]["images"]) == seen + 5
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_weight_of_the_head_learns(name):
+    head = shaken(KINDS[name](CHANNELS, 3, rngs=nnx.Rngs(0), **OPTIONS))
+    method = methods.build(name, {}, test_losses.FACTS)
+    batch = test_losses.make_batch() | {"image": make_maps(batch=5)}
+    slopes.assert_in_all_weights(head, method.losses[0], batch, method.state)
 
 
 def test_the_later_scores_learn_nothing_from_the_refinement():

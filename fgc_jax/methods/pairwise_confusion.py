@@ -11,8 +11,10 @@ from fgc_jax.methods.method import Facts, Method
 def make(facts: Facts, *, confusion_weight: float = 10.0, label_smoothing: float = 0.0) -> Method:
     """Cross-entropy of the labels and confusion_weight times `confusion` of the batch.
 
-    Paper: Pairwise Confusion for Fine-Grained Visual Classification (arXiv 1705.08016); the weight
-    is their lambda, which the authors' code recommends at 0.1 to 0.2 times the number of classes.
+    Paper: Pairwise Confusion for Fine-Grained Visual Classification (arXiv 1705.08016), which
+    squares the Euclidean distance, as is done here. The authors' code does not: it multiplies the
+    distance itself by 0.1 to 0.2 times the number of classes, so its weights do not carry over, and
+    the default is ours.
 
     Raises:
         ValueError: a weight that is not above 0, or a label_smoothing outside [0, 1).
