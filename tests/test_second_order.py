@@ -61,6 +61,33 @@ def test_tensor_sketch_convolves_count_sketches(dimension):
         np.testing.assert_allclose(found[image], expected, rtol=1e-5, atol=1e-5)
 
 
+def test_the_gradient_of_a_sketch_is_that_of_its_convolutions():
+    first, second, pull = features((2, 3, 5)), features((2, 3, 4), 1), features((2, 7), 2)
+
+    def total(first):
+        sketch = second_order.tensor_sketch(first, second, dimension=7, seeds=(8, 9))
+        return (sketch * pull).sum()
+
+    found = jax.jit(jax.grad(total))(first)
+    expected = np.zeros(first.shape)
+    for image, position, channel in np.ndindex(first.shape):
+        one = count_sketch(np.eye(5)[channel], 5, 7, 8)
+        other = count_sketch(np.float64(second[image, position]), 4, 7, 9)
+        expected[image, position, channel] = circular_convolution(one, other) @ pull[image]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_of_a_sketch_is_scattered():
+    """Sums into one place from many have no fixed order on GPUs, and runs would not repeat."""
+
+    def total(x):
+        return second_order.tensor_sketch(x, x, dimension=7, seeds=(8, 9)).sum()
+
+    text = jax.jit(jax.value_and_grad(total)).lower(features((2, 3, 5))).as_text()
+    assert "gather" in text
+    assert "scatter" not in text
+
+
 def test_inner_products_of_sketches_are_right_on_average():
     x, y = features((1, 1, 6)), features((1, 1, 6), 1)
     x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)

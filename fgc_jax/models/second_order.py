@@ -4,6 +4,8 @@ What a head is: see `fgc_jax.models.heads`. Products of matrices ask for full fl
 GPUs would otherwise take shorter numbers.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +31,40 @@ def hashes(channels: int, dimension: int, seed: int) -> tuple[np.ndarray, np.nda
     return places, (1 - 2 * (bits & np.uint64(1)).astype(np.float32)).astype(np.float32)
 
 
+@functools.lru_cache(4)
+def _groups(channels, dimension, seeds):
+    """Where a Tensor Sketch puts the products of C1 and C2 channels, i * C2 + j being that of i and
+    j: (their places, int32 [C1 * C2]; int32 [T, dimension], whose column p holds the products of
+    place p, and C1 * C2 where it has fewer than T)."""
+    first, second = (hashes(c, dimension, s)[0] for c, s in zip(channels, seeds, strict=True))
+    places = ((first[:, None] + second[None, :]) % dimension).ravel()
+    order = np.argsort(places, kind="stable")
+    ordered = places[order]
+    turn = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    members = np.full((turn.max() + 1, dimension), len(places), np.int32)
+    members[turn, ordered] = order
+    return places.astype(np.int32), members
+
+
+def _add_up(products, places, members):
+    """Sums [dimension, B] of the products [C1 * C2, B] of each place; see `_groups`.
+
+    Gathered, not scattered: on every device the sums have one order, so that runs repeat exactly.
+    """
+
+    @jax.custom_vjp
+    def add_up(products):
+        def step(total, chosen):
+            return total + products.at[chosen].get(mode="fill", fill_value=0), None
+
+        nothing = jnp.zeros((members.shape[1], products.shape[1]))
+        return jax.lax.scan(step, nothing, members)[0]
+
+    # That of a gather would be scattered.
+    add_up.defvjp(lambda x: (add_up(x), None), lambda _, gradient: (gradient[places],))
+    return add_up(products)
+
+
 def tensor_sketch(first, second, *, dimension, seeds):
     """Tensor Sketch of the outer products of two maps, summed over the positions.
 
@@ -40,18 +76,15 @@ def tensor_sketch(first, second, *, dimension, seeds):
     transforms of each position. Here the products are summed over the positions first, in one
     matrix product, and then added up where the sketch puts them: less memory where the positions
     are many, no rounding of a transform, and no device needs the other devices' images, which XLA
-    would send around for a transform. On a GPU the order of the additions is not fixed.
+    would send around for a transform.
     """
     channels = first.shape[-1], second.shape[-1]
-    drawn = [hashes(c, dimension, s) for c, s in zip(channels, seeds, strict=True)]
-    (rows, row_signs), (columns, column_signs) = drawn
-    places = ((rows[:, None] + columns[None, :]) % dimension).ravel().astype(np.int32)
-    first = first * row_signs.reshape(1, 1, -1)
-    second = second * column_signs.reshape(1, 1, -1)
+    signs = (hashes(c, dimension, s)[1] for c, s in zip(channels, seeds, strict=True))
+    first, second = (x * s.reshape(1, 1, -1) for x, s in zip((first, second), signs, strict=True))
     # The batch comes last: one place of all images is then added at once.
     products = jnp.einsum("bnc,bnd->cdb", first, second, precision=_EXACT)
     products = products.reshape(-1, len(first))
-    return jnp.zeros((dimension, len(first))).at[places].add(products).T
+    return _add_up(products, *_groups(channels, dimension, tuple(seeds))).T
 
 
 class CompactBilinear(nnx.Module):
