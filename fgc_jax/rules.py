@@ -166,6 +166,13 @@ def _check_method(settings) -> None:
             f"config.method={name!r} needs config.model.head={' or '.join(map(repr, entry.heads))}"
             f", not {settings.model.head!r}"
         )
+    head = settings.model.head
+    only = [name for name, each in methods.METHODS.items() if each.alone and head in each.heads]
+    if only and name not in only:
+        raise ValueError(
+            f"config.model.head={head!r} learns as a whole with config.method="
+            f"{' or '.join(map(repr, only))} alone, not {name!r}"
+        )
     if entry.balanced:
         _check_balanced(name, settings.data.sampling, settings.phases)
     mixing = [op for op, _ in augment.checked(settings.data.augment) if op in augment.MIXING]

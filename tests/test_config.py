@@ -3,7 +3,7 @@
 import pytest
 
 from configs import common, finetune_folder, quickstart
-from fgc_jax import config, methods
+from fgc_jax import config, methods, models
 
 
 def recipe(**changes):
@@ -41,6 +41,12 @@ def test_resolved_config_is_plain_json():
         ),
         ({"model__head": "gep"}, "config.model.head='gep' is unknown; allowed: 'gap'"),
         ({"method": "plane"}, "config.method='plane' is unknown"),
+        ({"method": "cal"}, "'cal' needs config.model.head='attention_pooling', not 'gap'"),
+        ({"model__head": "dcl"}, "head='dcl' learns as a whole with .*method='dcl' alone, not 'pl"),
+        (
+            {"model__head": "pim", "method": "pairwise_confusion"},
+            "head='pim' learns as a whole with config.method='pim' alone, not 'pairwise_confusion'",
+        ),
         (
             {"data__mean": (123, 117, 104)},
             "data.mean=.* must be .* three numbers for pixels of 0 t",
@@ -94,6 +100,16 @@ def test_methods_of_one_label_refuse_mixed_images(name):
         return
     with pytest.raises(ValueError, match=f"method='{name}' needs images of one label .* 'mixup'"):
         config.parse(got)
+
+
+def test_heads_that_learn_with_one_method_alone():
+    for head in models.HEADS:
+        got = recipe(model__head=head)
+        if head in ("dcl", "api_net", "pim", "herbs", "pmg"):
+            with pytest.raises(ValueError, match=f"with config.method='{head}' alone, not 'plain'"):
+                config.parse(got)
+        else:
+            assert config.parse(got).model.head == head
 
 
 def test_unknown_variants_are_errors():

@@ -26,13 +26,15 @@ __all__ = ("METHODS", "Entry", "Facts", "Loss", "Method", "build")
 class Entry:
     """A method and what it needs of the rest of the config.
 
-    heads: the keys of HEADS whose named arrays it reads; () if any head does. balanced: whether
-    its batches must hold several images of a class (data.sampling "N classes x M"). mixed: whether
+    heads: the keys of HEADS whose named arrays it reads; () if any head does. alone: whether parts
+    of these heads learn by it alone, so that no other method goes with them. balanced: whether its
+    batches must hold several images of a class (data.sampling "N classes x M"). mixed: whether
     it knows the second label of mixed images.
     """
 
     make: Callable[..., Method]
     heads: tuple[str, ...] = ()
+    alone: bool = False
     balanced: bool = False
     mixed: bool = False
 
@@ -42,12 +44,12 @@ METHODS: dict[str, Entry] = {
     "wsdan": Entry(functools.partial(attention.make, False), heads=("attention_pooling",)),
     "cal": Entry(functools.partial(attention.make, True), heads=("attention_pooling",)),
     "transfg": Entry(transfg.make, heads=("gap",)),
-    "pim": Entry(pim.make, heads=("pim",), mixed=True),
-    "herbs": Entry(pim.make_herbs, heads=("herbs",), mixed=True),
+    "pim": Entry(pim.make, heads=("pim",), alone=True, mixed=True),
+    "herbs": Entry(pim.make_herbs, heads=("herbs",), alone=True, mixed=True),
     "pairwise_confusion": Entry(pairwise_confusion.make),
-    "api_net": Entry(api_net.make, heads=("api_net",), balanced=True),
-    "pmg": Entry(pmg.make, heads=("pmg",), mixed=True),
-    "dcl": Entry(dcl.make, heads=("dcl",), mixed=True),
+    "api_net": Entry(api_net.make, heads=("api_net",), alone=True, balanced=True),
+    "pmg": Entry(pmg.make, heads=("pmg",), alone=True, mixed=True),
+    "dcl": Entry(dcl.make, heads=("dcl",), alone=True, mixed=True),
     "cross_x": Entry(cross_x.make, heads=("cross_x",), mixed=True),
 }
 
