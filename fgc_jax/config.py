@@ -29,7 +29,7 @@ class ModelSettings:
     # which named map the head reads, or several, "stage3+features"; "" for that of the published
     # classifier
     feature_map: str
-    backbone_options: dict  # of the backbone's family, see `fgc_jax.models.backbone`
+    backbone_options: dict  # of the (first) backbone's family, see `fgc_jax.models.backbone`
     dtype: str  # compute type of the backbone
     drop_path: float  # stochastic depth: rate of the last block, from 0 at the first
     remat: bool  # compute activations again in the backward pass: less memory, more time

@@ -155,6 +155,10 @@ def test_a_head_may_read_several_maps_and_name_arrays(monkeypatch):
         ({"feature_map": "stage1+features"}, "'gap' reads one feature map, not 2"),
         ({"backbone_options": {"last_stride": 3}}, "last_stride=3 must be 1 or 2"),
         ({"backbone_options": {"patch": 8}}, "unknown option of the backbone resnet18 'patch'"),
+        (
+            {"backbone_options": {"last_stride": 1}, "feature_map": "stage3"},
+            "'last_stride': 1. has no effect on .*feature_map='stage3', only on .*'features', 'st",
+        ),
     ],
 )
 def test_wrong_maps_and_options_are_named(changes, message):

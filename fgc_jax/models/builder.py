@@ -5,7 +5,7 @@ import inspect
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.models import lora, table
+from fgc_jax.models import heads, lora, table
 from fgc_jax.models.classifier import Classifier
 from fgc_jax.models.table import HEADS
 
@@ -17,8 +17,9 @@ def build(config, num_classes: int, *, rngs: nnx.Rngs) -> Classifier:
 
     Raises:
         ValueError: an unknown backbone, head, option of the head, feature map or dtype, stochastic
-            depth in a backbone without residual branches, fewer than two classes, two streams whose
-            maps have different strides, or no linear layer for LoRA.
+            depth in a backbone without residual branches, fewer than two classes, maps in an order
+            that the head does not take, two streams whose maps have different strides, or no linear
+            layer for LoRA.
     """
     streams = table.streams(config)
     head = table.lookup(HEADS, config.head, "head")
@@ -33,6 +34,7 @@ def build(config, num_classes: int, *, rngs: nnx.Rngs) -> Classifier:
         table.lookup(dict.fromkeys(allowed), option, f"option of the head {config.head!r}")
     if num_classes < 2:
         raise ValueError(f"a classifier needs at least two classes, not {num_classes}")
+    heads.check_order(head, config.head, streams)
     first, last = streams[0], streams[-1]
     for name, name_b in zip(first.feature_maps, last.feature_maps, strict=True):
         strides = first.row.strides[name], last.row.strides[name_b]

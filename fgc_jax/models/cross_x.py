@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fgc_jax.models import layers
+from fgc_jax.models import heads, layers
 
 POOLS = {"avg": jnp.mean, "max": jnp.max}
 
@@ -43,6 +43,8 @@ class CrossX(nnx.Module):
     and "low_parts", "high_parts" and "merged_parts", f32 [B, parts, C]. reduction: channels for
     each unit between an excitation's two layers.
     """
+
+    order = heads.FINE_TO_COARSE
 
     def __init__(self, channels, num_classes, *, parts=2, reduction=256, low_pool="max", rngs):
         if len(channels) != 2:

@@ -21,6 +21,8 @@ class GlSim(nnx.Module):
     of the crop, pooled of the crop)). top: how many patches the crop holds at least.
     """
 
+    order = heads.GRID_AND_TOKEN
+
     def __init__(self, channels, num_classes, *, top=8, dropout=0.1, rngs):
         if len(channels) != 2 or channels[0] != channels[1]:
             raise ValueError(

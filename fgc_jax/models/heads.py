@@ -3,7 +3,8 @@
 A head is built as Head(channels, num_classes, rngs=rngs, **options), with the channel counts of
 its feature maps, and called as head(maps, rngs=) with a tuple of maps [B, h, w, C]. It returns
 (logits float32 [B, num_classes], named arrays that a method may read, for most heads none).
-`rngs` (nnx.Rngs) is needed by dropout in training.
+`rngs` (nnx.Rngs) is needed by dropout in training. A head that takes its maps in a certain order
+says so by the class attribute `order`: see `check_order`.
 """
 
 import math
@@ -21,6 +22,31 @@ def one_map(head, channels):
     if len(channels) != 1:
         raise ValueError(f"head {head!r} reads one feature map, not {len(channels)}")
     return channels[0]
+
+
+FINE_TO_COARSE = "one backbone's maps from fine to coarse, such as 'stage3+features'"
+GRID_AND_TOKEN = "one backbone's patches and class token, 'features+pooled'"
+
+
+def check_order(head, name, streams):
+    """Raises ValueError unless the class `head`, called `name`, takes the maps of `streams`
+    (table.Stream), whose order matters to heads with the attribute `order`, FINE_TO_COARSE or
+    GRID_AND_TOKEN."""
+    wanted = getattr(head, "order", None)
+    if wanted is None:
+        return
+    row, maps = streams[0].row, streams[0].feature_maps
+    strides = [row.strides[each] for each in maps]
+    if wanted == GRID_AND_TOKEN:
+        fits = len(maps) == 2 and maps[0] == "features" and strides[1] == 0
+    else:
+        places = [(row.strides[each], row.depths[each]) for each in maps]
+        fits = min(strides) > 0 and all(a < b for a, b in zip(places, places[1:], strict=False))
+    if not fits or len(streams) > 1:
+        given = " and ".join(repr("+".join(stream.feature_maps)) for stream in streams)
+        raise ValueError(
+            f"head {name!r} reads {wanted}, not {given}: change config.model.feature_map"
+        )
 
 
 def check_grids(maps):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.models import layers
+from fgc_jax.models import heads, layers
 
 
 def _block(channels, hidden, width, rngs):
@@ -42,6 +42,8 @@ class Pmg(nnx.Module):
     Named: "level1", "level2", ..., "concat" and their "sum", logits f32 [B, K] each. test: which of
     "concat" and "sum" the head's own logits are; the method "pmg" trains the same either way.
     """
+
+    order = heads.FINE_TO_COARSE
 
     def __init__(
         self, channels, num_classes, *, hidden=512, width=1024, test="concat", rngs: nnx.Rngs

@@ -2,7 +2,7 @@
 
 Papers: A Novel Plug-in Module for Fine-Grained Visual Classification (PIM, arXiv 2202.03822);
 Fine-grained Visual Classification with High-temperature Refinement and Background Suppression
-(HERBS, arXiv 2303.06442). Their losses are methods.pim and methods.herbs.
+(HERBS, arXiv 2303.06442). Their losses are methods.pim.make and methods.pim.make_herbs.
 
 Both read two or more maps of one backbone, from the finest to the coarsest. What the authors' code
 does otherwise: it reads Swin's maps behind each patch merging (grids of 48, 24, 12 and 12 at 384
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.models import layers
+from fgc_jax.models import heads, layers
 
 SCORES, EARLY, PICKED = "scores", "early", "picked"  # begin the names of what they return
 
@@ -122,6 +122,8 @@ class Pim(nnx.Module):
     logits; here the logits are the prediction.
     """
 
+    order = heads.FINE_TO_COARSE
+
     def __init__(
         self,
         channels,
@@ -149,6 +151,8 @@ class Herbs(nnx.Module):
     """HERBS: from PIM's pyramid, whose scores are "early/0", ..., a second path leads back from the
     finest to the coarsest map; scores and graph are of that one, and the class of the whole image
     ranks the positions. Options and the other arrays are Pim's."""
+
+    order = heads.FINE_TO_COARSE
 
     def __init__(
         self,

@@ -73,7 +73,9 @@ class Stream:
     @property
     def last(self) -> str:
         """The deepest of the maps."""
-        return max(self.feature_maps, key=lambda name: self.row.depths[name])
+        return max(
+            self.feature_maps, key=lambda name: (self.row.depths[name], self.row.strides[name])
+        )
 
 
 def lookup(table, name, what):
@@ -87,7 +89,8 @@ def streams(config) -> tuple[Stream, ...]:
     """The config's one or two backbones.
 
     Raises:
-        ValueError: an unknown backbone, feature map or option of a backbone.
+        ValueError: an unknown backbone, feature map or option of a backbone, or an option without
+            effect on the maps that are read.
     """
     found = []
     for root, name, spec in (
@@ -95,7 +98,7 @@ def streams(config) -> tuple[Stream, ...]:
         ("backbone_b", config.backbone_b, config.pretrained_b),
     ):
         if name or root == "backbone":
-            row = lookup(BACKBONES, name, "backbone")
+            own_row = row = lookup(BACKBONES, name, "backbone")
             if root == "backbone":
                 row = _with_options(row, name, config.backbone_options)
             chosen = config.feature_map
@@ -107,7 +110,14 @@ def streams(config) -> tuple[Stream, ...]:
                 lookup(row.channels, each, f"feature map of {name}")
             if len(set(maps)) < len(maps):
                 raise ValueError(f"config.model.feature_map={chosen!r} names a map twice")
-            found.append(Stream(root, name, row, spec, maps))
+            stream = Stream(root, name, row, spec, maps)
+            changed = {m for m, stride in row.strides.items() if stride != own_row.strides[m]}
+            if changed and row.strides[stream.last] and stream.last not in changed:
+                raise ValueError(
+                    f"config.model.backbone_options={dict(config.backbone_options)!r} has no "
+                    f"effect on config.model.feature_map={chosen!r}, only on {sorted(changed)}"
+                )
+            found.append(stream)
     return tuple(found)
 
 
