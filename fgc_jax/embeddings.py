@@ -125,7 +125,9 @@ def for_phase(
     for name, embedded in found.items():
         split = plan.dataset.splits[name]
         splits[name] = as_split(embedded, split.labels, split.names)
-    fields = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
+    fields = {
+        field.name: getattr(plan, field.name) for field in dataclasses.fields(plan) if field.init
+    }
     model = classifier.on_embeddings(plan.model)
     return OnEmbeddings(
         **fields | {"dataset": dataclasses.replace(plan.dataset, splits=splits), "model": model}

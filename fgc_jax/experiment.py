@@ -29,6 +29,7 @@ class Experiment:
     layers: optim.Layers
     preprocess: Any
     mesh: jax.sharding.Mesh
+    _maps: dict = dataclasses.field(default_factory=dict, init=False)  # named_maps by crop
 
     @property
     def num_classes(self) -> int:
@@ -153,26 +154,33 @@ class Experiment:
             class_names=self.dataset.class_names,
             class_counts=tuple(int(count) for count in counts),
             preprocess=self.preprocess,
-            shape_of=self.shape_of,
+            shapes=self.shapes(),
             load_run=load_checked,
         )
         method = methods.build(self.settings.method, self.settings.method_options, facts)
         constants = mesh.replicate(self.mesh, method.constants)
         return dataclasses.replace(method, constants=constants)
 
-    def shape_of(self, name: str) -> tuple[int, ...]:
-        """The shape of an entry of the classifier's `out` for one image of the first phase."""
-        return tuple(self.named_maps(self.settings.phases[0].crop)[name].shape[1:])
+    def shapes(self) -> tuple[dict[str, tuple[int, ...]], ...]:
+        """For each phase, the shapes of what is in the classifier's `out` for one image, and of
+        that "image"; see `methods.Facts`."""
+        return tuple(
+            {name: leaf.shape[1:] for name, leaf in self.named_maps(phase.crop).items()}
+            | {"image": (phase.crop, phase.crop, 3)}
+            for phase in self.settings.phases
+        )
 
     def named_maps(self, crop: int) -> dict[str, jax.ShapeDtypeStruct]:
         """The shapes of the classifier's `out` for one image of `crop` pixels."""
-        graphdef = models.evaluation_graphdef(self.model)
-        images = jax.ShapeDtypeStruct((1, crop, crop, 3), jnp.float32)
+        if crop not in self._maps:
+            graphdef = models.evaluation_graphdef(self.model)
+            images = jax.ShapeDtypeStruct((1, crop, crop, 3), jnp.float32)
 
-        def maps(variables, stats, images):
-            return models.apply(graphdef, variables, stats, lambda model: model(images)[1])[0]
+            def maps(variables, stats, images):
+                return models.apply(graphdef, variables, stats, lambda model: model(images)[1])[0]
 
-        return jax.eval_shape(maps, self.params, self.stats, images)
+            self._maps[crop] = jax.eval_shape(maps, self.params, self.stats, images)
+        return self._maps[crop]
 
     def eval_step(self, seen: Views = RAW) -> Callable:
         """The compiled inference step; see `fgc_jax.step.make_eval_step`."""
@@ -298,13 +306,19 @@ def _check_crop(experiment: Experiment, phase: config.Phase) -> None:
         maps = experiment.named_maps(phase.crop)
     except ValueError as error:
         raise ValueError(f"phase {phase.name}: crop={phase.crop}: {error}") from None
-    for shape in (maps[name].shape for name in experiment.model.feature_maps[0]):
-        if 0 in shape:
-            raise ValueError(
-                f"phase {phase.name}: crop={phase.crop} is too small for "
-                f"{experiment.settings.model.backbone}: its feature map would have "
-                f"{shape[1]} x {shape[2]} positions"
-            )
+    model = experiment.settings.model
+    streams = zip(
+        (("", model.backbone), ("b/", model.backbone_b)),
+        experiment.model.feature_maps,
+        strict=False,
+    )
+    for (prefix, backbone), names in streams:
+        for shape in (maps[prefix + name].shape for name in names):
+            if 0 in shape:
+                raise ValueError(
+                    f"phase {phase.name}: crop={phase.crop} is too small for {backbone}: its "
+                    f"feature map would have {shape[1]} x {shape[2]} positions"
+                )
 
 
 def initial_variables(experiment: Experiment) -> tuple[Any, Any, str]:

@@ -270,7 +270,7 @@ def jax_side(spec):
             return {**batch, "image": images}
 
         names = tuple(map(str, range(CLASSES)))
-        method = methods.build("plain", {}, methods.Facts(names, (), facts, None, None))
+        method = methods.build("plain", {}, methods.Facts(names, (), facts, (), None))
         update = step.make_train_step(
             graphdef=step.train_graphdef(model, trained),
             method=method,

@@ -19,7 +19,7 @@ from tests.test_regions import box_by_hand, resized
 
 MAPS, SIZE, CLASSES = 4, 12, 3
 WIDTH = MAPS * 3  # of an embedding
-FACTS = dataclasses.replace(test_losses.FACTS, shape_of=lambda name: (WIDTH,))
+FACTS = dataclasses.replace(test_losses.FACTS, shapes=({"head/embedding": (WIDTH,)},))
 FIXED = {"crop_threshold": (0.5, 0.5), "drop_threshold": (0.3, 0.3)}
 
 

@@ -13,8 +13,9 @@ from fgc_jax.models.dcl import Dcl
 from tests import seeded, slopes, test_losses
 
 
-def facts(*places):
-    return types.SimpleNamespace(shape_of={"head/location": places}.__getitem__)
+def facts(*sides):
+    """Of phases whose location maps have these sides."""
+    return types.SimpleNamespace(shapes=tuple({"head/location": (n, n)} for n in sides))
 
 
 def by_hand(head, x):
@@ -116,7 +117,7 @@ def test_the_loss_is_its_formula(mask, mixed):
     tiles, batch = 3, make_batch(mask)
     if mixed:
         batch = test_losses.with_second_label(batch, 5)
-    (loss,) = dcl.make(facts(3, 3), tiles=3, reach=1, swap_weight=0.7, location_weight=2.0).losses
+    (loss,) = dcl.make(facts(3), tiles=3, reach=1, swap_weight=0.7, location_weight=2.0).losses
     model = Recorder(3, tiles)
     value, aux = loss(model, batch, jax.random.key(5), {})
     whole, confused = model.images[::2], model.images[1::2]
@@ -149,12 +150,12 @@ def test_the_loss_is_its_formula(mask, mixed):
 
 def test_each_weight_of_the_head_learns():
     """Of a network whose map is the image."""
-    (loss,) = dcl.make(facts(6, 6), tiles=6).losses
+    (loss,) = dcl.make(facts(6), tiles=6).losses
     slopes.assert_in_all_weights(Dcl((3,), 5, rngs=nnx.Rngs(0)), loss, make_batch((1, 1, 1)))
 
 
 def test_nothing_is_lost_where_all_images_are_masked():
-    (loss,) = dcl.make(facts(3, 3), tiles=3).losses
+    (loss,) = dcl.make(facts(3), tiles=3).losses
     value, _ = loss(Recorder(3, 3), make_batch((0, 0, 0)), jax.random.key(0), {})
     assert float(value) == 0
 
@@ -165,15 +166,16 @@ def test_nothing_is_lost_where_all_images_are_masked():
         ({"tiles": 1}, "tiles=1 must be a number above 1"),
         ({"reach": 7}, "reach=7 must be a number from 1 to tiles - 1 = 6"),
         ({"swap_weight": -1.0}, "swap_weight=-1.0 must not be below 0"),
-        ({"tiles": 5}, "must be 5x5, not 7x7; .* the crop must be 320 pixels"),
+        ({"tiles": 5}, r"phases\[0\] .* of 7x7, .* another crop or tiles=7$"),
     ],
 )
 def test_wrong_options_of_the_method(options, message):
     with pytest.raises(ValueError, match=message):
-        dcl.make(facts(7, 7), **options)
+        dcl.make(facts(7), **options)
 
 
 def test_a_later_phase_of_another_size_is_refused():
-    (loss,) = dcl.make(facts(3, 3), tiles=3).losses
-    with pytest.raises(ValueError, match="must be 3x3, not 2x2"):
-        loss(Recorder(3, 2), make_batch((1, 1, 1)), jax.random.key(0), {})
+    with pytest.raises(ValueError, match=r"tiles=3: .*phases\[1\] .* of 2x2, .* or tiles=2$"):
+        dcl.make(facts(3, 2), tiles=3)
+    with pytest.raises(ValueError, match=r"phases\[2\] .* of 1x1, .* choose another crop$"):
+        dcl.make(facts(3, 3, 1), tiles=3)

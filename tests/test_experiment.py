@@ -1,5 +1,6 @@
 """What is decided before a run: what the seed draws, what is re-initialised, and the overview."""
 
+import dataclasses
 import re
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, experiment, overview, params
+from fgc_jax import config, experiment, models, overview, params
 from fgc_jax.data import dataset
 from tests import tiny_run
 
@@ -184,6 +185,29 @@ def test_forward_gflops_count_a_multiply_add_as_two():
     gflops = plan.forward_gflops(plan.settings.phases[0])
     # Batch norm, ReLU and pooling cost a little too.
     assert convolutions < gflops < 1.02 * convolutions
+
+
+def test_shapes_are_those_of_each_phase(monkeypatch):
+    plan = make_plan({}, {}, {})
+    pairs = zip(plan.settings.phases, (32, 48, 32), strict=True)
+    phases = tuple(dataclasses.replace(phase, crop=crop) for phase, crop in pairs)
+    settings = dataclasses.replace(plan.settings, phases=phases)
+    plan = dataclasses.replace(plan, settings=settings)
+    traced, apply = [], models.apply
+    monkeypatch.setattr(models, "apply", lambda *a: traced.append(a) or apply(*a))
+    small, large, same = plan.shapes()
+    assert len(traced) == 2
+    assert small == same
+    assert (small["stage1"], large["stage1"]) == ((8, 8, 64), (12, 12, 64))
+    assert (small["image"], large["image"]) == ((32, 32, 3), (48, 48, 3))
+
+
+def test_a_crop_too_small_for_the_second_backbone_is_refused(monkeypatch):
+    shapes = {"stage1": (1, 2, 2, 64), "b/stage1": (1, 0, 0, 64)}
+    maps = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
+    monkeypatch.setattr(experiment.Experiment, "named_maps", lambda self, crop: maps)
+    with pytest.raises(ValueError, match="too small for resnet34: .* 0 x 0 positions"):
+        make_plan({}, backbone_b="resnet34", head="bilinear")
 
 
 def test_box_crops_are_chosen_by_split_and_said():

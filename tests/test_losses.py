@@ -21,7 +21,7 @@ FACTS = methods.Facts(
     class_names=NAMES,
     class_counts=COUNTS,
     preprocess=Preprocess((0.5,) * 3, (0.25,) * 3, 8, 8, "bilinear", 1.0, 1.0, "", ""),
-    shape_of=None,
+    shapes=(),
     load_run=None,
 )
 LOSSES = {

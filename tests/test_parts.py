@@ -14,7 +14,7 @@ from fgc_jax.methods import transfg
 from fgc_jax.models import backbone, parts, position, vit
 from tests import networks, seeded, slopes, test_losses
 
-FACTS = dataclasses.replace(test_losses.FACTS, shape_of=lambda name: (1, 1, 24))
+FACTS = dataclasses.replace(test_losses.FACTS, shapes=({"pooled": (1, 1, 24)},))
 SIZE = 20  # Grids of 4 x 4 patches of 8 pixels, every 4.
 OPTIONS = {"patch_stride": 4, "part_selection": True}
 
@@ -253,6 +253,6 @@ def test_wrong_options_of_the_method_are_refused(options, message):
 
 
 def test_a_backbone_without_class_token_is_refused():
-    facts = dataclasses.replace(FACTS, shape_of={}.__getitem__)
+    facts = dataclasses.replace(FACTS, shapes=({},))
     with pytest.raises(ValueError, match="the map 'pooled'"):
         methods.build("transfg", {}, facts)

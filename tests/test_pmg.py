@@ -18,7 +18,7 @@ CHANNELS = (3, 4, 6)
 GRIDS = ((6, 4), (3, 2), (2, 1))
 # Of a classifier with three levels.
 SHAPES = {f"head/level{level}": (5,) for level in (1, 2, 3)}
-FACTS = types.SimpleNamespace(shape_of=SHAPES.__getitem__)
+FACTS = types.SimpleNamespace(shapes=({**SHAPES, "image": (64, 64, 3)},))
 
 
 def make_head(**options):
@@ -258,3 +258,10 @@ def cut(images, n):
 def test_wrong_options_of_the_method(options, message):
     with pytest.raises(ValueError, match=message):
         pmg.make(FACTS, **options)
+
+
+def test_a_later_phase_of_images_smaller_than_the_tiles_is_refused():
+    facts = types.SimpleNamespace(shapes=(*FACTS.shapes, {**SHAPES, "image": (7, 7, 3)}))
+    with pytest.raises(ValueError, match=r"phases\[1\] have only 7 pixels a side"):
+        pmg.make(facts, tiles=(8, 4, 2))
+    assert len(pmg.make(facts, tiles=(7, 4, 2)).losses) == 4

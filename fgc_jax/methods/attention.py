@@ -103,7 +103,7 @@ def make(
         total = sum(weight * value for weight, value in parts.values())
         return total, {"logits": logits, "state": {"centres": centres}, **aux}
 
-    (features,) = facts.shape_of("head/embedding")
+    (features,) = facts.shapes[0]["head/embedding"]
     centres = jnp.zeros((facts.num_classes, features), jnp.float32)
     return Method((loss,), {"centres": centres})
 

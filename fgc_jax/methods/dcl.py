@@ -40,15 +40,15 @@ def make(
         if not weight >= 0:
             raise ValueError(f"{at}{name}={weight} must not be below 0")
 
-    def check(places):
-        if tuple(places) != (tiles, tiles):
+    for index, shapes in enumerate(facts.shapes):
+        places = shapes["head/location"]
+        if places != (tiles, tiles):
+            fitting = f" or tiles={min(places)}" if min(places) > 1 else ""
             raise ValueError(
-                f"{at}tiles={tiles}: the head's location map must be {tiles}x{tiles}, not "
-                f"{places[0]}x{places[1]}; it has a place for 2x2 of the feature map, so at stride "
-                f"32 the crop must be {64 * tiles} pixels"
+                f"{at}tiles={tiles}: in config.phases[{index}] the head has a location map of "
+                f"{places[0]}x{places[1]}, one place for 2x2 of the feature map: choose another "
+                f"crop{fitting}"
             )
-
-    check(facts.shape_of("head/location"))
 
     def loss(model, batch, key, state):
         order_key, key = jax.random.split(key)
@@ -63,7 +63,6 @@ def make(
         swap = losses.cross_entropy(out["head/swap"], jax.nn.one_hot(whole, 2))
         swap_loss = losses.masked_mean(swap, mask)
         places = out["head/location"]
-        check(places.shape[1:])  # Again, for phases with other sizes.
         unmoved = jnp.broadcast_to(jnp.arange(tiles**2, dtype=order.dtype), order.shape)
         wanted = jigsaw.locations(jigsaw.alternate(unmoved, order))
         gaps = jnp.abs(places.reshape(wanted.shape) - wanted).mean(-1)

@@ -1,7 +1,7 @@
 """What a training method is, and what it is told when it is built."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -46,16 +46,17 @@ class Facts:
     """What a method may know of the run when it is built.
 
     class_counts: images of each class in the train split; () where no data are loaded.
-    preprocess: the mean and std that images are normalised with. shape_of: name of an entry of the
-    classifier's `out`, as "head/embedding" -> its shape for one image. load_run: run directory ->
-    its best checkpoint as a `predict.Restored`, checked to take the images of all phases. None
-    where no method asks for them.
+    preprocess: the mean and std that images are normalised with. shapes: for each phase, names in
+    the classifier's `out`, as "head/embedding" -> their shapes for one image of the phase's crop,
+    and "image" -> that of the image; () where there is no classifier. load_run: run directory ->
+    its best checkpoint as a `predict.Restored`, checked to take the images of all phases; None
+    where no method asks for it.
     """
 
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]
     preprocess: Preprocess
-    shape_of: Callable[[str], tuple[int, ...]] | None
+    shapes: tuple[Mapping[str, tuple[int, ...]], ...]
     load_run: Callable[[str], Any] | None
 
     @property

@@ -20,7 +20,8 @@ def make(facts: Facts, *, tiles: tuple = (8, 4, 2), concat_weight: float = 2.0) 
     batch.
 
     Raises:
-        ValueError: numbers of tiles that are not above 1, or not one for each level of the head.
+        ValueError: numbers of tiles that are not above 1, not one for each level of the head, or
+            more than some phase's images have pixels.
     """
     tiles = tuple(tiles)
     if not tiles or not all(isinstance(n, int) and n > 1 for n in tiles):
@@ -29,11 +30,17 @@ def make(facts: Facts, *, tiles: tuple = (8, 4, 2), concat_weight: float = 2.0) 
         )
     if not concat_weight > 0:
         raise ValueError(f"config.method_options.concat_weight={concat_weight} must be above 0")
-    if not _named(facts, len(tiles)) or _named(facts, len(tiles) + 1):
-        raise ValueError(
-            f"config.method_options.tiles={tiles!r} must hold one number for each level of the "
-            "head, that is for each map of config.model.feature_map"
-        )
+    for index, shapes in enumerate(facts.shapes):
+        if sum(name.startswith("head/level") for name in shapes) != len(tiles):
+            raise ValueError(
+                f"config.method_options.tiles={tiles!r} must hold one number for each level of the "
+                "head, that is for each map of config.model.feature_map"
+            )
+        if max(tiles) > min(shapes["image"][:2]):
+            raise ValueError(
+                f"config.method_options.tiles={tiles!r}: the images of config.phases[{index}] have "
+                f"only {min(shapes['image'][:2])} pixels a side"
+            )
 
     def level(name, n):
         def loss(model, batch, key, state):
@@ -53,14 +60,6 @@ def make(facts: Facts, *, tiles: tuple = (8, 4, 2), concat_weight: float = 2.0) 
 
     steps = [level(f"level{index}", n) for index, n in enumerate(tiles, start=1)]
     return Method((*steps, whole))
-
-
-def _named(facts, level):
-    try:
-        facts.shape_of(f"head/level{level}")
-    except KeyError:
-        return False
-    return True
 
 
 def _cross_entropy(logits, batch):

@@ -25,14 +25,11 @@ def make(facts: Facts, *, margin: float = 0.4, label_smoothing: float = 0.0) -> 
         raise ValueError(
             f"config.method_options.label_smoothing={label_smoothing} must lie in [0, 1)"
         )
-    if facts.shape_of is not None:
-        try:
-            facts.shape_of("pooled")
-        except KeyError:
-            raise ValueError(
-                "config.method='transfg' compares class tokens: config.model.backbone must be a "
-                "transformer that has the map 'pooled'"
-            ) from None
+    if not all("pooled" in shapes for shapes in facts.shapes):
+        raise ValueError(
+            "config.method='transfg' compares class tokens: config.model.backbone must be a "
+            "transformer that has the map 'pooled'"
+        )
 
     def loss(model, batch, key, state):
         logits, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
