@@ -96,13 +96,11 @@ def test_a_recipe_trains_through_the_command(roots, tmp_path):
     [
         ("bcnn_aircraft", "reinit", "vgg"),
         ("cub_dogs", "dogs,published,vit_small_patch16_224", "vit"),
-        ("cub_dogs", "vit_base_patch16_224", "vit"),
         ("resnext50_cars", "", "basic"),
         ("transfg_cub", "", "vit"),
         ("glsim_cub", "", "vit"),
         ("pim_cub", "herbs", "basic"),
         ("baselines_cub", "swin_large", "vit"),
-        ("baselines_cub", "convnext_base", "vit"),
         ("baselines_cub", "dinov2", "vit"),
         ("cal_resnet101", "cub", "basic"),
         ("second_order_cub", "asymmetric", "vgg+basic"),
