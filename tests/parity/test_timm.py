@@ -32,7 +32,7 @@ LITE0 = "tf_efficientnet_lite0"
 def evaluation(model, name, headless):
     """Our evaluation forward (params, stats, images) -> what timm's network returns."""
     graphdef = models.evaluation_graphdef(model)
-    pooled = model.feature_map
+    ((pooled,),) = model.feature_maps
 
     def forward(params, stats, images):
         (logits, out), _ = models.apply(graphdef, params, stats, lambda live: live(images))
