@@ -10,8 +10,9 @@ anew.
 
     python scripts/sweep.py --config=configs/tricks.py:constant --seeds=0,1,2 --workdir=DIR/constant
 
-Expected test top-1, mean of three seeds: `constant` 74.4, `one_cycle` 71.9, `thirds` 61.3, `growing`
-55.3, `ema` 55.0, `smoothing` 53.2, `mix` 39.2, `reinit` 69.0 %; docs/recipes.md says what follows.
+Expected test top-1, mean of three seeds: `constant` 74.4, `one_cycle` 71.9, `thirds` 61.3,
+`growing` 55.3, `ema` 55.0, `smoothing` 53.2, `mix` 39.2, `reinit` 69.0 %; docs/recipes.md says what
+follows.
 Time: two minutes a run on two CPU cores. Memory: 2 GB.
 `tiny` takes seconds.
 """
