@@ -205,7 +205,6 @@ def attention(config: ConfigDict, method: str, *, maps: int = 32) -> None:
     config.method = method
     config.method_options = ConfigDict(
         {
-            "effect_weight": 1.0,  # of CAL alone
             "raw_weight": 1 / 3,
             "crop_weight": 2 / 3,
             "centre_weight": 1.0,
@@ -216,6 +215,8 @@ def attention(config: ConfigDict, method: str, *, maps: int = 32) -> None:
             "drop_threshold": (0.2, 0.5),
         }
     )
+    if method == "cal":
+        config.method_options.effect_weight = 1.0
 
 
 def make_tiny(config: ConfigDict) -> None:

@@ -33,8 +33,8 @@ def make(
     drop_threshold: tuple = (0.2, 0.5),
 ) -> Method:
     """Cross-entropy of the images, of their crops and erasures, and the centre loss; CAL adds, with
-    `effect`, that of the effect logits of all of them: the logits less those that
-    random attention makes of the same features, through the same classifier.
+    `effect`, that of the effect logits of all of them: the logits less those that random attention
+    makes of the same features, through the same classifier.
 
     For each image two attention maps are drawn (see `regions.pick`). The first one's region above
     a share of its maximum, uniform in crop_threshold, is cropped with crop_padding of the image
