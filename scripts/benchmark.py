@@ -84,6 +84,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=int, default=5, metavar="N", help="timed turns of each pass (default: 5)"
     )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="activations; weights are float32 (timm: autocast; default: float32)",
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     for name in ("batch_size", "rounds", "image_size"):
@@ -115,10 +121,12 @@ def compare(arguments: argparse.Namespace) -> None:
                 "model": model,
                 "batch_size": arguments.batch_size,
                 "image_size": size,
+                "dtype": arguments.dtype,
                 "passes": arguments.passes,
                 "cache": cache,
             }
-            print(f"{model}, {arguments.batch_size} images of {size} px", flush=True)
+            sizes = f"{arguments.batch_size} images of {size} px"
+            print(f"{model}, {sizes}, {arguments.dtype}", flush=True)
             (report_start if arguments.suite == "start" else report)(arguments, spec)
 
 
@@ -141,6 +149,7 @@ def report(arguments, spec) -> None:
                 with start({**spec, "side": name}) as side:
                     cold[name] = side.ready["compile"]
         both = [stack.enter_context(start({**spec, "side": name})) for name in names]
+        print(f"  on {sides.same_device(both)}")
         for kind in spec["passes"]:
             for side in both:
                 for _ in range(WARM_UP):
@@ -193,12 +202,11 @@ def first_step(spec) -> float:
 
 def work(spec) -> tuple[dict, dict]:
     """What the timed process runs, and how long it compiled."""
-    runs, compiled = timm_side(spec) if spec["side"] == "timm" else jax_side(spec)
-    return runs, {"compile": compiled}
+    return timm_side(spec) if spec["side"] == "timm" else jax_side(spec)
 
 
 def jax_side(spec):
-    """({pass: function that runs it}, {pass: seconds to trace and compile}) of our networks."""
+    """({pass: function that runs it}, facts: the device, seconds to trace and compile) of ours."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = spec["cache"]
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
@@ -221,7 +229,7 @@ def jax_side(spec):
         head_options={},
         feature_map="",
         backbone_options={},
-        dtype="float32",
+        dtype=spec["dtype"],
         drop_path=0.0,
         remat=spec["side"] == "remat",
         lora_rank=0,
@@ -294,7 +302,8 @@ def jax_side(spec):
             jax.block_until_ready((state, metrics))
 
         runs["train"] = run
-    return runs, compiled
+    device, runs["peak"] = sides.jax_device()
+    return runs, {"device": device, "compile": compiled}
 
 
 def timm_side(spec):
@@ -302,28 +311,30 @@ def timm_side(spec):
     import timm
     import torch
 
+    device, peak, place = sides.torch_device()
     model = timm.create_model(spec["model"], num_classes=CLASSES)
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(place, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     b, size = spec["batch_size"], spec["image_size"]
-    images = torch.randn(b, 3, size, size).to(memory_format=torch.channels_last)
-    labels = torch.arange(b) % CLASSES
+    images = torch.randn(b, 3, size, size).to(place, memory_format=torch.channels_last)
+    labels = torch.arange(b, device=place) % CLASSES
+    narrow = torch.autocast(place, torch.bfloat16, enabled=spec["dtype"] == "bfloat16")
 
     def forward():
         model.eval()
-        with torch.inference_mode():
-            model(images)
+        with torch.inference_mode(), narrow:
+            model(images)[0, 0].item()  # Waits for the device.
 
     def train():
         model.train()
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        with narrow:
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
         loss.backward()
         optimizer.step()
-        loss.item()
+        loss.item()  # Waits for the device.
 
-    runs = {"forward": forward, "train": train}
-    return {kind: runs[kind] for kind in spec["passes"]}, {}
+    return {"forward": forward, "train": train, "peak": peak}, {"device": device}
 
 
 def main(argv: list[str] | None = None) -> None:

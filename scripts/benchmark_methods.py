@@ -62,6 +62,7 @@ def compare(arguments: argparse.Namespace) -> None:
         sides.Side(__file__, {**spec, "side": "ours"}) as ours,
         sides.Side(__file__, {**spec, "side": "torch"}) as theirs,
     ):
+        print(f"  on {sides.same_device([ours, theirs])}")
         for kind in KINDS:
             for side in (ours, theirs) * WARM_UP:
                 side.turn(kind)
@@ -91,11 +92,12 @@ def peaked_maps(batch, side):
 
 
 def work(spec) -> tuple[dict, dict]:
-    return (torch_side if spec["side"] == "torch" else jax_side)(spec), {}
+    """What the timed process runs, and where."""
+    return (torch_side if spec["side"] == "torch" else jax_side)(spec)
 
 
 def jax_side(spec):
-    """{kind: function that runs it} of ours."""
+    """({kind: function that runs it}, {"device": its name}) of ours."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -146,7 +148,12 @@ def jax_side(spec):
         )
     )
     keys = jax.random.split(jax.random.key(2), 3)
-    return {"crops": lambda: change(images, maps, keys).block_until_ready(), "train": train}
+
+    def crops():
+        change(images, maps, keys).block_until_ready()
+
+    device, peak = sides.jax_device()
+    return {"crops": crops, "train": train, "peak": peak}, {"device": device}
 
 
 def torch_side(spec):
@@ -156,6 +163,7 @@ def torch_side(spec):
     from torch import nn
     from torch.nn import functional
 
+    device, peak, place = sides.torch_device()
     b, size = spec["batch_size"], spec["image_size"]
 
     class Cal(nn.Module):
@@ -210,10 +218,10 @@ def torch_side(spec):
     def upsample(x):
         return functional.interpolate(x, size=(size, size), mode="bilinear", align_corners=True)
 
-    model = Cal().to(memory_format=torch.channels_last)
+    model = Cal().to(place, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-5)
-    images = torch.randn(b, 3, size, size).to(memory_format=torch.channels_last)
-    labels = torch.arange(b) % CLASSES
+    images = torch.randn(b, 3, size, size).to(place, memory_format=torch.channels_last)
+    labels = torch.arange(b, device=place) % CLASSES
 
     def train():
         optimizer.zero_grad()
@@ -232,13 +240,13 @@ def torch_side(spec):
         optimizer.step()
         loss.item()
 
-    maps = torch.from_numpy(peaked_maps(b, size // 16)).permute(0, 3, 1, 2).contiguous()
+    maps = torch.from_numpy(peaked_maps(b, size // 16)).permute(0, 3, 1, 2).contiguous().to(place)
 
     def crops():
         with torch.no_grad():
-            changed_images(images, maps)
+            changed_images(images, maps)[0, 0, 0, 0].item()  # Waits for the device.
 
-    return {"crops": crops, "train": train}
+    return {"crops": crops, "train": train, "peak": peak}, {"device": device}
 
 
 def main(argv: list[str] | None = None) -> None:

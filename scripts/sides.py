@@ -47,13 +47,13 @@ class Side:
         return self._answer()
 
     def peak(self) -> int:
-        """The peak of its resident memory so far, in bytes."""
+        """The peak of its memory so far, in bytes: the device's, or resident memory on a CPU."""
         return self.turn("peak")["peak"]
 
 
 def answer(start: Callable[[], tuple[Mapping[str, Callable[[], None]], Mapping]]) -> None:
     """The timed process: calls `start` for ({kind: what to run}, facts to report first), then runs
-    one kind for each line read."""
+    one kind for each line read. A kind `peak` answers in the place of resident memory."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # Whatever a library prints goes to stderr.
 
@@ -64,11 +64,41 @@ def answer(start: Callable[[], tuple[Mapping[str, Callable[[], None]], Mapping]]
     say(**facts)
     for line in sys.stdin:
         if line.strip() == "peak":
-            say(peak=_peak())
+            say(peak=runs.get("peak", _peak)())
             continue
         begin, cpu = time.perf_counter(), _cpu()
         runs[line.strip()]()
         say(seconds=time.perf_counter() - begin, cpu=_cpu() - cpu)
+
+
+def jax_device() -> tuple[str, Callable[[], int]]:
+    """(name, peak in bytes) of the device that JAX takes."""
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return "cpu", _peak
+    return device.device_kind, lambda: device.memory_stats()["peak_bytes_in_use"]
+
+
+def torch_device() -> tuple[str, Callable[[], int], str]:
+    """(name, peak in bytes, `cuda` or `cpu`) of PyTorch's device, where float32 products may round
+    their factors as JAX's do on GPUs."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu", _peak, "cpu"
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    return torch.cuda.get_device_name(), torch.cuda.max_memory_allocated, "cuda"
+
+
+def same_device(both: list[Side]) -> str:
+    """The device of all sides. Raises ValueError where they differ."""
+    devices = [side.ready["device"] for side in both]
+    if len(set(devices)) > 1:
+        raise ValueError(f"the sides compute on different devices: {', '.join(devices)}")
+    return devices[0]
 
 
 def _processes() -> list[str]:
