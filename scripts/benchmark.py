@@ -15,10 +15,10 @@ import types
 import sides
 
 DESCRIPTION = """\
-Compares two sides on this machine, model by model. Each side runs in a process of its own, so
-that its peak memory is its own, and the two take turns, pass by pass, so that a busy machine slows
-both. Prints images/s, the ratio of the turns (median, lowest..highest; above 1: the first side is
-faster), peak memory, and the seconds JAX compiles without and with its persistent cache."""
+Compares two sides on this machine, model by model. Each side runs in a process of its own with its
+own peak memory, and the two take turns, pass by pass, so that a busy machine slows both. Prints
+images/s, the ratio of the turns (median, lowest..highest; above 1: the first side is faster), peak
+memory, and the seconds JAX compiles without and with its persistent cache."""
 
 SUITES = """\
 suites:
@@ -125,8 +125,7 @@ def compare(arguments: argparse.Namespace) -> None:
                 "passes": arguments.passes,
                 "cache": cache,
             }
-            sizes = f"{arguments.batch_size} images of {size} px"
-            print(f"{model}, {sizes}, {arguments.dtype}", flush=True)
+            print(f"{model}, {spec['batch_size']} images of {size} px, {spec['dtype']}", flush=True)
             (report_start if arguments.suite == "start" else report)(arguments, spec)
 
 
@@ -155,10 +154,8 @@ def report(arguments, spec) -> None:
                 for _ in range(WARM_UP):
                     side.turn(kind)["seconds"]
             turns = [[side.turn(kind)["seconds"] for side in both] for _ in range(arguments.rounds)]
-            rates = [
-                spec["batch_size"] / statistics.median(column)
-                for column in zip(*turns, strict=True)
-            ]
+            columns = zip(*turns, strict=True)
+            rates = [spec["batch_size"] / statistics.median(column) for column in columns]
             speeds = "  ".join(
                 f"{name} {rate:7.1f} images/s" for name, rate in zip(names, rates, strict=True)
             )

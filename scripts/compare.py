@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from fgc_jax import command
+
 DESCRIPTION = """\
 Prints a table of finished runs, the best validation top-1 first, and draws test top-1 against cost.
 Unfinished runs and other directories are named below the table."""
@@ -58,12 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
     arguments = parse(argv)
-    try:
-        run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return command.run(run, arguments)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from fgc_jax import command
+
 DESCRIPTION = """\
 Draws the attention maps of a run of the methods wsdan or cal: the mean of the maps, the strongest
 single ones, the crop and the erasure that they choose, and the plain and the effect prediction.
@@ -132,18 +134,8 @@ def _files(place: Path) -> list[Path]:
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
     arguments = parse(argv)
-    from absl import logging
-
-    from fgc_jax import cache
-
-    cache.enable()
-    logging.set_verbosity(logging.ERROR)  # orbax warns that it only reads
-    try:
-        run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    command.prepare()
+    return command.run(run, arguments)
 
 
 if __name__ == "__main__":

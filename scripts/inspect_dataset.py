@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fgc_jax import command
+
 DESCRIPTION = """\
 Reads every picture of a data set once and reports images of each class and split, sizes, boxes,
 unreadable files, mean and standard deviation of the channels over the training split, and images
@@ -176,12 +178,7 @@ def spread(value, percent: bool = False) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
     arguments = parse(argv)
-    try:
-        run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return command.run(run, arguments)
 
 
 if __name__ == "__main__":

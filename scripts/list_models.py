@@ -5,7 +5,7 @@ import dataclasses
 import json
 import sys
 
-from fgc_jax import logs, models
+from fgc_jax import command, logs, models
 
 DESCRIPTION = """\
 Lists the backbones whose names hold one of the words (default: all), with each set of published
@@ -82,16 +82,15 @@ def as_json(rows: dict) -> str:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 1 with one message where a word is in no name."""
-    arguments = parse(argv)
-    try:
-        rows = chosen(arguments.words)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def run(arguments: argparse.Namespace) -> None:
+    """Raises ValueError where a word is in no name."""
+    rows = chosen(arguments.words)
     print(as_json(rows) if arguments.json else table(rows))
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    return command.run(run, parse(argv))
 
 
 if __name__ == "__main__":

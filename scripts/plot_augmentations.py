@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from fgc_jax import command
+
 DESCRIPTION = """\
 Writes a PNG with a row for each operation of fgc_jax.data.augment: its name and options, the
 picture as it came in, and what several draws make of it. Operations that leave some images as they
@@ -153,15 +155,8 @@ def run(arguments):
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
     arguments = parse(argv)
-    from fgc_jax import cache
-
-    cache.enable()
-    try:
-        run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    command.prepare()
+    return command.run(run, arguments)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import math
 import sys
 from pathlib import Path
 
+from fgc_jax import command
+
 DESCRIPTION = """\
 Writes a PNG of the learning rate of each group of layers over the epochs of all phases, and of the
 momentum where a schedule cycles it. Nothing is trained; the data set is read only to count its
@@ -258,12 +260,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments, changes = parse(argv)
     # Recipes import each other from the folder that the command is called in, as under -m.
     sys.path.insert(0, "")
-    try:
-        run(arguments, changes)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return command.run(run, arguments, changes)
 
 
 if __name__ == "__main__":

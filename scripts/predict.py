@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fgc_jax import run_flags
+from fgc_jax import command, run_flags
 
 DESCRIPTION = """\
 Predicts the classes of images without labels by a trained run, and writes them to a file: a table
@@ -110,20 +110,8 @@ def run(arguments: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
     arguments = parse(argv)
-    from absl import flags, logging
-
-    from fgc_jax import cache
-
-    cache.enable()
-    logging.set_verbosity(logging.ERROR)  # orbax warns that it only reads
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-    try:
-        run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    command.prepare()
+    return command.run(run, arguments)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from fgc_jax import command
+
 DESCRIPTION = """\
 Stores a data set as ArrayRecord: a few large files instead of many small ones, pictures shrunk once
 instead of in each epoch. Labels, class names, splits, boxes, parts and all objects of an image are
@@ -145,12 +147,7 @@ def download(name: str, folder: str, options: dict) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
     arguments = parse(argv)
-    try:
-        run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return command.run(run, arguments)
 
 
 if __name__ == "__main__":

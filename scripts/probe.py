@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from fgc_jax import command
+
 DESCRIPTION = """\
 Tells how well a backbone's embeddings separate the classes without training it: k nearest
 neighbours or logistic regression, of a recipe's pretrained weights (--config) or of a run
@@ -154,20 +156,8 @@ def main(argv: list[str] | None = None) -> int:
     sys.path.insert(0, "")
     # The vectors of L-BFGS are too short for threads, which wait for each other by spinning.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from absl import flags, logging
-
-    from fgc_jax import cache
-
-    cache.enable()
-    logging.set_verbosity(logging.ERROR)  # orbax warns that it only reads
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain's worker processes read them
-    try:
-        run(arguments, changes)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    command.prepare()
+    return command.run(run, arguments, changes)
 
 
 if __name__ == "__main__":

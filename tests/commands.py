@@ -42,6 +42,15 @@ def run(*arguments: str, code: int = 0, **options) -> tuple[str, str]:
     return out, err
 
 
+def devices(count: int) -> dict[str, str]:
+    """Environment variables for so many devices on the CPU, which wait for each other long enough
+    on a busy machine."""
+    return {
+        "JAX_NUM_CPU_DEVICES": str(count),
+        "XLA_FLAGS": "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+    }
+
+
 def logged(workdir: Path) -> list[dict]:
     """The rows of metrics.jsonl."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()

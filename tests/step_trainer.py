@@ -1,13 +1,13 @@
 """The compiled train step of one small phase, for tests that look at single steps."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
 
 from configs import common
-from fgc_jax import averaging, config, experiment, mesh, optim, params, predict, schedules, step
+from fgc_jax import config, experiment, mesh, optim, params, phases, predict, schedules, step
 from fgc_jax.data import dataset
 from tests import tiny_run
 
@@ -16,19 +16,26 @@ FROZEN_BN = ((r".*/bn\d/.*", "bn", 0.0), (".*", "rest", 1.0))
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """The compiled train step of one phase and the state before it, in NumPy."""
+    """The compiled train step of one phase, what it is given each time, and the state before it, in
+    NumPy."""
 
     before: step.TrainState
     train_step: Callable
+    constants: dict
     mesh: jax.sharding.Mesh
 
     def __call__(self, batch, *, number=0, steps=1):
         """(state, metrics) after `steps` steps, of which the first is global step `number`."""
+        *_, last = self.each([batch] * steps, number=number)
+        return jax.tree.map(np.asarray, last)
+
+    def each(self, batches: Iterable, *, number=0) -> Iterator:
+        """(state, metrics) after each batch; a state lives until the next."""
         state = mesh.replicate(self.mesh, self.before.replace(step=np.int32(number)))
-        for _ in range(steps):
+        for batch in batches:
             on_device = mesh.to_global(self.mesh, batch)
-            state, metrics = self.train_step(state, on_device, {}, 1.0)
-        return jax.tree.map(np.asarray, (state, metrics))
+            state, metrics = self.train_step(state, on_device, self.constants, 1.0)
+            yield state, metrics
 
     def changed(self, after) -> set[str]:
         """Paths of the parameters and statistics that are not bit-equal to those before."""
@@ -45,44 +52,29 @@ def make(*, head_options=(), augment=(), **phase) -> Trainer:
     recipe.model.head_options = dict(head_options)
     recipe.data.augment = augment
     recipe.phases = (common.phase("test", resize=32, crop=32, **phase),)
+    return of(recipe, noise=0.1)
+
+
+def of(recipe, *, noise: float = 0.0) -> Trainer:
+    """The trainer of a recipe of one phase, with three classes and no data."""
     settings = config.parse(recipe)
     plan = experiment.assemble(settings, dataset.Dataset("none", tiny_run.CLASSES, {}))
-    (parsed,) = settings.phases
-    groups = plan.groups(parsed)
-    schedule = schedules.build(parsed, 10)
-    optimizer = optim.make(parsed, schedule, groups)
-    method = plan.method(predict.load_run)
-    train_step = step.make_train_step(
-        graphdef=step.train_graphdef(plan.model, groups),
-        method=method,
-        optimizer=optimizer,
-        rate=schedule.rate,
-        phase_start=0,
-        trained=groups.keys(),
-        preprocess=plan.augment(parsed),
-        key=plan.key(0, 2),
-        device_mesh=plan.mesh,
-        accumulate=parsed.accumulate,
-        sam_rho=parsed.sam_rho,
-        average=parsed.average,
-    )
+    (phase,) = settings.phases
+    groups = plan.groups(phase)
+    schedule = schedules.build(phase, 10)
+    optimizer, method = optim.make(phase, schedule, groups), plan.method(predict.load_run)
+    how = {"optimizer": optimizer, "rate": schedule.rate, "average": phase.average}
+    train_step = phases.train_step(plan, 0, method, groups, **how)
     weights, stats, _ = experiment.initial_variables(plan)
     rng = np.random.default_rng(0)
     noisy = {
-        path: leaf + rng.normal(0, 0.1, leaf.shape).astype(np.float32)
+        path: leaf + rng.normal(0, noise, leaf.shape).astype(np.float32)
         for path, leaf in params.flatten(weights).items()
     }
-    weights = params.unflatten(noisy)
-    trainable, _ = params.select(weights, groups.keys())
-    before = step.TrainState(
-        step=np.int32(0),
-        params=weights,
-        stats=stats,
-        opt_state=optimizer.init(trainable),
-        method=method.state,
-        average=jax.tree.map(np.copy, averaging.start(parsed.average, trainable, stats)),
+    before = phases.first_state(
+        plan, method, groups, optimizer, params.unflatten(noisy), stats, average=phase.average
     )
-    return Trainer(before, train_step, plan.mesh)
+    return Trainer(jax.tree.map(np.asarray, before), train_step, method.constants, plan.mesh)
 
 
 def variables(state) -> dict[str, np.ndarray]:

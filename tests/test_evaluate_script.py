@@ -13,7 +13,7 @@ import pytest
 
 from fgc_jax import plots, predict, scores
 from scripts import evaluate
-from tests import data_files, tiny_run
+from tests import commands, data_files, tiny_run
 from tests.tiny_run import run  # noqa: F401  (a fixture)
 
 SCRIPT = Path(evaluate.__file__).resolve()
@@ -219,7 +219,7 @@ def test_help_names_every_file_and_flag(capsys):
 
 
 def test_on_four_devices_from_another_folder(run, expected, tmp_path):  # noqa: F811
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment = {**os.environ, **commands.devices(4)}
     environment.pop("PYTHONPATH", None)
     finished = subprocess.run(
         [sys.executable, "-W", "error", SCRIPT, f"--workdir={run / 'run'}", "--output=here"],

@@ -23,10 +23,6 @@ OPTIONS = (
 )
 
 
-def devices(count):
-    return {"JAX_NUM_CPU_DEVICES": str(count)}
-
-
 def losses(workdir):
     rows = commands.logged(workdir)
     names = ("loss", "val_loss", "val_average_loss")
@@ -36,13 +32,15 @@ def losses(workdir):
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("one") / "run"
-    commands.run(*commands.SMALL, *OPTIONS, f"--workdir={workdir}", env=devices(1))
+    commands.run(*commands.SMALL, *OPTIONS, f"--workdir={workdir}", env=commands.devices(1))
     return losses(workdir)
 
 
 def test_devices_agree(one_device, tmp_path):
     workdir = tmp_path / "run"
-    out, _ = commands.run(*commands.SMALL, *OPTIONS, f"--workdir={workdir}", env=devices(8))
+    out, _ = commands.run(
+        *commands.SMALL, *OPTIONS, f"--workdir={workdir}", env=commands.devices(8)
+    )
     assert "devices  8 x" in out
     got = losses(workdir)
     for name, expected in one_device.items():
@@ -50,14 +48,14 @@ def test_devices_agree(one_device, tmp_path):
         np.testing.assert_allclose(got[name], expected, rtol=1e-5)
 
 
-def test_a_transformer_and_cal_agree(monkeypatch):
+def test_a_transformer_and_the_methods_agree(monkeypatch):
     for name in ("vit", "basic"):
         monkeypatch.setitem(models.BACKBONES, name, None)  # put back what the program puts there
     assert jax.device_count() == 1
-    out, _ = commands.run(module="tests.device_losses", env=devices(8))
+    out, _ = commands.run(module="tests.device_losses", env=commands.devices(8))
     found = json.loads(out)
     assert found["devices"] == 8
-    for change in (device_losses.transformer, device_losses.cal):
+    for change in device_losses.CHANGES:
         eight = found[change.__name__]
         assert len(set(eight)) == 3, "nothing is learned"
         np.testing.assert_allclose(eight, device_losses.losses(change), rtol=1e-5)
@@ -74,7 +72,7 @@ def test_two_processes_agree(one_device, tmp_path):
             *OPTIONS,
             f"--workdir={workdir}",
             f"--multi_host=localhost:{port},2,{index}",
-            env=devices(2),
+            env=commands.devices(2),
         )
         for index in range(2)
     ]
@@ -92,7 +90,7 @@ def test_a_batch_that_cannot_be_cut_is_an_error(tmp_path):
         *commands.SMALL,
         "--config.phases[0].batch_size=6",
         f"--workdir={tmp_path / 'run'}",
-        env=devices(4),
+        env=commands.devices(4),
         code=1,
     )
     assert "batch_size=6 cannot be cut evenly over 4 devices" in err

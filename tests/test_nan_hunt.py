@@ -1,8 +1,12 @@
-"""1,000 training steps of each pooling head on maps that have broken others: nothing but numbers.
+"""1,000 training steps of pooling heads on maps that have broken others, and of the whole of CAL on
+images that have: nothing but numbers.
 
 Zero maps, constant maps, one position, bfloat16, huge and tiny values, at ten times the learning
 rate of the head's recipe.
 """
+
+import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +15,10 @@ import optax
 import pytest
 from flax import nnx
 
+from configs import common
 from fgc_jax import models
 from fgc_jax.methods import losses
+from tests import small_networks, step_trainer, tiny_run
 
 CHANNELS, CLASSES, STEPS = 6, 4, 1000
 # Options of the head; its recipe's optimiser with ten times the rate.
@@ -69,3 +75,31 @@ def test_no_nan_leaves_the_head(name):
     (variables, *_), finite = jax.jit(lambda c: jax.lax.scan(step, c, jnp.arange(STEPS)))(start)
     bad = np.flatnonzero(~np.asarray(finite))
     assert not len(bad), f"not finite from step {bad[0]}, map {bad[0] % len(maps)}"
+
+
+def trouble_images():
+    """u8 [kinds, 6, 32, 32, 3]."""
+    shape = (6, 32, 32, 3)
+    dot = np.zeros(shape, np.uint8)
+    dot[:, 5, 5] = 255
+    half = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    half[:3] = 0
+    kinds = [np.zeros(shape), np.full(shape, 255), np.full(shape, 128), dot, half]
+    return np.stack(kinds).astype(np.uint8)
+
+
+@pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
+def test_no_nan_leaves_a_step_of_cal(dtype, monkeypatch):
+    row = dataclasses.replace(small_networks.SMALL["basic"], weights={"": small_networks.STORED[0]})
+    monkeypatch.setitem(models.BACKBONES, "basic", row)
+    recipe = tiny_run.recipe("unused")
+    recipe.model.update(backbone="basic", feature_map="stage2", dtype=dtype)
+    common.attention(recipe, "cal", maps=3)
+    recipe.phases = (common.phase("all", batch_size=6, resize=32, crop=32, lr=0.01),)
+    batches = [{**step_trainer.batch_of(), "image": images} for images in trouble_images()]
+    steps = itertools.islice(itertools.cycle(batches), STEPS)
+    trained = step_trainer.of(recipe).each(steps)
+    for number, (_, metrics) in enumerate(trained):
+        bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+        assert not bad, f"{bad} from step {number}, images {number % len(batches)}"
+    assert number == STEPS - 1

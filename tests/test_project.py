@@ -28,7 +28,7 @@ ORDER = (
     ("phases", "embeddings"),
     ("evaluate", "plots", "data_plots", "scores", "loop", "train", "predict", "lr_finder"),
     ("explain", "predictions"),
-    ("recipe_flags", "run_flags", "main", "comparison", "sweeping", "probes"),
+    ("command", "recipe_flags", "run_flags", "main", "comparison", "sweeping", "probes"),
     ("configs", "scripts"),
 )
 # Narrower than the order: what these may not import although it stands above them.
@@ -49,6 +49,7 @@ ONLY_IN = {
         "scripts/benchmark.py",
         "scripts/benchmark_data.py",
         "scripts/benchmark_methods.py",
+        "scripts/sides.py",
     ),
     "torchvision": ("scripts/make_golden.py", "scripts/benchmark_data.py"),
     "timm": ("scripts/make_golden.py", "scripts/benchmark.py", "scripts/benchmark_methods.py"),

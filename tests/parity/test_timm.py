@@ -26,6 +26,7 @@ from tests.parity import oracles
 # Largest difference of logits over the standard deviation of timm's logits.
 LIMIT = 1e-4
 TRANSFORMERS = 5e-4
+SLOPES = 1e-3  # and of gradients, over the largest of their tensor
 LITE0 = "tf_efficientnet_lite0"
 
 
@@ -63,6 +64,20 @@ def difference_of_gradients(found, expected, keys) -> float:
     return max(np.abs(found[k] - expected[k]).max() / np.abs(expected[k]).max() for k in keys)
 
 
+def own_rounding(model, images, labels, keys):
+    """(outputs, gradients) of a PyTorch network in double precision, and by how much its float32
+    misses either: the farther of its two ways to compute, with oneDNN and without."""
+    ways = []
+    for enabled in (False, True):
+        torch.backends.mkldnn.enabled = enabled
+        ways.append(torch_gradients(model, images, labels))
+    outputs, gradients = torch_gradients(model.double(), images, labels)
+    model.float()
+    off = max(networks.relative(found, outputs) for found, _ in ways)
+    slope = max(difference_of_gradients(found, gradients, keys) for _, found in ways)
+    return outputs, gradients, off, slope
+
+
 def cross_entropy(log_softmax, outputs, labels):
     return -log_softmax(outputs, -1)[np.arange(len(labels)), labels].mean()
 
@@ -79,18 +94,25 @@ def test_a_network_equals_timms(network):
     headless = theirs.num_classes == 0
     model, params, stats = oracles.trees_of(network, state)
     forward = evaluation(model, network, headless)
+    keys, labels = picked_parameters(theirs), np.array([3, 1])
+    limit = TRANSFORMERS if network.startswith(("vit", "deit", "swin")) else LIMIT
 
     images = seeded.images(2, size, size)
     expected = oracles.run_torch(theirs, images)
     # The images must matter, or the comparison shows little.
     assert np.abs(expected[0] - expected[1]).max() > 0.05 * expected.std()
-    native = networks.relative(jax.jit(forward)(params, stats, images), expected)
+    found = jax.jit(forward)(params, stats, images)
+    native, allowed_native = networks.relative(found, expected), limit
+    # Where activations lie on a kink of ReLU6, or errors grow from block to block, float32 decides
+    # by chance: then about as near to timm in double precision as timm in float32 is.
+    if native > limit:
+        expected, _, off, _ = own_rounding(theirs, images, labels, keys)
+        native, allowed_native = networks.relative(found, expected), 3 * off
 
     if oracles.at_size(network, *other) != oracles.at_size(network, size, size):
         theirs = oracles.seeded_timm(network, **oracles.at_size(network, *other))
-    images, labels = seeded.images(2, *other), np.array([3, 1])
+    images = seeded.images(2, *other)
     outputs, slopes = torch_gradients(theirs, images, labels)
-    keys = picked_parameters(theirs)
     places = oracles.paths(network, params)
     trained, frozen = trees.select(params, {places[key] for key in keys})
 
@@ -101,17 +123,14 @@ def test_a_network_equals_timms(network):
         return cross_entropy(jax.nn.log_softmax, found, labels), found
 
     (_, found), gradients = loss(trained, frozen)
-    another = networks.relative(found, outputs)
     mine = convert.to_state_dict(gradients, {}, pretrained.original_names(row))
-    slope = difference_of_gradients(mine, slopes, keys)
-    allowed = 1e-3
-    if slope > allowed:
-        # Where activations lie on a kink of ReLU6, float32 decides by chance on which side: then
-        # as near to timm in double precision as timm in float32 is.
-        _, exact = torch_gradients(theirs.double(), images, labels)
-        allowed = 2 * difference_of_gradients(slopes, exact, keys)
-        slope = difference_of_gradients(mine, exact, keys)
-        theirs.float()
+    another, allowed_other = networks.relative(found, outputs), limit
+    slope, allowed_slope = difference_of_gradients(mine, slopes, keys), SLOPES
+    if another > limit or slope > SLOPES:
+        outputs, slopes, off, off_slope = own_rounding(theirs, images, labels, keys)
+        another, allowed_other = networks.relative(found, outputs), max(limit, 3 * off)
+        slope = difference_of_gradients(mine, slopes, keys)
+        allowed_slope = max(SLOPES, 3 * off_slope)
 
     back, classes, complete = models.to_timm(seeded.config(network), params, stats)
     assert classes == 1000
@@ -121,13 +140,13 @@ def test_a_network_equals_timms(network):
     assert all((back[key] == x).all() for key, x in state.items())
     theirs.load_state_dict({key: torch.tensor(x) for key, x in back.items()}, strict=True)
     print(
-        f"\n| {network} | {size} {native:.1e} | {other} {another:.1e} | {slope:.1e} "
-        f"(allowed {allowed:.1e}) |",
+        f"\n| {network} | {size} {native:.1e} ({allowed_native:.1e} allowed) "
+        f"| {other} {another:.1e} ({allowed_other:.1e}) | {slope:.1e} ({allowed_slope:.1e}) |",
         end=" ",
     )
-    limit = TRANSFORMERS if network.startswith(("vit", "deit", "swin")) else LIMIT
-    assert max(native, another) <= limit
-    assert slope <= allowed
+    assert native <= allowed_native
+    assert another <= allowed_other
+    assert slope <= allowed_slope
 
 
 @pytest.mark.parametrize(("name", "legacy"), [("vgg11", False), ("resnet18", True)])
