@@ -80,7 +80,7 @@ def train_phase(live: Run, begin: int) -> None:
     live.statistics_step = None
     groups = plan.groups(phase)
     schedule = schedules.build(phase, steps_per_epoch)
-    optimizer = optim.make(phase, schedule, groups)
+    optimizer = optim.make(phase, schedule, groups, len(live.method.losses))
     state = _state(live, optimizer, groups, begin)
     started, seconds_before = time.perf_counter(), progress.seconds
     plan = embeddings.for_phase(plan, phase, state.params, state.stats)

@@ -113,7 +113,7 @@ def sweep(
     level = dataclasses.replace(phase, lr=1.0, schedule="constant", schedule_options={}, warmup="")
     schedule = schedules.build(level, steps_per_epoch=steps)
     groups = plan.groups(phase)
-    optimizer = optim.make(level, schedule, groups)
+    optimizer = optim.make(level, schedule, groups, len(method.losses))
     train_step = phases.train_step(
         plan,
         index,

@@ -140,13 +140,16 @@ def describe(phase: config.Phase) -> str:
 
 
 def make(
-    phase: config.Phase, schedule: schedules.Schedule, groups: Mapping[str, tuple[str, float]]
+    phase: config.Phase,
+    schedule: schedules.Schedule,
+    groups: Mapping[str, tuple[str, float]],
+    updates: int = 1,
 ) -> optax.GradientTransformation:
     """The phase's optimiser over the tree of trained parameters, for a learning rate of 1.
 
     Its updates are what a step adds for each unit of the learning rate: negative, each times the
-    multiplier of its parameter, decoupled weight decay included. The step of the phase, on which a
-    cycled momentum depends, is the number of updates since `init`.
+    multiplier of its parameter, decoupled weight decay included. A step consists of so many
+    `updates`, one for each loss of the method; a cycled momentum depends on the step since `init`.
 
     Clipping stands first: since the tree holds trained parameters only, the norm is theirs.
     Weight decay follows PyTorch: added to the gradient with sgd and adam, decoupled with adamw.
@@ -156,17 +159,19 @@ def make(
     clip = [optax.clip_by_global_norm(phase.clip_norm)] if phase.clip_norm else []
     factors = params.unflatten({path: -factor for path, (_, factor) in groups.items()})
     scale = optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors))
-    return optax.chain(*clip, *_direction(phase, schedule), scale)
+    return optax.chain(*clip, *_direction(phase, schedule, updates), scale)
 
 
 def _direction(
-    phase: config.Phase, schedule: schedules.Schedule
+    phase: config.Phase, schedule: schedules.Schedule, updates: int
 ) -> list[optax.GradientTransformation]:
     def with_momentum(transformation):
         """`transformation(momentum)`, of the phase's constant or of the schedule's value."""
         if schedule.momentum is None:
             return transformation(phase.momentum)
-        return optax.inject_hyperparams(transformation)(schedule.momentum)
+        return optax.inject_hyperparams(transformation)(
+            lambda count: schedule.momentum(count // updates)
+        )
 
     mask = None if phase.decay_norm_and_bias else _decays
     decay = [optax.add_decayed_weights(phase.weight_decay, mask)] if phase.weight_decay else []

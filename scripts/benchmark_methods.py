@@ -118,7 +118,8 @@ def jax_side(spec):
     plan = experiment.assemble(config.parse(recipe), dataset.Dataset("none", names, {}))
     (phase,) = plan.settings.phases
     groups, schedule = plan.groups(phase), schedules.build(phase, 100)
-    optimizer, method = optim.make(phase, schedule, groups), plan.method(predict.load_run)
+    method = plan.method(predict.load_run)
+    optimizer = optim.make(phase, schedule, groups, len(method.losses))
     step = phases.train_step(plan, 0, method, groups, optimizer=optimizer, rate=schedule.rate)
     variables, stats, _ = experiment.initial_variables(plan)
     state = phases.first_state(plan, method, groups, optimizer, variables, stats)

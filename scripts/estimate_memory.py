@@ -40,7 +40,8 @@ def compiled(plan: experiment.Experiment, index: int):
     """(compiled train step, shapes of its state) of a phase."""
     phase = plan.settings.phases[index]
     groups, schedule = plan.groups(phase), schedules.build(phase, STEPS)
-    optimizer, method = optim.make(phase, schedule, groups), plan.method(predict.load_run)
+    method = plan.method(predict.load_run)
+    optimizer = optim.make(phase, schedule, groups, len(method.losses))
     average = phase.average
     train_step = phases.train_step(
         plan, index, method, groups, optimizer=optimizer, rate=schedule.rate, average=average

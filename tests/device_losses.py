@@ -37,6 +37,7 @@ def api_net(recipe):
     recipe.model.update(backbone="basic", feature_map="stage2", head="api_net")
     recipe.model.head_options = {"hidden": 4, "dropout": 0.0}
     recipe.method = "api_net"
+    recipe.method_options = {"ranking_weight": 1.0}
     recipe.data.sampling = "2 classes x 4"
 
 
