@@ -110,6 +110,7 @@ def phase(name: str, **changes) -> ConfigDict:
             "layer_decay": 1.0,
             "head_lr": 1.0,
             "momentum": 0.9,
+            "beta2": 0.999,
             "nesterov": False,
             "weight_decay": 0.0,
             "decay_norm_and_bias": True,

@@ -86,6 +86,7 @@ class Phase:
     layer_decay: float  # factor of the learning rate from each layer to the one before it
     head_lr: float  # learning rate multiplier of the head
     momentum: float  # SGD's momentum, Adam's and LAMB's beta1
+    beta2: float  # of Adam, AdamW and LAMB: how long squared gradients are averaged
     nesterov: bool  # SGD only
     weight_decay: float  # added to the gradient; decoupled with "adamw" and "lamb"
     decay_norm_and_bias: bool  # whether vectors (norms, biases) decay too

@@ -180,7 +180,7 @@ def _direction(
             return decay
         return [*decay, with_momentum(lambda m: optax.trace(m, nesterov=phase.nesterov))]
     epsilon = 1e-6 if phase.optimizer == "lamb" else 1e-8
-    adam = with_momentum(lambda m: optax.scale_by_adam(b1=m, eps=epsilon))
+    adam = with_momentum(lambda m: optax.scale_by_adam(b1=m, b2=phase.beta2, eps=epsilon))
     if phase.optimizer == "adam":
         return [*decay, adam]
     if phase.optimizer == "adamw":

@@ -48,6 +48,7 @@ MINIMA = {
     "model.lora_rank": 0,
     "model.lora_alpha": 0,
     "phases[].momentum": 0,
+    "phases[].beta2": 0,
     "phases[].weight_decay": 0,
     "phases[].patience": 0,
     "phases[].lr_batch": 0,
@@ -69,6 +70,7 @@ MAXIMA = {
     "phases[].sam_rho": 3e38,
     "phases[].clip_norm": 3e38,
     "phases[].momentum": 0.9999,
+    "phases[].beta2": 0.99999,
     "phases[].lr": 3e38,
     "phases[].layer_decay": 1,
     "model.drop_path": 0.999,
@@ -249,6 +251,8 @@ def _check_optimiser(at: str, phase) -> None:
         raise ValueError(f"{at}: lr_thirds and layer_decay both say how fast layers learn")
     if phase.nesterov and phase.optimizer != "sgd":
         raise ValueError(f"{at}: nesterov has no effect with optimizer={phase.optimizer!r}")
+    if phase.beta2 != 0.999 and phase.optimizer == "sgd":
+        raise ValueError(f"{at}: beta2 has no effect with optimizer='sgd'")
     if phase.nesterov and not phase.momentum:
         raise ValueError(f"{at}: nesterov has no effect without momentum")
     spared = phase.weight_decay or phase.optimizer == "lamb"  # which adapts only what decays

@@ -105,9 +105,13 @@ def _point(restored, split, folder: Path) -> None:
     with logs.progress("pointing game", len(split)) as bar:
         everything = (split.read(index) for index in range(len(split)))
         for index, seen in enumerate(attention.look(restored, everything)):
-            picture, boxes = split.read(index), split.annotations["telling_boxes"](index)
-            game.add(seen, attention.coverage(restored.transform, picture, boxes))
+            boxes = split.annotations["telling_boxes"](index)
+            if len(boxes):
+                game.add(seen, attention.coverage(restored.transform, split.read(index), boxes))
             bar.update()
+    if not game.images:
+        logs.say("\nno image shows a part that tells its species from another one")
+        return
     shares = game.shares()
     names = {
         "mean_map": "the mean map's maximum",
@@ -116,7 +120,8 @@ def _point(restored, split, folder: Path) -> None:
         "centre": "the centre of the image",
         "anywhere": "a random place",
     }
-    logs.say(f"\non a part that tells the species apart ({game.images} images):")
+    counted = f"{game.images} of {len(split)} images, those that show one"
+    logs.say(f"\non a part that tells the species apart ({counted}):")
     for name, words in names.items():
         logs.say(f"  {words:36} {shares[name]:5.1f} %")
     workdir.write_json(folder / "pointing.json", {"images": game.images, **shares})

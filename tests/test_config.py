@@ -73,6 +73,7 @@ def test_resolved_config_is_plain_json():
         ({"1__lr_thirds": (0, 1, 1)}, "three multipliers above 0"),
         ({"1__lr_thirds": (0.1, 0.3, 1), "1__layer_decay": 0.5}, "both say how fast layers learn"),
         ({"0__nesterov": True}, "nesterov has no effect with optimizer='adam'"),
+        ({"0__optimizer": "sgd", "0__beta2": 0.9}, "beta2 has no effect with optimizer=.sgd"),
         ({"0__nesterov": True, "0__optimizer": "sgd", "0__momentum": 0.0}, "without momentum"),
         ({"0__decay_norm_and_bias": False}, "no effect without weight_decay"),
         ({"data__val_fraction": 1.0}, "must be at most 0.9"),

@@ -184,8 +184,15 @@ class BirdSplit:
 
     def telling_boxes(self, i):
         """float32 [n, 4]: the boxes of the parts in which the species of image i differs from its
-        siblings, as in `parts`; those that do not show are left out."""
-        varied = GENERA[list(SPECIES)[i % self.species].rpartition("_")[2]][1]
+        siblings in this data set, as in `parts`; those that do not show are left out."""
+        own, words = self.traits(i), list(SPECIES)[: self.species]
+        genus = words[i % self.species].rpartition("_")[2]
+        siblings = [SPECIES[word] for word in words if word.rpartition("_")[2] == genus]
+        varied = [
+            field.name
+            for field in dataclasses.fields(own)
+            if len({getattr(bird, field.name) for bird in siblings}) > 1
+        ]
         names = {"legs" if trait == "leg_colour" else trait.split("_")[0] for trait in varied}
         boxes = [box for name, box in self.parts(i).items() if name in names]
         return np.array([box for box in boxes if not np.isnan(box).any()], np.float32).reshape(
