@@ -17,6 +17,7 @@ from fgc_jax import (
     logs,
     loop,
     mesh,
+    methods,
     multiview,
     overview,
     params,
@@ -165,9 +166,9 @@ def _test(live: loop.Run, number: int) -> tuple[dict[str, Any] | None, dict[str,
 def _compare_logits(live: loop.Run, variables, stats) -> dict[str, Any] | None:
     """Which logits the test scores, {"chosen", "val_top1"}: those that are right more often on
     validation images, seen as the test ones will be; those of config.search where it is given; the
-    plain ones where there is neither. None for networks with one kind only."""
+    plain ones where there is neither. None for methods that train one kind only."""
     plan, settings = live.experiment, live.experiment.settings
-    if not multiview.has_effect(plan, live.phase):
+    if not methods.METHODS[settings.method].effect:
         return None
     if settings.search:
         found = workdir.chosen_logits(Path(settings.search).absolute())

@@ -17,8 +17,8 @@ CLASSES = ("gull", "tern", "wren")
 
 def recipe(root):
     recipe = common.get_config()
-    recipe.model.update(backbone="small", head="attention_pooling", feature_map="stage2")
-    recipe.model.head_options = {"maps": 3}
+    recipe.model.update(backbone="small", feature_map="stage2")
+    common.attention(recipe, "cal", maps=3)
     recipe.data.update(name="folder", root=str(root), val_fraction=0.25, threads=2)
     recipe.phases = (common.phase("only", epochs=1, batch_size=6, resize=40, crop=32, lr=0.1),)
     recipe.eval_batch_size = 8
@@ -110,6 +110,15 @@ def test_equal_logits_and_no_validation_mean_the_plain_ones(root, tmp_path, monk
     settings.final = True
     results = train.run(settings, tmp_path / "final")
     assert results["logits"] == {"chosen": "plain", "val_top1": None}
+
+
+@pytest.mark.usefixtures("small")
+def test_logits_that_are_not_trained_are_not_chosen(root, tmp_path):
+    settings = recipe(root)
+    settings.method = "wsdan"
+    del settings.method_options["effect_weight"]
+    results = train.run(settings, tmp_path / "run")
+    assert results["logits"] is None and results["test"]["views"].startswith("raw_crop")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ class Entry:
     heads: the keys of HEADS whose named arrays it reads; () if any head does. alone: whether parts
     of these heads learn by it alone, so that no other method goes with them. balanced: whether its
     batches must hold several images of a class (data.sampling "N classes x M"). mixed: whether
-    it knows the second label of mixed images.
+    it knows the second label of mixed images. effect: whether it trains the head's effect logits,
+    so that validation images choose between them and the plain ones.
     """
 
     make: Callable[..., Method]
@@ -37,12 +38,15 @@ class Entry:
     alone: bool = False
     balanced: bool = False
     mixed: bool = False
+    effect: bool = False
 
 
 METHODS: dict[str, Entry] = {
     "plain": Entry(plain.make, mixed=True),
     "wsdan": Entry(functools.partial(attention.make, False), heads=("attention_pooling",)),
-    "cal": Entry(functools.partial(attention.make, True), heads=("attention_pooling",)),
+    "cal": Entry(
+        functools.partial(attention.make, True), heads=("attention_pooling",), effect=True
+    ),
     "transfg": Entry(transfg.make, heads=("gap",)),
     "pim": Entry(pim.make, heads=("pim",), alone=True, mixed=True),
     "herbs": Entry(pim.make_herbs, heads=("herbs",), alone=True, mixed=True),
