@@ -193,24 +193,21 @@ def test_fake_attention_is_drawn_anew_below_2_without_touching_the_attention_lay
     rng = np.random.default_rng(0)
     out = {
         "head/attention": jnp.zeros((50, 4, 4, MAPS)),
+        "head/embedding": jnp.zeros((50, 3 * MAPS)),
         "features": jnp.float32(rng.normal(size=(50, 4, 4, 3))),
     }
     seen = []
 
     class Head:
-        def pool(self, fake, x):
+        def effect(self, embedding, fake, x):
             seen.append(np.asarray(fake))
-            return fake.sum((1, 2))
-
-        def classify(self, embedding):
-            return embedding
 
     class Model:
         head = Head()
         feature_maps = (("features",),)
 
     for seed in (0, 1):
-        attention.counterfactual(Model(), out, jax.random.key(seed))
+        attention.effect_logits(Model(), out, jax.random.key(seed))
     assert (seen[0] >= 0).all() and (seen[0] < 2).all()
     assert abs(seen[0].mean() - 1) < 0.02 and seen[0].max() > 1.99
     assert not np.array_equal(*seen)

@@ -113,6 +113,13 @@ def test_drop_zeroes_what_a_map_covers():
         np.testing.assert_array_equal(got, image * keep[..., None])
 
 
+def test_a_map_of_zeros_erases_nothing():
+    images = jnp.ones((2, 6, 6, 3))
+    maps = jnp.zeros((2, 3, 3)).at[1, 1, 1].set(1.0)
+    kept = np.asarray(regions.drop(images, maps, jnp.float32([0.0, 0.5])))
+    assert kept[0].all() and not kept[1].all()
+
+
 def test_maps_are_drawn_by_the_root_of_their_sums():
     maps = np.float32(np.ones((1, 2, 2, 1)) * [0.0, 1.0, 4.0, 9.0])
     many = np.broadcast_to(maps, (4000, 2, 2, 4))

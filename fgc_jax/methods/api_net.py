@@ -34,7 +34,9 @@ def make(facts: Facts, *, margin: float = 0.05, ranking_weight: float = 1.0) -> 
         pooled, labels, mask = out["head/pooled"], batch["label"], batch["mask"]
         same, other, has_same, has_other = nearest(pooled, labels, mask)
         first = jnp.concatenate([pooled, pooled])
-        second = jnp.concatenate([pooled[same], pooled[other]])
+        # Products, since the gradient of indexing adds up rows in any order on GPUs.
+        chosen = jax.nn.one_hot(jnp.concatenate([same, other]), len(pooled))
+        second = jnp.matmul(chosen, pooled, precision="highest")
         scores = model.head.compare(first, second, rngs=rngs)
         labels = jnp.concatenate([labels, labels, labels[same], labels[other]])
         counted = jnp.concatenate([has_same, has_other] * 2).astype(jnp.float32)

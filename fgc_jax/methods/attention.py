@@ -85,10 +85,9 @@ def make(
             "crop_loss": (crop_weight, _cross_entropy(changed_logits, twice, both)),
         }
         if effect:
-            effect_of_raw = logits - counterfactual(model, out, keys[5])
-            effect_of_changed = changed_logits - counterfactual(model, changed_out, keys[6])
-            value = _cross_entropy(effect_of_raw, labels, mask)
-            value = (value + 2 * _cross_entropy(effect_of_changed, twice, both)) / 3
+            value = _cross_entropy(effect_logits(model, out, keys[5]), labels, mask)
+            of_changed = _cross_entropy(effect_logits(model, changed_out, keys[6]), twice, both)
+            value = (value + 2 * of_changed) / 3
             parts["effect_loss"] = effect_weight, value
         distances, centres = to_centres(
             out["head/embedding"],
@@ -121,12 +120,11 @@ def changed_images(images, attention, keys, *, crop_threshold, crop_padding, dro
     return jigsaw.alternate(crops, erasures)
 
 
-def counterfactual(model, out, key):
-    """The logits f32 [B, K] of the same features under attention drawn from U(0, 2)."""
-    attention = out["head/attention"]
-    fake = jax.random.uniform(key, attention.shape, maxval=FAKE_ATTENTION)
+def effect_logits(model, out, key):
+    """The logits f32 [B, K] less those of the same features under attention from U(0, 2)."""
+    fake = jax.random.uniform(key, out["head/attention"].shape, maxval=FAKE_ATTENTION)
     (name,) = model.feature_maps[0]
-    return model.head.classify(model.head.pool(fake, out[name]))
+    return model.head.effect(out["head/embedding"], fake, out[name])
 
 
 def to_centres(embeddings, labels, mask, centres, *, rate, normalise):
@@ -146,8 +144,10 @@ def to_centres(embeddings, labels, mask, centres, *, rate, normalise):
     stopped = jax.lax.stop_gradient(embeddings)
     means = jnp.matmul(shares, stopped, precision="highest") / jnp.maximum(counts, 1)
     moved = jnp.where(counts > 0, own + rate * (means - targets), own)
-    # Rows of one class are equal, so it does not matter which of them is written last.
-    return distances, centres.at[labels].set(moved)
+    # Rows of one class are equal but for rounding by their place in the product: the first counts.
+    first = jnp.argmax(labels[:, None] == labels[None, :], axis=1) == jnp.arange(len(labels))
+    rows = jnp.where(first, labels, len(centres))  # one too many for the others, which is dropped
+    return distances, centres.at[rows].set(moved, mode="drop")
 
 
 def _cross_entropy(logits, labels, mask):

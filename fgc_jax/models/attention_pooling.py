@@ -48,17 +48,22 @@ class AttentionPooling(nnx.Module):
         attention = self.attentions(x)
         embedding = self.pool(attention, x)
         logits = self.classify(embedding)
-        effect = logits - self.classify(self.pool(jnp.ones_like(attention), x))
+        effect = self.effect(embedding, jnp.ones_like(attention), x)
         return logits, {"attention": attention, "embedding": embedding, "effect": effect}
 
     def pool(self, attention, x):
         """f32 [B, M C], of length 1, of attention [B, h, w, M] and a feature map [B, h, w, C]."""
         b, h, w, _ = x.shape
         x = x.astype(jnp.float32)
-        # GPUs would take shorter numbers otherwise; effect logits are 100 times a small difference.
+        # GPUs would take shorter numbers otherwise; effects are 100 times a small difference.
         x = jnp.einsum("bhwm,bhwc->bmc", attention, x, precision="highest") / (h * w)
         return heads.l2_normalise(heads.signed_sqrt(x.reshape(b, -1), self.epsilon))
 
     def classify(self, embedding):
         """Logits of what `pool` returned."""
         return self.fc(SCALE * embedding)
+
+    def effect(self, embedding, attention, x):
+        """f32 [B, K]: the logits of an embedding less those that other attention would make."""
+        # The classifier has no bias, so the difference comes before its rounding.
+        return self.classify(embedding - self.pool(attention, x))

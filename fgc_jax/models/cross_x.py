@@ -97,7 +97,9 @@ def _pool(parts, pool):
 
 def _enlarge(x, grid):
     """x [B, h, w, C] on another grid: the nearest entry above and to the left, as in PyTorch."""
+    # Products, since the gradient of indexing adds up entries in any order on GPUs.
     rows, columns = (
-        np.arange(size) * length // size for size, length in zip(grid, x.shape[1:3], strict=True)
+        np.eye(length, dtype=np.float32)[np.arange(size) * length // size]
+        for size, length in zip(grid, x.shape[1:3], strict=True)
     )
-    return x[:, rows][:, :, columns]
+    return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, x, precision="highest")

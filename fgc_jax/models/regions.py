@@ -92,6 +92,8 @@ def _resample(images, start, stop):
 
 
 def drop(images: jax.Array, maps: jax.Array, threshold: jax.Array | float) -> jax.Array:
-    """Images [B, H, W, C] with zeros where `above(maps, threshold)`."""
-    covered = above(jax.lax.stop_gradient(maps), threshold, images.shape[1:3])
+    """Images [B, H, W, C] with zeros where `above(maps, threshold)`; as they are where a map is 0
+    everywhere."""
+    maps = jax.lax.stop_gradient(maps)
+    covered = above(maps, threshold, images.shape[1:3]) & (maps.max((1, 2), keepdims=True) > 0)
     return jnp.where(covered[..., None], 0, jax.lax.stop_gradient(images))
