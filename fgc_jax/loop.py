@@ -238,8 +238,7 @@ def _read_override(live: Run) -> None:
     # Read by one process, or others might see the file just before or after it is edited.
     rate = mesh.of_first_process(math.nan if rate is None else rate)
     rate = None if math.isnan(rate) else rate
-    if rate != progress.lr_override:
-        progress.lr_override = rate
+    if progress.follow(rate):
         logs.say(f"{override.FILE}: {_rate_in_words(live)}")
 
 

@@ -77,6 +77,8 @@ def load_run(
     settings = config.parse(ml_collections.ConfigDict(stored))
     if batch_size is None:
         batch_size = _up_to_multiple(settings.eval_batch_size, jax.device_count())
+    elif batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
     # Unreadable images are counted and named with the results, so nothing is hidden.
     settings = dataclasses.replace(
         settings,

@@ -16,6 +16,7 @@ class Progress:
     plateau_scale: float = 1.0  # of the learning rate, by the schedule "plateau"
     plateau_stale: int = 0  # epochs since the best one or the last reduction
     lr_override: float | None = None  # the learning rate set by hand, see `override`
+    lr_by_hand: list = dataclasses.field(default_factory=list)  # {"epoch", "lr"}: since when
     epochs_of_phases: list = dataclasses.field(default_factory=list)  # to train, of all phases
     averaged: bool = False  # whether this phase's result is its averaged weights
     finished: bool = False  # this phase
@@ -47,6 +48,16 @@ class Progress:
         self.plateau_stale = 0
         return True
 
+    def follow(self, lr: float | None) -> bool:
+        """Takes a learning rate set by hand, None for the phase's own, from the next epoch on;
+        whether it is another one than before."""
+        if lr == self.lr_override:
+            return False
+        self.lr_override = lr
+        shown = None if lr is None else float(f"{lr:.6g}")  # it comes as float32
+        self.lr_by_hand.append({"epoch": self.epoch + 1, "lr": shown})
+        return True
+
     def lr_scale(self, lr: float) -> float:
         """What the schedule's rate is multiplied by, `lr` being the phase's own."""
         set_by_hand = 1.0 if self.lr_override is None else self.lr_override / lr
@@ -66,6 +77,7 @@ class Progress:
             "best": self.best,
             "images_per_second": speed,
             "seconds": self.seconds,
+            "lr_by_hand": self.lr_by_hand,
         }
         self.history.append(entry)
 

@@ -37,8 +37,15 @@ def add(parser: argparse.ArgumentParser) -> None:
         "scored by, which validation images chose (default)",
     )
     parser.add_argument(
-        "--batch_size", type=int, metavar="N", help="over all devices (default: the run's own)"
+        "--batch_size", type=positive, metavar="N", help="over all devices (default: the run's own)"
     )
+
+
+def positive(text: str) -> int:
+    """A flag's whole number above 0."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError("must be a whole number of at least 1")
+    return int(text)
 
 
 def suffix(arguments: argparse.Namespace) -> str:

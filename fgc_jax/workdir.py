@@ -121,7 +121,8 @@ def chosen_epochs(workdir: Path, config: Mapping[str, Any]) -> list[int]:
     state, for a final run of the same `config`.
 
     Raises:
-        ValueError: the search is not finished, or was one with another config.
+        ValueError: the search is not finished, was one with another config, or one whose learning
+            rate was changed by hand.
     """
     results = finished_results(workdir)
     if results is None:
@@ -133,6 +134,12 @@ def chosen_epochs(workdir: Path, config: Mapping[str, Any]) -> list[int]:
         raise ValueError(
             f"config.search={workdir} is a run of another config, which chose no epochs for this "
             "one. The differences:\n  " + "\n  ".join(differing[:10])
+        )
+    by_hand = [phase["name"] for phase in results["phases"] if phase.get("lr_by_hand")]
+    if by_hand:
+        raise ValueError(
+            f"config.search={workdir}: the learning rate of {', '.join(by_hand)} was changed by "
+            "hand, which a final run does not repeat"
         )
     chosen = []
     for index, phase in enumerate(results["phases"]):
@@ -165,6 +172,10 @@ def results_table(results: Mapping[str, Any]) -> str:
             )
         )
     lines = [logs.table(rows), ""]
+    for phase in results["phases"]:
+        for change in phase.get("lr_by_hand", ()):
+            rate = "the recipe's lr again" if change["lr"] is None else f"lr {change['lr']:g}"
+            lines.append(f"by hand, phase {phase['name']}: {rate} from epoch {change['epoch']} on")
     test = results["test"]
     if test:
         lines.append(

@@ -84,8 +84,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     given = [name for name in CSV_OPTIONS if getattr(arguments, name) is not None]
     if given and not arguments.input:
         parser.error(f"--{given[0]} is about a CSV file: give it as --input")
-    if arguments.batch_size is not None and arguments.batch_size < 1:
-        parser.error("--batch_size must be at least 1")
     return arguments
 
 

@@ -111,6 +111,8 @@ def test_learning_rates_follow_plateaus_and_hands(straight):
     run, _ = straight
     rows = [row for row in commands.logged(run.workdir) if "learning_rate" in row]
     np.testing.assert_allclose([row["learning_rate"] for row in rows], RATES, rtol=1e-6)
+    changes = [phase["lr_by_hand"] for phase in run.results["phases"]]
+    assert changes == [[{"epoch": 3, "lr": 0.01}, {"epoch": 4, "lr": None}], []]
 
 
 def test_both_weights_are_validated_and_the_monitored_ones_chosen(straight):
@@ -273,6 +275,10 @@ def test_the_epochs_of_a_search_are_those_that_led_to_what_each_phase_gave(tmp_p
     results = {"config": resolved, "complete": True, "phases": phases}
     workdir.write_json(tmp_path / workdir.RESULTS, results)
     assert workdir.chosen_epochs(tmp_path, resolved) == [9, 3]
+    by_hand = [{**phases[0], "name": "one", "lr_by_hand": [{"epoch": 3, "lr": 0.1}]}, phases[1]]
+    workdir.write_json(tmp_path / workdir.RESULTS, {**results, "phases": by_hand})
+    with pytest.raises(ValueError, match="the learning rate of one was changed by hand"):
+        workdir.chosen_epochs(tmp_path, resolved)
     results["config"] = {**resolved, "final": True}
     workdir.write_json(tmp_path / workdir.RESULTS, results)
     with pytest.raises(ValueError, match="is a final run itself"):

@@ -63,8 +63,23 @@ def test_a_closed_phase_stands_in_the_history():
             "best": progress.best,
             "images_per_second": 50.0,
             "seconds": 60.0,
+            "lr_by_hand": [],
         }
     ]
+
+
+def test_a_learning_rate_set_by_hand_leaves_its_trace():
+    progress, _ = epochs([0.5])
+    assert progress.follow(0.01)
+    assert not progress.follow(0.01)
+    assert progress.lr_scale(0.1) == pytest.approx(0.1)
+    progress.end_epoch(4, 0.5, {"top1": 50.0})
+    assert progress.follow(None)
+    assert progress.lr_scale(0.1) == 1.0
+    progress.close_phase("one", 6)
+    changes = [{"epoch": 2, "lr": 0.01}, {"epoch": 3, "lr": None}]
+    assert progress.history[0]["lr_by_hand"] == changes
+    assert progress.next_phase().lr_by_hand == []
 
 
 def test_a_phase_without_a_timed_step_has_no_speed():

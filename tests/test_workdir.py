@@ -84,12 +84,15 @@ def test_results_table_states_what_stands_behind_the_number():
         "best_val_top1": 50.0,
         "images_per_second": 7,
         "seconds": 9,
+        "lr_by_hand": [{"epoch": 2, "lr": 0.01}, {"epoch": 3, "lr": None}],
     }
     results = {"phases": [phase], "test": test, "pretrained": "hub:x", "bad_images": ["a.jpg"]}
     text = workdir.results_table(json.loads(json.dumps(results)))
     for part in (
         "head",
         "50.00 %",
+        "by hand, phase head: lr 0.01 from epoch 2 on",
+        "the recipe's lr again from epoch 3 on",
         "top-1 81.23 %",
         "1,234 images",
         "views raw",
