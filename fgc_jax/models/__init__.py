@@ -68,7 +68,7 @@ def load_pretrained(config, params, stats, *, classifier: bool = False):
 def _read_all(config):
     """The state dicts, with timm's names, of the streams; None for random weights."""
     return [
-        pretrained.read(stream.pretrained, stream.name, stream.row) if stream.pretrained else None
+        pretrained.read(stream.pretrained, stream.name, BACKBONES) if stream.pretrained else None
         for stream in table.streams(config)
     ]
 

@@ -11,14 +11,23 @@ from fgc_jax.convert import timm, weights
 from fgc_jax.models.backbone import Backbone, Preprocess
 
 
-def read(spec: str, name: str, row: Backbone) -> dict[str, np.ndarray]:
-    """State dict of `spec` with timm's names.
+def read(spec: str, name: str, rows: Mapping[str, Backbone]) -> dict[str, np.ndarray]:
+    """State dict of `spec` with timm's names, for the network `name` of `rows`.
 
     Raises:
-        ValueError: nothing there (it says where weights can be had), not readable, or a published
-            file with other bytes than its name says.
+        ValueError: nothing there (it says where weights can be had), not readable, a published
+            file with other bytes than its name says, or published weights of another network that
+            fit this one but mean something else.
     """
+    row = rows[name]
+    _refuse_twins(spec, name, rows)
     path = weights.locate(spec, advice(name, row))
+    _refuse_twins(str(path), name, rows)
+    if any(_is_of(facts, str(path)) for facts in row.weights.values()) and (
+        facts_of(row.weights, str(path)) != facts_of(row.weights, spec)
+    ):
+        # What the run's images go through must not depend on what lies in a directory.
+        raise ValueError(f"{spec} holds {path.name}: give the path of the file itself")
     published = {facts.url.rpartition("/")[2] for facts in row.weights.values()}
     digest = _digest(path.name)
     if digest and path.name in published:
@@ -35,14 +44,35 @@ def read(spec: str, name: str, row: Backbone) -> dict[str, np.ndarray]:
 def facts_of(table: Mapping[str, Preprocess], spec: str) -> Preprocess:
     """The facts whose source is `spec` (whatever its revision) or whose original file has its
     name, else the first of the table."""
-    source = spec.partition("@")[0]
-    file = source.rpartition("/")[2]
-    matching = [
-        facts
-        for facts in table.values()
-        if facts.source == source or (file and facts.url.endswith("/" + file))
-    ]
+    matching = [facts for facts in table.values() if _is_of(facts, spec)]
     return matching[0] if matching else next(iter(table.values()))
+
+
+def _is_of(facts: Preprocess, spec: str) -> bool:
+    source = spec.partition("@")[0] if spec.startswith("hub:") else spec
+    file = source.rpartition("/")[2]
+    return bool(spec) and (facts.source == source or facts.url.endswith("/" + file))
+
+
+def _refuse_twins(spec: str, name: str, rows: Mapping[str, Backbone]) -> None:
+    """Networks of the same layers with as many parameters differ in padding or pooling, say: each
+    one's weights fill the other without a word."""
+    owners = [
+        other
+        for other, row in rows.items()
+        if any(_is_of(facts, spec) for facts in row.weights.values())
+    ]
+    own = rows[name]
+    twins = [
+        other
+        for other in owners
+        if rows[other].parameters == own.parameters and rows[other].layers == own.layers
+    ]
+    if twins and name not in owners:
+        raise ValueError(
+            f"{spec} are weights of {twins[0]}, which fit {name} but for what it computes: take "
+            f"config.model.backbone={twins[0]!r}"
+        )
 
 
 # Where original files lie that are read (timm's names, or `convert.originals`).
