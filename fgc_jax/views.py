@@ -9,8 +9,8 @@ of VIEWS stands for its sum wherever a view may stand. The views are
                                the image on each side, enlarged to `crop` pixels
     place(TOP, LEFT)           a square of `crop` pixels cut out of the `resize` one, 0 being its
                                top or left edge and 1 its bottom or right edge
-    scale(FACTOR)              the image resized (antialiased) to FACTOR times `crop` pixels, in
-                               whole steps of the network's coarsest grid
+    scale(FACTOR)              the image resized (antialiased) to FACTOR times `crop` pixels, off
+                               by whole steps of the network's coarsest grid
     mirror(VIEWS)              the same of the mirrored image, by attention of its own
 """
 
@@ -211,7 +211,9 @@ def _pass(spec, view, weight, side, crop, stride) -> Pass:
     if view.kind == "place":
         corner = tuple(round(room * share) for share in view.numbers)
     if view.kind == "scale":
-        scaled = max(1, round(view.numbers[0] * crop / stride)) * stride
+        # Whole strides from the crop, which the network takes: patches may overlap.
+        steps = round((view.numbers[0] - 1) * crop / stride)
+        scaled = crop + max(steps, -((crop - 1) // stride)) * stride
         if scaled == crop:
             raise ValueError(
                 f"views {spec!r}: scale({view.numbers[0]:g}) of {crop} pixels is {scaled} again, "

@@ -104,6 +104,9 @@ def test_places_and_sides_in_pixels():
     scaled = views.make("scale(0.1) + scale(0.8) + raw", crop=80, resize=80, stride=16)
     assert sorted(each.side for each in scaled.passes) == [16, 64, 80]
     assert not scaled.placed
+    # Patches of 16 pixels each 12: sides of 16 + 12 n.
+    overlapping = views.make("multi_scale", crop=448, resize=512, stride=12)
+    assert sorted(each.side for each in overlapping.passes) == [388, 448, 508]
 
 
 def test_each_crop_comes_behind_the_image_that_it_is_cut_from():
