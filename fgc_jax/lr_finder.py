@@ -146,7 +146,10 @@ def sweep(
             best = min(best, newest)
     if not losses:
         raise ValueError(f"phase {phase.name}: the loss is not finite before the first step")
-    return Curve(phase.name, rates[: len(losses)], np.array(losses), smooth(losses, keep), end)
+    smoothed = smooth(losses, keep)
+    if len(losses) == steps and np.argmin(smoothed) == steps - 1:
+        end += ", the loss still falling: raise --highest"
+    return Curve(phase.name, rates[: len(losses)], np.array(losses), smoothed, end)
 
 
 def exponential_mean(losses: Sequence[float], keep: float) -> np.ndarray:

@@ -115,6 +115,12 @@ def test_no_suggestion_where_the_loss_only_grows():
     assert lr_finder.figure(curve, "p").axes
 
 
+def test_a_loss_that_still_falls_at_the_end_says_so(plan, initial, scripted):
+    scripted.losses = np.geomspace(2, 1, STEPS).tolist()
+    curve = sweep(plan, 0, *initial)
+    assert curve.end == "all steps were taken, the loss still falling: raise --highest"
+
+
 @pytest.mark.parametrize("index", [0, 1])
 def test_the_step_is_the_phases_own(plan, initial, scripted, index):
     scripted.losses = [1.0] * STEPS
