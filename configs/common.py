@@ -185,9 +185,10 @@ def one_of(words: set[str], choices: Collection[str], default: str) -> str:
     return chosen[0] if chosen else default
 
 
-def aircraft(config: ConfigDict) -> None:
+def aircraft(config: ConfigDict, words: Collection[str] = ()) -> None:
     """FGVC-Aircraft as project A trained on it: official train + val merged, 80/20 split with seed
-    42, resized to 512 x 512 and cropped to the centre 448 x 448."""
+    42, resized to 512 x 512 and cropped to the centre 448 x 448; with the word `boxes`, pictures of
+    all splits cut to their published boxes before."""
     config.data.name = "aircraft"
     config.data.options = ConfigDict(
         {
@@ -196,6 +197,8 @@ def aircraft(config: ConfigDict) -> None:
         }
     )
     config.data.random_crop = False
+    if "boxes" in words:
+        config.data.box_crop = ("train", "val", "test")
 
 
 def attention(config: ConfigDict, method: str, *, maps: int = 32) -> None:

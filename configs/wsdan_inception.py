@@ -3,7 +3,8 @@
 Weakly supervised data augmentation (Hu et al., arXiv:1901.09891) with the numbers of the PyTorch
 port GuYuc/WS-DAN.PyTorch: features of Mixed_6e (Dogs: Mixed_7c), 32 attention maps, 448 px, batch
 12, SGD 1e-3 whose rate falls by a tenth each two epochs, 160 epochs. Crops and erasures pass batch
-norm together here, in that port one after the other.
+norm together here, in that port one after the other; and where it takes the first 32 channels of
+Mixed_7c for attention maps (Dogs), a convolution learns them here.
 
     python -m fgc_jax.main --config=configs/wsdan_inception.py --workdir=runs/wsdan_cub \\
         --config.data.root=DIR      # DIR holds CUB_200_2011
@@ -12,7 +13,7 @@ Expected test top-1 with the crop's view: CUB 88.28, Aircraft 93.28, Cars 94.38,
 port, best epoch on test); the paper reports 89.4, 93.0, 94.5 and 92.2. Not reproduced here yet.
 
 Variants: `cub` (the default), `aircraft`, `cars`, `dogs`; `tiny`: seconds, random weights.
-Memory and time: not measured; the test suite runs the variants `tiny`.
+Memory and time: not measured; the test suite assembles the variants `tiny`.
 """
 
 from configs import bundles, common

@@ -27,8 +27,13 @@ WRITE = {
 }
 CUB_DOGS = itertools.product(("", "dogs"), ("resnet50", *cub_dogs.VITS), ("", "published"))
 VARIANTS = {
-    "transfer_aircraft": (*transfer_aircraft.LAST_STAGE, "last3,reinit,sgd", "phase1", "reinit"),
-    "bcnn_aircraft": (*bcnn_aircraft.PAIRS, "sgd", "reinit", "resnet18_resnet34,sgd,reinit"),
+    "transfer_aircraft": (
+        *transfer_aircraft.LAST_STAGE,
+        "last3,reinit,sgd",
+        "phase1",
+        "reinit,boxes",
+    ),
+    "bcnn_aircraft": (*bcnn_aircraft.PAIRS, "sgd", "reinit", "resnet18_resnet34,sgd,reinit,boxes"),
     "cub_dogs": tuple(",".join(filter(None, words)) for words in CUB_DOGS),
     "resnext50_cars": ("", "resnet18", "resnet50", "resnet101")
     + tuple(f"efficientnet_b{number}" for number in range(4)),
