@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import json
 import statistics
+import sys
 
 import sides
 
@@ -255,7 +256,10 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.worker:
         sides.answer(functools.partial(work, json.loads(arguments.worker)))
         return
-    compare(arguments)
+    try:
+        compare(arguments)
+    except ValueError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ examples:
   python scripts/explain.py --workdir=runs/cal --input=my_photos --output=seen"""
 
 METHODS = ("attention",)
-SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -39,7 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="which of the run (default: best)",
     )
     parser.add_argument(
-        "--input", type=Path, metavar="IMAGE|FOLDER", help="these images instead of a split"
+        "--input", type=Path, metavar="IMAGE|FOLDER|CSV|TXT", help="these images instead of a split"
     )
     parser.add_argument(
         "--split", choices=("test", "val", "train"), help="of the run's data set (default: test)"
@@ -65,14 +64,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Draws and prints. Raises ValueError where run, data or output folder cannot be used."""
     import numpy as np
 
-    from fgc_jax import plots, predict
+    from fgc_jax import data, plots, predict
     from fgc_jax.data import images
     from fgc_jax.explain import attention, pictures
 
-    restored = predict.load_run(arguments.workdir, arguments.checkpoint)
+    restored = predict.load_run(arguments.workdir, arguments.checkpoint, spec="raw")
     split = None
     if arguments.input:
-        paths = _files(arguments.input)
+        _, paths = data.image_files(arguments.input)
         if len(paths) > arguments.images:
             print(f"the first {arguments.images} of {len(paths)} images; --images=N draws more")
         paths = paths[: arguments.images]
@@ -125,15 +124,6 @@ def _point(restored, split, folder: Path) -> None:
     for name, words in names.items():
         logs.say(f"  {words:36} {shares[name]:5.1f} %")
     workdir.write_json(folder / "pointing.json", {"images": game.images, **shares})
-
-
-def _files(place: Path) -> list[Path]:
-    if place.is_file():
-        return [place]
-    found = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise ValueError(f"{place}: there is no image there ({', '.join(SUFFIXES)})")
-    return found
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -36,7 +36,7 @@ class Side:
     def _answer(self):
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a timed process ended with code {self.process.wait()}")
+            raise ValueError(f"a timed process ended with code {self.process.wait()}")
         return json.loads(line)
 
     def turn(self, kind: str) -> dict:

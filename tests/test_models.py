@@ -332,6 +332,8 @@ def test_weights_that_do_not_fit_name_what_is_wrong(tmp_path):
         models.load("resnet18", path)
     with pytest.raises(ValueError, match="weights of resnet34.*without a key in the weights"):
         models.load("resnet34", path)
+    with pytest.raises(ValueError, match="num_classes=0 must be at least 2"):
+        models.load("resnet34", path, num_classes=0)
     with pytest.raises(ValueError, match=r"no such file(.|\n)*resnet34-b627a593.pth"):
         models.load("resnet34", str(tmp_path / "none.pth"))
 

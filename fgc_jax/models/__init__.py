@@ -201,8 +201,11 @@ def load(
     classifier is kept if the number is equal, else a new random one takes its place.
 
     Raises:
-        ValueError: an unknown name, or weights that are missing or do not fit.
+        ValueError: an unknown name, fewer than 2 classes, or weights that are missing or do not
+            fit.
     """
+    if num_classes is not None and num_classes < 2:
+        raise ValueError(f"num_classes={num_classes} must be at least 2")
     config = _original(name, weights or "")
     (state,) = _read_all(config)
     classes = pretrained.count_classes(BACKBONES[name], state)
