@@ -1,10 +1,7 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from safetensors import numpy as safetensors
 
 from fgc_jax import models
@@ -49,42 +46,6 @@ def rows(monkeypatch):
 )
 def test_forward_equals_timms(name, size):
     networks.check_golden(name, size)
-
-
-def training(name, seed=0, **changes):
-    """(gradients, logits) of a step with stochastic depth."""
-    config, params, stats = seeded.trees(name, 5, **changes)
-    model = nnx.view(models.abstract(config, 5), deterministic=False)
-
-    @jax.jit
-    @functools.partial(jax.value_and_grad, has_aux=True)
-    def loss(params):
-        def forward(live):
-            return live(jnp.asarray(seeded.images(4, 32, 32)), rngs=nnx.Rngs(seed))[0]
-
-        logits, _ = models.apply(nnx.graphdef(model), params, stats, forward)
-        return jax.nn.log_softmax(logits)[:, 0].sum(), logits
-
-    (_, logits), gradients = loss(params)
-    return trees.flatten(gradients), logits
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_checkpointing_changes_no_gradient(name):
-    kept, logits = training(name, drop_path=0.5)
-    again, _ = training(name, drop_path=0.5, remat=True)
-    for path, gradient in kept.items():
-        np.testing.assert_allclose(again[path], gradient, rtol=1e-4, atol=1e-5)
-    assert not np.allclose(logits, training(name, seed=1, drop_path=0.5)[1])
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_bfloat16_is_near_float32(name):
-    images = seeded.images(4, 32, 48)
-    exact, _ = networks.forward(name, 5)(images)
-    near, maps = networks.forward(name, 5, dtype="bfloat16")(images)
-    assert maps["features"].dtype == jnp.bfloat16
-    assert 0 < networks.relative(near, np.asarray(exact)) < 0.1
 
 
 @pytest.mark.parametrize("name", NAMES)
