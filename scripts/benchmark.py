@@ -10,7 +10,6 @@ import statistics
 import sys
 import tempfile
 import time
-import types
 
 import sides
 
@@ -216,23 +215,8 @@ def jax_side(spec):
     from fgc_jax.data import augment
     from fgc_jax.models import conv
 
-    config = types.SimpleNamespace(
-        backbone=spec["model"],
-        backbone_b="",
-        pretrained="",
-        pretrained_b="",
-        weights_tag="",
-        head=models.BACKBONES[spec["model"]].head,
-        head_options={},
-        feature_map="",
-        backbone_options={},
-        dtype=spec["dtype"],
-        drop_path=0.0,
-        remat=spec["side"] == "remat",
-        lora_rank=0,
-        lora_alpha=0.0,
-        lora_targets="",
-    )
+    config = models.original_config(spec["model"])
+    config.dtype, config.remat = spec["dtype"], spec["side"] == "remat"
     device_mesh = mesh.make()
     facts = models.preprocess(config)
     model = models.abstract(config, CLASSES)

@@ -19,23 +19,8 @@ _EFFICIENTNET_BRANCH = re.compile(r"blocks\.\d+\.[1-9]\d*\.conv_pwl\.weight")
 
 def config(backbone: str, **changes) -> types.SimpleNamespace:
     """A model config with the backbone's original head and random weights, and changes to it."""
-    values = {
-        "backbone": backbone,
-        "backbone_b": "",
-        "pretrained": "",
-        "pretrained_b": "",
-        "weights_tag": "",
-        "head": models.BACKBONES[backbone].head if backbone in models.BACKBONES else "gap",
-        "head_options": {},
-        "backbone_options": {},
-        "feature_map": "",
-        "dtype": "float32",
-        "drop_path": 0.0,
-        "remat": False,
-        "lora_rank": 0,
-        "lora_alpha": 0.0,
-        "lora_targets": "",
-    }
+    values = vars(models.original_config(backbone))
+    assert changes.keys() <= values.keys()
     return types.SimpleNamespace(**(values | changes))
 
 

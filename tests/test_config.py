@@ -1,5 +1,7 @@
 """Settings: every key checked."""
 
+import dataclasses
+
 import pytest
 
 from configs import common, finetune_folder, quickstart
@@ -24,6 +26,11 @@ def test_a_recipe_becomes_settings():
     assert settings.phases[0].name == "head"
     assert isinstance(settings.phases[1].lr, float)
     assert settings.model.head_options == {"dropout": 0.2}
+
+
+def test_a_published_networks_config_has_the_settings_of_a_recipe():
+    fields = [field.name for field in dataclasses.fields(config.ModelSettings)]
+    assert sorted(vars(models.original_config("vgg16"))) == sorted(fields)
 
 
 def test_resolved_config_is_plain_json():

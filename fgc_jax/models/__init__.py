@@ -13,7 +13,6 @@ weights_tag ("" for the tag whose source `pretrained` is, or else the backbone's
 
 import dataclasses
 import functools
-import types
 from collections.abc import Collection
 
 import jax
@@ -27,7 +26,14 @@ from fgc_jax.models import lora, pretrained, table
 from fgc_jax.models.backbone import Preprocess
 from fgc_jax.models.bridge import apply
 from fgc_jax.models.builder import abstract, build, evaluation_graphdef, split
-from fgc_jax.models.table import BACKBONES, HEADS, layer_prefixes, preprocess, streams
+from fgc_jax.models.table import (
+    BACKBONES,
+    HEADS,
+    layer_prefixes,
+    original_config,
+    preprocess,
+    streams,
+)
 
 __all__ = (
     "BACKBONES",
@@ -41,6 +47,7 @@ __all__ = (
     "layer_prefixes",
     "load",
     "load_pretrained",
+    "original_config",
     "preprocess",
     "random_weights",
     "split",
@@ -206,7 +213,7 @@ def load(
     """
     if num_classes is not None and num_classes < 2:
         raise ValueError(f"num_classes={num_classes} must be at least 2")
-    config = _original(name, weights or "")
+    config = original_config(name, weights or "")
     (state,) = _read_all(config)
     classes = pretrained.count_classes(BACKBONES[name], state)
     num_classes = num_classes or classes or 1000
@@ -227,7 +234,7 @@ def timm_state(name: str, weights: str) -> dict[str, np.ndarray]:
     Raises:
         ValueError: the weights are missing or do not fit the network `name`.
     """
-    config = _original(name, weights)
+    config = original_config(name, weights)
     (state,) = _read_all(config)
     classes = pretrained.count_classes(BACKBONES[name], state)
     shapes = split(abstract(config, classes or 1000))
@@ -250,7 +257,7 @@ def to_timm(config, params, stats) -> tuple[dict[str, np.ndarray], int, bool]:
     stream, *others = table.streams(config)
     if others:
         raise ValueError("a classifier of two streams has no counterpart in timm")
-    row, original = stream.row, _original(stream.name, "")
+    row, original = stream.row, original_config(stream.name)
     if not row.in_timm:
         raise ValueError(f"timm has no network {stream.name}")
     if row.depths[stream.last] < len(row.layers):
@@ -275,24 +282,3 @@ def to_timm(config, params, stats) -> tuple[dict[str, np.ndarray], int, bool]:
 
 def _to_timm(name, params, stats):
     return timm.to_state_dict(params, stats, pretrained.original_names(BACKBONES[name]))
-
-
-def _original(name, spec):
-    """The model config of the network that the published weights belong to."""
-    return types.SimpleNamespace(
-        backbone=name,
-        backbone_b="",
-        pretrained=spec,
-        pretrained_b="",
-        weights_tag="",
-        head=table.lookup(BACKBONES, name, "backbone").head,
-        head_options={},
-        backbone_options={},
-        feature_map="",
-        dtype="float32",
-        drop_path=0.0,
-        remat=False,
-        lora_rank=0,
-        lora_alpha=0.0,
-        lora_targets="",
-    )

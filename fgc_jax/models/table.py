@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import types
 
 from fgc_jax import logs
 from fgc_jax.models import (
@@ -83,6 +84,31 @@ def lookup(table, name, what):
     if name not in table:
         raise ValueError(f"unknown {what} {name!r}; {logs.choices(name, table)}")
     return table[name]
+
+
+def original_config(name: str, pretrained: str = "") -> types.SimpleNamespace:
+    """The model config of the network that the published weights of `name` belong to.
+
+    Raises:
+        ValueError: an unknown backbone.
+    """
+    return types.SimpleNamespace(
+        backbone=name,
+        backbone_b="",
+        pretrained=pretrained,
+        pretrained_b="",
+        weights_tag="",
+        head=lookup(BACKBONES, name, "backbone").head,
+        head_options={},
+        backbone_options={},
+        feature_map="",
+        dtype="float32",
+        drop_path=0.0,
+        remat=False,
+        lora_rank=0,
+        lora_alpha=0.0,
+        lora_targets="",
+    )
 
 
 def streams(config) -> tuple[Stream, ...]:
