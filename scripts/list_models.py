@@ -11,7 +11,8 @@ DESCRIPTION = """\
 Lists the backbones whose names hold one of the words (default: all), with each set of published
 weights: its tag, the size in pixels it was trained at and tested best at, the classes of its own
 classifier, its licence, and what config.model.pretrained reads it from. GFLOP: 1e9 multiply-adds of
-one image at the size of the first tag; MB: of its float32 file."""
+one image at the size of the first tag; MB: of its float32 file. "none published": no weights are,
+and the tag says the size and the normalisation that timm states."""
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -57,7 +58,9 @@ def table(rows: dict) -> str:
             size = f"{facts.size}"
             if facts.test_size != facts.size:
                 size += f" ({facts.test_size})"
-            lines.append((*own, tag, size, str(facts.classes or "-"), facts.license, facts.source))
+            place = facts.source or (facts.url and f"the file {facts.url}")
+            published = (str(facts.classes or "-"), facts.license, place)
+            lines.append((*own, tag, size, *(published if place else ("", "", "none published"))))
             own = ("", "", "", "")
     return logs.table(lines, left=(0, 4, 7, 8))
 

@@ -13,11 +13,22 @@ def test_every_backbone_and_tag_is_listed(capsys):
     for name, row in models.BACKBONES.items():
         assert name in text
         for facts in row.weights.values():
-            assert facts.source in text
+            assert (facts.source or facts.url) in text
+
+
+def test_a_tag_without_weights_says_so(capsys):
+    assert list_models.main(["efficientnet_b6", "inception_v3_fid"]) == 0
+    *_, fid, none, tf, _, _ = capsys.readouterr().out.splitlines()
+    assert fid.split()[-6:-1] == ["299", "1008", "apache-2.0", "the", "file"]
+    assert fid.endswith("/pt_inception-2015-12-05-6726825d.pth")
+    assert none.startswith("efficientnet_b6 ")
+    assert none.split()[5:] == ["untrained", "528", "none", "published"]
+    assert "tf_efficientnet_b6" in tf and "none" not in tf
 
 
 def test_the_readme_counts_them():
-    weights = sum(len(row.weights) for row in models.BACKBONES.values())
+    rows = models.BACKBONES.values()
+    weights = sum(bool(x.source or x.url) for row in rows for x in row.weights.values())
     counted = f"{len(models.BACKBONES)} networks with {weights} sets of published weights"
     assert counted in (Path(__file__).parents[1] / "README.md").read_text()
 
