@@ -22,6 +22,19 @@ examples:
 """
 
 
+# What timm's network needs to compute the same, by option of config.model.backbone_options.
+TIMM_NEEDS = {
+    "last_stride": (
+        "give the convolutions in model.layer4[0] stride {0} and take out its poolings "
+        "(output_stride=16 computes something else: it dilates)"
+    ),
+    "patch_stride": (
+        "create it with dynamic_img_size=True and set model.patch_embed.proj.stride = ({0}, {0})"
+    ),
+    "part_selection": "no setting of timm's makes its last block choose tokens",
+}
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The flags; exits with code 2 where they are wrong."""
     parser = argparse.ArgumentParser(
@@ -69,6 +82,9 @@ def of_run(directory: Path, checkpoint: str) -> tuple[dict, str]:
     told = f"step {run.step}; for {call}.load_state_dict(..., strict={complete})"
     if not classes:
         told += f"\nwithout the head {settings.head!r}, since timm's network computes another"
+    for option, value in settings.backbone_options.items():
+        needs = TIMM_NEEDS[option].format(value)
+        told += f"\ntrained with {option}={value}, which the file cannot hold: {needs}"
     return state, told
 
 

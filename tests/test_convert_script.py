@@ -1,6 +1,7 @@
 """scripts/convert_weights.py: exit codes, and nothing half written."""
 
 import resource
+import types
 
 import numpy as np
 import pytest
@@ -130,6 +131,22 @@ def test_a_run_goes_to_timms_names_and_back_bit_for_bit(run, tmp_path, capsys): 
 def test_a_run_that_is_none_is_one_line(tmp_path, capsys):
     flags = [f"--workdir={tmp_path}", f"--output={tmp_path / 'a.safetensors'}"]
     failed_with_one_line(convert_weights.main(flags), capsys, "config.json does not exist")
+
+
+def test_what_no_file_holds_is_said(tmp_path, capsys, monkeypatch):
+    settings = seeded.config("resnet18", backbone_options={"last_stride": 1})
+    _, weights, stats = seeded.trees("resnet18", 5)
+    plan = types.SimpleNamespace(settings=types.SimpleNamespace(model=settings))
+    loaded = types.SimpleNamespace(plan=plan, params=weights, stats=stats, step=3)
+    monkeypatch.setattr(predict, "load_run", lambda *_: loaded)
+    flags = ["--workdir=run", f"--output={tmp_path / 'a.safetensors'}"]
+    assert convert_weights.main(flags) == 0
+    *_, head, told = capsys.readouterr().out.splitlines()
+    assert head.startswith("without the head 'gap'")
+    assert told.startswith("trained with last_stride=1, which the file cannot hold: give the conv")
+    assert "layer4[0] stride 1" in told
+    known = {option for row in models.BACKBONES.values() for option in row.options}
+    assert convert_weights.TIMM_NEEDS.keys() == known
 
 
 def to_timm(name, **changes):
