@@ -33,6 +33,26 @@ def test_any_size_gives_timms_logits(size):
     assert difference <= LIMIT
 
 
+def test_attention_maps_equal_timms():
+    """At a size that pads windows, shifts them, and shrinks those of the last stage."""
+    state = oracles.seeded_timm(TINY).state_dict()
+    theirs = make_golden.swin(TINY, state, 160, 128)
+    seen = []
+    for stage in theirs.layers:
+        for block in stage.blocks:
+            block.attn.fused_attn = False  # Fused, the weights exist nowhere.
+            block.attn.attn_drop.register_forward_hook(lambda *call: seen.append(call[2].numpy()))
+    images = seeded.images(2, 160, 128)
+    oracles.run_torch(theirs, images)
+    model, params, stats = oracles.trees_of(TINY, convert.normalise(oracles.as_numpy(state)))
+    graphdef = models.evaluation_graphdef(model)
+    maps = models._maps(graphdef, models.ATTENTION, params, stats, images)
+    assert len(maps) == len(seen) == 12
+    for (name, found), expected in zip(maps.items(), seen, strict=True):
+        assert found.shape[:2] == (2, len(expected) // 2), name
+        assert networks.relative(found.reshape(expected.shape), expected) <= LIMIT, name
+
+
 @pytest.mark.parametrize(("ours", "stored", "size"), [(LARGER, BASE, 384), (BASE, LARGER, 224)])
 def test_weights_of_another_window_are_fitted_as_timm_does(ours, stored, size):
     state = oracles.seeded_timm(stored).state_dict()
