@@ -8,6 +8,7 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from fgc_jax import logs, models
+from fgc_jax.models import pretrained
 
 DESCRIPTION = """\
 Writes weights as one .safetensors file with timm's key names and shapes: published weights of any
@@ -71,8 +72,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def of_run(directory: Path, checkpoint: str) -> tuple[dict, str]:
-    """(state dict, what to tell the user) of a checkpoint. Raises ValueError."""
+def of_run(directory: Path, checkpoint: str) -> tuple[dict, dict, str]:
+    """(state dict, metadata, what to tell the user) of a checkpoint. Raises ValueError."""
     from fgc_jax import predict
 
     run = predict.load_run(directory, checkpoint)
@@ -85,7 +86,7 @@ def of_run(directory: Path, checkpoint: str) -> tuple[dict, str]:
     for option, value in settings.backbone_options.items():
         needs = TIMM_NEEDS[option].format(value)
         told += f"\ntrained with {option}={value}, which the file cannot hold: {needs}"
-    return state, told
+    return state, pretrained.metadata(settings.backbone, models.weights_tag(settings)), told
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,10 +96,11 @@ def main(arguments: list[str] | None = None) -> int:
     told = ""
     try:
         if options.workdir:
-            state, told = of_run(options.workdir, options.checkpoint or "best")
+            state, metadata, told = of_run(options.workdir, options.checkpoint or "best")
         else:
-            state = models.timm_state(options.model, options.input)
-        write(options.output, state)
+            state, tag = models.timm_state(options.model, options.input)
+            metadata = pretrained.metadata(options.model, tag)
+        write(options.output, state, metadata)
     except (ValueError, OSError, safetensors.SafetensorError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -109,12 +111,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def write(output: Path, state: dict) -> None:
+def write(output: Path, state: dict, metadata: dict) -> None:
     """Writes the whole file or none."""
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(output.name + ".partial")
     try:
-        safetensors_numpy.save_file(state, partial, metadata={"format": "pt"})
+        safetensors_numpy.save_file(state, partial, metadata=metadata)
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)

@@ -9,6 +9,8 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from fgc_jax import models, params, predict
+from fgc_jax.convert import weights
+from fgc_jax.models import pretrained
 from scripts import convert_weights
 from tests import seeded
 from tests.tiny_run import run  # noqa: F401  (a fixture)
@@ -18,7 +20,7 @@ STATE = {"conv.weight": np.arange(20_000, dtype=np.float32)}
 
 @pytest.fixture
 def convert(monkeypatch):
-    monkeypatch.setattr(models, "timm_state", lambda name, spec: STATE)
+    monkeypatch.setattr(models, "timm_state", lambda name, spec: (STATE, ""))
 
     def convert(output, model="resnet18"):
         return convert_weights.main([f"--model={model}", "--input=a.pth", f"--output={output}"])
@@ -114,6 +116,8 @@ def test_a_run_goes_to_timms_names_and_back_bit_for_bit(run, tmp_path, capsys): 
     assert "step 7" in told
     call = "timm.create_model('resnet18', num_classes=3).load_state_dict(..., strict=True)"
     assert call in told
+    said = {"format": "pt", "architecture": "resnet18", "weights_tag": "a1_in1k"}
+    assert weights.metadata(output) == said
     restored = predict.load_run(run / "run")
     loaded = models.load("resnet18", str(output))
     assert loaded.num_classes == 3
@@ -128,6 +132,27 @@ def test_a_run_goes_to_timms_names_and_back_bit_for_bit(run, tmp_path, capsys): 
     assert not np.array_equal(*fc)
 
 
+def test_a_file_says_whose_weights_it_holds_and_how_they_see(tmp_path):
+    name, ap = "tf_efficientnet_b0", "ap_in1k"
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    state, _, _ = models.to_timm(*seeded.trees(name, 7))
+    convert_weights.write(first, state, pretrained.metadata(name, ap))
+    assert convert_weights.main([f"--model={name}", f"--input={first}", f"--output={second}"]) == 0
+    assert models.load(name, str(second)).preprocess == models.BACKBONES[name].weights[ap]
+
+    def fill(**changes):
+        config = seeded.config(name, pretrained=str(second), **changes)
+        return models.load_pretrained(config, *models.split(models.abstract(config, 7)))
+
+    # A run's config shows how its images go in: the file may refuse, not choose.
+    message = f"weights are '{ap}', .* not those of 'ns_jft_in1k': set config.model.weights_tag="
+    with pytest.raises(ValueError, match=message):
+        fill()
+    assert "fills backbone" in fill(weights_tag=ap)[2]
+    with pytest.raises(ValueError, match=f"are weights of {name}, which fit efficientnet_b0 but"):
+        models.load("efficientnet_b0", str(second))
+
+
 def test_a_run_that_is_none_is_one_line(tmp_path, capsys):
     flags = [f"--workdir={tmp_path}", f"--output={tmp_path / 'a.safetensors'}"]
     failed_with_one_line(convert_weights.main(flags), capsys, "config.json does not exist")
@@ -135,9 +160,9 @@ def test_a_run_that_is_none_is_one_line(tmp_path, capsys):
 
 def test_what_no_file_holds_is_said(tmp_path, capsys, monkeypatch):
     settings = seeded.config("resnet18", backbone_options={"last_stride": 1})
-    _, weights, stats = seeded.trees("resnet18", 5)
+    _, filled, stats = seeded.trees("resnet18", 5)
     plan = types.SimpleNamespace(settings=types.SimpleNamespace(model=settings))
-    loaded = types.SimpleNamespace(plan=plan, params=weights, stats=stats, step=3)
+    loaded = types.SimpleNamespace(plan=plan, params=filled, stats=stats, step=3)
     monkeypatch.setattr(predict, "load_run", lambda *_: loaded)
     flags = ["--workdir=run", f"--output={tmp_path / 'a.safetensors'}"]
     assert convert_weights.main(flags) == 0

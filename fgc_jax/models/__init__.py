@@ -33,6 +33,7 @@ from fgc_jax.models.table import (
     original_config,
     preprocess,
     streams,
+    weights_tag,
 )
 
 __all__ = (
@@ -54,6 +55,7 @@ __all__ = (
     "streams",
     "timm_state",
     "to_timm",
+    "weights_tag",
 )
 
 
@@ -73,11 +75,36 @@ def load_pretrained(config, params, stats, *, classifier: bool = False):
 
 
 def _read_all(config):
-    """The state dicts, with timm's names, of the streams; None for random weights."""
-    return [
-        pretrained.read(stream.pretrained, stream.name, BACKBONES) if stream.pretrained else None
-        for stream in table.streams(config)
-    ]
+    """The state dicts, with timm's names, of the streams; None for random weights.
+
+    Raises:
+        ValueError: the first one's file says that it wants other input than the config gives it.
+    """
+    states = []
+    for stream in table.streams(config):
+        state, tag = None, ""
+        if stream.pretrained:
+            state, tag = pretrained.read(stream.pretrained, stream.name, BACKBONES)
+        states.append(state)
+        if len(states) > 1 or config.weights_tag or not tag:
+            continue
+        if preprocess(config).rescale(stream.row.weights[tag]):
+            # A run must not depend on what lies in a file: its config says how images go in.
+            raise ValueError(
+                f"{stream.pretrained} says that its weights are {tag!r}, whose mean and std are "
+                f"not those of {weights_tag(config)!r}: set config.model.weights_tag={tag!r}"
+            )
+    return states
+
+
+def _read_published(name, spec):
+    """(model config of the published network, state dict of `spec` or None): the config has the
+    tag that the weights say."""
+    config = original_config(name, spec)
+    if not spec:
+        return config, None
+    state, config.weights_tag = pretrained.read(spec, name, BACKBONES)
+    return config, state
 
 
 def _fill(config, params, stats, states, classifier):
@@ -213,8 +240,7 @@ def load(
     """
     if num_classes is not None and num_classes < 2:
         raise ValueError(f"num_classes={num_classes} must be at least 2")
-    config = original_config(name, weights or "")
-    (state,) = _read_all(config)
+    config, state = _read_published(name, weights or "")
     classes = pretrained.count_classes(BACKBONES[name], state)
     num_classes = num_classes or classes or 1000
     params, stats, report = _initialise(config, num_classes, seed, [state], num_classes == classes)
@@ -228,19 +254,20 @@ def load(
     )
 
 
-def timm_state(name: str, weights: str) -> dict[str, np.ndarray]:
-    """The state dict of `weights`, whatever its names, with timm's names and shapes, float32.
+def timm_state(name: str, weights: str) -> tuple[dict[str, np.ndarray], str]:
+    """(state dict of `weights`, whatever its names, with timm's names and shapes, float32; their
+    tag, "" if nothing says it).
 
     Raises:
         ValueError: the weights are missing or do not fit the network `name`.
     """
-    config = original_config(name, weights)
-    (state,) = _read_all(config)
+    config, state = _read_published(name, weights)
     classes = pretrained.count_classes(BACKBONES[name], state)
     shapes = split(abstract(config, classes or 1000))
     params, stats, _ = _fill(config, *shapes, [state], True)
     # A classifier that the weights lack is not in the result either.
-    return _to_timm(name, params if classes else {"backbone": params["backbone"]}, stats)
+    params = params if classes else {"backbone": params["backbone"]}
+    return _to_timm(name, params, stats), config.weights_tag
 
 
 def to_timm(config, params, stats) -> tuple[dict[str, np.ndarray], int, bool]:

@@ -11,8 +11,15 @@ from fgc_jax.convert import timm, weights
 from fgc_jax.models.backbone import Backbone, Preprocess
 
 
-def read(spec: str, name: str, rows: Mapping[str, Backbone]) -> dict[str, np.ndarray]:
-    """State dict of `spec` with timm's names, for the network `name` of `rows`.
+def metadata(name: str, tag: str) -> dict[str, str]:
+    """What a .safetensors file of the network `name` says of itself; tag: "" if not known."""
+    said = {"format": "pt", "architecture": name}
+    return said | {"weights_tag": tag} if tag else said
+
+
+def read(spec: str, name: str, rows: Mapping[str, Backbone]) -> tuple[dict[str, np.ndarray], str]:
+    """(state dict of `spec` with timm's names, for the network `name` of `rows`; the tag that the
+    file, or else its name, says that the weights have, "" if neither does).
 
     Raises:
         ValueError: nothing there (it says where weights can be had), not readable, a published
@@ -20,9 +27,12 @@ def read(spec: str, name: str, rows: Mapping[str, Backbone]) -> dict[str, np.nda
             fit this one but mean something else.
     """
     row = rows[name]
-    _refuse_twins(spec, name, rows)
+    _refuse_twins(spec, _owners(spec, rows), name, rows)
     path = weights.locate(spec, advice(name, row))
-    _refuse_twins(str(path), name, rows)
+    said = weights.metadata(path)
+    architecture = said.get("architecture")
+    owners = [architecture] if architecture in rows else _owners(str(path), rows)
+    _refuse_twins(spec, owners, name, rows)
     if any(_is_of(facts, str(path)) for facts in row.weights.values()) and (
         facts_of(row.weights, str(path)) != facts_of(row.weights, spec)
     ):
@@ -38,14 +48,21 @@ def read(spec: str, name: str, rows: Mapping[str, Backbone]) -> dict[str, np.nda
                 f"{path} is damaged, or not the published file: its sha256 begins {found[:8]}, not "
                 f"{digest} as its name says; get it again"
             )
-    return timm.normalise(weights.read_file(path))
+    tag = said.get("weights_tag") if architecture == name else None
+    if tag not in row.weights:
+        tag = tag_of(row.weights, spec)
+    return timm.normalise(weights.read_file(path)), tag
+
+
+def tag_of(table: Mapping[str, Preprocess], spec: str) -> str:
+    """The tag whose source is `spec` (whatever its revision) or whose original file has its name;
+    "" if there is none."""
+    return next((tag for tag, facts in table.items() if _is_of(facts, spec)), "")
 
 
 def facts_of(table: Mapping[str, Preprocess], spec: str) -> Preprocess:
-    """The facts whose source is `spec` (whatever its revision) or whose original file has its
-    name, else the first of the table."""
-    matching = [facts for facts in table.values() if _is_of(facts, spec)]
-    return matching[0] if matching else next(iter(table.values()))
+    """The facts of `tag_of`, else the first of the table."""
+    return table[tag_of(table, spec) or next(iter(table))]
 
 
 def _is_of(facts: Preprocess, spec: str) -> bool:
@@ -54,14 +71,14 @@ def _is_of(facts: Preprocess, spec: str) -> bool:
     return bool(spec) and (facts.source == source or facts.url.endswith("/" + file))
 
 
-def _refuse_twins(spec: str, name: str, rows: Mapping[str, Backbone]) -> None:
+def _owners(spec, rows):
+    """The networks that have published weights of this source or file name."""
+    return [name for name, row in rows.items() if tag_of(row.weights, spec)]
+
+
+def _refuse_twins(spec, owners, name, rows):
     """Networks of the same layers with as many parameters differ in padding or pooling, say: each
-    one's weights fill the other without a word."""
-    owners = [
-        other
-        for other, row in rows.items()
-        if any(_is_of(facts, spec) for facts in row.weights.values())
-    ]
+    one's weights fill the other without a word. owners: whose weights `spec` are."""
     own = rows[name]
     twins = [
         other

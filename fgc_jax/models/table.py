@@ -182,9 +182,14 @@ def layer_prefixes(config) -> dict[str, tuple[str, ...]]:
 def preprocess(config) -> Preprocess:
     """What the (first) backbone's weights expect of its input."""
     stream = streams(config)[0]
-    if config.weights_tag:
-        return lookup(stream.row.weights, config.weights_tag, f"weights_tag of {stream.name}")
-    return pretrained.facts_of(stream.row.weights, stream.pretrained)
+    return lookup(stream.row.weights, weights_tag(config), f"weights_tag of {stream.name}")
+
+
+def weights_tag(config) -> str:
+    """The tag of the weights whose mean and standard deviation the input has."""
+    stream = streams(config)[0]
+    known = config.weights_tag or pretrained.tag_of(stream.row.weights, stream.pretrained)
+    return known or next(iter(stream.row.weights))
 
 
 def rescale(config):
