@@ -24,6 +24,12 @@ def relative(actual, expected) -> float:
     return float(np.abs(np.asarray(actual) - expected).max() / expected.std())
 
 
+def assert_near(found, expected, within: float = 1e-5) -> None:
+    """That no difference is above `within` of the largest expected number."""
+    scale = np.abs(np.asarray(expected, np.float64)).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=within * scale)
+
+
 def check_golden(backbone: str, size: str, logits: bool = True) -> None:
     """Compares a network with the file that scripts/make_golden.py wrote for it."""
     stored = np.load(GOLDEN / f"{backbone}.npz")

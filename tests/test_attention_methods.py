@@ -13,7 +13,7 @@ from fgc_jax import methods, models
 from fgc_jax.methods import attention
 from fgc_jax.models import attention_pooling
 from fgc_jax.models.classifier import Classifier
-from tests import slopes, test_losses
+from tests import networks, slopes, test_losses
 from tests.test_attention_pooling import pooled
 from tests.test_regions import box_by_hand, resized
 
@@ -161,7 +161,7 @@ def test_the_loss_is_its_formula(name):
     near(aux["crop_loss"], hand.changed)
     centre, after = centre_loss(hand.embedding, batch, centres())
     near(aux["centre_loss"], centre)
-    near(aux["state"]["centres"], after, atol=1e-6)
+    networks.assert_near(aux["state"]["centres"], after)
     total = hand.raw / 3 + 2 * hand.changed / 3 + centre
     if name == "cal":
         near(aux["effect_loss"], hand.effect)
@@ -179,7 +179,7 @@ def test_weights_and_options_reach_the_loss():
     embedding = ByHand(batch, jax.random.key(0)).embedding
     centre, after = centre_loss(embedding, batch, centres(), normalise=False, rate=0.5)
     np.testing.assert_allclose(aux["centre_loss"], centre, rtol=1e-5)
-    np.testing.assert_allclose(aux["state"]["centres"], after, atol=1e-6)
+    networks.assert_near(aux["state"]["centres"], after)
 
 
 def test_without_effect_cal_is_wsdan():
@@ -265,7 +265,7 @@ def test_centres_start_at_zero_and_do_not_depend_on_the_order_of_images():
         np.testing.assert_allclose(distances, lengths, rtol=1e-5)
     np.testing.assert_allclose(results[0], results[1], atol=1e-7)
     expected = [embeddings[[2, 4]].mean(0), np.zeros(WIDTH), embeddings[[0, 3]].mean(0)]
-    np.testing.assert_allclose(results[0], 0.05 * np.stack(expected), atol=1e-6)
+    networks.assert_near(results[0], 0.05 * np.stack(expected))
 
 
 @pytest.mark.parametrize(

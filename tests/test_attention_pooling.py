@@ -6,7 +6,7 @@ from flax import nnx
 
 from fgc_jax import models
 from fgc_jax.models import attention_pooling
-from tests import seeded, slopes
+from tests import networks, seeded, slopes
 
 MAPS, CHANNELS, CLASSES = 3, 5, 4
 
@@ -61,11 +61,11 @@ def test_logits_and_what_is_named():
     found, named = made((jnp.asarray(x),))
     logits, attention, embedding, effect = by_hand(made, x)
     assert 0.2 < (attention > 0).mean() < 0.8
-    np.testing.assert_allclose(named["attention"], attention, atol=1e-5)
-    np.testing.assert_allclose(named["embedding"], embedding, atol=1e-5)
+    networks.assert_near(named["attention"], attention)
+    networks.assert_near(named["embedding"], embedding)
     np.testing.assert_allclose(np.linalg.norm(named["embedding"], axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(found, logits, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(named["effect"], effect, rtol=1e-5, atol=1e-4)
+    networks.assert_near(found, logits)
+    networks.assert_near(named["effect"], effect)
 
 
 def test_its_gradients_are_those_of_the_formula():

@@ -8,7 +8,7 @@ from flax import nnx
 
 from fgc_jax.methods import cross_x
 from fgc_jax.models.cross_x import CrossX
-from tests import slopes, test_losses
+from tests import networks, slopes, test_losses
 
 LOW, HIGH = 6, 9
 
@@ -87,9 +87,9 @@ def test_the_head_is_its_formula(parts, low_pool, high):
     wanted = by_hand(head, maps, parts, low_pool)
     assert named.keys() == wanted.keys()
     for name, value in wanted.items():
-        np.testing.assert_allclose(named[name], value, rtol=1e-5, atol=1e-5)
+        networks.assert_near(named[name], value)
     total = wanted["low"] + wanted["high"] + wanted["merged"]
-    np.testing.assert_allclose(logits, total, rtol=1e-5, atol=1e-5)
+    networks.assert_near(logits, total)
     half = tuple(x.astype(jnp.bfloat16) for x in maps)
     assert {leaf.dtype for leaf in jax.tree.leaves(head(half))} == {jnp.dtype("float32")}
 

@@ -10,7 +10,7 @@ from flax import nnx
 
 from fgc_jax.methods import dcl
 from fgc_jax.models.dcl import Dcl
-from tests import seeded, slopes, test_losses
+from tests import networks, seeded, slopes, test_losses
 
 
 def facts(*sides):
@@ -39,7 +39,7 @@ def test_the_head_is_its_formula(grid):
     for got, wanted in zip(
         (logits, named["swap"], named["location"]), by_hand(head, x), strict=True
     ):
-        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+        networks.assert_near(got, wanted)
     assert head.fc.bias is None
     assert head.swap.bias is None
     half = head((jnp.asarray(x, jnp.bfloat16),))

@@ -75,10 +75,10 @@ def test_the_loss_is_its_formula_whatever_normalisation_the_teacher_has(finished
     divergence = (wanted * np.log(wanted / given)).sum(-1)
     teacher_loss = TEMPERATURE**2 * (divergence * batch["mask"]).sum() / batch["mask"].sum()
     label_loss = test_losses.expected(logits, batch, {"label_smoothing": 0.1}, False)
-    np.testing.assert_allclose(aux["teacher_loss"], teacher_loss, rtol=1e-4)
+    np.testing.assert_allclose(aux["teacher_loss"], teacher_loss, rtol=1e-5)
     np.testing.assert_allclose(aux["label_loss"], label_loss, rtol=1e-5)
     by_hand = (1 - SHARE) * label_loss + SHARE * teacher_loss
-    np.testing.assert_allclose(value, by_hand, rtol=1e-4)
+    np.testing.assert_allclose(value, by_hand, rtol=1e-5)
 
 
 def test_no_gradient_reaches_the_teacher(finished):

@@ -51,7 +51,7 @@ def test_the_head_makes_the_networks_logits_of_them(plan, tmp_path):
     with experiment_.eval_batches(split, phase) as batches:
         results = [experiment_.eval_step()(variables, stats, _inputs(batch)) for batch in batches]
     losses = np.concatenate([result["loss"] for result in results])[:6]
-    np.testing.assert_allclose(step.scored(logits, found.labels)["loss"], losses, rtol=1e-4)
+    np.testing.assert_allclose(step.scored(logits, found.labels)["loss"], losses, rtol=1e-5)
 
 
 def _inputs(batch):

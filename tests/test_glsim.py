@@ -11,7 +11,7 @@ from flax import nnx
 from fgc_jax import models
 from fgc_jax.models import glsim, regions
 from fgc_jax.models.classifier import Classifier
-from tests import seeded, slopes, small_networks
+from tests import networks, seeded, slopes, small_networks
 from tests.test_parts import numpy_block
 from tests.test_regions import resized
 
@@ -39,7 +39,7 @@ def test_boxes_hold_the_patches_most_like_the_class_token():
     boxes = glsim.patch_boxes(likeness, 3, (32, 41))
     for image in range(3):
         box, cosines = box_by_hand(grid[image], token[image, 0, 0], 3, (32, 41))
-        np.testing.assert_allclose(likeness[image], cosines, atol=1e-6)
+        networks.assert_near(likeness[image], cosines)
         np.testing.assert_array_equal(boxes[image], box)
 
 
@@ -82,7 +82,7 @@ def test_the_classifier_looks_again_with_the_same_network(monkeypatch):
         return live.head.fc(live.head.norm(live.head.block(tokens))[:, 0])
 
     expected, _ = models.apply(graphdef, params, stats, joined)
-    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    networks.assert_near(logits, expected)
     assert np.abs(out["pooled"] - again["pooled"]).max() > 1e-3
 
 

@@ -9,7 +9,7 @@ from flax import nnx
 from fgc_jax import methods, models
 from fgc_jax.methods import api_net, pairwise_confusion
 from fgc_jax.models.api_net import ApiNet
-from tests import slopes, test_losses
+from tests import networks, slopes, test_losses
 
 LABELS = np.int32([0, 0, 1, 1, 2, 2, 0, 1])
 MASK = np.float32([1, 1, 1, 1, 1, 0, 1, 0])
@@ -67,15 +67,15 @@ def test_images_are_gated_by_themselves_and_by_each_other():
     own, other = np.asarray(module.compare(first, second))
     for i in range(3):
         expected = compared(module, np.float64(first[i]), np.float64(second[i]))
-        np.testing.assert_allclose([own[i], own[3 + i]], expected[0], rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose([other[i], other[3 + i]], expected[1], rtol=1e-5, atol=1e-5)
+        networks.assert_near([own[i], own[3 + i]], expected[0])
+        networks.assert_near([other[i], other[3 + i]], expected[1])
 
 
 def test_at_test_the_head_classifies_the_pooled_vector():
     module, x = head(dropout=0.5), np.random.default_rng(0).normal(size=(2, 3, 4, 5))
     logits, named = module((jnp.asarray(x, jnp.float32),))
-    np.testing.assert_allclose(named["pooled"], x.mean((1, 2)), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(logits, linear(module.fc, x.mean((1, 2))), rtol=1e-5, atol=1e-6)
+    networks.assert_near(named["pooled"], x.mean((1, 2)))
+    networks.assert_near(logits, linear(module.fc, x.mean((1, 2))))
 
 
 def test_dropout_meets_the_mutual_vector_and_what_is_classified():
@@ -141,7 +141,7 @@ def test_api_net_is_its_formula(weight):
     np.testing.assert_allclose(aux["class_loss"], np.mean(entropies), rtol=1e-5)
     np.testing.assert_allclose(aux["ranking_loss"], np.mean(hinges), rtol=1e-5)
     np.testing.assert_allclose(value, np.mean(entropies) + weight * np.mean(hinges), rtol=1e-5)
-    np.testing.assert_allclose(aux["logits"], linear(module.fc, x), rtol=1e-5, atol=1e-5)
+    networks.assert_near(aux["logits"], linear(module.fc, x))
 
 
 def test_api_nets_gradients_are_those_of_its_formula():

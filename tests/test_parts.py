@@ -44,7 +44,7 @@ def test_overlapping_patches_are_those_of_an_unfold():
             square = images[:, 4 * row : 4 * row + 8, 4 * column : 4 * column + 8]
             flat = square.reshape(2, -1).astype(np.float64)
             expected[:, row, column] = flat @ proj["kernel"].reshape(-1, 24) + proj["bias"]
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    networks.assert_near(found, expected)
 
 
 def test_positions_are_resampled_to_the_overlapping_grid(monkeypatch):
@@ -148,7 +148,7 @@ def test_the_last_block_sees_the_parts_that_the_product_of_attentions_chooses(na
     for index in ("0", "1"):
         x, weights = numpy_block(blocks[index], x)
         if index == "0":
-            np.testing.assert_allclose(first, weights, atol=1e-5)
+            networks.assert_near(first, weights)
         product = weights @ product
     assert (product[:, :, 0, 1:].argmax(-1) < prefix - 1).any() == (name == "registers")
     scores = product[:, :, 0, prefix:]
@@ -164,9 +164,9 @@ def test_the_last_block_sees_the_parts_that_the_product_of_attentions_chooses(na
     ) * norm["scale"] + norm["bias"]
     assert "features" not in out
     shown = np.asarray(out["part_attention"]).reshape(2, 16, 2).transpose(0, 2, 1)
-    np.testing.assert_allclose(shown, scores, atol=1e-5)
-    np.testing.assert_allclose(out["pooled"][:, 0, 0], token, atol=1e-4)
-    np.testing.assert_allclose(logits, token @ fc["kernel"] + fc["bias"], atol=1e-4)
+    networks.assert_near(shown, scores)
+    networks.assert_near(out["pooled"][:, 0, 0], token)
+    networks.assert_near(logits, token @ fc["kernel"] + fc["bias"])
 
 
 def test_two_heads_may_choose_one_token_and_its_gradient_counts_twice():

@@ -12,7 +12,7 @@ from fgc_jax import models, params, step
 from fgc_jax.methods import jigsaw, pmg
 from fgc_jax.models import layers
 from fgc_jax.models.pmg import Pmg
-from tests import seeded, test_losses
+from tests import networks, seeded, test_losses
 
 CHANNELS = (3, 4, 6)
 GRIDS = ((6, 4), (3, 2), (2, 1))
@@ -81,7 +81,7 @@ def test_the_head_is_its_formula(test):
     wanted["sum"] = sum(wanted.values())
     assert named.keys() == wanted.keys()
     for name, value in wanted.items():
-        np.testing.assert_allclose(named[name], value, rtol=1e-5, atol=1e-5)
+        networks.assert_near(named[name], value)
     np.testing.assert_array_equal(logits, named[test])
 
 

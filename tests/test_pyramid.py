@@ -9,7 +9,7 @@ from flax import nnx
 from fgc_jax import methods
 from fgc_jax.methods import pim
 from fgc_jax.models import pyramid
-from tests import slopes, test_losses
+from tests import networks, slopes, test_losses
 
 CHANNELS, GRIDS, SELECTS = (3, 5, 4), ((6, 4), (3, 2), (2, 1)), (7, 3, 2)
 OPTIONS = {"width": 8, "selects": SELECTS, "tokens_per_joint": 4}
@@ -137,11 +137,11 @@ def test_the_head_is_its_formula(kind):
     assert len(named) == 6 + len(early)
     for index in range(3):
         np.testing.assert_array_equal(named[f"picked/{index}"], picks[index])
-        np.testing.assert_allclose(named[f"scores/{index}"], scores[index], atol=1e-5)
+        networks.assert_near(named[f"scores/{index}"], scores[index])
         assert named[f"picked/{index}"].sum((1, 2)).tolist() == [SELECTS[index]] * 2
     for index, one in enumerate(early):
-        np.testing.assert_allclose(named[f"early/{index}"], one, atol=1e-5)
-    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+        networks.assert_near(named[f"early/{index}"], one)
+    networks.assert_near(logits, expected)
     assert logits.dtype == jnp.float32
 
 
@@ -265,7 +265,7 @@ def test_herbs_adds_the_refinement_at_a_falling_temperature(mixed):
             apart = apart + (late * np.log(late / early)).mean((1, 2, 3))
         refined = (apart * batch["mask"]).sum() / batch["mask"].sum()
         np.testing.assert_allclose(aux["temperature"], temperature)
-        np.testing.assert_allclose(aux["refinement_loss"], refined, rtol=1e-4)
+        np.testing.assert_allclose(aux["refinement_loss"], refined, rtol=1e-5)
         np.testing.assert_allclose(value, plain + 1.375 * refined, rtol=1e-5)
         assert int(aux["state"]["images"]) == seen + 5
 

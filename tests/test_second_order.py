@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from fgc_jax.models import heads, matrix_root, second_order
+from tests import networks
 from tests.test_heads import maps
 
 HEADS = {
@@ -58,7 +59,7 @@ def test_tensor_sketch_convolves_count_sketches(dimension):
         for x, y in zip(np.float64(first[image]), np.float64(second[image]), strict=True):
             sketches = count_sketch(x, 5, dimension, 8), count_sketch(y, 4, dimension, 9)
             expected += circular_convolution(*sketches)
-        np.testing.assert_allclose(found[image], expected, rtol=1e-5, atol=1e-5)
+        networks.assert_near(found[image], expected)
 
 
 def test_the_gradient_of_a_sketch_is_that_of_its_convolutions():
@@ -74,7 +75,7 @@ def test_the_gradient_of_a_sketch_is_that_of_its_convolutions():
         one = count_sketch(np.eye(5)[channel], 5, 7, 8)
         other = count_sketch(np.float64(second[image, position]), 4, 7, 9)
         expected[image, position, channel] = circular_convolution(one, other) @ pull[image]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    networks.assert_near(found, expected)
 
 
 def test_nothing_of_a_sketch_is_scattered():
@@ -130,7 +131,7 @@ def test_compact_bilinear_of_one_and_of_two_maps():
         sketch = np.sign(sketch) * np.sqrt(np.abs(sketch) + 1e-6)
         sketch /= np.linalg.norm(sketch, axis=1, keepdims=True)
         expected = sketch @ array(head.fc.kernel) + array(head.fc.bias)
-        np.testing.assert_allclose(head(pair)[0], expected, rtol=1e-4, atol=1e-5)
+        networks.assert_near(head(pair)[0], expected)
 
 
 def spectrum(values, seed=0):
@@ -146,7 +147,7 @@ def test_matrix_sqrt_is_that_of_the_eigenvalues(scale):
     matrix, vectors = spectrum(values)
     expected = (vectors * np.sqrt(values)) @ vectors.T
     found = matrix_root.matrix_sqrt(jnp.asarray(np.float32(matrix))[None], 12)[0]
-    np.testing.assert_allclose(found, expected, atol=2e-5 * math.sqrt(scale), rtol=0)
+    networks.assert_near(found, expected)
     few = matrix_root.matrix_sqrt(jnp.asarray(np.float32(matrix))[None], 2)[0]
     assert np.abs(few - expected).max() > 1e-2 * math.sqrt(scale)
 
@@ -160,13 +161,13 @@ def test_iterations_are_those_of_the_paper(iterations):
         y, z = 0.5 * y @ (3 * eye - z @ y), 0.5 * (3 * eye - z @ y) @ z
     expected = np.sqrt(np.trace(matrix)) * y
     found = matrix_root.matrix_sqrt(jnp.asarray(np.float32(matrix))[None], iterations)[0]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    networks.assert_near(found, expected)
 
 
 def test_covariance_is_numpys():
     x = features((2, 6, 3)) + 5
     expected = [np.cov(np.float64(rows), rowvar=False, bias=True) for rows in x]
-    np.testing.assert_allclose(second_order.covariance(x), expected, rtol=1e-4, atol=1e-5)
+    networks.assert_near(second_order.covariance(x), expected)
 
 
 def test_isqrt_cov():
@@ -182,7 +183,7 @@ def test_isqrt_cov():
         root = (vectors * np.sqrt(values)) @ vectors.T
         rows.append([root[i, j] for i in range(5) for j in range(i, 5)])
     expected = np.array(rows) @ array(head.fc.kernel) + array(head.fc.bias)
-    np.testing.assert_allclose(head((jnp.asarray(x),))[0], expected, rtol=1e-4, atol=1e-5)
+    networks.assert_near(head((jnp.asarray(x),))[0], expected)
 
 
 def test_improved_bilinear_takes_the_root_of_the_averages():
@@ -195,7 +196,7 @@ def test_improved_bilinear_takes_the_root_of_the_averages():
         rows.append(np.sign(root) * np.sqrt(np.abs(root) + 1e-5))
     rows = np.array(rows) / np.linalg.norm(rows, axis=1, keepdims=True)
     expected = rows @ array(head.fc.kernel) + array(head.fc.bias)
-    np.testing.assert_allclose(head((jnp.asarray(x),))[0], expected, rtol=1e-4, atol=1e-5)
+    networks.assert_near(head((jnp.asarray(x),))[0], expected)
 
 
 def test_low_rank_bilinear_scores_positions_one_by_one():
@@ -211,9 +212,7 @@ def test_low_rank_bilinear_scores_positions_one_by_one():
             for position in y[image].reshape(6, 5):
                 for j, sign in enumerate((1, 1, -1, -1)):
                     expected[image, k] += sign * (factors[:, j, k] @ position) ** 2 / 6
-    np.testing.assert_allclose(
-        head((jnp.asarray(x),))[0], expected + [0.1, 0.2, 0.3], rtol=1e-4, atol=1e-5
-    )
+    networks.assert_near(head((jnp.asarray(x),))[0], expected + [0.1, 0.2, 0.3])
 
 
 def test_low_rank_bilinear_is_a_classifier_of_the_bilinear_feature():
@@ -226,9 +225,7 @@ def test_low_rank_bilinear_is_a_classifier_of_the_bilinear_feature():
     vectors = np.einsum("cd,drk->crk", array(head.reduction.kernel), array(head.factors))
     signs = np.array([1, 1, -1, -1])
     weights = np.einsum("crk,drk,r->kcd", vectors, vectors, signs)
-    np.testing.assert_allclose(
-        head((jnp.asarray(x),))[0][0], (weights * bilinear).sum((1, 2)), rtol=1e-4, atol=1e-5
-    )
+    networks.assert_near(head((jnp.asarray(x),))[0][0], (weights * bilinear).sum((1, 2)))
 
 
 @pytest.mark.parametrize("name", HEADS)
