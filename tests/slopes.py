@@ -46,6 +46,27 @@ def assert_those_of(reference, function, tree):
         )
 
 
+def assert_those_of_a_loss(reference, loss, names, head, maps, batch, state=None):
+    """That a method's loss and the terms `names` beside it have the values and slopes of
+    reference(head, maps), for the maps and for every weight of the head."""
+    graphdef, (weights, stats) = nnx.graphdef(head), models.split(head)
+    batch = jax.tree.map(jnp.asarray, batch)
+
+    def live(tree):
+        return nnx.merge(graphdef, tree["weights"], stats)
+
+    def computed(tree):
+        def model(images, rngs):
+            logits, named = live(tree)(tree["maps"])
+            return logits, {f"head/{name}": x for name, x in named.items()}
+
+        value, aux = loss(model, batch, jax.random.key(0), state)
+        return jnp.stack([value, *(aux[name] for name in names)])
+
+    tree = {"weights": weights, "maps": maps}
+    assert_those_of(lambda tree: reference(live(tree), tree["maps"]), computed, tree)
+
+
 def layers(tree):
     """Nested dicts as attributes, so that a formula reads arrays as it reads a head's."""
     if not isinstance(tree, Mapping):

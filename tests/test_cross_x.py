@@ -187,43 +187,61 @@ def test_each_weight_of_the_head_learns():
     slopes.assert_in_all_weights(make_head(), cross_x.make(None).losses[0], batch)
 
 
-@pytest.mark.parametrize("mixed", [False, True])
-@pytest.mark.parametrize("mask", [(1, 1, 1, 1), (1, 0, 1, 0)])
-def test_the_loss_is_its_formula(mask, mixed):
-    rng = np.random.default_rng(4)
-    levels = ("high", "low", "merged")
-    out = {f"head/{name}": rng.normal(0, 2, (4, 5)).astype(np.float32) for name in levels}
-    out |= {f"head/{name}_parts": rng.normal(size=(4, 2, 7)).astype(np.float32) for name in levels}
-    logits = sum(out[f"head/{name}"] for name in levels)
-    batch = make_batch(mask)
-    if mixed:
-        batch = test_losses.with_second_label(batch, 5)
-    gammas = {"gamma_high": 1.0, "gamma_low": 0.25, "gamma_merged": 0.1}
-    (loss,) = cross_x.make(None, **gammas, kl_weight=0.5).losses
-    value, aux = loss(lambda images, rngs: (logits, out), batch, jax.random.key(0), {})
+LEVELS = ("high", "low", "merged")
+GAMMAS = {"high": 1.0, "low": 0.25, "merged": 0.1}
+TERMS = ("class_loss", "c3s_loss", "kl_loss")
 
-    share = {name: np.exp(np.float64(out[f"head/{name}"])) for name in levels}
+
+def make_loss():
+    gammas = {f"gamma_{name}": gamma for name, gamma in GAMMAS.items()}
+    return cross_x.make(None, **gammas, kl_weight=0.5).losses[0]
+
+
+def loss_by_hand(named, batch):
+    """(value, *TERMS) of what the head names."""
+    share = {name: np.exp(np.float64(named[name])) for name in LEVELS}
     share = {name: p / p.sum(1, keepdims=True) for name, p in share.items()}
-    total = np.exp(np.float64(logits))
+    total = np.exp(sum(np.float64(named[name]) for name in LEVELS))
     goals = np.stack([test_losses.goal_of(batch, image, 5) for image in range(4)])
     entropies = -(goals * np.log(total / total.sum(1, keepdims=True))).sum(1)
     apart = sum(
         (share["high"] * np.log(share["high"] / share[name])).sum(1) for name in ("low", "merged")
     )
-    valid = np.array(mask, bool)
-    parts = {
-        "class_loss": entropies[valid].mean(),
-        "c3s_loss": sum(
-            gammas[f"gamma_{name}"] * regulariser(out[f"head/{name}_parts"], mask)
-            for name in levels
-        ),
-        "kl_loss": apart[valid].mean(),
-    }
-    for name, part in parts.items():
-        np.testing.assert_allclose(aux[name], part, rtol=1e-5)
-    wanted = parts["class_loss"] + parts["c3s_loss"] + 0.5 * parts["kl_loss"]
-    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    valid = np.array(batch["mask"], bool)
+    alike = sum(
+        gamma * regulariser(named[f"{name}_parts"], valid) for name, gamma in GAMMAS.items()
+    )
+    terms = entropies[valid].mean(), alike, apart[valid].mean()
+    return terms[0] + terms[1] + 0.5 * terms[2], *terms
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("mask", [(1, 1, 1, 1), (1, 0, 1, 0)])
+def test_the_loss_is_its_formula(mask, mixed):
+    rng = np.random.default_rng(4)
+    named = {name: rng.normal(0, 2, (4, 5)).astype(np.float32) for name in LEVELS}
+    named |= {f"{name}_parts": rng.normal(size=(4, 2, 7)).astype(np.float32) for name in LEVELS}
+    logits = sum(named[name] for name in LEVELS)
+    batch = make_batch(mask)
+    if mixed:
+        batch = test_losses.with_second_label(batch, 5)
+    out = {f"head/{name}": value for name, value in named.items()}
+    model = lambda images, rngs: (logits, out)  # noqa: E731
+    value, aux = make_loss()(model, batch, jax.random.key(0), {})
+    found = [value, *(aux[name] for name in TERMS)]
+    np.testing.assert_allclose(found, loss_by_hand(named, batch), rtol=1e-5)
     np.testing.assert_array_equal(aux["logits"], logits)
+
+
+@pytest.mark.parametrize(("parts", "low_pool"), [(2, "max"), (3, "avg")])
+def test_its_gradients_are_those_of_the_formula(parts, low_pool):
+    head, batch = make_head(parts=parts, low_pool=low_pool), make_batch((1, 0, 1, 1))
+
+    def reference(head, maps):
+        return loss_by_hand(by_hand(head, maps, parts, low_pool), batch)
+
+    maps = random_maps(low=(3, 4), images=4)
+    slopes.assert_those_of_a_loss(reference, make_loss(), TERMS, head, maps, batch)
 
 
 def test_weights_below_zero_are_refused():

@@ -111,41 +111,62 @@ def tile_indices(whole, confused, tiles):
     ]
 
 
+TERMS = ("class_loss", "swap_loss", "location_loss")
+
+
+def make_loss():
+    (loss,) = dcl.make(facts(3), tiles=3, reach=1, swap_weight=0.7, location_weight=2.0).losses
+    return loss
+
+
+def orders(images):
+    """Which tile lies at each place of a row's image, the rows being whole and confused in turn."""
+    found = [tile_indices(*images[row : row + 2], 3) for row in range(0, len(images), 2)]
+    assert any(order != list(range(9)) for order in found)
+    return [each for order in found for each in (list(range(9)), order)]
+
+
+def loss_by_hand(batch, order, logits, swap, location):
+    """(value, *TERMS): means over the rows that count."""
+    each = []
+    for row in range(2 * len(batch["mask"])):
+        image, destroyed = divmod(row, 2)
+        if not batch["mask"][image]:
+            continue
+        wanted = (np.array(order[row]).reshape(3, 3) - 4) / 9
+        goal = test_losses.goal_of(batch, image, 5)
+        kind = np.eye(2)[1 - destroyed]
+        gap = np.abs(location[row] - wanted).mean()
+        each.append((softmax_loss(logits[row], goal), softmax_loss(swap[row], kind), gap))
+    means = np.mean(each, axis=0)
+    return means @ [1, 0.7, 2], *means
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("mask", [(1, 1, 1), (0, 1, 1)])
 def test_the_loss_is_its_formula(mask, mixed):
-    tiles, batch = 3, make_batch(mask)
+    batch = make_batch(mask)
     if mixed:
         batch = test_losses.with_second_label(batch, 5)
-    (loss,) = dcl.make(facts(3), tiles=3, reach=1, swap_weight=0.7, location_weight=2.0).losses
-    model = Recorder(3, tiles)
-    value, aux = loss(model, batch, jax.random.key(5), {})
-    whole, confused = model.images[::2], model.images[1::2]
-    np.testing.assert_array_equal(whole, batch["image"])
-    parts = {"class_loss": [], "swap_loss": [], "location_loss": []}
-    moved = 0
-    for row in range(6):
-        image, destroyed = divmod(row, 2)
-        if not mask[image]:
-            continue
-        order = list(range(9))
-        if destroyed:
-            order = tile_indices(whole[image], confused[image], tiles)
-            moved += order != list(range(9))
-        wanted = (np.array(order).reshape(3, 3) - 4) / 9
-        goal = test_losses.goal_of(batch, image, 5)
-        parts["class_loss"].append(softmax_loss(model.logits[row], goal))
-        kind = np.eye(2)[1 - destroyed]
-        parts["swap_loss"].append(softmax_loss(model.out["head/swap"][row], kind))
-        gap = np.abs(model.out["head/location"][row] - wanted)
-        parts["location_loss"].append(gap.mean())
-    assert moved
-    means = {name: np.mean(values) for name, values in parts.items()}
-    for name, mean in means.items():
-        np.testing.assert_allclose(aux[name], mean, rtol=1e-5)
-    total = means["class_loss"] + 0.7 * means["swap_loss"] + 2 * means["location_loss"]
-    np.testing.assert_allclose(value, total, rtol=1e-5)
+    model = Recorder(3, 3)
+    value, aux = make_loss()(model, batch, jax.random.key(5), {})
+    np.testing.assert_array_equal(model.images[::2], batch["image"])
+    expected = loss_by_hand(batch, orders(model.images), model.logits, *model.out.values())
+    np.testing.assert_allclose([value, *(aux[name] for name in TERMS)], expected, rtol=1e-5)
     np.testing.assert_array_equal(aux["logits"], model.logits[::2])
+
+
+def test_its_gradients_are_those_of_the_formula():
+    model, batch = Recorder(3, 3), make_batch((0, 1, 1))
+    make_loss()(model, batch, jax.random.key(0), {})
+    order = orders(model.images)
+
+    def reference(head, maps):
+        return loss_by_hand(batch, order, *by_hand(head, *maps))
+
+    maps = np.random.default_rng(0).normal(size=(6, 6, 6, 4)).astype(np.float32)
+    head = Dcl((4,), 5, rngs=nnx.Rngs(0))
+    slopes.assert_those_of_a_loss(reference, make_loss(), TERMS, head, (maps,), batch)
 
 
 def test_each_weight_of_the_head_learns():

@@ -12,7 +12,7 @@ from fgc_jax import models, params, step
 from fgc_jax.methods import jigsaw, pmg
 from fgc_jax.models import layers
 from fgc_jax.models.pmg import Pmg
-from tests import networks, seeded, test_losses
+from tests import networks, seeded, slopes, test_losses
 
 CHANNELS = (3, 4, 6)
 GRIDS = ((6, 4), (3, 2), (2, 1))
@@ -198,6 +198,25 @@ def cross_entropy(logits, batch):
         if valid
     ]
     return np.mean(values)
+
+
+def test_their_gradients_are_those_of_the_formulas():
+    """Of the four together: each is 0 in what belongs to the others alone."""
+    batch, each = make_batch((1, 0, 1, 1)), pmg.make(FACTS, concat_weight=3.0).losses
+    names = [f"{name}_loss" for name in ("level1", "level2", "level3", "concat")]
+
+    def loss(*arguments):
+        values, terms = zip(*(loss(*arguments) for loss in each), strict=True)
+        return sum(values), {name: term for aux in terms for name, term in aux.items()}
+
+    def reference(head, maps):
+        maxima = [maximum(block, x) for block, x in zip(head.blocks, maps, strict=True)]
+        logits = [classify(chain, x) for chain, x in zip(head.classifiers, maxima, strict=True)]
+        logits.append(classify(head.concat, np.concatenate(maxima, 1)))
+        terms = [cross_entropy(x, batch) for x in logits]
+        return terms[0] + terms[1] + terms[2] + 3 * terms[3], *terms
+
+    slopes.assert_those_of_a_loss(reference, loss, names, make_head(), random_maps(4), batch)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
