@@ -1,4 +1,4 @@
-"""PIM and HERBS: the heads and their losses against NumPy."""
+"""PIM and HERBS: the heads against NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fgc_jax import methods
-from fgc_jax.methods import pim
 from fgc_jax.models import pyramid
-from tests import networks, slopes, test_losses
+from tests import networks
 
 CHANNELS, GRIDS, SELECTS = (3, 5, 4), ((6, 4), (3, 2), (2, 1)), (7, 3, 2)
 OPTIONS = {"width": 8, "selects": SELECTS, "tokens_per_joint": 4}
@@ -185,142 +183,3 @@ def test_more_positions_than_there_are_are_refused():
     head = pyramid.Pim(CHANNELS, 3, width=8, selects=(7, 3, 3), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="selects: 3 positions of a map that has 2 x 1"):
         head(make_maps())
-
-
-# The losses
-
-
-def outputs(levels=2, seed=0):
-    """(logits, named arrays) as the heads return them, of two grids."""
-    rng = np.random.default_rng(seed)
-    out = {}
-    for index in range(levels):
-        shape = (5, 3 - index, 2)
-        out[f"head/scores/{index}"] = rng.normal(size=(*shape, 3)).astype(np.float32)
-        out[f"head/early/{index}"] = rng.normal(size=(*shape, 3)).astype(np.float32)
-        picked = np.zeros(shape, np.float32)
-        picked[:, 0, :] = 1
-        out[f"head/picked/{index}"] = picked
-    return rng.normal(size=(5, 3)).astype(np.float32), out
-
-
-def entropy(logits, goal):
-    return -goal @ np.log(probabilities(np.float64(logits)))
-
-
-def terms_by_hand(logits, out, batch, levels=2):
-    """Means over the images that count, each term image after image and place after place."""
-    totals = dict.fromkeys(("mean", "dropped", "picked", "graph"), 0.0)
-    for image in np.flatnonzero(batch["mask"]):
-        label = test_losses.goal_of(batch, image)
-        totals["graph"] += entropy(logits[image], label)
-        for index in range(levels):
-            scores = np.float64(out[f"head/scores/{index}"][image])
-            picked = out[f"head/picked/{index}"][image]
-            totals["mean"] += entropy(scores.mean((0, 1)), label)
-            left = [s for s, p in zip(scores.reshape(-1, 3), picked.flat, strict=True) if not p]
-            kept = [s for s, p in zip(scores.reshape(-1, 3), picked.flat, strict=True) if p]
-            totals["dropped"] += np.mean([(np.tanh(s) + 1) ** 2 for s in left])
-            totals["picked"] += np.mean([entropy(s, label) for s in kept])
-    return {name: total / batch["mask"].sum() for name, total in totals.items()}
-
-
-def call(name, options, outputs, state=None, mixed=False):
-    method = methods.build(name, options, test_losses.FACTS)
-    model = lambda images, rngs: outputs  # noqa: E731
-    state = method.state if state is None else state
-    return method.losses[0](model, test_losses.make_batch(mixed=mixed), jax.random.key(0), state)
-
-
-@pytest.mark.parametrize("mixed", [False, True])
-def test_pims_loss_is_its_formula(mixed):
-    logits, out = outputs()
-    factors = {"lambda_b": 0.5, "lambda_n": 5.0, "lambda_s": 0.25, "lambda_c": 2.0}
-    value, aux = call("pim", factors, (logits, out), mixed=mixed)
-    terms = terms_by_hand(logits, out, test_losses.make_batch(mixed=mixed))
-    by_name = dict(zip(("mean", "dropped", "picked", "graph"), factors.values(), strict=True))
-    expected = sum(factor * terms[name] for name, factor in by_name.items())
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
-    for name, term in terms.items():
-        np.testing.assert_allclose(aux[f"{name}_loss"], term, rtol=1e-5)
-    assert "picked_loss" not in call("pim", {}, (logits, out))[1]
-
-
-@pytest.mark.parametrize("mixed", [False, True])
-def test_herbs_adds_the_refinement_at_a_falling_temperature(mixed):
-    logits, out = outputs()
-    batch = test_losses.make_batch(mixed=mixed)
-    terms = terms_by_hand(logits, out, batch)
-    plain = 0.3 * terms["mean"] + 5 * terms["dropped"] + terms["graph"]
-    # Ten images to see in an epoch, a halving every two epochs.
-    options = {"temperature": 4.0, "halve_every": 2}
-    for seen, temperature in ((0, 4), (19, 4), (20, 2), (45, 1), (2_000_000_000, 1 / 16)):
-        value, aux = call("herbs", options, (logits, out), {"images": jnp.int32(seen)}, mixed)
-        apart = 0.0
-        for index in range(2):
-            late, early = (
-                probabilities(np.float64(out[f"head/{kind}/{index}"]) / temperature)
-                for kind in ("scores", "early")
-            )
-            apart = apart + (late * np.log(late / early)).mean((1, 2, 3))
-        refined = (apart * batch["mask"]).sum() / batch["mask"].sum()
-        np.testing.assert_allclose(aux["temperature"], temperature)
-        np.testing.assert_allclose(aux["refinement_loss"], refined, rtol=1e-5)
-        np.testing.assert_allclose(value, plain + 1.375 * refined, rtol=1e-5)
-        assert int(aux["state"]["images"]) == seen + 5
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_each_weight_of_the_head_learns(name):
-    head = shaken(KINDS[name](CHANNELS, 3, rngs=nnx.Rngs(0), **OPTIONS))
-    method = methods.build(name, {}, test_losses.FACTS)
-    batch = test_losses.make_batch() | {"image": make_maps(batch=5)}
-    slopes.assert_in_all_weights(head, method.losses[0], batch, method.state)
-
-
-def test_the_later_scores_learn_nothing_from_the_refinement():
-    early, late = jnp.ones((1, 1, 1, 3)), jnp.arange(3.0).reshape(1, 1, 1, 3)
-    slopes = jax.grad(lambda *two: pim.refinement(*two, 2.0).sum(), argnums=(0, 1))(early, late)
-    assert (slopes[0] != 0).all()
-    np.testing.assert_array_equal(slopes[1], np.zeros_like(late))
-
-
-def test_nothing_dropped_costs_nothing():
-    np.testing.assert_array_equal(pim.dropped(jnp.ones((2, 1, 2, 3)), jnp.ones((2, 1, 2))), [0, 0])
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("pim", {"lambda_c": 0.0}, "lambda_c=0.0 must be above 0"),
-        ("pim", {"lambda_n": -1.0}, "lambda_n=-1.0 must be at least 0"),
-        ("herbs", {"lambda_r": 0.0}, "lambda_r=0.0 must be above 0"),
-        ("herbs", {"halve_every": 0}, "halve_every=0 must be above 0"),
-    ],
-)
-def test_wrong_options_of_the_methods_are_refused(name, options, message):
-    with pytest.raises(ValueError, match=message):
-        methods.build(name, options, test_losses.FACTS)
-
-
-def test_constant_maps_give_finite_losses_and_gradients():
-    head = pyramid.Herbs(CHANNELS, 3, rngs=nnx.Rngs(0), **OPTIONS)
-    graphdef, params, stats = nnx.split(head, nnx.Param, nnx.BatchStat)
-    method = methods.build("herbs", {}, test_losses.FACTS)
-
-    @jax.jit
-    @jax.value_and_grad
-    def loss(params, maps):
-        live = nnx.merge(graphdef, params, stats, copy=True)
-
-        def model(maps, rngs):
-            logits, named = live(maps, rngs=rngs)
-            return logits, {f"head/{name}": x for name, x in named.items()}
-
-        batch = test_losses.make_batch() | {"image": maps}
-        return method.losses[0](model, batch, jax.random.key(0), method.state)[0]
-
-    for value in (0.0, 3.0, 1e4):
-        pairs = zip(CHANNELS, GRIDS, strict=True)
-        found = loss(params, tuple(np.full((5, *grid, c), value, np.float32) for c, grid in pairs))
-        assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(found)), value
