@@ -41,7 +41,15 @@ def api_net(recipe):
     recipe.data.sampling = "2 classes x 4"
 
 
-CHANGES = (transformer, cal, pmg, api_net)
+def herbs(recipe):
+    """Positions ranked image by image, and a temperature that halves as all devices see images."""
+    recipe.model.update(backbone="basic", feature_map="stage1+stage2+stage3", head="herbs")
+    recipe.model.head_options = {"width": 8, "selects": (8, 4, 2), "tokens_per_joint": 4}
+    recipe.method = "herbs"
+    recipe.method_options = {"lambda_s": 0.5, "temperature": 4.0, "halve_every": 8}
+
+
+CHANGES = (transformer, cal, pmg, api_net, herbs)
 
 
 def losses(change, steps: int = 3) -> list[float]:
