@@ -108,6 +108,9 @@ def test_a_recipe_trains_through_the_command(roots, tmp_path):
         ("baselines_cub", "swin_large", "vit"),
         ("baselines_cub", "dinov2", "vit"),
         ("cal_resnet101", "cub", "basic"),
+        ("cal_resnet152_homework", "", "basic"),
+        ("cal_convnext_b_cub", "", "basic"),
+        ("wsdan_inception", "", "basic"),
         ("second_order_cub", "asymmetric", "vgg+basic"),
         ("api_net_cub", "", "basic"),
         ("pairwise_confusion_cub", "", "basic"),
@@ -119,6 +122,7 @@ def test_recipes_train(name, variant, small, roots, tmp_path, monkeypatch):
     got = recipe(name, f"{variant},tiny")
     got.data.root = str(roots[got.data.name])
     weights = {"": small_networks.STORED[0]}
+    got.model.weights_tag = ""
     streams = filter(None, (got.model.backbone, got.model.backbone_b))
     for stream, name in zip(streams, itertools.cycle(small.split("+")), strict=False):
         row = dataclasses.replace(small_networks.SMALL[name], weights=weights)
