@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -221,9 +222,10 @@ def environments(accelerators: int) -> list[dict[str, str]]:
 
 
 def _file_name(text: str) -> str:
-    """Readable, without what shells, globs and file systems give a meaning."""
-    text = re.sub(r"[\[\]{}()'\" ]", "", text)
-    return re.sub(r"[^\w.+-]", "-", text)[:80] or "none"
+    """Readable, without what shells, globs and file systems give a meaning; long ones are cut and
+    end in a number of their own."""
+    short = re.sub(r"[^\w.+-]", "-", re.sub(r"[\[\]{}()'\" ]", "", text)) or "none"
+    return short if len(short) <= 60 else f"{short[:50]}-{zlib.crc32(text.encode()):08x}"
 
 
 def _next(waiting: list[Job], folder: Path, told: set[str], say) -> Job | None:

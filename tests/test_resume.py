@@ -1,18 +1,27 @@
 """Killed at any moment, a run continues to bit-identical parameters."""
 
 import json
+import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from fgc_jax import checkpoint, params
+from fgc_jax import workdir as folders
 from tests import commands
 
 OPTIONS = (
     "--config.phases[0].epochs=2",
     "--config.phases[1].epochs=2",
     "--config.phases[0].schedule=one_cycle",  # whose momentum is in the optimiser's state
+    "--config.phases[0].accumulate=2",
+    "--config.phases[0].average=ema 0.9",
+    "--config.phases[1].sam_rho=0.05",
+    "--config.phases[1].average=swa 2",
+    "--config.phases[1].schedule=plateau",
+    "--config.phases[1].schedule_options={'patience': 0}",
     "--config.checkpoint_every=2",
 )
 
@@ -74,6 +83,28 @@ def test_killed_in_both_phases_and_while_saving(straight, tmp_path):
     assert mine["test"] == theirs["test"]
     steps = [row["step"] for row in commands.logged(workdir) if "loss" in row]
     assert steps == list(range(1, 25))  # nothing twice, nothing missing
+
+
+def test_a_killed_sweep_continues(straight, tmp_path):
+    """Killed with the run that it trains, as when the machine stops."""
+    folder = tmp_path / "sweep"
+    rates = "--grid=phases[1].lr=1e-3,2e-3"  # the recipe's, and another
+    command = (*commands.SMALL, *OPTIONS, f"--workdir={folder}", rates)
+    first, second = (folder / "runs" / f"phases1.lr={lr},seed=0" for lr in ("1e-3", "2e-3"))
+    process = commands.start(*command, module="scripts/sweep.py")
+    wait_for(lambda: last_step(first) >= 15, process)
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    os.kill(int(child), signal.SIGKILL)
+    process.communicate()
+    assert not folders.finished_results(first)
+    out, _ = commands.run(*command, module="scripts/sweep.py")
+    assert "2 runs, 0 of them finished before" in out
+    assert "Continuing from step" in (folder / "logs" / f"{first.name}.log").read_text()
+    assert fingerprints(first) == fingerprints(straight)
+    assert fingerprints(second) != fingerprints(straight)
+    out, _ = commands.run(*command, module="scripts/sweep.py")
+    assert "2 runs, 2 of them finished before" in out
 
 
 def test_sigterm_saves_says_so_and_continues(straight, tmp_path):

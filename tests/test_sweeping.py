@@ -106,6 +106,15 @@ def test_every_combination_of_seeds_and_values(tmp_path):
     assert not (tmp_path / "sweep").exists()
 
 
+def test_long_values_have_names_of_their_own(tmp_path):
+    flips = 40 * "('flip',{}),"
+    values = ",".join(f"({flips}('erase',{{'p':{p}}}))" for p in (0.1, 0.2))
+    _, found = sweeping.plan(RECIPE, [], (0,), [f"data.augment={values}"], tmp_path / "sweep")
+    names = [job.name for job in found]
+    assert len(set(names)) == 2
+    assert all(len(name) < 100 for name in names)
+
+
 @pytest.mark.parametrize(
     ("grid", "changes", "message"),
     [

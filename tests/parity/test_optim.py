@@ -1,5 +1,5 @@
-"""Schedules and optimisers against PyTorch's over the steps of a phase; LAMB, and which parameters
-decay, against timm's."""
+"""Schedules, averages of the weights and optimisers against PyTorch's over the steps of a phase;
+LAMB, and which parameters decay, against timm's."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,10 @@ import pytest
 import timm
 import torch
 from timm.optim import Lamb, param_groups_weight_decay
-from torch.optim import lr_scheduler
+from torch.optim import lr_scheduler, swa_utils
 
 from configs import common
-from fgc_jax import config, models, optim, params, schedules
+from fgc_jax import averaging, config, models, optim, params, progress, schedules
 from tests import seeded
 from tests.parity import oracles
 
@@ -244,3 +244,58 @@ def test_what_decays_is_what_timm_lets_decay(name):
     found = params.flatten(optim._decays(model))
     for key, path in oracles.paths(name, model).items():
         assert found[path] == decays[names[key]], key
+
+
+def test_plateau_equals_pytorchs():
+    """Scores that rise, stay and fall by chance, in all orders, for several patiences."""
+    rng = np.random.default_rng(0)
+    for patience in (0, 1, 3):
+        scores = rng.integers(0, 8, 60).astype(float)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
+        scheduler = lr_scheduler.ReduceLROnPlateau(
+            optimizer, "max", factor=0.5, patience=patience, threshold=0.0, min_lr=0, eps=0
+        )
+        run, reductions = progress.Progress(), 0
+        for number, score in enumerate(scores):
+            scheduler.step(score)
+            better = run.end_epoch(number, score, {})
+            reductions += run.end_plateau_epoch(better, 0.5, patience)
+            assert LR * run.lr_scale(LR) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12)
+        assert reductions > 5
+
+
+def walk(kind):
+    """[12, 3] weights along a training, and PyTorch's average of them, begun with the first."""
+    weights = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32).cumsum(0)
+    module = torch.nn.Linear(3, 1, bias=False)
+    averaged = kind(module)
+    found = []
+    for row in weights:
+        module.weight.data = torch.tensor(row[None])
+        averaged.update_parameters(module)
+        found.append(averaged.module.weight.detach().numpy()[0].copy())
+    return weights, np.array(found)
+
+
+def test_ema_equals_pytorchs():
+    # At such a decay the ramp of the first steps, which PyTorch lacks, does not show.
+    weights, expected = walk(
+        lambda module: swa_utils.AveragedModel(
+            module, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(0.1)
+        )
+    )
+    kept = averaging.start("ema 0.1", weights[0], {})
+    for done, (row, wanted) in enumerate(zip(weights[1:], expected[1:], strict=True)):
+        kept = averaging.after_step("ema 0.1", kept, row, {}, jnp.int32(done))
+        np.testing.assert_allclose(kept["params"], wanted, rtol=1e-6)
+
+
+def test_swa_equals_pytorchs():
+    weights, expected = walk(swa_utils.AveragedModel)
+    phase = make_phase(average="swa 12", epochs=14)  # the mean of the last 12
+    kept = averaging.start("swa 12", np.full(3, np.nan, np.float32), {})["params"]
+    epochs = np.concatenate([weights[:2] + 9, weights])  # two before, which do not count
+    wanted = np.concatenate([epochs[:2], expected])
+    for epoch, (row, mean) in enumerate(zip(epochs, wanted, strict=True), start=1):
+        kept = averaging.mean_of_weights(kept, row, averaging.swa_count(phase, epoch))
+        np.testing.assert_allclose(kept, mean, rtol=1e-5)
