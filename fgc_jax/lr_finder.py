@@ -228,15 +228,16 @@ def write(curve: Curve, folder: Path, title: str) -> tuple[Path, Path]:
 
 def _step_before(plan: experiment.Experiment, index: int, workdir: Path) -> int:
     """The step of the run's checkpoint that phase `index` starts from."""
-    meta = checkpoint.load_meta(workdir, checkpoint.find_step(workdir, "last"))
-    finished = meta["history"]
+    newest = checkpoint.find_step(workdir, "last")
+    meta = checkpoint.load_meta(workdir, newest)
+    finished, best = meta["history"], plan.settings.phases[index].start_from == "best"
     if len(finished) >= index:
-        if plan.settings.phases[index].start_from == "best":
+        if best:
             return finished[index - 1]["best"]["step"]
         steps = sum(entry["steps"] for entry in finished[:index])
         return checkpoint.find_step(workdir, str(steps))
     if meta["phase"] == index - 1 and meta["best"]:
-        return meta["best"]["step"]
+        return meta["best"]["step"] if best else newest  # of a phase that is not at its end yet
     raise ValueError(
         f"--from={workdir}: phase {plan.settings.phases[index].name!r} starts from the phase "
         f"before it, which that run has not trained yet"

@@ -1,6 +1,7 @@
 """The learning rate finder: its sweep, what it suggests, and that it changes nothing."""
 
 import csv
+import dataclasses
 import math
 
 import jax
@@ -212,8 +213,17 @@ def test_where_a_phase_starts(plan, initial, tmp_path):
     redrawn = experiment.reinitialised(plan, 1, expected, stats)[0]
     assert params.fingerprint(found) == params.fingerprint(redrawn)
     assert params.fingerprint(found) != params.fingerprint(expected)
-    unfinished = saved_run(plan, tmp_path / "half", initial, 0, [], {"step": 6})
-    assert lr_finder.start(plan, 1, unfinished)[2] == f"step 6 of {unfinished}"
+    unfinished = saved_run(plan, tmp_path / "half", initial, 0, [], {"step": 4})
+    assert lr_finder.start(plan, 1, unfinished)[2] == f"step 4 of {unfinished}"
+    phases = (
+        plan.settings.phases[0],
+        dataclasses.replace(plan.settings.phases[1], start_from="last"),
+    )
+    from_last = dataclasses.replace(
+        plan, settings=dataclasses.replace(plan.settings, phases=phases)
+    )
+    for folder in (run, unfinished):
+        assert lr_finder.start(from_last, 1, folder)[2] == f"step 6 of {folder}"
     early = saved_run(plan, tmp_path / "early", initial, 0, [], None)
     with pytest.raises(ValueError, match="'open' starts from the phase before .* not trained yet"):
         lr_finder.start(plan, 1, early)
