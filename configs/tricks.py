@@ -3,10 +3,10 @@
 EfficientNet-Lite0 with its ImageNet weights: two epochs of the classifier, then five of everything,
 at 96 px. The words after the colon say how far it goes; each includes those before: `constant`
 (Adam at a constant 1e-3), `one_cycle` (up to 2e-3, arXiv:1708.07120), `thirds` (discriminative
-rates as in fastai: a ninth, a third, 1), `growing` (the last three of the five epochs at 96 px,
-those before at 64), `ema` (averaged weights), `smoothing` (arXiv:1512.00567), `mix` (mixup or
-CutMix, arXiv:1710.09412, arXiv:1905.04899). `reinit` is `thirds` with the last three layers drawn
-anew.
+rates, arXiv:1801.06146: a ninth, a third, 1), `growing` (the last three of the five epochs at
+96 px, those before at 64), `ema` (averaged weights), `smoothing` (arXiv:1512.00567), `mix` (mixup
+or CutMix, arXiv:1710.09412, arXiv:1905.04899). `reinit` is `thirds` with the last three layers
+drawn anew.
 
     python scripts/sweep.py --config=configs/tricks.py:constant --seeds=0,1,2 --workdir=DIR/constant
 

@@ -65,8 +65,8 @@ def trained_groups(
     is 0. The multiplier is the group's times layer_decay ** (number of layers behind, where the
     head is the last one), as in BEiT (arXiv:2106.08254), or times that of lr_thirds for the third
     of the layers that the parameter lies in, from the input, the head counting to the last (the
-    discriminative rates of ULMFiT, arXiv:1801.06146, in fastai's form); and times head_lr in the
-    head.
+    discriminative rates of ULMFiT, arXiv:1801.06146; fastai's third group is the head alone); and
+    times head_lr in the head.
 
     Raises:
         ValueError: a rule or layer spec matches nothing, or nothing is left to train.
