@@ -86,7 +86,11 @@ def of_run(directory: Path, checkpoint: str) -> tuple[dict, dict, str]:
     for option, value in settings.backbone_options.items():
         needs = TIMM_NEEDS[option].format(value)
         told += f"\ntrained with {option}={value}, which the file cannot hold: {needs}"
-    return state, pretrained.metadata(settings.backbone, models.weights_tag(settings)), told
+    used, tag = run.plan.preprocess, models.weights_tag(settings)
+    if used.rescale(models.preprocess(settings)):  # data.mean and data.std took their place
+        told += f"\ntrained with mean={used.mean}, std={used.std}, which the file cannot hold"
+        tag = ""
+    return state, pretrained.metadata(settings.backbone, tag), told
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """scripts/convert_weights.py: exit codes, and nothing half written."""
 
+import dataclasses
 import resource
 import types
 
@@ -161,15 +162,20 @@ def test_a_run_that_is_none_is_one_line(tmp_path, capsys):
 def test_what_no_file_holds_is_said(tmp_path, capsys, monkeypatch):
     settings = seeded.config("resnet18", backbone_options={"last_stride": 1})
     _, filled, stats = seeded.trees("resnet18", 5)
-    plan = types.SimpleNamespace(settings=types.SimpleNamespace(model=settings))
+    used = dataclasses.replace(models.preprocess(settings), std=(0.3, 0.2, 0.1))
+    settings_of_run = types.SimpleNamespace(model=settings)
+    plan = types.SimpleNamespace(settings=settings_of_run, preprocess=used)
     loaded = types.SimpleNamespace(plan=plan, params=filled, stats=stats, step=3)
     monkeypatch.setattr(predict, "load_run", lambda *_: loaded)
     flags = ["--workdir=run", f"--output={tmp_path / 'a.safetensors'}"]
     assert convert_weights.main(flags) == 0
-    *_, head, told = capsys.readouterr().out.splitlines()
+    *_, head, told, mean = capsys.readouterr().out.splitlines()
     assert head.startswith("without the head 'gap'")
     assert told.startswith("trained with last_stride=1, which the file cannot hold: give the conv")
     assert "layer4[0] stride 1" in told
+    assert mean.startswith("trained with mean=(0.485,") and "std=(0.3, 0.2, 0.1)" in mean
+    # So the file names no tag, whose mean and std would be others.
+    assert weights.metadata(tmp_path / "a.safetensors").keys() == {"format", "architecture"}
     known = {option for row in models.BACKBONES.values() for option in row.options}
     assert convert_weights.TIMM_NEEDS.keys() == known
 
