@@ -30,7 +30,8 @@ paper, from memory); frozen Swin-B of ImageNet-21k reaches 90.9 % (FGIR-Backbone
 
 None of these is reproduced here yet. `--config.final=True` trains on all of train. Batches of 64
 are summed from parts of 8 to fit one device; on eight, `--config.phases[0].accumulate=1` is
-the same. Memory and time: not measured; the test suite runs the variant `tiny`.
+the same. Memory: 16 GB for Swin-L (scripts/estimate_memory.py on a CPU: an estimate for GPUs).
+Time: not measured; the test suite runs the variant `tiny`.
 """
 
 from configs import common

@@ -24,8 +24,9 @@ published figures. Phase 2 then un-freezes the last stage of the first stream; w
 differ, the last two blocks of both (the project: layer3 of its ResNet-18 and layer4 of its
 ResNet-34). `resnet50` is one stream with itself and needs a projection to 256 channels: 2048 x 2048
 products would take 419 M weights.
-Memory: parameters 55 M, 220 MB, the classifier's share 105 MB and as much for each Adam moment.
-Time: not measured; the test suite runs the variant `tiny`.
+Memory: 4 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs), of which parameters are
+220 MB, the classifier's share 105 MB and as much for each Adam moment. Time: not measured; the test
+suite runs the variant `tiny`.
 """
 
 from configs import common

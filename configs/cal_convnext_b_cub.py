@@ -12,7 +12,8 @@ epoch; its learning rate was chosen from 0.03, 0.01, 0.003 and 0.001, which of t
 0.003 stands here). Not reproduced here yet.
 
 `tiny`: seconds, ConvNeXt V2 Atto with random weights. `--config.final=True` trains on all of train.
-Memory and time: not measured; the test suite trains the variant `tiny`.
+Memory: 7 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not measured; the
+test suite trains the variant `tiny`.
 """
 
 from configs import bundles, common

@@ -13,9 +13,11 @@ reproduced here yet.
 Variants: `cub` (the default), `cars`, `aircraft`; `wsdan` leaves the counterfactual away, `plain`
 all but the network at stride 1 and its average pooling; `tiny`: seconds, ResNet-18 with random
 weights. `--config.final=True` trains on all of train.
-Memory (estimates): parameters 56 M with 200 classes, 13 M of them in the classifier; centres 52 MB;
-three images' activations for each image of the batch, about 20 GB at batch 16: with less,
-`--config.phases[0].accumulate=4`. Time: not measured; the test suite runs the variants `tiny`.
+Memory: 19 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs), most of it activations of
+three images for each of the batch; parameters are 56 M with 200 classes, 13 M of them in the
+classifier. With less memory: `--config.phases[0].accumulate=4`, under which the centres move four
+times a step, towards four images each time. Time: not measured; the test suite runs the variants
+`tiny`.
 """
 
 from configs import bundles, common

@@ -12,7 +12,8 @@ lowered the rate after each six epochs without a validation accuracy 1.9 times t
 after six epochs; here it falls when the accuracy has not risen for six.
 
 Variants: `plain` is the project's ResNet without CAL; `tiny`: seconds, ResNet-18 with random
-weights. Memory and time: not measured; the test suite trains the variants `tiny`.
+weights. Memory: 6 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not
+measured; the test suite trains the variants `tiny`.
 """
 
 from configs import bundles, common

@@ -23,7 +23,8 @@ Aircraft (92.6 %): gammas 0.5, 0.1 and 0.5, low_pool=avg, crop as here. A misspe
 leaves all three at 0.
 
 Variants: none but `tiny`: seconds, a small network with random weights.
-Memory and time: not measured; the test suite runs the variant `tiny`.
+Memory: 13 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not measured; the
+test suite runs the variant `tiny`.
 """
 
 from ml_collections import ConfigDict

@@ -20,8 +20,9 @@ For Cars and Aircraft the authors set `--config.method_options.location_weight=0
 64 pixels for each of the 7 tiles in a row, since the location map has a place for 2 x 2 of the
 last feature map, of stride 32.
 Variants: `readme`; `tiny`: seconds, a small network with random weights, 2 x 2 tiles.
-Memory and time: not measured; the test suite runs the variant `tiny`. By the number of images, a
-batch costs about twice what it costs plain fine-tuning.
+Memory: 11 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not measured; the
+test suite runs the variant `tiny`. By the number of images, a batch costs about twice what it costs
+plain fine-tuning.
 """
 
 from ml_collections import ConfigDict

@@ -17,8 +17,9 @@ and falls at every step.
 
 `--config.model.head_options.test=sum` predicts with the sum of the four; training is the same.
 Variants: none but `tiny`: seconds, a small network with random weights.
-Memory and time: not measured; the test suite runs the variant `tiny`. By the number of passes, a
-batch costs about four times what it costs plain fine-tuning.
+Memory: 8 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not measured; the
+test suite runs the variant `tiny`. By the number of passes, a batch costs about four times what it
+costs plain fine-tuning.
 """
 
 from ml_collections import ConfigDict

@@ -22,7 +22,8 @@ stages, 84 % for ResNet-101 after two with weight decay 1e-2). `tiny`: seconds, 
 Differences: each stage starts with fresh moments, and from the best validation loss of the one
 before, where the project went on from the last state; frozen weights do not decay; no
 image is left out at the end of an epoch.
-Memory and time: not measured; the test suite runs the variant `tiny`.
+Memory: 4 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not measured; the
+test suite runs the variant `tiny`.
 """
 
 from configs import bundles, common

@@ -29,8 +29,8 @@ classified the flattened, l2-normalised map of BGR pictures, we the average map 
 The other networks, and `reinit`, which its code never had, have no published figure. None of these
 is reproduced here yet.
 
-Memory: 26 M parameters and their Adam moments for resnet50, 0.3 GB; activations of the frozen part
-are not kept. Time: not measured; the test suite runs the variant `tiny`.
+Memory: 2.5 GB for resnet50 (scripts/estimate_memory.py on a CPU: an estimate for GPUs); activations
+of the frozen part are not kept. Time: not measured; the test suite runs the variant `tiny`.
 """
 
 from configs import common

@@ -13,7 +13,8 @@ Expected test top-1 with the crop's view: CUB 88.28, Aircraft 93.28, Cars 94.38,
 port, best epoch on test); the paper reports 89.4, 93.0, 94.5 and 92.2. Not reproduced here yet.
 
 Variants: `cub` (the default), `aircraft`, `cars`, `dogs`; `tiny`: seconds, random weights.
-Memory and time: not measured; the test suite trains the variants `tiny`.
+Memory: 5 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not measured; the
+test suite trains the variants `tiny`.
 """
 
 from configs import bundles, common
