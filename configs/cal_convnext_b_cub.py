@@ -13,7 +13,7 @@ epoch; its learning rate was chosen from 0.03, 0.01, 0.003 and 0.001, which of t
 
 `tiny`: seconds, ConvNeXt V2 Atto with random weights. `--config.final=True` trains on all of train.
 Memory: 7 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not measured; the
-test suite trains the variant `tiny`.
+test suite trains the recipe on a small network.
 """
 
 from configs import bundles, common

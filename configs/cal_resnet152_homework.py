@@ -13,7 +13,7 @@ after six epochs; here it falls when the accuracy has not risen for six.
 
 Variants: `plain` is the project's ResNet without CAL; `tiny`: seconds, ResNet-18 with random
 weights. Memory: 6 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not
-measured; the test suite trains the variants `tiny`.
+measured; the test suite trains the default variant on a small network and assembles the others.
 """
 
 from configs import bundles, common

@@ -14,7 +14,7 @@ port, best epoch on test); the paper reports 89.4, 93.0, 94.5 and 92.2. Not repr
 
 Variants: `cub` (the default), `aircraft`, `cars`, `dogs`; `tiny`: seconds, random weights.
 Memory: 5 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not measured; the
-test suite trains the variants `tiny`.
+test suite trains the default variant on a small network and assembles the others.
 """
 
 from configs import bundles, common

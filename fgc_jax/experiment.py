@@ -323,8 +323,12 @@ def _check_crop(experiment: Experiment, phase: config.Phase) -> None:
 
 def initial_variables(experiment: Experiment) -> tuple[Any, Any, str]:
     """(params, stats, report): the pretrained weights if any; the rest random, from the seed."""
+    settings = experiment.settings
     variables, stats, report = models.initialise(
-        experiment.settings.model, experiment.num_classes, seed=experiment.key(0)
+        settings.model,
+        experiment.num_classes,
+        seed=experiment.key(0),
+        own_input=bool(settings.data.mean or settings.data.std),
     )
     return *jax.tree.map(np.asarray, (variables, stats)), report
 

@@ -236,8 +236,8 @@ def _step_before(plan: experiment.Experiment, index: int, workdir: Path) -> int:
             return finished[index - 1]["best"]["step"]
         steps = sum(entry["steps"] for entry in finished[:index])
         return checkpoint.find_step(workdir, str(steps))
-    if meta["phase"] == index - 1 and meta["best"]:
-        return meta["best"]["step"] if best else newest  # of a phase that is not at its end yet
+    if meta["phase"] == index - 1 and (meta["best"] or not best):  # not at its end yet
+        return meta["best"]["step"] if best else newest
     raise ValueError(
         f"--from={workdir}: phase {plan.settings.phases[index].name!r} starts from the phase "
         f"before it, which that run has not trained yet"

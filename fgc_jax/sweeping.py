@@ -90,14 +90,17 @@ def plan(
         for values in itertools.product(*(values for _, values in axes)):
             chosen = dict(zip(keys, values, strict=True))
             combination = ",".join(f"{_file_name(k)}={_file_name(v)}" for k, v in chosen.items())
+            combination = _cut(combination, 200)  # a directory's name has up to 255 bytes
             name = ",".join(filter(None, (combination, f"seed={seed}")))
             job = Job(name, combination, chosen, seed)
             settings = recipe.read(file, [*changes, *job.changes])
             config.parse(settings)
             resolved = config.resolved(settings)
             other = same.setdefault(json.dumps(resolved, sort_keys=True), name)
-            if other != name or any(job.name == each.name for each in jobs):
+            if other != name:
                 raise ValueError(f"two runs of the grid are the same: {other} and {name}")
+            if twins := [each.grid for each in jobs if each.name == name]:
+                raise ValueError(f"{twins[0]} and {chosen} would both be trained in {name}")
             workdir.check(folder / "runs" / name, resolved)
             jobs.append(job)
     return base, jobs
@@ -222,10 +225,13 @@ def environments(accelerators: int) -> list[dict[str, str]]:
 
 
 def _file_name(text: str) -> str:
-    """Readable, without what shells, globs and file systems give a meaning; long ones are cut and
-    end in a number of their own."""
-    short = re.sub(r"[^\w.+-]", "-", re.sub(r"[\[\]{}()'\" ]", "", text)) or "none"
-    return short if len(short) <= 60 else f"{short[:50]}-{zlib.crc32(text.encode()):08x}"
+    """Readable, without what shells, globs and file systems give a meaning."""
+    return _cut(re.sub(r"[^\w.+-]", "-", re.sub(r"[\[\]{}()'\" ]", "", text)) or "none", 80)
+
+
+def _cut(name: str, length: int) -> str:
+    """A long name's beginning, and a number of its own."""
+    return name if len(name) <= length else f"{name[: length - 9]}-{zlib.crc32(name.encode()):08x}"
 
 
 def _next(waiting: list[Job], folder: Path, told: set[str], say) -> Job | None:

@@ -1,6 +1,7 @@
 """Writes weights as one .safetensors file with timm's key names and shapes."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -34,6 +35,8 @@ TIMM_NEEDS = {
     ),
     "part_selection": "no setting of timm's makes its last block choose tokens",
 }
+
+TIMMS_OWN = {"last_stride": 2, "part_selection": False}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -84,6 +87,8 @@ def of_run(directory: Path, checkpoint: str) -> tuple[dict, dict, str]:
     if not classes:
         told += f"\nwithout the head {settings.head!r}, since timm's network computes another"
     for option, value in settings.backbone_options.items():
+        if value == TIMMS_OWN.get(option):
+            continue
         needs = TIMM_NEEDS[option].format(value)
         told += f"\ntrained with {option}={value}, which the file cannot hold: {needs}"
     used, tag = run.plan.preprocess, models.weights_tag(settings)
@@ -121,6 +126,8 @@ def write(output: Path, state: dict, metadata: dict) -> None:
     partial = output.with_name(output.name + ".partial")
     try:
         safetensors_numpy.save_file(state, partial, metadata=metadata)
+        os.umask(mask := os.umask(0))
+        partial.chmod(0o666 & ~mask)  # as other files: safetensors' are the owner's alone
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)

@@ -51,10 +51,7 @@ def table(rows: dict) -> str:
             f"{row.gflops:.3g}",
             f"{row.parameters * 4 / 1e6:.0f}",
         )
-        for tag, facts in row.weights.items() or [("none published", None)]:
-            if facts is None:
-                lines.append((*own, tag, "", "", "", ""))
-                continue
+        for tag, facts in row.weights.items():
             size = f"{facts.size}"
             if facts.test_size != facts.size:
                 size += f" ({facts.test_size})"

@@ -25,15 +25,26 @@ IMAGES = {
 }
 PRETRAINING_SEED = 0
 EPOCHS = 25  # of each fine-tuning, as published
+# The published optimiser, for the right recipe's pictures and batches.
+PUBLISHED = {
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "weight_decay": 0.01,
+    "schedule": "one_cycle",
+    "schedule_options": {"final": 250000.0},
+    "warmup": "",
+    "clip_norm": 0.0,
+}
 # With pretrained weights: the variant of configs/cub_dogs.py, changes to its phase, to its data.
 ARMS = {
     "published": ("published", {}, {}),
     "published, lr 3e-5": ("published", {"lr": 3e-5}, {}),
     "published, the weights' mean and std": ("published", {}, {"mean": (), "std": ()}),
     "right": ("", {"warmup": "5 %"}, {}),
+    "right, but AdamW at 1e-3": ("", PUBLISHED, {}),
 }
 WITHOUT = "published, random weights"
-COLORS = ("#c5221f", "#1a7f37", "#bf8700", "#0969da", "#656d76")
+COLORS = ("#c5221f", "#1a7f37", "#bf8700", "#0969da", "#8250df", "#656d76")
 
 
 def picture(hue: float, rng):

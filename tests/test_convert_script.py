@@ -1,6 +1,7 @@
 """scripts/convert_weights.py: exit codes, and nothing half written."""
 
 import dataclasses
+import functools
 import resource
 import types
 
@@ -42,6 +43,8 @@ def test_a_file_is_written(convert, tmp_path, capsys):
         safetensors_numpy.load_file(output)["conv.weight"], STATE["conv.weight"]
     )
     assert [path.name for path in output.parent.iterdir()] == ["a.safetensors"]
+    (tmp_path / "other").touch()
+    assert output.stat().st_mode == (tmp_path / "other").stat().st_mode
     assert "1 tensors" in capsys.readouterr().out
 
 
@@ -146,10 +149,20 @@ def test_a_file_says_whose_weights_it_holds_and_how_they_see(tmp_path):
         return models.load_pretrained(config, *models.split(models.abstract(config, 7)))
 
     # A run's config shows how its images go in: the file may refuse, not choose.
-    message = f"weights are '{ap}', .* not those of 'ns_jft_in1k': set config.model.weights_tag="
-    with pytest.raises(ValueError, match=message):
-        fill()
+    message = f"was normalised as '{ap}', .* not those of 'ns_jft_in1k': set .*weights_tag='{ap}'"
+    for tag in ("", "ns_jft_in1k"):
+        with pytest.raises(ValueError, match=message):
+            fill(weights_tag=tag)
     assert "fills backbone" in fill(weights_tag=ap)[2]
+    # Mean and std of the recipe's own say so too.
+    initialise = functools.partial(models.initialise, num_classes=7, seed=0)
+    config = seeded.config(name, pretrained=str(second))
+    with pytest.raises(ValueError, match=message):
+        initialise(config)
+    assert "fills backbone" in initialise(config, own_input=True)[2]
+    two = {"backbone_b": name, "pretrained_b": str(second), "head": "bilinear"}
+    with pytest.raises(ValueError, match=f"as '{ap}', .* not those of its first tag, as which a"):
+        initialise(seeded.config(name, weights_tag=ap, **two))
     with pytest.raises(ValueError, match=f"are weights of {name}, which fit efficientnet_b0 but"):
         models.load("efficientnet_b0", str(second))
 
@@ -159,8 +172,9 @@ def test_a_run_that_is_none_is_one_line(tmp_path, capsys):
     failed_with_one_line(convert_weights.main(flags), capsys, "config.json does not exist")
 
 
-def test_what_no_file_holds_is_said(tmp_path, capsys, monkeypatch):
-    settings = seeded.config("resnet18", backbone_options={"last_stride": 1})
+@pytest.mark.parametrize("stride", [1, 2])
+def test_what_no_file_holds_is_said(stride, tmp_path, capsys, monkeypatch):
+    settings = seeded.config("resnet18", backbone_options={"last_stride": stride})
     _, filled, stats = seeded.trees("resnet18", 5)
     used = dataclasses.replace(models.preprocess(settings), std=(0.3, 0.2, 0.1))
     settings_of_run = types.SimpleNamespace(model=settings)
@@ -169,10 +183,12 @@ def test_what_no_file_holds_is_said(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(predict, "load_run", lambda *_: loaded)
     flags = ["--workdir=run", f"--output={tmp_path / 'a.safetensors'}"]
     assert convert_weights.main(flags) == 0
-    *_, head, told, mean = capsys.readouterr().out.splitlines()
-    assert head.startswith("without the head 'gap'")
-    assert told.startswith("trained with last_stride=1, which the file cannot hold: give the conv")
-    assert "layer4[0] stride 1" in told
+    _, call, *told, mean = capsys.readouterr().out.splitlines()
+    assert "num_classes=5).load_state_dict(..., strict=True)" in call
+    if stride == 1:  # 2 is timm's own
+        text = "trained with last_stride=1, which the file cannot hold: give the conv"
+        assert told[0].startswith(text) and "layer4[0] stride 1" in told.pop(0)
+    assert not told
     assert mean.startswith("trained with mean=(0.485,") and "std=(0.3, 0.2, 0.1)" in mean
     # So the file names no tag, whose mean and std would be others.
     assert weights.metadata(tmp_path / "a.safetensors").keys() == {"format", "architecture"}
@@ -198,6 +214,7 @@ BILINEAR = {"head": "bilinear", "head_options": {"projection": 8}}
         ("vit_small_patch16_dinov3", {"feature_map": "class_token"}, True),
         ("convnextv2_atto", {"feature_map": "features"}, False),
         ("vgg11", {"head": "gap"}, False),
+        ("vit_tiny_patch16_224", {"backbone_options": {"part_selection": True}}, True),
     ],
 )
 def test_a_head_unlike_timms_is_left_out(name, changes, complete):

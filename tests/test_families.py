@@ -67,15 +67,18 @@ def training(name, **changes):
         raise_if_not_found=False,
     )
 
-    def loss(params, stats):
-        def forward(live):  # 2 is a seed that drops a branch of the second block
-            return live(images(name, 4), rngs=nnx.Rngs(2))[0]
+    def loss(params, stats, seed):
+        def forward(live):
+            return live(images(name, 4), rngs=nnx.Rngs(seed))[0]
 
         logits, new = models.apply(nnx.graphdef(model), params, stats, forward)
         return jax.nn.log_softmax(logits)[:, 0].mean(), new
 
-    found = jit(jax.value_and_grad(loss, has_aux=True))(params, stats)
-    (value, new), gradients = jax.device_get(found)
+    program = jit(jax.value_and_grad(loss, has_aux=True))
+    # 2 is a seed that drops a branch of the second block.
+    (value, new), gradients = jax.device_get(program(params, stats, jnp.int32(2)))
+    losses = {float(program(params, stats, jnp.int32(seed))[0][0]) for seed in range(2, 9)}
+    assert (len(losses) > 1) == (rate > 0)
     new, old = trees.flatten(new), trees.flatten(stats)
     assert all((new[path] != old[path]).all() for path in old)
     return {"loss": value, **new, **trees.flatten(gradients)}

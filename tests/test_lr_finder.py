@@ -227,6 +227,7 @@ def test_where_a_phase_starts(plan, initial, tmp_path):
     early = saved_run(plan, tmp_path / "early", initial, 0, [], None)
     with pytest.raises(ValueError, match="'open' starts from the phase before .* not trained yet"):
         lr_finder.start(plan, 1, early)
+    assert lr_finder.start(from_last, 1, early)[2] == f"step 6 of {early}"
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == files
 
 

@@ -74,11 +74,11 @@ def load_pretrained(config, params, stats, *, classifier: bool = False):
     return _fill(config, params, stats, _read_all(config), classifier)
 
 
-def _read_all(config):
+def _read_all(config, own_input=False):
     """The state dicts, with timm's names, of the streams; None for random weights.
 
     Raises:
-        ValueError: the first one's file says that it wants other input than the config gives it.
+        ValueError: a file says that it wants other input than the config gives it.
     """
     states = []
     for stream in table.streams(config):
@@ -86,13 +86,17 @@ def _read_all(config):
         if stream.pretrained:
             state, tag = pretrained.read(stream.pretrained, stream.name, BACKBONES)
         states.append(state)
-        if len(states) > 1 or config.weights_tag or not tag:
+        if own_input or not tag:
             continue
-        if preprocess(config).rescale(stream.row.weights[tag]):
+        given = preprocess(config), f"{weights_tag(config)!r}: set config.model.weights_tag={tag!r}"
+        if len(states) > 1:
+            seen = pretrained.facts_of(stream.row.weights, stream.pretrained)
+            given = seen, "its first tag, as which a second stream's images are normalised"
+        if given[0].rescale(stream.row.weights[tag]):
             # A run must not depend on what lies in a file: its config says how images go in.
             raise ValueError(
-                f"{stream.pretrained} says that its weights are {tag!r}, whose mean and std are "
-                f"not those of {weights_tag(config)!r}: set config.model.weights_tag={tag!r}"
+                f"{stream.pretrained} was normalised as {tag!r}, whose mean and std are not those "
+                f"of {given[1]}"
             )
     return states
 
@@ -155,13 +159,16 @@ def random_weights(
     return draw()
 
 
-def initialise(config, num_classes: int, *, seed, classifier: bool = False):
+def initialise(
+    config, num_classes: int, *, seed, classifier: bool = False, own_input: bool = False
+):
     """Weights of a new classifier: (params, stats, report), jax arrays.
 
     The configured pretrained weights where there are any, random ones elsewhere. seed, an int or a
     JAX key, is that of `random_weights`; classifier, report and errors are `load_pretrained`'s.
+    own_input: images have a mean and std of the recipe's own, whatever a file says of its weights.
     """
-    return _initialise(config, num_classes, seed, _read_all(config), classifier)
+    return _initialise(config, num_classes, seed, _read_all(config, own_input), classifier)
 
 
 def _initialise(config, num_classes, seed, states, classifier):
@@ -274,8 +281,8 @@ def to_timm(config, params, stats) -> tuple[dict[str, np.ndarray], int, bool]:
     """A trained classifier as (state dict with timm's names and shapes, number of classes, whether
     timm's network with as many classes finds every key in it).
 
-    The number is 0 and the head is left out if it computes something else than timm's. LoRA's
-    products are added to the kernels.
+    The number is 0 and the head is left out if it computes something else than timm's, which no
+    change of strides does. LoRA's products are added to the kernels.
 
     Raises:
         ValueError: two streams, a backbone cut off behind an inner feature map, or one that timm
@@ -299,7 +306,8 @@ def to_timm(config, params, stats) -> tuple[dict[str, np.ndarray], int, bool]:
         {path: x.shape for path, x in trees.flatten(tree).items()} for tree in (params, wanted)
     )
     maps_of_timm = table.streams(original)[0].feature_maps
-    plain = stream.feature_maps == maps_of_timm and not config.backbone_options
+    plain = stream.feature_maps == maps_of_timm
+    plain = plain and not config.backbone_options.get("part_selection")
     if shapes == published and plain and config.head == row.head:
         return _to_timm(stream.name, params, stats), classes, True
     bare = {path for path in published if trees.is_under(path, "backbone")} <= set(shapes)
