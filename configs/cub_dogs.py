@@ -4,8 +4,8 @@ The baselines of the course project "Fine-grained-Classification" in seven steps
 transformers collapsed: best after the first epoch or two, then down to a few percent, which it took
 for overfitting. It trained every weight with AdamW at 1e-3, a hundred times a usual rate for
 a pretrained transformer: what pretraining taught is lost while the rate rises. It also normalised
-with ImageNet's mean and std where the weights expect 0.5, which matters less.
-`scripts/show_vit_collapse.py` shows both on a small scale (docs/recipes.md).
+with ImageNet's mean and std where the weights expect 0.5. `scripts/show_vit_collapse.py` shows the
+fall on a small scale (docs/recipes.md): it is the rate's.
 
     python -m fgc_jax.main --config=configs/cub_dogs.py:vit_base_patch16_224 --workdir=runs/cub \\
         --config.data.root=DIR      # DIR holds CUB_200_2011; or Images, Annotation and two lists

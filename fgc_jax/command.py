@@ -14,6 +14,21 @@ def run(work: Callable[..., int | None], *arguments) -> int:
         return 1
 
 
+def train(work: Callable[..., int | None], *arguments) -> int:
+    """The exit code as of `run`, where `work` trains: also after one line where that stops."""
+    from fgc_jax import checkpoint, meter, stop
+
+    checkpoint.mute_leftover_writes()
+    try:
+        return run(work, *arguments)
+    except stop.Stopped as stopped:
+        print(f"{stopped}; the same command continues", file=sys.stderr)
+        return 143  # as after an unhandled SIGTERM
+    except (meter.NonFiniteLoss, checkpoint.CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
 def prepare() -> None:
     """For commands that restore or compile a network, before they import jax."""
     from absl import flags, logging

@@ -80,8 +80,8 @@ def plan(
     keys = [key for key, _ in axes]
     given = {change.partition("=")[0].removeprefix("--config.") for change in changes}
     twice = sorted({key for key in keys if keys.count(key) > 1} | given & {*keys, "seed"})
-    if twice or len(set(seeds)) < len(seeds):
-        raise ValueError(f"given twice: {', '.join(twice) or 'a seed'} (seeds are --seeds=0,1,2)")
+    if twice:
+        raise ValueError(f"given twice: {', '.join(twice)} (seeds are --seeds=0,1,2)")
     base = config.resolved(recipe.read(file, changes))
     workdir.check(folder, base)
     jobs: list[Job] = []

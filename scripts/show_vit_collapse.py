@@ -12,9 +12,11 @@ from fgc_jax import command
 DESCRIPTION = """\
 Draws blobs on a noisy ground, whose classes are the hues of the blobs; trains ViT-Ti/16 on 24 hues
 and 4,800 pictures; then fine-tunes it on the 24 hues between them, ten pictures each, by the
-recipes of configs/cub_dogs.py: as published, with one thing of it changed, and right. Prints the
-accuracies and draws those after each epoch (DIR/collapse.png). On two CPU cores the first training
-takes about ten minutes and each fine-tuning one; what is there already is not repeated."""
+recipes of configs/cub_dogs.py with flips as the only augmentation: as published; that with another
+learning rate, the weights' own mean and std, or random weights; right; and that with the published
+optimiser. Prints the accuracies and draws those after each epoch (DIR/collapse.png). On two CPU
+cores the first training takes about ten minutes and each fine-tuning one or two; what is there
+already is not repeated."""
 
 SOURCE = tuple(15 * k for k in range(24))  # hues in degrees, a class each
 TARGET = tuple(15 * k + 7.5 for k in range(24))
@@ -25,6 +27,7 @@ IMAGES = {
 }
 PRETRAINING_SEED = 0
 EPOCHS = 25  # of each fine-tuning, as published
+SHOWN = (1, 3, 7, 10, EPOCHS)  # of them in the table
 # The published optimiser, for the right recipe's pictures and batches.
 PUBLISHED = {
     "optimizer": "adamw",
@@ -141,12 +144,18 @@ def plot(curves: dict[str, list[list[float]]], path: Path) -> None:
     plots.save(figure, path)
 
 
+def _words(values: list[float]) -> str:
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{deviation}"
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Draws, trains and prints."""
     from fgc_jax import logs, train
-    from scripts import convert_weights
+    from scripts import convert_weights, sweep
 
-    if PRETRAINING_SEED in arguments.seeds:
+    seeds = sweep.seeds(arguments.seeds)
+    if PRETRAINING_SEED in seeds:
         raise ValueError(
             f"--seeds: {PRETRAINING_SEED} is the seed of the pretraining; it would draw the very "
             "classifier again that the backbone has learnt to fit"
@@ -158,25 +167,24 @@ def run(arguments: argparse.Namespace) -> None:
             draw(folder / name, hues, IMAGES[name])
     train.run(source_recipe(folder / "source"), folder / "run_source")
     weights = folder / "vit.safetensors"
-    if not weights.exists():
-        convert_weights.main([f"--workdir={folder / 'run_source'}", f"--output={weights}"])
+    state, metadata, _ = convert_weights.of_run(folder / "run_source", "best")
+    convert_weights.write(weights, state, metadata)
     curves: dict[str, list[list[float]]] = {}
     tests: dict[str, list[float]] = {}
-    for seed in arguments.seeds:
+    for seed in seeds:
         for number, (name, config) in enumerate(recipes(folder / "target", weights, seed).items()):
             workdir = folder / f"run_{number}_seed{seed}"
             results = train.run(config, workdir)
             curves.setdefault(name, []).append(accuracies(workdir))
             tests.setdefault(name, []).append(results["test"]["top1"])
-    rows = [("recipe", "epoch 1", "2", "5", "10", "best", f"{EPOCHS}", "test")]
+    rows = [("recipe", *(f"epoch {number}" for number in SHOWN), "best", "test")]
     for name, lines in curves.items():
-        shown = [[line[i] for line in lines] for i in (0, 1, 4, 9)]
-        shown += [[max(line) for line in lines], [line[-1] for line in lines], tests[name]]
-        rows.append((name, *(f"{statistics.mean(values):.1f} %" for values in shown)))
+        shown = [[line[number - 1] for line in lines] for number in SHOWN]
+        rows.append((name, *map(_words, (*shown, [max(line) for line in lines], tests[name]))))
     plot(curves, folder / "collapse.png")
     logs.say(
-        f"\nvalidation top-1 by epoch, and test top-1 of the best; means of {len(arguments.seeds)} "
-        f"seeds; chance is {100 / len(TARGET):.1f} %\n\n{logs.table(rows)}\n\n"
+        f"\nvalidation top-1, and test top-1 of the best epoch, %: mean ± standard deviation of "
+        f"{len(seeds)} seeds; chance is {100 / len(TARGET):.1f} %\n\n{logs.table(rows)}\n\n"
         f"{folder / 'collapse.png'}"
     )
 
@@ -191,21 +199,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder of pictures and runs"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], metavar="N", help="default: 1")
+    parser.add_argument("--seeds", default="1", metavar="N,N", help="of each (default: 1)")
     arguments = parser.parse_args(argv)
     # Recipes import each other from the folder that the command is called in, as under -m.
     sys.path.insert(0, "")
     command.prepare()
-    from fgc_jax import meter, stop
-
-    try:
-        return command.run(run, arguments)
-    except stop.Stopped as stopped:
-        print(f"{stopped}; the same command continues", file=sys.stderr)
-        return 143
-    except meter.NonFiniteLoss as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return command.train(run, arguments)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace, changes: list[str]) -> int:
     folder, failed = arguments.workdir, {}
     if not arguments.table:
         base, jobs = sweeping.plan(
-            arguments.config, changes, _seeds(arguments.seeds), arguments.grid or [], folder
+            arguments.config, changes, seeds(arguments.seeds), arguments.grid or [], folder
         )
         environments = sweeping.environments(arguments.accelerators)
         command = ["-m", "fgc_jax.main", f"--config={arguments.config}", *changes]
@@ -89,11 +89,15 @@ def run(arguments: argparse.Namespace, changes: list[str]) -> int:
     return len(failed)
 
 
-def _seeds(text: str | None) -> list[int]:
+def seeds(text: str | None) -> list[int]:
+    """The numbers of --seeds, 0 for none; raises ValueError."""
     try:
-        return [int(part) for part in (text or "0").split(",")]
+        found = [int(part) for part in (text or "0").split(",")]
     except ValueError:
         raise ValueError(f"--seeds={text}: whole numbers with commas between are needed") from None
+    if len(set(found)) < len(found):
+        raise ValueError(f"--seeds={text}: a seed stands there twice")
+    return found
 
 
 def _say(text: str) -> None:

@@ -67,17 +67,17 @@ def training(name, **changes):
         raise_if_not_found=False,
     )
 
-    def loss(params, stats, seed):
+    def loss(params, stats, key):
         def forward(live):
-            return live(images(name, 4), rngs=nnx.Rngs(seed))[0]
+            return live(images(name, 4), rngs=nnx.Rngs(key))[0]
 
         logits, new = models.apply(nnx.graphdef(model), params, stats, forward)
         return jax.nn.log_softmax(logits)[:, 0].mean(), new
 
     program = jit(jax.value_and_grad(loss, has_aux=True))
     # 2 is a seed that drops a branch of the second block.
-    (value, new), gradients = jax.device_get(program(params, stats, jnp.int32(2)))
-    losses = {float(program(params, stats, jnp.int32(seed))[0][0]) for seed in range(2, 9)}
+    (value, new), gradients = jax.device_get(program(params, stats, jax.random.key(2)))
+    losses = {float(program(params, stats, jax.random.key(seed))[0][0]) for seed in range(2, 9)}
     assert (len(losses) > 1) == (rate > 0)
     new, old = trees.flatten(new), trees.flatten(stats)
     assert all((new[path] != old[path]).all() for path in old)
