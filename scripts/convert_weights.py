@@ -8,7 +8,7 @@ from pathlib import Path
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from fgc_jax import logs, models
+from fgc_jax import command, logs, models
 from fgc_jax.models import pretrained
 
 DESCRIPTION = """\
@@ -105,6 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     told = ""
     try:
         if options.workdir:
+            command.prepare()
             state, metadata, told = of_run(options.workdir, options.checkpoint or "best")
         else:
             state, tag = models.timm_state(options.model, options.input)
