@@ -88,15 +88,17 @@ def _read_all(config, own_input=False):
         states.append(state)
         if own_input or not tag:
             continue
-        given = preprocess(config), f"{weights_tag(config)!r}: set config.model.weights_tag={tag!r}"
-        if len(states) > 1:
+        if len(states) == 1:
+            seen = preprocess(config)
+            told = f"{weights_tag(config)!r}: set config.model.weights_tag={tag!r}"
+        else:
             seen = pretrained.facts_of(stream.row.weights, stream.pretrained)
-            given = seen, "its first tag, as which a second stream's images are normalised"
-        if given[0].rescale(stream.row.weights[tag]):
+            told = "its first tag, as which a second stream's images are normalised"
+        if seen.rescale(stream.row.weights[tag]):
             # A run must not depend on what lies in a file: its config says how images go in.
             raise ValueError(
                 f"{stream.pretrained} was normalised as {tag!r}, whose mean and std are not those "
-                f"of {given[1]}"
+                f"of {told}"
             )
     return states
 
