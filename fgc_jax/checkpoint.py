@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from fgc_jax import params
+from fgc_jax import trees
 
 PREFIX = "step"
 WRITE_ERRORS = (OSError, ValueError, RuntimeError)  # what orbax and tensorstore raise
@@ -101,7 +101,7 @@ def save(
     Raises:
         CheckpointError: this write, or the one before it, failed.
     """
-    needed, free = params.num_bytes(state), shutil.disk_usage(manager.directory).free
+    needed, free = trees.num_bytes(state), shutil.disk_usage(manager.directory).free
     if needed > free:
         raise CheckpointError(
             f"no space left for the checkpoint of step {step} in {manager.directory}: it takes "
@@ -191,7 +191,7 @@ def load_variables(workdir: Path, step: int) -> tuple[Any, Any, dict[str, Any]]:
         names = ("params", "stats", *(["average"] if meta.get("averaged") else []))
         state = _parts(manager, step, names)
         if "average" in state:
-            state["params"] = params.replaced(state["params"], state["average"]["params"])
+            state["params"] = trees.replaced(state["params"], state["average"]["params"])
             state["stats"] = state["average"].get("stats", {})
         return state["params"], state.get("stats", {}), meta
 

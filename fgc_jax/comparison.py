@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from fgc_jax import logs, plots, workdir
+from fgc_jax import console, plots, workdir
 
 SWEEP = "sweep.json"  # marks the directory of a sweep
 MEASURES = {
@@ -62,7 +62,7 @@ def seeds_table(rows: Sequence[Mapping[str, Any]]) -> str:
         count = f"{len(row['runs'])}/{row['planned']}"
         cells = [_with_deviation(row[name], 0 if name == "seconds" else 2) for name in MEASURES]
         lines.append((row["combination"], count, *cells))
-    return logs.table(lines)
+    return console.table(lines)
 
 
 def _with_deviation(spread: Mapping[str, float | None], digits: int) -> str:
@@ -163,7 +163,7 @@ def runs_table(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         short = [plots.shortened(text, 44) for text in texts]
         lines.append((*short, *(_shown(value, digits) for value, digits in numbers)))
-    return logs.table(lines, left=range(5))
+    return console.table(lines, left=range(5))
 
 
 def figure(rows: Sequence[Mapping[str, Any]], cost: str) -> Figure:

@@ -12,7 +12,7 @@ from typing import Any
 
 import ml_collections
 
-from fgc_jax import logs, rules
+from fgc_jax import console, rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _typed(hint: type, value: Any, where: str):
         raise ValueError(f"config.{where}={value!r} must be of type {hint.__name__}")
     general = re.sub(r"\[\d+\]", "[]", where)
     if general in rules.ALLOWED and value not in rules.ALLOWED[general]():
-        allowed = logs.choices(value, rules.ALLOWED[general]())
+        allowed = console.choices(value, rules.ALLOWED[general]())
         raise ValueError(f"config.{where}={value!r} is unknown; {allowed}")
     if general in rules.PATTERNS and not re.fullmatch(rules.PATTERNS[general], value):
         raise ValueError(f"config.{where}={value!r} must be one of {rules.SPECS[general]}")

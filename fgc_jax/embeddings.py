@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fgc_jax import cache, config, experiment, logs, mesh, models, params, step
+from fgc_jax import cache, config, console, experiment, mesh, models, step, trees
 from fgc_jax.data import augment, dataset, pipeline
 from fgc_jax.models import classifier
 
@@ -52,7 +52,7 @@ def of_splits(
         ValueError: an image cannot be read and config.data.on_bad_image is "raise".
     """
     weights = _without_head(variables), _without_head(stats)
-    facts, images = _facts(plan, phase, params.fingerprint(weights)), plan.dataset.facts()["splits"]
+    facts, images = _facts(plan, phase, trees.fingerprint(weights)), plan.dataset.facts()["splits"]
     found, read = {}, []
     for name in names:
         split = plan.dataset.splits[name]
@@ -146,7 +146,7 @@ def compute(
     forward = _make_forward(plan)
     columns: dict[str, list[np.ndarray]] = {}
     total = pipeline.steps_per_epoch(len(split), plan.settings.eval_batch_size)
-    with plan.eval_batches(split, phase) as batches, logs.progress(title, total) as bar:
+    with plan.eval_batches(split, phase) as batches, console.progress(title, total) as bar:
         for rows in _lagging(forward, variables, stats, batches, plan.mesh):
             bar.update()
             for name, values in rows.items():

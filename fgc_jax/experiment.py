@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax import config, data, mesh, methods, models, multiview, optim, params, schedules, step
+from fgc_jax import config, data, mesh, methods, models, multiview, optim, schedules, step, trees
 from fgc_jax.data import augment, boxes, pipeline, sampling, splitting
 from fgc_jax.data import dataset as datasets
 from fgc_jax.models import conv
@@ -46,10 +46,10 @@ class Experiment:
         """What the phase trains: path -> (group, learning rate multiplier)."""
         bn_paths = {
             f"{path.rsplit('/', 1)[0]}/{leaf}"
-            for path in params.flatten(self.stats)
+            for path in trees.flatten(self.stats)
             for leaf in ("scale", "bias")
         }
-        return optim.trained_groups(phase, self.layers, params.flatten(self.params), bn_paths)
+        return optim.trained_groups(phase, self.layers, trees.flatten(self.params), bn_paths)
 
     def reinit_paths(self, phase: config.Phase) -> set[str]:
         """Paths of the parameters and statistics that the phase draws anew: those of the layers
@@ -65,9 +65,7 @@ class Experiment:
         paths: set[str] = set()
         for layer in optim.last_layers(phase.reinit, self.layers):
             found = {
-                path
-                for path in trained
-                if any(params.is_under(path, p) for p in self.layers[layer])
+                path for path in trained if any(trees.is_under(path, p) for p in self.layers[layer])
             }
             if not found:
                 raise ValueError(
@@ -76,7 +74,7 @@ class Experiment:
                 )
             paths |= found
         modules = {path.rsplit("/", 1)[0] for path in paths}
-        return paths | {p for p in params.flatten(self.stats) if p.rsplit("/", 1)[0] in modules}
+        return paths | {p for p in trees.flatten(self.stats) if p.rsplit("/", 1)[0] in modules}
 
     def transform(self, phase: config.Phase, *, train: bool) -> pipeline.Transform:
         """How a phase's images are resized and cropped on the host; where the device crops them in
@@ -342,8 +340,8 @@ def reinitialised(experiment: Experiment, index: int, variables: Any, stats: Any
         paths=experiment.reinit_paths(experiment.settings.phases[index]),
     )
     return tuple(
-        params.unflatten(
-            {path: np.asarray(fresh.get(path, leaf)) for path, leaf in params.flatten(tree).items()}
+        trees.unflatten(
+            {path: np.asarray(fresh.get(path, leaf)) for path, leaf in trees.flatten(tree).items()}
         )
         for tree in (variables, stats)
     )

@@ -15,23 +15,24 @@ from fgc_jax import (
     averaging,
     checkpoint,
     config,
+    console,
     embeddings,
     evaluate,
     experiment,
-    logs,
     mesh,
     methods,
     optim,
     override,
-    params,
     phases,
     schedules,
     step,
     stop,
+    trees,
 )
 from fgc_jax.data import pipeline
 from fgc_jax.meter import Meter
 from fgc_jax.progress import Progress
+from fgc_jax.runs.writer import Writer
 from fgc_jax.views import RAW, Views
 
 
@@ -44,7 +45,7 @@ class Run:
     config: dict  # resolved, as config.json
     workdir: Path
     manager: Any
-    writer: logs.Writer
+    writer: Writer
     stop_asked: Callable[[int], bool]
     eval_step: Callable
     forward_gflops: float
@@ -109,7 +110,7 @@ def train_phase(live: Run, begin: int) -> None:
     if done == 0:
         _read_override(live)
     images = phases.train_batches(plan, progress.phase, done)
-    with images as batches, logs.progress(title, total, done) as bar:
+    with images as batches, console.progress(title, total, done) as bar:
         while not progress.finished:
             batch = next(batches)
             if done == 0 and not phase.cache_features:
@@ -150,11 +151,11 @@ def _with_swa(live: Run, state: step.TrainState, groups) -> step.TrainState:
     if not phase.average.startswith("swa"):
         return state
     count = averaging.swa_count(phase, live.progress.epoch + 1)
-    trainable, _ = params.select(state.params, groups.keys())
+    trainable, _ = trees.select(state.params, groups.keys())
     mean = averaging.mean_of_weights(state.average["params"], trainable, np.float32(count))
     stats = jax.tree.map(jnp.copy, state.stats)
     if count > 1:
-        stats = _estimated_statistics(live, groups, params.replaced(state.params, mean), stats)
+        stats = _estimated_statistics(live, groups, trees.replaced(state.params, mean), stats)
     return state.replace(average={"params": mean, "stats": stats})
 
 
@@ -162,7 +163,7 @@ def _estimated_statistics(live: Run, groups, variables, stats):
     """The batch-norm statistics of averaged weights, from training batches like those that the
     weights' own come from; frozen ones stay."""
     plan, phase = live.experiment, live.phase
-    if not any(f"{path.rsplit('/', 1)[0]}/scale" in groups for path in params.flatten(stats)):
+    if not any(f"{path.rsplit('/', 1)[0]}/scale" in groups for path in trees.flatten(stats)):
         return stats
     if live.statistics_step is None:
         live.statistics_step = step.make_statistics_step(
@@ -186,7 +187,7 @@ def _validate(live: Run, state: step.TrainState) -> dict[str, dict[str, float]]:
     if not live.phase.average:
         return val
     if averaging.differs(live.phase, live.progress.epoch + 1):
-        variables = params.replaced(state.params, state.average["params"])
+        variables = trees.replaced(state.params, state.average["params"])
         found, _ = evaluate_split(live, "val", variables, state.average["stats"])
         return {**val, "val_average": found}
     return {**val, "val_average": val["val"]}
@@ -208,9 +209,9 @@ def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: floa
         live.writer.scalars(number, {f"{title}_{key}": value for key, value in metrics.items()})
         title = title.replace("_", " ")
         text += f"  {title} loss {metrics['loss']:.4f}  {title} top-1 {metrics['top1']:.2f} %"
-    logs.say(text + ("  best" if better else ""))
+    console.say(text + ("  best" if better else ""))
     if stopping:
-        logs.say(f"stopping early: {phase.patience} epochs without a better {phase.monitor}")
+        console.say(f"stopping early: {phase.patience} epochs without a better {phase.monitor}")
     elif not progress.finished:
         _set_learning_rate(live, better)
     return score
@@ -222,7 +223,7 @@ def _set_learning_rate(live: Run, better: bool) -> None:
     if phase.schedule == "plateau" and progress.end_plateau_epoch(
         better, **schedules.options(phase)
     ):
-        logs.say(f"plateau: {_rate_in_words(live)}")
+        console.say(f"plateau: {_rate_in_words(live)}")
     _read_override(live)
 
 
@@ -234,12 +235,12 @@ def _read_override(live: Run) -> None:
         try:
             rate = override.read(live.workdir, live.experiment.settings.phases, phase)
         except ValueError as error:
-            logs.say(f"not followed: {error}")
+            console.say(f"not followed: {error}")
     # Read by one process, or others might see the file just before or after it is edited.
     rate = mesh.of_first_process(math.nan if rate is None else rate)
     rate = None if math.isnan(rate) else rate
     if progress.follow(rate):
-        logs.say(f"{override.FILE}: {_rate_in_words(live)}")
+        console.say(f"{override.FILE}: {_rate_in_words(live)}")
 
 
 def _rate_in_words(live: Run) -> str:
@@ -274,7 +275,7 @@ def _state(live: Run, optimizer, groups, begin: int) -> step.TrainState:
         return phases.first_state(
             plan, live.method, groups, optimizer, variables, stats, begin=begin, average=average
         )
-    trainable, _ = params.select(plan.params, groups.keys())
+    trainable, _ = trees.select(plan.params, groups.keys())
     shapes = step.TrainState(
         step=jax.ShapeDtypeStruct((), jnp.int32),
         params=plan.params,
@@ -306,4 +307,4 @@ def _note_bad_images(progress: Progress, split, positions) -> None:
         name = split.names[int(position)]
         if name not in progress.bad_images:
             progress.bad_images.append(name)
-            logs.say(f"skipped an unreadable image: {name}")
+            console.say(f"skipped an unreadable image: {name}")

@@ -20,16 +20,16 @@ from matplotlib.figure import Figure
 from fgc_jax import (
     checkpoint,
     config,
+    console,
     experiment,
-    logs,
     mesh,
     methods,
     optim,
-    params,
     phases,
     plots,
     predict,
     schedules,
+    trees,
 )
 
 MEMORY = 0.05  # of the exponential mean, as a share of the sweep's steps
@@ -64,7 +64,7 @@ def chosen_phases(settings: config.Settings, name: str) -> list[int]:
     """The number of the phase of that name; of all phases for "". Raises ValueError."""
     names = [phase.name for phase in settings.phases]
     if name not in ("", *names):
-        raise ValueError(f"--phase={name!r} is unknown; {logs.choices(name, names)}")
+        raise ValueError(f"--phase={name!r} is unknown; {console.choices(name, names)}")
     return [index for index, each in enumerate(names) if name in ("", each)]
 
 
@@ -84,7 +84,7 @@ def start(plan: experiment.Experiment, index: int, workdir: Path | None) -> tupl
         number = _step_before(plan, index, workdir)
         variables, stats, _ = checkpoint.load_variables(workdir, number)
         for expected, found in ((plan.params, variables), (plan.stats, stats)):
-            predict.check_fit(params.flatten(expected), params.flatten(found), number)
+            predict.check_fit(trees.flatten(expected), trees.flatten(found), number)
         source = f"step {number} of {workdir}"
     if plan.settings.phases[index].reinit:
         variables, stats = experiment.reinitialised(plan, index, variables, stats)
@@ -127,7 +127,7 @@ def sweep(
     losses, best, end = [], math.inf, "all steps were taken"
     with (
         phases.train_batches(plan, index) as batches,
-        logs.progress(f"sweeping {phase.name}", steps) as bar,
+        console.progress(f"sweeping {phase.name}", steps) as bar,
     ):
         for rate in rates:
             batch = mesh.to_global(plan.mesh, next(batches))

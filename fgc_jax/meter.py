@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
-from fgc_jax import logs
+from fgc_jax.runs.writer import Writer
 
 
 class NonFiniteLoss(RuntimeError):
@@ -25,7 +25,7 @@ class Meter:
         batch_size: int,
         rate: Callable,
         phase_start: int,
-        writer: logs.Writer,
+        writer: Writer,
         log_every: int,
     ):
         self.text = ""

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fgc_jax import config, params, schedules
+from fgc_jax import config, schedules, trees
 from fgc_jax.models import lora
 
 # Specs that stand for leaves of every layer: biases alone (BitFit, arXiv 2106.10199), or LoRA's.
@@ -36,7 +36,7 @@ def last_layers(spec: str, layers: Layers) -> tuple[str, ...]:
             )
         return names[-int(value) :]
     for index, name in enumerate(names):
-        if params.is_under(name, value):
+        if trees.is_under(name, value):
             return names[index:]
     raise ValueError(f"{spec!r}: the backbone has no layer {value!r}; it has {', '.join(names)}")
 
@@ -47,12 +47,12 @@ def paths_of(spec: str, layers: Layers, paths) -> set[str]:
     if spec in LEAVES:
         return {path for path in paths if path.rpartition("/")[2] in LEAVES[spec]}
     prefixes = [prefix for name in last_layers(spec, layers) for prefix in layers[name]]
-    return {path for path in paths if any(params.is_under(path, prefix) for prefix in prefixes)}
+    return {path for path in paths if any(trees.is_under(path, prefix) for prefix in prefixes)}
 
 
 def is_head(path: str) -> bool:
     """Whether a parameter belongs to the classifier head."""
-    return params.is_under(path, "head")
+    return trees.is_under(path, "head")
 
 
 def trained_groups(
@@ -78,7 +78,7 @@ def trained_groups(
         if factors.setdefault(group, factor) != factor:
             raise ValueError(f"phase {phase.name}: group {group!r} has two multipliers in groups")
     try:
-        groups = params.match_rules(rules, paths)
+        groups = trees.match_rules(rules, paths)
         open_paths = paths_of(phase.train, layers, paths)
     except ValueError as error:
         raise ValueError(f"phase {phase.name}: {error}") from None
@@ -114,7 +114,7 @@ def _multiplier(phase: config.Phase, layers: Layers) -> Callable[[str], float]:
     total = len(layers)
 
     def multiplier(path):
-        place = min((n for p, n in places.items() if params.is_under(path, p)), default=total)
+        place = min((n for p, n in places.items() if trees.is_under(path, p)), default=total)
         value = phase.layer_decay ** (total - place)
         if phase.lr_thirds:
             value *= phase.lr_thirds[min(3 * place // total, 2)]
@@ -157,7 +157,7 @@ def make(
     what does not decay keeps Adam's step there.
     """
     clip = [optax.clip_by_global_norm(phase.clip_norm)] if phase.clip_norm else []
-    factors = params.unflatten({path: -factor for path, (_, factor) in groups.items()})
+    factors = trees.unflatten({path: -factor for path, (_, factor) in groups.items()})
     scale = optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors))
     return optax.chain(*clip, *_direction(phase, schedule, updates), scale)
 

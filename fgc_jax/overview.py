@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from fgc_jax import experiment, logs, optim, params
+from fgc_jax import console, experiment, optim, trees
 
 MEGABYTE = 1e6
 
@@ -15,7 +15,7 @@ def text(plan: experiment.Experiment, gflops: float, epochs: Sequence[int]) -> s
     how many `epochs`."""
     settings, dataset = plan.settings, plan.dataset
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in dataset.splits.items())
-    total = params.count(plan.params)
+    total = trees.count(plan.params)
     head = plan.params["head"]
     phase = settings.phases[-1]
     lines = [
@@ -25,7 +25,7 @@ def text(plan: experiment.Experiment, gflops: float, epochs: Sequence[int]) -> s
         + (f" x {settings.model.backbone_b}" if settings.model.backbone_b else "")
         + f" -> {settings.model.head}, {total / 1e6:.2f} M parameters, "
         f"{gflops:.2f} GFLOP an image at {phase.crop} px",
-        f"head     {params.count(head):,} parameters: {params.num_bytes(head) / MEGABYTE:.1f} MB, "
+        f"head     {trees.count(head):,} parameters: {trees.num_bytes(head) / MEGABYTE:.1f} MB, "
         f"and as much again for its gradient and each optimiser moment",
         f"devices  {jax.device_count()} x {jax.devices()[0].device_kind}, "
         f"processes: {jax.process_count()}",
@@ -33,7 +33,7 @@ def text(plan: experiment.Experiment, gflops: float, epochs: Sequence[int]) -> s
     rows = [
         ("phase", "trains", "re-initialises", "parameters by group", "epochs", "px", "batch", "lr")
     ]
-    flat = params.flatten(plan.params)
+    flat = trees.flatten(plan.params)
     for phase, trained in zip(settings.phases, epochs, strict=True):
         sums: dict[str, int] = {}
         for path, (group, _) in plan.groups(phase).items():
@@ -51,4 +51,4 @@ def text(plan: experiment.Experiment, gflops: float, epochs: Sequence[int]) -> s
                 optim.describe(phase),
             )
         )
-    return "\n".join([*lines, "", logs.table(rows)])
+    return "\n".join([*lines, "", console.table(rows)])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fgc_jax import averaging, experiment, mesh, methods, params, step
+from fgc_jax import averaging, experiment, mesh, methods, step, trees
 from fgc_jax.data import pipeline
 
 
@@ -53,7 +53,7 @@ def first_state(
     average: str = "",
 ) -> step.TrainState:
     """The state that a phase starts with at global step `begin`, on the devices."""
-    trainable, _ = params.select(variables, groups.keys())
+    trainable, _ = trees.select(variables, groups.keys())
     state = step.TrainState(
         step=jnp.int32(begin),
         params=variables,

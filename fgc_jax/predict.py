@@ -15,14 +15,14 @@ from PIL import Image
 from fgc_jax import (
     checkpoint,
     config,
+    console,
     evaluate,
     experiment,
-    logs,
     mesh,
     models,
     multiview,
-    params,
     step,
+    trees,
     views,
     workdir,
 )
@@ -95,7 +95,7 @@ def load_run(
     phase = settings.phases[meta["phase"]]
     seen = multiview.of(plan, phase, spec, average=average, logits=logits)
     for expected, found in ((plan.params, variables), (plan.stats, stats)):
-        check_fit(params.flatten(expected), params.flatten(found), number)
+        check_fit(trees.flatten(expected), trees.flatten(found), number)
     variables, stats = mesh.replicate(plan.mesh, (variables, stats))
     return Restored(plan, variables, stats, phase, number, seen)
 
@@ -132,7 +132,7 @@ def evaluate_split(run: Restored, split: dataset.Split) -> evaluate.Results:
     total = pipeline.steps_per_epoch(len(split), run.plan.settings.eval_batch_size)
     with (
         run.plan.eval_batches(split, run.phase, run.seen) as batches,
-        logs.progress("evaluating", total) as bar,
+        console.progress("evaluating", total) as bar,
     ):
 
         def counted():

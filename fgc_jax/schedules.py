@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fgc_jax import logs
+from fgc_jax import console
 
 Curve = Callable[[jax.Array | int], jax.Array]  # step of the phase -> f32
 UNITS = re.compile(r"(\d+(?:\.\d+)?) ?(steps?|epochs?|%)")
@@ -173,7 +173,7 @@ def options(phase) -> dict[str, Any]:
     allowed = SCHEDULES[phase.schedule].__kwdefaults__ or {}
     for name in phase.schedule_options:
         if name not in allowed:
-            known = logs.choices(name, allowed) if allowed else "it has none"
+            known = console.choices(name, allowed) if allowed else "it has none"
             raise ValueError(
                 f"phase {phase.name}: schedule_options: {phase.schedule!r} has no option "
                 f"{name!r}; {known}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fgc_jax import evaluate, logs, plots, workdir
+from fgc_jax import console, evaluate, plots, workdir
 
 METRICS = "metrics.json"
 FILES = (
@@ -64,12 +64,12 @@ def report(summary: Mapping[str, Any], matrix: np.ndarray, class_names: Sequence
     ]
     worst = evaluate.most_confused(matrix, 5)
     if not worst:
-        return f"{logs.table(rows)}\n\nno class is taken for another"
+        return f"{console.table(rows)}\n\nno class is taken for another"
     pairs = [("most confused, true class", "predicted", "images", "of the class")]
     for true, predicted, count in worst:
         share = f"{100 * count / matrix[true].sum():.0f} %"
         pairs.append((class_names[true], class_names[predicted], str(count), share))
-    return f"{logs.table(rows)}\n\n{logs.table(pairs)}"
+    return f"{console.table(rows)}\n\n{console.table(pairs)}"
 
 
 def check_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
-from fgc_jax import averaging, mesh, methods, models, multiview, params, views
+from fgc_jax import averaging, mesh, methods, models, multiview, trees, views
 from fgc_jax.data import augment
 from fgc_jax.methods import losses
 
@@ -71,7 +71,7 @@ def make_train_step(
     def gradient_of(loss):
         def objective(trainable, frozen, moving, batch, key):
             stats, kept = moving
-            variables = params.merge(trainable, frozen)
+            variables = trees.merge(trainable, frozen)
             (value, aux), stats = models.apply(graphdef, variables, stats, loss, batch, key, kept)
             return value, (aux, (stats, aux.pop("state", kept)))
 
@@ -85,7 +85,7 @@ def make_train_step(
     def train_step(state, batch, constants, scale):
         augment_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
         batch = {**preprocess(augment_key, batch), "constants": constants}
-        trainable, frozen = params.select(state.params, trained)
+        trainable, frozen = trees.select(state.params, trained)
         moving, opt_state = (state.stats, state.method), state.opt_state
         done = state.step - phase_start
         totals, scalars = {"loss": 0.0, "grad_norm": 0.0, "update_norm": 0.0}, {}
@@ -105,7 +105,7 @@ def make_train_step(
         stats, kept = moving
         new_state = TrainState(
             step=state.step + 1,
-            params=params.merge(trainable, frozen),
+            params=trees.merge(trainable, frozen),
             stats=stats,
             opt_state=opt_state,
             average=averaging.after_step(average, state.average, trainable, stats, done),

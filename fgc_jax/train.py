@@ -13,22 +13,23 @@ from fgc_jax import (
     averaging,
     checkpoint,
     config,
+    console,
     experiment,
-    logs,
     loop,
     mesh,
     methods,
     multiview,
     overview,
-    params,
     predict,
     scores,
     stop,
+    trees,
     views,
     workdir,
 )
 from fgc_jax.data import images
 from fgc_jax.progress import Progress
+from fgc_jax.runs.writer import Writer, check_wandb
 
 
 def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str, Any]:
@@ -43,13 +44,13 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
     workdir.check(directory, resolved)
     finished = workdir.finished_results(directory)
     if finished:
-        logs.say(f"{directory} is finished already.\n\n{workdir.results_table(finished)}")
+        console.say(f"{directory} is finished already.\n\n{workdir.results_table(finished)}")
         return finished
     begun = checkpoint.any_in(directory)
     epochs = [phase.epochs for phase in parsed.phases]
     if parsed.search and not begun:  # later its checkpoints know, whatever became of the search
         epochs = workdir.chosen_epochs(Path(parsed.search).absolute(), resolved)
-    logs.check_wandb(parsed.wandb)
+    check_wandb(parsed.wandb)
     plan = experiment.prepare(parsed)
     method = plan.method(predict.load_run)
     workdir.check_dataset(directory, plan.dataset.facts())
@@ -67,12 +68,12 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
             if latest is not None:
                 progress = Progress(**checkpoint.read_meta(manager, latest))
             description = overview.text(plan, gflops, progress.epochs_of_phases)
-            logs.say(description)
+            console.say(description)
             if latest is not None:
-                logs.say(f"\nContinuing from step {latest} in phase {progress.phase + 1}.")
+                console.say(f"\nContinuing from step {latest} in phase {progress.phase + 1}.")
             else:
-                logs.say(f"\n{start[2]}")
-            writer = logs.Writer(directory, latest or 0, parsed.wandb)
+                console.say(f"\n{start[2]}")
+            writer = Writer(directory, latest or 0, parsed.wandb)
             try:
                 if latest is None:
                     writer.start(resolved, description)
@@ -106,7 +107,7 @@ def _run_phases(live: loop.Run, latest: int | None) -> dict[str, Any]:
         entry = live.progress.history[-1]
         top1 = entry["best_val_top1"]
         found = "no validation" if top1 is None else f"best validation top-1 {top1:.2f} %"
-        logs.say(
+        console.say(
             f"Phase {entry['name']}: {found} after epoch {entry['best']['epoch']} of "
             f"{entry['epochs']} ({entry['seconds']:.0f} s, "
             f"{entry['images_per_second']:.0f} images/s)"
@@ -116,7 +117,7 @@ def _run_phases(live: loop.Run, latest: int | None) -> dict[str, Any]:
         live.start, latest = _next_phase(live), None
     test, compared = _test(live, live.progress.history[-1]["best"]["step"])
     results = _write_results(live, test=test, compared=compared)
-    logs.say(f"\n{workdir.results_table(results)}\n\nEverything is in {live.workdir}")
+    console.say(f"\n{workdir.results_table(results)}\n\nEverything is in {live.workdir}")
     return results
 
 
@@ -194,7 +195,7 @@ def _write_results(
             filter(None, (plan.settings.model.pretrained, plan.settings.model.pretrained_b))
         )
         or None,
-        "params": params.count(plan.params),
+        "params": trees.count(plan.params),
         "forward_gflops": live.forward_gflops,
         "phases": live.progress.history,
         "bad_images": sorted(set(live.progress.bad_images)),

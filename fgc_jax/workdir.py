@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fgc_jax import logs
+from fgc_jax import console
 
 CONFIG, DATASET, RESULTS, LOCK = "config.json", "dataset.json", "results.json", ".lock"
 # Where the files lie, how they are read and who is told does not change what is computed.
@@ -171,7 +171,7 @@ def results_table(results: Mapping[str, Any]) -> str:
                 f"{phase['seconds']:.0f}",
             )
         )
-    lines = [logs.table(rows), ""]
+    lines = [console.table(rows), ""]
     for phase in results["phases"]:
         for change in phase.get("lr_by_hand", ()):
             rate = "the recipe's lr again" if change["lr"] is None else f"lr {change['lr']:g}"

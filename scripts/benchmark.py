@@ -108,11 +108,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def compare(arguments: argparse.Namespace) -> None:
     """Runs the suite model by model and prints as it goes."""
-    from fgc_jax import logs, models
+    from fgc_jax import console, models
 
     for model in arguments.models:
         if model not in models.BACKBONES:
-            raise ValueError(f"unknown model {model!r}; {logs.choices(model, models.BACKBONES)}")
+            raise ValueError(f"unknown model {model!r}; {console.choices(model, models.BACKBONES)}")
     for model in arguments.models:
         size = arguments.image_size or SIZES.get(model) or weight_size(models.BACKBONES[model])
         with tempfile.TemporaryDirectory(prefix="benchmark-") as cache:
@@ -211,7 +211,7 @@ def jax_side(spec):
     import optax
 
     from configs import bundles
-    from fgc_jax import mesh, methods, models, params, step
+    from fgc_jax import mesh, methods, models, step, trees
     from fgc_jax.data import augment
     from fgc_jax.models import conv
 
@@ -221,7 +221,7 @@ def jax_side(spec):
     facts = models.preprocess(config)
     model = models.abstract(config, CLASSES)
     variables, stats, _ = models.initialise(config, CLASSES, seed=0)
-    trained = set(params.flatten(variables))
+    trained = set(trees.flatten(variables))
     if spec["side"] == "frozen":
         trained = {path for path in trained if path.startswith("head/")}
     optimizer = optax.sgd(1.0, momentum=0.9)
@@ -271,7 +271,7 @@ def jax_side(spec):
             key=jax.random.key(1),
             device_mesh=device_mesh,
         )
-        trainable, _ = params.select(variables, trained)
+        trainable, _ = trees.select(variables, trained)
         moments = optimizer.init(trainable)
         state = step.TrainState(jnp.int32(0), variables, stats, moments, method.state)
         state = mesh.replicate(device_mesh, state)

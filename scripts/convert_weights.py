@@ -8,7 +8,7 @@ from pathlib import Path
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from fgc_jax import command, logs, models
+from fgc_jax import command, console, models
 from fgc_jax.models import pretrained
 
 DESCRIPTION = """\
@@ -68,7 +68,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if options.workdir and options.model:
         parser.error("--workdir knows its own model: leave --model out")
     if options.model and options.model not in models.BACKBONES:
-        known = logs.choices(options.model, models.BACKBONES)
+        known = console.choices(options.model, models.BACKBONES)
         parser.error(f"--model={options.model} is unknown; {known}")
     if options.output.suffix != ".safetensors":
         parser.error(f"--output must end in .safetensors, not {options.output.name!r}")

@@ -15,14 +15,14 @@ from absl import app, flags
 from fgc_jax import (
     cache,
     config,
+    console,
     experiment,
-    logs,
     optim,
-    params,
     phases,
     predict,
     recipe_flags,
     schedules,
+    trees,
 )
 from fgc_jax.data import dataset
 
@@ -69,11 +69,11 @@ def table(plan: experiment.Experiment) -> str:
     for index, phase in enumerate(plan.settings.phases):
         program, state = compiled(plan, index)
         sizes = [
-            params.num_bytes(state.params),
-            params.num_bytes((state.opt_state, state.average)),
+            trees.num_bytes(state.params),
+            trees.num_bytes((state.opt_state, state.average)),
             program.memory_analysis().temp_size_in_bytes,
         ]
-        flat = params.flatten(plan.params)
+        flat = trees.flatten(plan.params)
         trained = sum(flat[path].size for path in plan.groups(phase))
         rows.append(
             (
@@ -86,7 +86,7 @@ def table(plan: experiment.Experiment) -> str:
                 f"{program.cost_analysis()['flops'] / 1e12:.2f}",
             )
         )
-    return logs.table(rows)
+    return console.table(rows)
 
 
 def main(argv: list[str]) -> None:

@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Evaluates and prints. Raises ValueError where run, data or output folder cannot be used."""
     import jax
 
-    from fgc_jax import data, evaluate, logs, mesh, predict, scores
+    from fgc_jax import console, data, evaluate, mesh, predict, scores
 
     mesh.join_cluster(arguments.multi_host)
     split_name = None if arguments.input else arguments.split or "test"
@@ -121,14 +121,14 @@ def run(arguments: argparse.Namespace) -> None:
         return
     summary = scores.write(output, facts, results, split, restored.class_names)
     matrix = evaluate.confusion_matrix(results, len(restored.class_names))
-    logs.say(scores.report(summary, matrix, restored.class_names))
+    console.say(scores.report(summary, matrix, restored.class_names))
     if len(results.unreadable):
         names = [str(split.names[position]) for position in results.unreadable]
-        logs.say(f"\n{len(names)} unreadable images are in no number above:")
-        logs.say("\n".join(f"  {name}" for name in names[:20]))
+        console.say(f"\n{len(names)} unreadable images are in no number above:")
+        console.say("\n".join(f"  {name}" for name in names[:20]))
         if len(names) > 20:
-            logs.say(f"  ... all of them in {scores.METRICS}")
-    logs.say(f"\nwritten to {output}: {', '.join(scores.FILES)}")
+            console.say(f"  ... all of them in {scores.METRICS}")
+    console.say(f"\nwritten to {output}: {', '.join(scores.FILES)}")
 
 
 def default_output(arguments: argparse.Namespace, split_name: str | None) -> Path:

@@ -97,11 +97,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _point(restored, split, folder: Path) -> None:
     """The pointing game on the whole split."""
-    from fgc_jax import logs, workdir
+    from fgc_jax import console, workdir
     from fgc_jax.explain import attention
 
     game = attention.Pointing()
-    with logs.progress("pointing game", len(split)) as bar:
+    with console.progress("pointing game", len(split)) as bar:
         everything = (split.read(index) for index in range(len(split)))
         for index, seen in enumerate(attention.look(restored, everything)):
             boxes = split.annotations["telling_boxes"](index)
@@ -109,7 +109,7 @@ def _point(restored, split, folder: Path) -> None:
                 game.add(seen, attention.coverage(restored.transform, split.read(index), boxes))
             bar.update()
     if not game.images:
-        logs.say("\nno image shows a part that tells its species from another one")
+        console.say("\nno image shows a part that tells its species from another one")
         return
     shares = game.shares()
     names = {
@@ -120,9 +120,9 @@ def _point(restored, split, folder: Path) -> None:
         "anywhere": "a random place",
     }
     counted = f"{game.images} of {len(split)} images, those that show one"
-    logs.say(f"\non a part that tells the species apart ({counted}):")
+    console.say(f"\non a part that tells the species apart ({counted}):")
     for name, words in names.items():
-        logs.say(f"  {words:36} {shares[name]:5.1f} %")
+        console.say(f"  {words:36} {shares[name]:5.1f} %")
     workdir.write_json(folder / "pointing.json", {"images": game.images, **shares})
 
 

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
     """Raises ValueError where flags, recipe, data or the run to start from cannot be used."""
-    from fgc_jax import config, experiment, logs, lr_finder, predict
+    from fgc_jax import config, console, experiment, lr_finder, predict
 
     sweep = {"lowest": LOWEST.value, "highest": HIGHEST.value, "steps": STEPS.value}
     lr_finder.check(**sweep)
@@ -51,11 +51,11 @@ def run() -> None:
         curve = lr_finder.sweep(plan, index, method, variables, stats, **sweep)
         title = f"{phase.name}: {settings.model.backbone}, {plan.dataset.name}, from {source}"
         png, table = lr_finder.write(curve, Path(OUTPUT.value), title)
-        logs.say(f"phase {phase.name}, from {source}: {png}, {table}")
+        console.say(f"phase {phase.name}, from {source}: {png}, {table}")
         found = lr_finder.suggestions(curve)
         found = [f"{rate:.2g}" for rate in found.values()] or ["the loss never fell", "-", "-"]
         rows.append((phase.name, f"{phase.lr:g}", *found, curve.end))
-    logs.say("\n" + logs.table(rows, left=(0, 5)))
+    console.say("\n" + console.table(rows, left=(0, 5)))
 
 
 if __name__ == "__main__":

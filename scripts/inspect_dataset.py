@@ -95,7 +95,7 @@ def check_folder(folder: Path) -> None:
 
 def report(facts: dict) -> str:
     """An inspection for people."""
-    from fgc_jax import logs
+    from fgc_jax import console
 
     splits, about = facts["splits"], facts["dataset"]
     rows = [("", *splits)]
@@ -119,7 +119,7 @@ def report(facts: dict) -> str:
             boxes = [split.get("boxes", {}).get(key) for split in splits.values()]
             rows.append((label, *(spread(value, key.startswith("share")) for value in boxes)))
     parts = [f"{about['name']}, {len(about['class_names'])} classes; {about['notes']}"]
-    parts.append(logs.table(rows) + "\n(of three numbers: least, median, most)")
+    parts.append(console.table(rows) + "\n(of three numbers: least, median, most)")
     if facts["channels_of_train"]:
         parts.append(channel_lines(facts["channels_of_train"]))
     parts.append("\n".join(duplicate_lines(facts["duplicates"])))
@@ -132,7 +132,7 @@ def report(facts: dict) -> str:
 
 def channel_lines(channels: dict) -> str:
     """What to normalise with."""
-    from fgc_jax import logs
+    from fgc_jax import console
 
     labels = {
         "mean": "mean of all pixels",
@@ -142,7 +142,7 @@ def channel_lines(channels: dict) -> str:
     }
     rows = [("training split, pixels of 0 to 1, not resized", "red", "green", "blue")]
     rows += [(labels[key], *(f"{v:.5f}" for v in values)) for key, values in channels.items()]
-    return logs.table(rows)
+    return console.table(rows)
 
 
 def duplicate_lines(found: dict) -> list[str]:

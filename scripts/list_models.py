@@ -5,7 +5,7 @@ import dataclasses
 import json
 import sys
 
-from fgc_jax import command, logs, models
+from fgc_jax import command, console, models
 
 DESCRIPTION = """\
 Lists the backbones whose names hold one of the words (default: all), with each set of published
@@ -59,7 +59,7 @@ def table(rows: dict) -> str:
             published = (str(facts.classes or "-"), facts.license, place)
             lines.append((*own, tag, size, *(published if place else ("", "", "none published"))))
             own = ("", "", "", "")
-    return logs.table(lines, left=(0, 4, 7, 8))
+    return console.table(lines, left=(0, 4, 7, 8))
 
 
 def as_json(rows: dict) -> str:

@@ -97,12 +97,12 @@ def lines(plan, phase) -> list[tuple[str, list[float]]]:
 
 def extent(layers, paths: set[str]) -> str:
     """The layers that some parameters lie in, as "layer1/0 to head"."""
-    from fgc_jax import optim, params
+    from fgc_jax import optim, trees
 
     names = [
         name
         for name, prefixes in layers.items()
-        if any(params.is_under(path, prefix) for path in paths for prefix in prefixes)
+        if any(trees.is_under(path, prefix) for path in paths for prefix in prefixes)
     ]
     names += ["head"] * any(map(optim.is_head, paths))
     return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"

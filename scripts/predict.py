@@ -67,7 +67,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     """Predicts and prints. Raises ValueError where run, images or flags cannot be used."""
-    from fgc_jax import data, logs, predict, predictions
+    from fgc_jax import console, data, predict, predictions
 
     names, files = data.image_files(
         arguments.input,
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     classes = predictor.class_names
     top_k = predictions.check(arguments.format, arguments.top_k, classes, names)
-    with logs.progress("predicting", len(files), unit="image") as bar:
+    with console.progress("predicting", len(files), unit="image") as bar:
 
         def counted():
             for row in predictor.each(files):
@@ -96,15 +96,15 @@ def run(arguments: argparse.Namespace) -> None:
 
         found = predictions.best(names, counted(), top_k)
         failed = predictions.write(arguments.output, found, classes, arguments.format, top_k)
-    logs.say(
+    console.say(
         f"{len(names) - len(failed):,} images, views {predictor.run.seen}, checkpoint of step "
         f"{predictor.run.step}: written to {arguments.output}"
     )
     if failed:
-        logs.say(f"{len(failed):,} more have no prediction, the file says why:")
-        logs.say("\n".join(f"  {each.name}" for each in failed[:20]))
+        console.say(f"{len(failed):,} more have no prediction, the file says why:")
+        console.say("\n".join(f"  {each.name}" for each in failed[:20]))
         if len(failed) > 20:
-            logs.say("  ...")
+            console.say("  ...")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -90,7 +90,7 @@ def subject(arguments: argparse.Namespace, changes: list[str]):
 
 def run(arguments: argparse.Namespace, changes: list[str]) -> None:
     """Probes and prints. Raises ValueError where recipe, run, data or options cannot be used."""
-    from fgc_jax import cache, embeddings, logs, probes, workdir
+    from fgc_jax import cache, console, embeddings, probes, workdir
 
     ks = _numbers(arguments.k or "10,20")
     temperature = 0.07 if arguments.temperature is None else arguments.temperature
@@ -117,18 +117,18 @@ def run(arguments: argparse.Namespace, changes: list[str]) -> None:
         mark = " *" if value == outcome.chosen else ""
         rows.append((f"{value:g}{mark}", *(f"{metrics[m]:.2f} %" for m in METRICS)))
     sizes = ", ".join(f"{name} {len(each.labels):,}" for name, each in found.items())
-    logs.say(
+    console.say(
         f"embeddings of {plan.settings.model.backbone}, {found['train'].vectors.shape[1]} numbers "
-        f"an image at {phase.crop} px: {sizes}\n\n{logs.table(rows)}\n"
+        f"an image at {phase.crop} px: {sizes}\n\n{console.table(rows)}\n"
     )
     if outcome.test:
         top1, mean = (outcome.test[metric] for metric in METRICS)
-        logs.say(
+        console.say(
             f"test: top-1 {top1:.2f} %, mean class accuracy {mean:.2f} % with {name} = "
             f"{outcome.chosen:g} ({outcome.test['images']:,} images, views {plan.views('test')})"
         )
     kept = f"; {', '.join(stored)} from {folder}" if stored else ""
-    logs.say(f"{seconds['embeddings']:.1f} s embeddings{kept}; {seconds['probe']:.1f} s probe")
+    console.say(f"{seconds['embeddings']:.1f} s embeddings{kept}; {seconds['probe']:.1f} s probe")
     if arguments.output:
         tried = [{name: value, "val": metrics} for value, metrics in outcome.tried]
         results = {

@@ -151,7 +151,7 @@ def _words(values: list[float]) -> str:
 
 def run(arguments: argparse.Namespace) -> None:
     """Draws, trains and prints."""
-    from fgc_jax import logs, train
+    from fgc_jax import console, train
     from scripts import convert_weights, sweep
 
     seeds = sweep.seeds(arguments.seeds)
@@ -182,9 +182,9 @@ def run(arguments: argparse.Namespace) -> None:
         shown = [[line[number - 1] for line in lines] for number in SHOWN]
         rows.append((name, *map(_words, (*shown, [max(line) for line in lines], tests[name]))))
     plot(curves, folder / "collapse.png")
-    logs.say(
+    console.say(
         f"\nvalidation top-1, and test top-1 of the best epoch, %: mean ± standard deviation of "
-        f"{len(seeds)} seeds; chance is {100 / len(TARGET):.1f} %\n\n{logs.table(rows)}\n\n"
+        f"{len(seeds)} seeds; chance is {100 / len(TARGET):.1f} %\n\n{console.table(rows)}\n\n"
         f"{folder / 'collapse.png'}"
     )
 

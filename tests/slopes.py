@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fgc_jax import models, params
+from fgc_jax import models, trees
 from fgc_jax.models.classifier import Classifier
 
 STEP = 1e-6
@@ -96,5 +96,5 @@ def assert_in_all_weights(head, loss, batch, state=None):
         call = lambda live: loss(live, batch, jax.random.key(0), state)[0]  # noqa: E731
         return models.apply(graphdef, variables, stats, call)[0]
 
-    for path, slope in params.flatten(jax.jit(jax.grad(total))(variables)).items():
+    for path, slope in trees.flatten(jax.jit(jax.grad(total))(variables)).items():
         assert jnp.isfinite(slope).all() and (slope != 0).any(), path

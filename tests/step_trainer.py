@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from configs import common
-from fgc_jax import config, experiment, mesh, optim, params, phases, predict, schedules, step
+from fgc_jax import config, experiment, mesh, optim, phases, predict, schedules, step, trees
 from fgc_jax.data import dataset
 from tests import tiny_run
 
@@ -70,16 +70,16 @@ def of(recipe, *, noise: float = 0.0) -> Trainer:
     rng = np.random.default_rng(0)
     noisy = {
         path: leaf + rng.normal(0, noise, leaf.shape).astype(np.float32)
-        for path, leaf in params.flatten(weights).items()
+        for path, leaf in trees.flatten(weights).items()
     }
     before = phases.first_state(
-        plan, method, groups, optimizer, params.unflatten(noisy), stats, average=phase.average
+        plan, method, groups, optimizer, trees.unflatten(noisy), stats, average=phase.average
     )
     return Trainer(jax.tree.map(np.asarray, before), train_step, method.constants, plan.mesh)
 
 
 def variables(state) -> dict[str, np.ndarray]:
-    return params.flatten(state.params) | params.flatten(state.stats)
+    return trees.flatten(state.params) | trees.flatten(state.stats)
 
 
 def batch_of(rows=6, seed=0, mask=None):

@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from fgc_jax import averaging, params
+from fgc_jax import averaging, trees
 from tests import step_trainer
 
 SGD = {"lr": 0.05, "momentum": 0.0, "train": "all"}
 
 
 def flat(tree):
-    return {path: np.asarray(leaf) for path, leaf in params.flatten(tree).items()}
+    return {path: np.asarray(leaf) for path, leaf in trees.flatten(tree).items()}
 
 
 def states(trainer, batch, steps):
@@ -107,7 +107,7 @@ def test_sam_takes_the_gradient_at_the_moved_weights():
     moved = {
         path: leaf + rho * first[path] / norm for path, leaf in flat(plain.before.params).items()
     }
-    elsewhere = plain.before.replace(params=params.unflatten(moved))
+    elsewhere = plain.before.replace(params=trees.unflatten(moved))
     plain = dataclasses.replace(plain, before=elsewhere)
     expected, found = gradient(plain), gradient(sharp)
     scale = max(np.abs(g).max() for g in expected.values())

@@ -9,8 +9,7 @@ from flax import nnx
 from jax.extend import core
 from jax.interpreters import partial_eval
 
-from fgc_jax import models
-from fgc_jax import params as trees
+from fgc_jax import models, trees
 from fgc_jax.models import backbone, conv, convnext_table, swin_table, vgg, vit
 from tests import seeded
 

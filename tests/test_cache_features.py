@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, embeddings, params, stop, train
+from fgc_jax import config, embeddings, stop, train, trees
 from tests import commands, watched
 from tests.watched import STEPS, TEST_IMAGES, make_recipe, stored, watched_run
 
@@ -56,7 +56,7 @@ def test_as_on_images_and_exact_after_a_stop(images, tmp_path, monkeypatch):
     assert not watched.differing(
         {path: found[path] for path in frozen}, {path: expected[path] for path in frozen}
     )
-    head = {path: leaf for path, leaf in params.flatten(cached.starts[0].params["head"]).items()}
+    head = {path: leaf for path, leaf in trees.flatten(cached.starts[0].params["head"]).items()}
     assert all((found[f"head/{path}"] != leaf).any() for path, leaf in head.items())
     for moment in (2, 4):
 
@@ -72,7 +72,7 @@ def test_as_on_images_and_exact_after_a_stop(images, tmp_path, monkeypatch):
     train.run(recipe(images, True), tmp_path / "stopped")
     for number in (2 * STEPS, 3 * STEPS):
         again, straight = (stored(tmp_path / name, number) for name in ("stopped", "cached"))
-        assert params.fingerprint(again) == params.fingerprint(straight)
+        assert trees.fingerprint(again) == trees.fingerprint(straight)
     assert commands.logged(tmp_path / "stopped") == commands.logged(tmp_path / "cached")
 
 

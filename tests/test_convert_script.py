@@ -10,7 +10,7 @@ import pytest
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from fgc_jax import models, params, predict
+from fgc_jax import models, predict, trees
 from fgc_jax.convert import weights
 from fgc_jax.models import pretrained
 from scripts import convert_weights
@@ -126,7 +126,7 @@ def test_a_run_goes_to_timms_names_and_back_bit_for_bit(run, tmp_path, capsys): 
     loaded = models.load("resnet18", str(output))
     assert loaded.num_classes == 3
     for mine, theirs in ((loaded.params, restored.params), (loaded.stats, restored.stats)):
-        mine, theirs = params.flatten(mine), params.flatten(theirs)
+        mine, theirs = trees.flatten(mine), trees.flatten(theirs)
         assert mine.keys() == theirs.keys()
         assert all(np.array_equal(mine[path], theirs[path]) for path in mine)
     flags = [f"--workdir={run / 'run'}", "--checkpoint=last", f"--output={output}"]

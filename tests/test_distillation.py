@@ -16,10 +16,10 @@ from fgc_jax import (
     experiment,
     methods,
     models,
-    params,
     predict,
     stop,
     train,
+    trees,
     workdir,
 )
 from fgc_jax.data import dataset
@@ -162,7 +162,7 @@ def fingerprint(directory):
         state = manager.restore(manager.latest_step()).state
     # The teacher's weights are not in the student's checkpoints; a watched run counts its steps.
     assert set(state.pop("method")) <= {"steps"}
-    return params.fingerprint(state)
+    return trees.fingerprint(state)
 
 
 def test_a_taught_run_trains_and_continues_to_the_same_bits(images, teacher, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, experiment, models, overview, params
+from fgc_jax import config, experiment, models, overview, trees
 from fgc_jax.data import dataset
 from tests import tiny_run
 
@@ -34,7 +34,7 @@ def reinitialised(plan, index=1):
         for tree in (plan.params, plan.stats)
     ]
     after = experiment.reinitialised(plan, index, *before)
-    return [params.flatten(first) | params.flatten(second) for first, second in (before, after)]
+    return [trees.flatten(first) | trees.flatten(second) for first, second in (before, after)]
 
 
 def changed(plan, index=1):
@@ -43,7 +43,7 @@ def changed(plan, index=1):
 
 
 def under(paths, *prefixes):
-    return {path for path in paths if any(params.is_under(path, prefix) for prefix in prefixes)}
+    return {path for path in paths if any(trees.is_under(path, prefix) for prefix in prefixes)}
 
 
 def test_reinit_depends_on_seed_and_phase_alone():
@@ -54,7 +54,7 @@ def test_reinit_depends_on_seed_and_phase_alone():
         "seed 0": reinitialised(plan)[1][kernel],
         "later phase": reinitialised(plan, 2)[1][kernel],
         "seed 1": reinitialised(make_plan(*phases, seed=1))[1][kernel],
-        "initial": params.flatten(experiment.initial_variables(plan)[0])[kernel],
+        "initial": trees.flatten(experiment.initial_variables(plan)[0])[kernel],
     }
     assert len({leaf.tobytes() for leaf in drawn.values()}) == len(drawn)
     again = reinitialised(make_plan(*phases))[1][kernel]

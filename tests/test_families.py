@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fgc_jax import models
-from fgc_jax import params as trees
+from fgc_jax import models, trees
 from fgc_jax.models import bridge, conv
 from tests import networks, seeded
 from tests.small_networks import SMALL

@@ -7,8 +7,7 @@ import pytest
 from flax import nnx
 from safetensors import numpy as safetensors
 
-from fgc_jax import models
-from fgc_jax import params as trees
+from fgc_jax import models, trees
 from fgc_jax.convert import timm
 from fgc_jax.models import inception, layers, pretrained
 from tests import networks, seeded

@@ -7,17 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from fgc_jax import (
-    averaging,
-    checkpoint,
-    config,
-    experiment,
-    override,
-    params,
-    stop,
-    train,
-    workdir,
-)
+from fgc_jax import averaging, checkpoint, config, experiment, override, stop, train, trees, workdir
 from tests import commands, watched
 from tests.watched import (
     STEPS,
@@ -139,8 +129,8 @@ def test_swa_is_what_is_tested_with_statistics_of_its_own(straight):
     (_, second, _), (_, third, _) = kept[1:]
     tested = stored(run.workdir, 7 * STEPS)
     last = of_state(run.ends[1])
-    for path, leaf in params.flatten(second).items():
-        mean = (leaf + params.flatten(third)[path]) / 2
+    for path, leaf in trees.flatten(second).items():
+        mean = (leaf + trees.flatten(third)[path]) / 2
         np.testing.assert_allclose(tested[path], mean, rtol=1e-5, atol=1e-7)
     statistics = [path for path in tested if path.endswith(("/mean", "/var"))]
     assert statistics
@@ -161,7 +151,7 @@ def test_stopped_runs_continue_to_the_same_bits(straight, images, tmp_path, monk
         train.run(two_phases(images), workdir)
     for number in (3 * STEPS, 7 * STEPS):
         expected, found = (stored(each, number) for each in (run.workdir, workdir))
-        assert params.fingerprint(found) == params.fingerprint(expected)
+        assert trees.fingerprint(found) == trees.fingerprint(expected)
     assert commands.logged(workdir) == commands.logged(run.workdir)
 
 

@@ -10,16 +10,7 @@ from flax import nnx
 from safetensors import numpy as safetensors_numpy
 
 from configs import common, lora_folder
-from fgc_jax import (
-    checkpoint,
-    config,
-    experiment,
-    models,
-    params,
-    predict,
-    stop,
-    train,
-)
+from fgc_jax import checkpoint, config, experiment, models, predict, stop, train, trees
 from fgc_jax.data import dataset
 from fgc_jax.models import layers, lora
 from scripts import convert_weights, estimate_memory, evaluate
@@ -78,14 +69,14 @@ def test_gradients_and_logits_are_those_of_the_merged_network(name):
             return jnp.square(logits).sum(), logits
 
         gradients, logits = jax.jit(jax.grad(loss, has_aux=True))(variables)
-        return params.flatten(gradients), logits
+        return trees.flatten(gradients), logits
 
     variables = drawn(models.split(models.abstract(settings, 5))[0])
     merged = lora.merged(settings, variables)
     found, logits = outcome(settings, variables)
     expected, wanted = outcome(seeded.config(name, **same), merged)
     np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
-    flat = params.flatten(variables)
+    flat = trees.flatten(variables)
     assert set(found) - set(expected) == lora.paths(variables)
     for path in sorted(lora.paths(variables)):
         layer = path.rpartition("/")[0]
@@ -159,7 +150,7 @@ def test_no_gradient_of_a_frozen_kernel_is_computed():
     whole, _ = compiled(train="all")
     kernels = {
         path: leaf.size
-        for path, leaf in params.flatten(state.params["backbone"]).items()
+        for path, leaf in trees.flatten(state.params["backbone"]).items()
         if path.endswith("/kernel")
     }
     # The product of a layer's input and upstream gradient; of the patches there are fewer tokens.
@@ -167,8 +158,8 @@ def test_no_gradient_of_a_frozen_kernel_is_computed():
     flops = [program.cost_analysis()["flops"] for program in (whole, part)]
     assert flops[0] - flops[1] > 0.98 * saved
     moments = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
-    assert moments == params.count(state.params["head"]) + sum(
-        leaf.size for path, leaf in params.flatten(state.params).items() if "/lora_" in path
+    assert moments == trees.count(state.params["head"]) + sum(
+        leaf.size for path, leaf in trees.flatten(state.params).items() if "/lora_" in path
     )
     temporary = [program.memory_analysis().temp_size_in_bytes for program in (whole, part)]
     assert temporary[1] < temporary[0]
@@ -180,7 +171,7 @@ def test_no_gradient_of_a_frozen_kernel_is_computed():
 def test_the_recipe_trains_as_much_as_the_documentation_says(variant, trained):
     plan = estimate_memory.assembled(config.parse(lora_folder.get_config(variant)), 200)
     (phase,) = plan.settings.phases
-    flat = params.flatten(plan.params)
+    flat = trees.flatten(plan.params)
     assert sum(flat[path].size for path in plan.groups(phase)) == trained + 200 * 1025
 
 
@@ -227,7 +218,7 @@ def finished(images, tmp_path_factory):
 
 
 def stored(workdir, number):
-    return params.flatten(checkpoint.load_variables(workdir, number)[0])
+    return trees.flatten(checkpoint.load_variables(workdir, number)[0])
 
 
 def changed(first, second):
@@ -237,13 +228,13 @@ def changed(first, second):
 def test_a_phase_changes_what_it_trains_and_nothing_else(images, finished):
     workdir, results = finished
     plan = experiment.prepare(config.parse(two_phases(images)))
-    start = params.flatten(experiment.initial_variables(plan)[0])
+    start = trees.flatten(experiment.initial_variables(plan)[0])
     bias, last = (stored(workdir, phase["best"]["step"]) for phase in results["phases"])
     head = {path for path in start if path.startswith("head/")}
     biases = {path for path in start if path.endswith("/bias")}
     assert len(biases) == 1 + 2 * 6 + 1 + 1
     assert changed(start, bias) == biases | head
-    assert changed(bias, last) == lora.paths(params.unflatten(start)) | head
+    assert changed(bias, last) == lora.paths(trees.unflatten(start)) | head
 
 
 def test_a_stopped_run_continues_to_the_same_bits(images, finished, tmp_path, monkeypatch):
@@ -257,7 +248,7 @@ def test_a_stopped_run_continues_to_the_same_bits(images, finished, tmp_path, mo
         with pytest.raises(stop.Stopped):
             train.run(two_phases(images), workdir)
     train.run(two_phases(images), workdir)
-    assert params.fingerprint(stored(workdir, 12)) == params.fingerprint(stored(finished[0], 12))
+    assert trees.fingerprint(stored(workdir, 12)) == trees.fingerprint(stored(finished[0], 12))
 
 
 def test_a_trained_run_is_evaluated_and_exported_merged(finished, tmp_path, capsys):
@@ -284,10 +275,10 @@ def test_pretrained_weights_leave_lora_at_its_start(tmp_path):
     safetensors_numpy.save_file(models.timm.to_state_dict(weights, stats, pairs), path)
     settings = seeded.config("vit", lora_rank=2, pretrained=str(path))
     found, _, report = models.initialise(settings, 5, seed=3, classifier=True)
-    adapters, rest = params.select(found, lora.paths(found))
-    assert params.fingerprint(jax.tree.map(np.asarray, rest)) == params.fingerprint(weights)
+    adapters, rest = trees.select(found, lora.paths(found))
+    assert trees.fingerprint(jax.tree.map(np.asarray, rest)) == trees.fingerprint(weights)
     fresh = models.random_weights(settings, 5, seed=3)
-    for name, leaf in params.flatten(adapters).items():
+    for name, leaf in trees.flatten(adapters).items():
         np.testing.assert_array_equal(leaf, fresh[name])
         assert leaf.any() == name.endswith("lora_a")
     assert report == f"backbone (vit): {path} fills backbone, head/fc"

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from fgc_jax import mesh, methods, models, params, step
+from fgc_jax import mesh, methods, models, step, trees
 from fgc_jax.data import augment
 from fgc_jax.methods import losses
 from fgc_jax.models.backbone import Preprocess
@@ -185,12 +185,12 @@ def one_step(method, batch, **options) -> Stepped:
     variables, stats = models.split(model)
     optimizer = optax.sgd(1.0)
     train_step = step.make_train_step(
-        graphdef=step.train_graphdef(model, params.flatten(variables)),
+        graphdef=step.train_graphdef(model, trees.flatten(variables)),
         method=method,
         optimizer=optimizer,
         rate=optax.constant_schedule(0.1),
         phase_start=0,
-        trained=params.flatten(variables).keys(),
+        trained=trees.flatten(variables).keys(),
         preprocess=lambda key, batch: batch,
         key=jax.random.key(0),
         device_mesh=device_mesh,
@@ -227,7 +227,7 @@ def test_mixed_images_train_with_each_loss(name, weighted, mixed):
         stepped.metrics["loss"], expected(logits, mixed, options, weighted), rtol=1e-5
     )
     assert stepped.metrics["grad_norm"] > 0.01
-    assert params.fingerprint(stepped.after.params) != params.fingerprint(stepped.before)
+    assert trees.fingerprint(stepped.after.params) != trees.fingerprint(stepped.before)
 
 
 def test_a_method_keeps_a_state_and_reads_constants():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import checkpoint, config, experiment, lr_finder, params, step
+from fgc_jax import checkpoint, config, experiment, lr_finder, step, trees
 from tests import commands, data_files, tiny_run
 
 STEPS = 40
@@ -137,11 +137,11 @@ def test_the_step_is_the_phases_own(plan, initial, scripted, index):
     # The rates are those of `lr`, which phase 1 states for half its batch size.
     rates = [float(made["rate"](jnp.int32(done))) for done in range(STEPS)]
     np.testing.assert_allclose(rates, curve.rates * (1, 2)[index], rtol=1e-5)
-    trained, _ = params.select(initial[0], groups.keys())
+    trained, _ = trees.select(initial[0], groups.keys())
     ones = jax.tree.map(jnp.ones_like, trained)
     optimizer = made["optimizer"]
     updates, _ = optimizer.update(ones, optimizer.init(trained), trained)
-    for path, update in params.flatten(updates).items():
+    for path, update in trees.flatten(updates).items():
         np.testing.assert_allclose(update, -groups[path][1])
 
 
@@ -172,9 +172,9 @@ def test_a_sweep_ends_before_a_loss_that_is_not_finite(plan, initial, scripted, 
 
 
 def test_a_real_sweep_learns_diverges_and_changes_no_weights(plan, initial):
-    before = params.fingerprint(initial)
+    before = trees.fingerprint(initial)
     curve = sweep(plan, 1, *initial)
-    assert params.fingerprint(initial) == before
+    assert trees.fingerprint(initial) == before
     assert curve.losses.min() < 0.5 * curve.losses[0]
     assert "all steps" not in curve.end
     assert lr_finder.suggestions(curve)
@@ -201,7 +201,7 @@ def saved_run(plan, directory, initial, phase, history, best):
 def test_where_a_phase_starts(plan, initial, tmp_path):
     variables, stats = initial
     same, _, source = lr_finder.start(plan, 0, None)
-    assert params.fingerprint(same) == params.fingerprint(variables)
+    assert trees.fingerprint(same) == trees.fingerprint(variables)
     assert source == "the initial weights"
     finished = [{"best": {"step": 4}, "steps": 6}]
     run = saved_run(plan, tmp_path / "run", initial, 0, finished, {"step": 4})
@@ -211,8 +211,8 @@ def test_where_a_phase_starts(plan, initial, tmp_path):
     expected = tiny_run.shaken(variables, 4)
     # Phase 1 draws its last layer anew, as it does in training.
     redrawn = experiment.reinitialised(plan, 1, expected, stats)[0]
-    assert params.fingerprint(found) == params.fingerprint(redrawn)
-    assert params.fingerprint(found) != params.fingerprint(expected)
+    assert trees.fingerprint(found) == trees.fingerprint(redrawn)
+    assert trees.fingerprint(found) != trees.fingerprint(expected)
     unfinished = saved_run(plan, tmp_path / "half", initial, 0, [], {"step": 4})
     assert lr_finder.start(plan, 1, unfinished)[2] == f"step 4 of {unfinished}"
     phases = (

@@ -6,7 +6,8 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
-from fgc_jax import logs, meter
+from fgc_jax import console, meter
+from fgc_jax.runs.writer import Writer
 
 
 def make_meter(writer, log_every=2):
@@ -18,7 +19,7 @@ def read_lines(folder):
 
 
 def test_metrics_are_logged_one_step_late_and_at_their_own_step(tmp_path):
-    writer = logs.Writer(tmp_path, 0)
+    writer = Writer(tmp_path, 0)
     reader = make_meter(writer)
     for step in range(11, 16):
         reader.add(step, {"loss": float(step), "top1": 50.0}, 1.0)
@@ -32,7 +33,7 @@ def test_metrics_are_logged_one_step_late_and_at_their_own_step(tmp_path):
 
 
 def test_scalars_reach_tensorboard(tmp_path):
-    writer = logs.Writer(tmp_path, 0)
+    writer = Writer(tmp_path, 0)
     writer.start({"seed": 3, "phases": [{"lr": 0.5}]}, "overview")
     writer.scalars(4, {"loss": 1.5})
     writer.close()
@@ -49,7 +50,7 @@ def test_scalars_reach_tensorboard(tmp_path):
 @pytest.mark.parametrize("name", ["loss", "grad_norm", "update_norm"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_stops_the_run_with_step_and_phase(tmp_path, name, bad):
-    writer = logs.Writer(tmp_path, 0)
+    writer = Writer(tmp_path, 0)
     reader = make_meter(writer)
     reader.add(11, {"loss": 1.0}, 1.0)
     reader.add(12, {"loss": 1.0, name: bad}, 1.0)
@@ -61,7 +62,7 @@ def test_what_is_not_finite_stops_the_run_with_step_and_phase(tmp_path, name, ba
 def test_speed_counts_steps_only(tmp_path, monkeypatch):
     clock = iter([1.0, 3.0, 5.0, 100.0, 102.0])
     monkeypatch.setattr(meter.time, "perf_counter", lambda: next(clock))
-    writer = logs.Writer(tmp_path, 0)
+    writer = Writer(tmp_path, 0)
     reader = make_meter(writer, log_every=100)
     for step in range(11, 14):  # read at 1, 3, 5 s: the first step is compilation
         reader.add(step, {"loss": 1.0}, 1.0)
@@ -77,12 +78,12 @@ def test_speed_counts_steps_only(tmp_path, monkeypatch):
 def test_lines_beyond_the_checkpoint_and_half_lines_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 1}\n{"step": 5, "loss": 1}\n{"step": 6, "lo')
-    writer = logs.Writer(tmp_path, 4)
+    writer = Writer(tmp_path, 4)
     writer.scalars(5, {"loss": float("nan")})
     writer.close()
     assert read_lines(tmp_path) == [{"step": 1, "loss": 1}, {"step": 5, "loss": None}]
 
 
 def test_table_aligns():
-    text = logs.table([("name", "n"), ("a", "1"), ("long name", "23")])
+    text = console.table([("name", "n"), ("a", "1"), ("long name", "23")])
     assert text.splitlines() == ["name        n", "-------------", "a           1", "long name  23"]

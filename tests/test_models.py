@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fgc_jax import models
-from fgc_jax import params as trees
+from fgc_jax import models, trees
 from fgc_jax.models import heads
 from tests import networks, seeded
 from tests.small_networks import SMALL

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from configs import common
-from fgc_jax import config, optim, params, schedules
+from fgc_jax import config, optim, schedules, trees
 
 LAYERS = {
     "stem": ("backbone/conv1", "backbone/bn1"),
@@ -132,9 +132,9 @@ def test_a_step_is_scaled_by_each_layers_factor():
     groups = trained(train="all", layer_decay=0.5)
     phase = make_phase(optimizer="sgd", lr=1.0, momentum=0.0, layer_decay=0.5)
     optimizer = optim.make(phase, schedules.build(phase, 10), groups)
-    tree = params.unflatten(dict.fromkeys(PATHS, jnp.ones(2)))
+    tree = trees.unflatten(dict.fromkeys(PATHS, jnp.ones(2)))
     updates, _ = optimizer.update(tree, optimizer.init(tree), tree)
-    for path, update in params.flatten(updates).items():
+    for path, update in trees.flatten(updates).items():
         np.testing.assert_allclose(update, -groups[path][1] * np.ones(2), rtol=1e-6)
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from fgc_jax import methods, models
-from fgc_jax import params as trees
+from fgc_jax import methods, models, trees
 from fgc_jax.methods import transfg
 from fgc_jax.models import backbone, parts, position, vit
 from tests import networks, seeded, slopes, test_losses

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fgc_jax import models, params, step
+from fgc_jax import models, step, trees
 from fgc_jax.methods import jigsaw, pmg
 from fgc_jax.models import layers
 from fgc_jax.models.pmg import Pmg
@@ -161,7 +161,7 @@ PARTS = {
 def test_a_step_touches_its_own_part_only(number):
     model = ThreeStages()
     variables, stats = models.split(model)
-    graphdef = step.train_graphdef(model, params.flatten(variables))
+    graphdef = step.train_graphdef(model, trees.flatten(variables))
     loss, batch = pmg.make(FACTS).losses[number], make_batch()
 
     def objective(variables):
@@ -169,9 +169,9 @@ def test_a_step_touches_its_own_part_only(number):
         (value, _), _ = models.apply(graphdef, variables, stats, loss, batch, key, {})
         return value
 
-    gradient = params.flatten(jax.jit(jax.grad(objective))(variables))
+    gradient = trees.flatten(jax.jit(jax.grad(objective))(variables))
     touched = {path for path, leaf in gradient.items() if np.abs(leaf).max() > 0}
-    expected = {path for path in gradient if any(params.is_under(path, p) for p in PARTS[number])}
+    expected = {path for path in gradient if any(trees.is_under(path, p) for p in PARTS[number])}
     # A bias in front of batch norm shifts nothing.
     loose = {path for path in expected if path.endswith("/1/bias")}
     assert expected - loose <= touched <= expected

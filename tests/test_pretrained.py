@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
-from fgc_jax import models
-from fgc_jax import params as trees
+from fgc_jax import models, trees
 from tests import seeded
 
 LICENCES = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-nc-4.0", "dinov3-license")

@@ -274,7 +274,7 @@ def test_source_keeps_the_rule(name: str) -> None:
 @pytest.mark.parametrize(
     ("check", "sources"),
     [
-        (wrong_directions, {"fgc_jax/params.py": "from fgc_jax import models"}),
+        (wrong_directions, {"fgc_jax/trees.py": "from fgc_jax import models"}),
         (wrong_directions, {"fgc_jax/models/vgg.py": "import fgc_jax.train"}),
         (wrong_directions, {"fgc_jax/models/vgg.py": "from .. import train"}),
         (wrong_directions, {"fgc_jax/models/vgg.py": "def f():\n    from fgc_jax import train"}),

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fgc_jax import models
-from fgc_jax import params as trees
+from fgc_jax import models, trees
 from fgc_jax.convert import timm
 from fgc_jax.models import pretrained, resnetv2
 from tests import networks, seeded

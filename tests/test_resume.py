@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fgc_jax import checkpoint, params
+from fgc_jax import checkpoint, trees
 from fgc_jax import workdir as folders
 from tests import commands
 
@@ -33,9 +33,7 @@ def fingerprints(workdir):
     with checkpoint.opened(workdir) as manager:
         state = manager.restore(manager.latest_step()).state
     best = checkpoint.find_step(workdir, "best")
-    return params.fingerprint(state), params.fingerprint(
-        checkpoint.load_variables(workdir, best)[:2]
-    )
+    return trees.fingerprint(state), trees.fingerprint(checkpoint.load_variables(workdir, best)[:2])
 
 
 def wait_for(condition, process, seconds=240):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fgc_jax import config, models, params
+from fgc_jax import config, models, trees
 from tests import step_trainer, tiny_run
 from tests.step_trainer import variables
 
@@ -13,7 +13,7 @@ BN_LEAVES = ("scale", "bias", "mean", "var")
 
 
 def under(paths, *prefixes):
-    return {path for path in paths if any(params.is_under(path, prefix) for prefix in prefixes)}
+    return {path for path in paths if any(trees.is_under(path, prefix) for prefix in prefixes)}
 
 
 # Weight decay and Adam's moments would move a frozen parameter even where its gradient is zero.
@@ -107,5 +107,5 @@ def test_randomness_comes_from_the_global_step_alone():
     )
     batch = step_trainer.batch_of()
     first, again, other = (trainer(batch, number=number) for number in (3, 3, 4))
-    assert params.fingerprint(first) == params.fingerprint(again)
+    assert trees.fingerprint(first) == trees.fingerprint(again)
     assert float(first[1]["loss"]) != float(other[1]["loss"])

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fgc_jax import models
-from fgc_jax import params as trees
+from fgc_jax import models, trees
 from fgc_jax.models import swin
 from tests import networks, seeded
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from fgc_jax import checkpoint, loop, params, stop, train
+from fgc_jax import checkpoint, loop, stop, train, trees
 from tests import commands, watched
 from tests.watched import (
     MEASURED,
@@ -85,7 +85,7 @@ def slow(images, tmp_path_factory) -> Watched:
 def test_a_phase_starts_from_the_best_checkpoint_of_the_one_before(straight):
     best = stored(straight.workdir, 2 * STEPS)
     start = of_state(straight.starts[1])
-    kept = [path for path in best if not params.is_under(path, LAST_LAYER)]
+    kept = [path for path in best if not trees.is_under(path, LAST_LAYER)]
     assert len(kept) > 15
     assert not differing({p: best[p] for p in kept}, {p: start[p] for p in kept})
     assert differing({p: of_state(straight.ends[0])[p] for p in kept}, {p: best[p] for p in kept})
@@ -115,7 +115,7 @@ def test_learning_rate_zero_ends_with_what_it_started_from(slow):
 
 def test_reinit_draws_exactly_the_named_layers_anew(straight):
     best, start = stored(straight.workdir, 2 * STEPS), of_state(straight.starts[1])
-    named = {path for path in best if params.is_under(path, LAST_LAYER)}
+    named = {path for path in best if trees.is_under(path, LAST_LAYER)}
     for leaf in ("conv1/kernel", "bn1/scale", "bn2/mean"):
         assert f"{LAST_LAYER}/{leaf}" in named
     assert differing(best, start) == named
@@ -189,7 +189,7 @@ def test_each_epoch_of_each_phase_has_its_own_order(straight, slow):
 def fingerprints(workdir):
     with checkpoint.opened(workdir) as manager:
         state = manager.restore(manager.latest_step()).state
-    return params.fingerprint(state), params.fingerprint(stored(workdir, 5 * STEPS))
+    return trees.fingerprint(state), trees.fingerprint(stored(workdir, 5 * STEPS))
 
 
 def test_stopped_runs_continue_to_the_same_bits(straight, images, tmp_path, monkeypatch):

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
-from fgc_jax import models
-from fgc_jax import params as trees
+from fgc_jax import models, trees
 from fgc_jax.models import backbone, eva, position, vit
 from tests import networks, seeded
 

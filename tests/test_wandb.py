@@ -10,7 +10,7 @@ import types
 import numpy as np
 import pytest
 
-from fgc_jax import logs
+from fgc_jax.runs.writer import Writer, check_wandb
 from tests import commands
 
 
@@ -41,7 +41,7 @@ def calls(monkeypatch):
 
 
 def test_it_is_told_what_tensorboard_is(tmp_path, calls):
-    writer = logs.Writer(tmp_path, 0, "birds")
+    writer = Writer(tmp_path, 0, "birds")
     writer.start({"seed": 3, "phases": [{"lr": 0.5}]}, "a < b")
     writer.images(0, {"train_images": np.zeros((2, 4, 5, 3), np.uint8)})
     writer.scalars(7, {"loss": np.float32(0.5)})
@@ -60,7 +60,7 @@ def test_it_is_told_what_tensorboard_is(tmp_path, calls):
 def test_a_continued_run_continues_the_run_there(tmp_path, calls):
     for folder in ("a", "a", "b"):
         (tmp_path / folder).mkdir(exist_ok=True)
-        logs.Writer(tmp_path / folder, 0, "birds").close()
+        Writer(tmp_path / folder, 0, "birds").close()
     started = [arguments for kind, *(arguments, *_) in filter(lambda c: len(c) > 1, calls)]
     assert [each["resume"] for each in started] == ["allow"] * 3
     first, second, other = (each["id"] for each in started)
@@ -68,8 +68,8 @@ def test_a_continued_run_continues_the_run_there(tmp_path, calls):
 
 
 def test_without_a_project_it_is_not_touched(tmp_path, calls):
-    logs.check_wandb("")
-    logs.Writer(tmp_path, 0).close()
+    check_wandb("")
+    Writer(tmp_path, 0).close()
     assert not calls and not (tmp_path / "wandb_run").exists()
 
 
@@ -79,7 +79,7 @@ def test_what_it_complains_of_is_one_error(tmp_path, calls, monkeypatch):
 
     monkeypatch.setattr(sys.modules["wandb"], "init", refuse)
     with pytest.raises(ValueError, match="no API key; .*WANDB_MODE=offline"):
-        logs.Writer(tmp_path, 0, "birds")
+        Writer(tmp_path, 0, "birds")
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
@@ -87,16 +87,16 @@ def test_what_it_complains_of_is_one_error(tmp_path, calls, monkeypatch):
 def test_a_missing_package_is_one_error_before_training(found, monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
     with pytest.raises(ValueError, match="config.wandb='birds' needs the package wandb"):
-        logs.check_wandb("birds")
+        check_wandb("birds")
 
 
 OFFLINE = """
 import pathlib, sys
 import numpy as np
-from fgc_jax import logs
-logs.check_wandb("birds")
+from fgc_jax.runs.writer import Writer, check_wandb
+check_wandb("birds")
 folder, first = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-writer = logs.Writer(folder, first, "birds")
+writer = Writer(folder, first, "birds")
 if not first:
     writer.start({"model": {"head": "bilinear"}}, "an overview")
     writer.images(0, {"train_images": np.zeros((1, 8, 8, 3), np.uint8)})

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import checkpoint, evaluate, methods, params, step, train
+from fgc_jax import checkpoint, evaluate, methods, step, train, trees
 from fgc_jax.methods import plain
 from tests import data_files, tiny_run
 
@@ -96,7 +96,7 @@ def watched_run(recipe, workdir, values) -> Watched:
 
 
 def variables(tree_pair) -> dict[str, np.ndarray]:
-    return params.flatten(tree_pair[0]) | params.flatten(tree_pair[1])
+    return trees.flatten(tree_pair[0]) | trees.flatten(tree_pair[1])
 
 
 def of_state(state) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fgc_jax import params as trees
+from fgc_jax import trees
 from fgc_jax.convert import originals
 
 # Other leaves (cls_token, pos_embed, gamma, ...) have timm's own names.

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 
-from fgc_jax import logs
+from fgc_jax import console
 from fgc_jax.data import members
 
 CHUNK = 2**20
@@ -133,7 +133,7 @@ def progress(what: str, total: int, initial: int = 0) -> Iterator[Callable[[int]
     if total - initial < LONG:
         yield lambda position: None
         return
-    with logs.progress(what, total, initial, unit="B") as bar:
+    with console.progress(what, total, initial, unit="B") as bar:
         yield lambda position: bar.update(position - bar.n)
 
 
@@ -164,7 +164,7 @@ def _lock(stream, what):
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        logs.say(f"{what}: another process is at it, waiting")
+        console.say(f"{what}: another process is at it, waiting")
         fcntl.flock(stream, fcntl.LOCK_EX)
     except OSError as error:
         # Some network disks have no locks; one process at a time works there too.

@@ -4,7 +4,7 @@ import collections
 import os
 from concurrent import futures
 
-from fgc_jax import logs
+from fgc_jax import console
 
 # Finished results wait in order behind a slow one; more of them would only take memory.
 AHEAD = 4
@@ -32,7 +32,7 @@ def ordered(function, items, description, total, *, threads=None, initial=0):
     threads = threads or available()
     with (
         futures.ThreadPoolExecutor(threads) as pool,
-        logs.progress(description, total, initial, unit="image") as bar,
+        console.progress(description, total, initial, unit="image") as bar,
     ):
         pending = collections.deque()
         try:

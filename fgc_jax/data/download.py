@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 
-from fgc_jax import logs
+from fgc_jax import console
 from fgc_jax.data import archives
 
 ATTEMPTS = 5  # in a row without a new byte
@@ -72,7 +72,7 @@ def download_archives(wanted, folder) -> tuple[archives.Archive, ...]:
     lost = [a for a in needed if not os.path.exists(os.path.join(folder, a.file))]
     for archive in lost:
         checksum = f", md5 {archive.md5}" if archive.md5 else ""
-        logs.say(f"{archive.file}: no public download{checksum}; put a copy into {folder}")
+        console.say(f"{archive.file}: no public download{checksum}; put a copy into {folder}")
     return tuple(lost)
 
 

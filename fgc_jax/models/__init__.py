@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fgc_jax import params as trees
+from fgc_jax import trees
 from fgc_jax.convert import timm
 from fgc_jax.models import lora, pretrained, table
 from fgc_jax.models.backbone import Preprocess

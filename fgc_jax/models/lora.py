@@ -13,7 +13,7 @@ import re
 import numpy as np
 from flax import nnx
 
-from fgc_jax import params as trees
+from fgc_jax import trees
 from fgc_jax.models import layers
 
 LEAVES = ("lora_a", "lora_b")

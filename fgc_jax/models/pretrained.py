@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fgc_jax import params as trees
+from fgc_jax import trees
 from fgc_jax.convert import timm, weights
 from fgc_jax.models.backbone import Backbone, Preprocess
 

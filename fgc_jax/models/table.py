@@ -6,7 +6,7 @@
 import dataclasses
 import types
 
-from fgc_jax import logs
+from fgc_jax import console
 from fgc_jax.models import (
     api_net,
     attention_pooling,
@@ -82,7 +82,7 @@ class Stream:
 def lookup(table, name, what):
     """table[name], or a ValueError that lists what there is."""
     if name not in table:
-        raise ValueError(f"unknown {what} {name!r}; {logs.choices(name, table)}")
+        raise ValueError(f"unknown {what} {name!r}; {console.choices(name, table)}")
     return table[name]
 
 

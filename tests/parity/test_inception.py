@@ -9,8 +9,7 @@ import torch
 import torchvision
 from torch.nn import functional
 
-from fgc_jax import models
-from fgc_jax import params as trees
+from fgc_jax import models, trees
 from fgc_jax.convert import timm as convert
 from fgc_jax.models import pretrained
 from scripts import make_golden

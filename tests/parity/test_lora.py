@@ -5,8 +5,7 @@ import pytest
 import timm
 import torch
 
-from fgc_jax import models
-from fgc_jax import params as trees
+from fgc_jax import models, trees
 from tests import networks, seeded
 from tests.parity import oracles
 

@@ -12,7 +12,7 @@ from timm.optim import Lamb, param_groups_weight_decay
 from torch.optim import lr_scheduler, swa_utils
 
 from configs import common
-from fgc_jax import averaging, config, models, optim, params, progress, schedules
+from fgc_jax import averaging, config, models, optim, progress, schedules, trees
 from tests import seeded
 from tests.parity import oracles
 
@@ -144,7 +144,7 @@ def ours(phase) -> list[dict]:
     """The weights after each step, float32."""
     schedule = schedules.build(phase, PER_EPOCH)
     optimizer = optim.make(phase, schedule, GROUPS)
-    tree = params.unflatten({path: jnp.float32(weight) for path, weight in start().items()})
+    tree = trees.unflatten({path: jnp.float32(weight) for path, weight in start().items()})
     state, found = optimizer.init(tree), []
 
     @jax.jit
@@ -154,10 +154,10 @@ def ours(phase) -> list[dict]:
         return optax.apply_updates(tree, updates), state
 
     for number in range(STEPS):
-        grads = gradient({p: np.float64(w) for p, w in params.flatten(tree).items()}, number)
-        grads = params.unflatten({path: jnp.float32(grad) for path, grad in grads.items()})
+        grads = gradient({p: np.float64(w) for p, w in trees.flatten(tree).items()}, number)
+        grads = trees.unflatten({path: jnp.float32(grad) for path, grad in grads.items()})
         tree, state = step(tree, state, grads, number)
-        found.append({path: np.asarray(weight) for path, weight in params.flatten(tree).items()})
+        found.append({path: np.asarray(weight) for path, weight in trees.flatten(tree).items()})
     return found
 
 
@@ -241,7 +241,7 @@ def test_what_decays_is_what_timm_lets_decay(name):
     names = {key: id(x) for key, x in theirs_.named_parameters()}
     decays = {id(x): group["weight_decay"] > 0 for group in groups for x in group["params"]}
     model = models.split(models.abstract(seeded.config(name), 10))[0]
-    found = params.flatten(optim._decays(model))
+    found = trees.flatten(optim._decays(model))
     for key, path in oracles.paths(name, model).items():
         assert found[path] == decays[names[key]], key
 

@@ -14,8 +14,7 @@ import torch
 import torchvision
 from flax import nnx
 
-from fgc_jax import models
-from fgc_jax import params as trees
+from fgc_jax import models, trees
 from fgc_jax.convert import timm as convert
 from fgc_jax.convert import torch_file
 from fgc_jax.models import pretrained

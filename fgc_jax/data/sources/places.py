@@ -4,7 +4,7 @@ archives that lie in it."""
 import itertools
 import os
 
-from fgc_jax import logs
+from fgc_jax import console
 from fgc_jax.data import archives as archives_module
 from fgc_jax.data import members
 
@@ -150,7 +150,7 @@ def _unpack_unknown(path, missing):
         raise missing("it is a file, neither a folder nor an archive")
     folder = os.path.abspath(path)[: -len(suffix)]
     if not os.path.isdir(folder):
-        logs.say(f"{path} bears no official name: unpacked unverified, into {folder}")
+        console.say(f"{path} bears no official name: unpacked unverified, into {folder}")
     archives_module.unpack(path, folder)
     return folder
 

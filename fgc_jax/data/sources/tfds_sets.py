@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fgc_jax import logs
+from fgc_jax import console
 from fgc_jax.data import dataset, images
 
 FILE_NAMES = ("image/filename", "file_name", "filename")
@@ -139,7 +139,7 @@ def _collect(records, label, info, split):
     names_from = next((name for name in FILE_NAMES if name in info.features), None)
     n, labels, names = len(records.source), [], []
     what = f"labels of {info.full_name} {split}"
-    with logs.progress(what, n) if n >= LONG else contextlib.nullcontext() as bar:
+    with console.progress(what, n) if n >= LONG else contextlib.nullcontext() as bar:
         for start in range(0, n, BATCH):
             found = records.source.__getitems__(range(start, min(start + BATCH, n)))
             labels += [record[label] for record in found]

@@ -4,20 +4,16 @@ clu is imported inside functions: it pulls in TensorFlow, which takes seconds an
 and only the process that writes needs it.
 """
 
-import contextlib
-import difflib
 import importlib.util
 import json
 import math
 import os
-import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import tqdm
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -71,75 +67,6 @@ class Writer:
         if self._events is not None:
             self._events.close()
             self._lines.close()
-
-
-def say(text: str = "") -> None:
-    """Prints a line above any progress bar, on the first process only."""
-    if jax.process_index() == 0:
-        tqdm.tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
-
-
-@contextlib.contextmanager
-def progress(
-    description: str, total: int, initial: int = 0, unit: str = "step"
-) -> Iterator[tqdm.tqdm]:
-    """A progress bar with rate and ETA: live on a terminal, a line every 15 seconds in a file.
-
-    `unit`: of what `total` counts; "B" for bytes shows kB, MB and so on.
-    """
-    live = sys.stderr.isatty()
-    with tqdm.tqdm(
-        desc=description,
-        total=total,
-        initial=initial,
-        unit=unit,
-        unit_scale=unit == "B",
-        dynamic_ncols=live,
-        ncols=None if live else 100,
-        mininterval=0.2 if live else 15,
-        disable=jax.process_index() > 0,
-        file=sys.stderr if live else _Lines(sys.stderr),
-    ) as bar:
-        yield bar
-
-
-class _Lines:
-    """Makes a line of each state of a progress bar, which overwrites itself on terminals."""
-
-    def __init__(self, file):
-        self._file = file
-
-    def write(self, text: str) -> None:
-        shown = text.replace("\r", "").strip()
-        if shown:
-            self._file.write(shown + "\n")
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
-def choices(value: Any, names: Collection[str]) -> str:
-    """What to say of a value that is none of `names`: all of them, or of many the most similar."""
-    if len(names) <= 30:
-        return f"allowed: {', '.join(map(repr, names))}"
-    close = difflib.get_close_matches(str(value), names, n=6, cutoff=0.5)
-    similar = f"similar: {', '.join(map(repr, close))}; " if close else ""
-    return f"{similar}scripts/list_models.py prints all {len(names)}"
-
-
-def table(rows: list[tuple[str, ...]], left: Collection[int] = (0,)) -> str:
-    """The columns `left` are aligned to the left, others to the right; the first row is the
-    header."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 def check_wandb(project: str) -> None:

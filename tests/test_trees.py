@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fgc_jax import params
+from fgc_jax import trees
 
 TREE = {
     "backbone": {"layer1": {"0": {"kernel": 1}}, "layer10": {"kernel": 2}},
@@ -13,32 +13,32 @@ TREE = {
 
 
 def test_flatten_and_unflatten_are_inverse():
-    flat = params.flatten(TREE)
+    flat = trees.flatten(TREE)
     assert list(flat) == [
         "backbone/layer1/0/kernel",
         "backbone/layer10/kernel",
         "head/fc/bias",
         "head/fc/kernel",
     ]
-    assert params.unflatten(flat) == TREE
+    assert trees.unflatten(flat) == TREE
 
 
 def test_is_under_compares_whole_names():
-    assert params.is_under("backbone/layer1/0/kernel", "backbone/layer1")
-    assert params.is_under("backbone/layer1", "backbone/layer1")
-    assert not params.is_under("backbone/layer10/kernel", "backbone/layer1")
+    assert trees.is_under("backbone/layer1/0/kernel", "backbone/layer1")
+    assert trees.is_under("backbone/layer1", "backbone/layer1")
+    assert not trees.is_under("backbone/layer10/kernel", "backbone/layer1")
 
 
 def test_select_and_merge_are_inverse():
-    chosen, rest = params.select(TREE, {"head/fc/bias", "backbone/layer10/kernel"})
-    assert params.flatten(chosen) == {"head/fc/bias": 3, "backbone/layer10/kernel": 2}
-    assert params.flatten(rest) == {"backbone/layer1/0/kernel": 1, "head/fc/kernel": 4}
-    assert params.merge(chosen, rest) == TREE
+    chosen, rest = trees.select(TREE, {"head/fc/bias", "backbone/layer10/kernel"})
+    assert trees.flatten(chosen) == {"head/fc/bias": 3, "backbone/layer10/kernel": 2}
+    assert trees.flatten(rest) == {"backbone/layer1/0/kernel": 1, "head/fc/kernel": 4}
+    assert trees.merge(chosen, rest) == TREE
 
 
 def test_first_matching_rule_wins():
     rules = [("head/.*", "head"), (".*/layer1/.*", "early"), (".*", "late")]
-    assert params.match_rules(rules, params.flatten(TREE)) == {
+    assert trees.match_rules(rules, trees.flatten(TREE)) == {
         "backbone/layer1/0/kernel": "early",
         "backbone/layer10/kernel": "late",
         "head/fc/bias": "head",
@@ -58,21 +58,21 @@ def test_first_matching_rule_wins():
 )
 def test_rules_that_would_train_nothing_are_errors(rules, message):
     with pytest.raises(ValueError, match=message):
-        params.match_rules(rules, params.flatten(TREE))
+        trees.match_rules(rules, trees.flatten(TREE))
 
 
 def test_count_and_bytes():
     tree = {"a": jnp.zeros((2, 3)), "b": {"c": jnp.zeros((4,), jnp.bfloat16)}}
-    assert params.count(tree) == 10
-    assert params.num_bytes(tree) == 2 * 3 * 4 + 4 * 2
+    assert trees.count(tree) == 10
+    assert trees.num_bytes(tree) == 2 * 3 * 4 + 4 * 2
 
 
 def test_fingerprint_sees_every_bit_name_and_type():
     tree = {"a": np.zeros(3, np.float32), "b": np.ones(2, np.float32)}
     same = {"a": jnp.zeros(3), "b": jnp.ones(2)}
-    assert params.fingerprint(tree) == params.fingerprint(same)
+    assert trees.fingerprint(tree) == trees.fingerprint(same)
     flipped = {**tree, "a": np.float32([0, 0, -0.0])}
     renamed = {"a": tree["a"], "c": tree["b"]}
     retyped = {**tree, "a": np.zeros(3, np.int32)}
     for other in (flipped, renamed, retyped):
-        assert params.fingerprint(tree) != params.fingerprint(other)
+        assert trees.fingerprint(tree) != trees.fingerprint(other)

@@ -1,0 +1,1 @@
+"""A run directory and what it keeps: files, checkpoints, progress, metrics, requests to stop."""
