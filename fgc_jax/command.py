@@ -16,7 +16,7 @@ def run(work: Callable[..., int | None], *arguments) -> int:
 
 def train(work: Callable[..., int | None], *arguments) -> int:
     """The exit code as of `run`, where `work` trains: also after one line where that stops."""
-    from fgc_jax import checkpoint, meter, stop
+    from fgc_jax.runs import checkpoint, meter, stop
 
     checkpoint.mute_leftover_writes()
     try:

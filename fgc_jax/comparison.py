@@ -12,7 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from fgc_jax import console, plots, workdir
+from fgc_jax import console, plots
+from fgc_jax.runs import directory
 
 SWEEP = "sweep.json"  # marks the directory of a sweep
 MEASURES = {
@@ -76,7 +77,9 @@ def _shown(value: float | None, digits: int) -> str:
 
 def write_seeds(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """results.json with the numbers of all runs, results.csv with a line per combination."""
-    workdir.write_json(folder / workdir.RESULTS, {"sorted_by": "val_top1", "combinations": rows})
+    directory.write_json(
+        folder / directory.RESULTS, {"sorted_by": "val_top1", "combinations": rows}
+    )
     keys = list(dict.fromkeys(key for row in rows for key in row["grid"]))
     columns = list(itertools.product(MEASURES, ("mean", "std")))
     temporary = folder / "results.csv.tmp"
@@ -93,17 +96,17 @@ def write_seeds(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
 def load(directories: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
     """(a row per finished run, the best validation top-1 first; what is said of the others)."""
     rows, messages = [], []
-    for directory in directories:
+    for workdir in directories:
         try:
-            problem = _why_not(directory)
+            problem = _why_not(workdir)
             if not problem:
                 rows.append(
-                    {"run": directory, **_row(workdir.read_json(directory / workdir.RESULTS))}
+                    {"run": workdir, **_row(directory.read_json(workdir / directory.RESULTS))}
                 )
         except (ValueError, KeyError, TypeError) as error:
             problem = f"its files are damaged, or of another version: {error}"
         if problem:
-            messages.append(f"{directory}: {problem}")
+            messages.append(f"{workdir}: {problem}")
     for row, name in zip(rows, _names([row["run"] for row in rows]), strict=True):
         row["run"] = name
     return sorted(rows, key=lambda row: -(row["val_top1"] or -1.0)), messages
@@ -111,25 +114,25 @@ def load(directories: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
 
 def _names(directories: Sequence[Path]) -> list[str]:
     """As short as tells them apart: paths below the folder that all share."""
-    parts = [directory.absolute().parts for directory in directories]
+    parts = [workdir.absolute().parts for workdir in directories]
     shared = 0
     while parts and all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
         shared += 1
     return ["/".join(path[shared:]) for path in parts]
 
 
-def _why_not(directory: Path) -> str:
+def _why_not(workdir: Path) -> str:
     """Why there is nothing to compare in a directory; "" if there is."""
-    if not directory.is_dir():
+    if not workdir.is_dir():
         return "no such directory"
-    if (directory / SWEEP).exists():
-        return f"a sweep; its runs are {directory}/runs/*"
-    if not (directory / workdir.CONFIG).exists():
-        return f"no run: it holds no {workdir.CONFIG}"
-    if not workdir.finished_results(directory):
-        planned = len(workdir.read_json(directory / workdir.CONFIG)["phases"])
-        path = directory / workdir.RESULTS
-        done = len(workdir.read_json(path)["phases"]) if path.exists() else 0
+    if (workdir / SWEEP).exists():
+        return f"a sweep; its runs are {workdir}/runs/*"
+    if not (workdir / directory.CONFIG).exists():
+        return f"no run: it holds no {directory.CONFIG}"
+    if not directory.finished_results(workdir):
+        planned = len(directory.read_json(workdir / directory.CONFIG)["phases"])
+        path = workdir / directory.RESULTS
+        done = len(directory.read_json(path)["phases"]) if path.exists() else 0
         return f"unfinished, {done} of {planned} phases; its command continues it"
     return ""
 

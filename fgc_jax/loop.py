@@ -13,7 +13,6 @@ import numpy as np
 
 from fgc_jax import (
     averaging,
-    checkpoint,
     config,
     console,
     embeddings,
@@ -22,16 +21,15 @@ from fgc_jax import (
     mesh,
     methods,
     optim,
-    override,
     phases,
     schedules,
     step,
-    stop,
     trees,
 )
 from fgc_jax.data import pipeline
-from fgc_jax.meter import Meter
-from fgc_jax.progress import Progress
+from fgc_jax.runs import checkpoint, override, stop
+from fgc_jax.runs.meter import Meter
+from fgc_jax.runs.progress import Progress
 from fgc_jax.runs.writer import Writer
 from fgc_jax.views import RAW, Views
 

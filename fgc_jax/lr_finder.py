@@ -18,7 +18,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fgc_jax import (
-    checkpoint,
     config,
     console,
     experiment,
@@ -31,6 +30,7 @@ from fgc_jax import (
     schedules,
     trees,
 )
+from fgc_jax.runs import checkpoint
 
 MEMORY = 0.05  # of the exponential mean, as a share of the sweep's steps
 CAP = 1.2  # times the loss at the start: what is worse than that all counts alike

@@ -22,7 +22,8 @@ def main(argv: list[str]) -> None:
     """Reads the flags, trains, and turns errors into one line and an exit code."""
     recipe_flags.prepare(argv)
     cache.enable()
-    from fgc_jax import checkpoint, mesh, meter, stop, train
+    from fgc_jax import mesh, train
+    from fgc_jax.runs import checkpoint, meter, stop
 
     checkpoint.mute_leftover_writes()
     try:

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from fgc_jax import (
-    checkpoint,
     config,
     console,
     evaluate,
@@ -24,9 +23,9 @@ from fgc_jax import (
     step,
     trees,
     views,
-    workdir,
 )
 from fgc_jax.data import dataset, images, pipeline
+from fgc_jax.runs import checkpoint, directory
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
 
@@ -52,7 +51,7 @@ class Restored:
 
 
 def load_run(
-    directory: str | Path,
+    workdir: str | Path,
     checkpoint_name: str = "best",
     *,
     batch_size: int | None = None,
@@ -72,8 +71,8 @@ def load_run(
     """
     if spec:
         views.parse(spec)
-    directory = Path(directory).absolute()
-    stored = workdir.read_json(directory / workdir.CONFIG)
+    workdir = Path(workdir).absolute()
+    stored = directory.read_json(workdir / directory.CONFIG)
     settings = config.parse(ml_collections.ConfigDict(stored))
     if batch_size is None:
         batch_size = _up_to_multiple(settings.eval_batch_size, jax.device_count())
@@ -85,13 +84,13 @@ def load_run(
         eval_batch_size=batch_size,
         data=dataclasses.replace(settings.data, on_bad_image="skip"),
     )
-    facts = workdir.read_json(directory / workdir.DATASET)
+    facts = directory.read_json(workdir / directory.DATASET)
     classes = dataset.Dataset(facts["name"], tuple(facts["class_names"]), {}, facts["notes"])
     plan = experiment.assemble(settings, classes)
     if logits == "auto":
-        logits = workdir.chosen_logits(directory)
-    number = checkpoint.find_step(directory, checkpoint_name)
-    variables, stats, meta = checkpoint.load_variables(directory, number)
+        logits = directory.chosen_logits(workdir)
+    number = checkpoint.find_step(workdir, checkpoint_name)
+    variables, stats, meta = checkpoint.load_variables(workdir, number)
     phase = settings.phases[meta["phase"]]
     seen = multiview.of(plan, phase, spec, average=average, logits=logits)
     for expected, found in ((plan.params, variables), (plan.stats, stats)):
@@ -100,7 +99,7 @@ def load_run(
     return Restored(plan, variables, stats, phase, number, seen)
 
 
-def load_split(run: Restored, directory: str | Path, name: str, root: str = "") -> dataset.Split:
+def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") -> dataset.Split:
     """A split of the data set that the run was trained on, the very images that it had then.
 
     `root` says where the data lie now, if not where they did.
@@ -117,7 +116,7 @@ def load_split(run: Restored, directory: str | Path, name: str, root: str = "") 
         raise ValueError(
             f"data set {found.name!r} has no split {name!r}, only {', '.join(found.splits)}"
         )
-    now, then = found.facts(), workdir.read_json(Path(directory) / workdir.DATASET)
+    now, then = found.facts(), directory.read_json(Path(workdir) / directory.DATASET)
     if now["class_names"] != then["class_names"] or now["splits"][name] != then["splits"].get(name):
         raise ValueError(
             f"the {name} split of {found.name!r} at {settings.data.root!r} has other classes, "
@@ -153,7 +152,7 @@ class Predictor:
 
     def __init__(
         self,
-        directory: str | Path,
+        workdir: str | Path,
         *,
         views: str = "",
         average: str = "logits",
@@ -162,7 +161,7 @@ class Predictor:
         batch_size: int | None = None,
     ):
         self.run = load_run(
-            directory,
+            workdir,
             checkpoint,
             batch_size=batch_size,
             spec=views,

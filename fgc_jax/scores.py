@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fgc_jax import console, evaluate, plots, workdir
+from fgc_jax import console, evaluate, plots
+from fgc_jax.runs import directory
 
 METRICS = "metrics.json"
 FILES = (
@@ -98,7 +99,7 @@ def _replace(folder: Path, new: Path) -> None:
 def _write_files(new: Path, summary, results: evaluate.Results, split, class_names) -> None:
     matrix = evaluate.confusion_matrix(results, len(class_names))
     names = [str(split.names[position]) for position in results.unreadable]
-    workdir.write_json(new / METRICS, {**summary, "unreadable_images": names})
+    directory.write_json(new / METRICS, {**summary, "unreadable_images": names})
     _table(new / "per_class.csv", _per_class(results, matrix, class_names))
     _table(
         new / "confusion.csv",

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fgc_jax import comparison, config, recipe, workdir
+from fgc_jax import comparison, config, recipe
+from fgc_jax.runs import directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ def plan(
     if twice:
         raise ValueError(f"given twice: {', '.join(twice)} (seeds are --seeds=0,1,2)")
     base = config.resolved(recipe.read(file, changes))
-    workdir.check(folder, base)
+    directory.check(folder, base)
     jobs: list[Job] = []
     same: dict[str, str] = {}
     for seed in seeds:
@@ -101,23 +102,23 @@ def plan(
                 raise ValueError(f"two runs of the grid are the same: {other} and {name}")
             if twins := [each.grid for each in jobs if each.name == name]:
                 raise ValueError(f"{twins[0]} and {chosen} would both be trained in {name}")
-            workdir.check(folder / "runs" / name, resolved)
+            directory.check(folder / "runs" / name, resolved)
             jobs.append(job)
     return base, jobs
 
 
 def note(folder: Path, base: Mapping, jobs: Sequence[Job]) -> None:
     """Writes down which runs belong to the sweep; those of before stay in it."""
-    workdir.write_json(folder / workdir.CONFIG, base)
+    directory.write_json(folder / directory.CONFIG, base)
     known = {job.name: job for job in (*noted(folder), *jobs)}
     entries = [dataclasses.asdict(job) for job in known.values()]
-    workdir.write_json(folder / comparison.SWEEP, {"runs": entries})
+    directory.write_json(folder / comparison.SWEEP, {"runs": entries})
 
 
 def noted(folder: Path) -> list[Job]:
     """The runs that `note` wrote down; [] if it never did."""
     path = folder / comparison.SWEEP
-    return [Job(**entry) for entry in workdir.read_json(path)["runs"]] if path.exists() else []
+    return [Job(**entry) for entry in directory.read_json(path)["runs"]] if path.exists() else []
 
 
 class Stopped(Exception):
@@ -143,7 +144,7 @@ def run(
     Raises:
         Stopped: by a signal, after the runs have ended.
     """
-    waiting = [job for job in jobs if not workdir.finished_results(folder / "runs" / job.name)]
+    waiting = [job for job in jobs if not directory.finished_results(folder / "runs" / job.name)]
     say(f"{len(jobs)} runs, {len(jobs) - len(waiting)} of them finished before")
     running: dict[int, tuple[Job, subprocess.Popen, float]] = {}
     failed: dict[str, str] = {}
@@ -194,7 +195,7 @@ def table(jobs: Sequence[Job], folder: Path) -> list[dict[str, Any]]:
         members = [job for job in jobs if job.combination == combination]
         runs = []
         for job in members:
-            results = workdir.finished_results(folder / "runs" / job.name)
+            results = directory.finished_results(folder / "runs" / job.name)
             if results:
                 runs.append({"name": job.name, "seed": job.seed, **comparison.measures(results)})
         rows.append(
@@ -237,7 +238,7 @@ def _cut(name: str, length: int) -> str:
 def _next(waiting: list[Job], folder: Path, told: set[str], say) -> Job | None:
     """Takes the first run that no other process trains out of `waiting`."""
     for job in list(waiting):
-        if not workdir.in_use(folder / "runs" / job.name):
+        if not directory.in_use(folder / "runs" / job.name):
             waiting.remove(job)
             return job
         if job.name not in told:
@@ -265,7 +266,7 @@ def _outcome(job: Job, folder: Path, code: int) -> str:
     """One line on how a run ended."""
     log = folder / "logs" / f"{job.name}.log"
     if code == 0:
-        found = comparison.measures(workdir.finished_results(folder / "runs" / job.name))
+        found = comparison.measures(directory.finished_results(folder / "runs" / job.name))
         top1 = ", ".join(
             f"{kind} {found[f'{kind}_top1']:.2f} %"
             for kind in ("val", "test")

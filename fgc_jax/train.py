@@ -11,7 +11,6 @@ import ml_collections
 
 from fgc_jax import (
     averaging,
-    checkpoint,
     config,
     console,
     experiment,
@@ -22,46 +21,45 @@ from fgc_jax import (
     overview,
     predict,
     scores,
-    stop,
     trees,
     views,
-    workdir,
 )
 from fgc_jax.data import images
-from fgc_jax.progress import Progress
+from fgc_jax.runs import checkpoint, directory, stop
+from fgc_jax.runs.progress import Progress
 from fgc_jax.runs.writer import Writer, check_wandb
 
 
-def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str, Any]:
+def run(settings: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains all phases in `directory`, or continues there, and returns results.json's content.
 
     Raises:
         ValueError: something in config, data, weights or directory is wrong (nothing is written).
         meter.NonFiniteLoss, checkpoint.CheckpointError, stop.Stopped: see there.
     """
-    directory = Path(directory).absolute()
+    workdir = Path(workdir).absolute()
     parsed, resolved = config.parse(settings), config.resolved(settings)
-    workdir.check(directory, resolved)
-    finished = workdir.finished_results(directory)
+    directory.check(workdir, resolved)
+    finished = directory.finished_results(workdir)
     if finished:
-        console.say(f"{directory} is finished already.\n\n{workdir.results_table(finished)}")
+        console.say(f"{workdir} is finished already.\n\n{directory.results_table(finished)}")
         return finished
-    begun = checkpoint.any_in(directory)
+    begun = checkpoint.any_in(workdir)
     epochs = [phase.epochs for phase in parsed.phases]
     if parsed.search and not begun:  # later its checkpoints know, whatever became of the search
-        epochs = workdir.chosen_epochs(Path(parsed.search).absolute(), resolved)
+        epochs = directory.chosen_epochs(Path(parsed.search).absolute(), resolved)
     check_wandb(parsed.wandb)
     plan = experiment.prepare(parsed)
     method = plan.method(predict.load_run)
-    workdir.check_dataset(directory, plan.dataset.facts())
+    directory.check_dataset(workdir, plan.dataset.facts())
     gflops = plan.forward_gflops(plan.settings.phases[-1])
     start = None if begun else experiment.initial_variables(plan)
     first = jax.process_index() == 0
-    with workdir.locked(directory) if first else contextlib.nullcontext():
+    with directory.locked(workdir) if first else contextlib.nullcontext():
         if first:
-            workdir.write_json(directory / workdir.CONFIG, resolved)
-            workdir.write_json(directory / workdir.DATASET, plan.dataset.facts())
-        with checkpoint.opened(directory) as manager, stop.requests(manager) as asked:
+            directory.write_json(workdir / directory.CONFIG, resolved)
+            directory.write_json(workdir / directory.DATASET, plan.dataset.facts())
+        with checkpoint.opened(workdir) as manager, stop.requests(manager) as asked:
             averaged = averaging.is_result(parsed.phases[0])
             progress = Progress(averaged=averaged, epochs_of_phases=epochs)
             latest = manager.latest_step()
@@ -73,7 +71,7 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
                 console.say(f"\nContinuing from step {latest} in phase {progress.phase + 1}.")
             else:
                 console.say(f"\n{start[2]}")
-            writer = Writer(directory, latest or 0, parsed.wandb)
+            writer = Writer(workdir, latest or 0, parsed.wandb)
             try:
                 if latest is None:
                     writer.start(resolved, description)
@@ -81,7 +79,7 @@ def run(settings: ml_collections.ConfigDict, directory: str | Path) -> dict[str,
                     plan,
                     method,
                     resolved,
-                    directory,
+                    workdir,
                     manager,
                     writer,
                     asked,
@@ -117,7 +115,7 @@ def _run_phases(live: loop.Run, latest: int | None) -> dict[str, Any]:
         live.start, latest = _next_phase(live), None
     test, compared = _test(live, live.progress.history[-1]["best"]["step"])
     results = _write_results(live, test=test, compared=compared)
-    console.say(f"\n{workdir.results_table(results)}\n\nEverything is in {live.workdir}")
+    console.say(f"\n{directory.results_table(results)}\n\nEverything is in {live.workdir}")
     return results
 
 
@@ -172,7 +170,7 @@ def _compare_logits(live: loop.Run, variables, stats) -> dict[str, Any] | None:
     if not methods.METHODS[settings.method].effect:
         return None
     if settings.search:
-        found = workdir.chosen_logits(Path(settings.search).absolute())
+        found = directory.chosen_logits(Path(settings.search).absolute())
         return {"chosen": found, "val_top1": None}
     if "val" not in plan.dataset.splits:
         return {"chosen": "plain", "val_top1": None}
@@ -205,5 +203,5 @@ def _write_results(
         "test": test,
     }
     if jax.process_index() == 0:
-        workdir.write_json(live.workdir / workdir.RESULTS, results)
+        directory.write_json(live.workdir / directory.RESULTS, results)
     return results

@@ -97,8 +97,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _point(restored, split, folder: Path) -> None:
     """The pointing game on the whole split."""
-    from fgc_jax import console, workdir
+    from fgc_jax import console
     from fgc_jax.explain import attention
+    from fgc_jax.runs import directory
 
     game = attention.Pointing()
     with console.progress("pointing game", len(split)) as bar:
@@ -123,7 +124,7 @@ def _point(restored, split, folder: Path) -> None:
     console.say(f"\non a part that tells the species apart ({counted}):")
     for name, words in names.items():
         console.say(f"  {words:36} {shares[name]:5.1f} %")
-    workdir.write_json(folder / "pointing.json", {"images": game.images, **shares})
+    directory.write_json(folder / "pointing.json", {"images": game.images, **shares})
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -57,8 +57,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     """Inspects and prints. Raises ValueError where data or output folder cannot be used."""
-    from fgc_jax import data_plots, plots, workdir
+    from fgc_jax import data_plots, plots
     from fgc_jax.data import flags, statistics
+    from fgc_jax.runs import directory
 
     output = arguments.output
     check_folder(output)
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     plots.save(data_plots.contact_sheet(data, surveys, rows), output / "contact_sheet.png")
     plots.save(data_plots.class_counts(data), output / "class_counts.png")
     (output / "summary.txt").write_text(text + "\n", encoding="utf-8")
-    workdir.write_json(output / INSPECTION, facts)
+    directory.write_json(output / INSPECTION, facts)
     print(f"{text}\n\nwritten to {output}: {', '.join(FILES)}")
 
 

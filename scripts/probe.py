@@ -65,7 +65,8 @@ def subject(arguments: argparse.Namespace, changes: list[str]):
     """(plan, params, stats, phase, facts): what is probed, its variables on the devices."""
     import dataclasses
 
-    from fgc_jax import config, experiment, mesh, predict, recipe, workdir
+    from fgc_jax import config, experiment, mesh, predict, recipe
+    from fgc_jax.runs import directory
 
     if arguments.config:
         settings = config.parse(recipe.read(arguments.config, changes))
@@ -82,7 +83,7 @@ def subject(arguments: argparse.Namespace, changes: list[str]):
         data = dataclasses.replace(settings.data, root=arguments.data_root)
         settings = dataclasses.replace(settings, data=data)
     found = experiment.load_data(settings)
-    workdir.check_dataset(arguments.workdir.absolute(), found.facts())
+    directory.check_dataset(arguments.workdir.absolute(), found.facts())
     plan = dataclasses.replace(run.plan, settings=settings, dataset=found)
     facts = {"workdir": str(arguments.workdir), "checkpoint": run.step}
     return plan, run.params, run.stats, run.phase, facts
@@ -90,7 +91,8 @@ def subject(arguments: argparse.Namespace, changes: list[str]):
 
 def run(arguments: argparse.Namespace, changes: list[str]) -> None:
     """Probes and prints. Raises ValueError where recipe, run, data or options cannot be used."""
-    from fgc_jax import cache, console, embeddings, probes, workdir
+    from fgc_jax import cache, console, embeddings, probes
+    from fgc_jax.runs import directory
 
     ks = _numbers(arguments.k or "10,20")
     temperature = 0.07 if arguments.temperature is None else arguments.temperature
@@ -139,7 +141,7 @@ def run(arguments: argparse.Namespace, changes: list[str]) -> None:
             "test": outcome.test,
             "seconds": seconds,
         }
-        workdir.write_json(arguments.output, results)
+        directory.write_json(arguments.output, results)
 
 
 def _numbers(text: str) -> list[int]:

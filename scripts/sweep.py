@@ -64,7 +64,8 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
 
 def run(arguments: argparse.Namespace, changes: list[str]) -> int:
     """Trains and prints; returns the number of failed runs. Raises ValueError on wrong input."""
-    from fgc_jax import comparison, sweeping, workdir
+    from fgc_jax import comparison, sweeping
+    from fgc_jax.runs import directory
 
     folder, failed = arguments.workdir, {}
     if not arguments.table:
@@ -73,7 +74,7 @@ def run(arguments: argparse.Namespace, changes: list[str]) -> int:
         )
         environments = sweeping.environments(arguments.accelerators)
         command = ["-m", "fgc_jax.main", f"--config={arguments.config}", *changes]
-        with workdir.locked(folder):
+        with directory.locked(folder):
             sweeping.note(folder, base, jobs)
             failed = sweeping.run(jobs, folder, command, environments, _say)
     jobs = sweeping.noted(folder)

@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(images, t
     recipe = folder_recipe(images)
     recipe.checkpoint_every = 1
     recipe.phases[1].update(lr=1e30, optimizer="sgd", epochs=5)
-    from fgc_jax import checkpoint, meter
+    from fgc_jax.runs import checkpoint, meter
 
     with pytest.raises(meter.NonFiniteLoss, match="in phase 'all'"):
         train.run(recipe, tmp_path / "run")

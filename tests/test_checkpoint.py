@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fgc_jax import checkpoint
+from fgc_jax.runs import checkpoint
 
 
 def make_state(value: float) -> dict:

@@ -10,19 +10,9 @@ import pytest
 from flax import nnx
 
 from configs import common
-from fgc_jax import (
-    checkpoint,
-    config,
-    experiment,
-    methods,
-    models,
-    predict,
-    stop,
-    train,
-    trees,
-    workdir,
-)
+from fgc_jax import config, experiment, methods, models, predict, train, trees
 from fgc_jax.data import dataset
+from fgc_jax.runs import checkpoint, directory, stop
 from tests import commands, data_files, test_losses, test_train, tiny_run
 
 SHARE, TEMPERATURE = 0.75, 4.0
@@ -36,12 +26,12 @@ def softmax(x):
 
 @pytest.fixture
 def finished(tmp_path):
-    workdir.write_json(tmp_path / workdir.RESULTS, {"complete": True})
+    directory.write_json(tmp_path / directory.RESULTS, {"complete": True})
     return tmp_path
 
 
 def facts_with(run):
-    return dataclasses.replace(test_losses.FACTS, load_run=lambda directory: run)
+    return dataclasses.replace(test_losses.FACTS, load_run=lambda workdir: run)
 
 
 def one_layer_run(mean=(0.5,) * 3, std=(0.25,) * 3, names=test_losses.NAMES):
@@ -143,11 +133,11 @@ def small_recipe(images):
 @pytest.fixture(scope="module")
 def teacher(images, tmp_path_factory):
     """A finished run; its normalisation is not the student's."""
-    directory = tmp_path_factory.mktemp("teacher") / "run"
+    workdir = tmp_path_factory.mktemp("teacher") / "run"
     recipe = small_recipe(images)
     recipe.data.update(mean=(0.4, 0.5, 0.6), std=(0.3, 0.2, 0.1))
-    train.run(recipe, directory)
-    return directory
+    train.run(recipe, workdir)
+    return workdir
 
 
 def taught(images, teacher):
@@ -157,8 +147,8 @@ def taught(images, teacher):
     return recipe
 
 
-def fingerprint(directory):
-    with checkpoint.opened(directory) as manager:
+def fingerprint(workdir):
+    with checkpoint.opened(workdir) as manager:
         state = manager.restore(manager.latest_step()).state
     # The teacher's weights are not in the student's checkpoints; a watched run counts its steps.
     assert set(state.pop("method")) <= {"steps"}
@@ -207,4 +197,4 @@ def test_a_teacher_must_take_the_students_images(finished):
     run = types.SimpleNamespace(plan=plan("vit_tiny_patch16_224", 64))
     student = plan("resnet18", 40, teacher=str(finished), **OPTIONS)
     with pytest.raises(ValueError, match="teacher='.*': phase phase40: crop=40: .*the patch, 16"):
-        student.method(lambda directory: run)
+        student.method(lambda workdir: run)

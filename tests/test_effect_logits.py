@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from configs import common
-from fgc_jax import loop, models, multiview, plots, predict, train, workdir
+from fgc_jax import loop, models, multiview, plots, predict, train
+from fgc_jax.runs import directory
 from scripts import evaluate
 from tests import data_files, small_networks
 
@@ -66,7 +67,7 @@ def test_validation_chooses_the_logits_of_the_test(root, tmp_path, monkeypatch, 
     assert looked_at == [("val", None), ("val", crops), ("val", effect), ("test", effect)]
     compared = {"chosen": "effect", "val_top1": {"plain": 40.0, "effect": 50.0}}
     assert results["logits"] == compared and results["test"]["views"] == effect
-    assert workdir.chosen_logits(tmp_path / "run") == "effect"
+    assert directory.chosen_logits(tmp_path / "run") == "effect"
     assert "logits: effect, by validation top-1: plain 40.00 %, effect 50.00 %" in (
         capsys.readouterr().out
     )

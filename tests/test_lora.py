@@ -10,9 +10,10 @@ from flax import nnx
 from safetensors import numpy as safetensors_numpy
 
 from configs import common, lora_folder
-from fgc_jax import checkpoint, config, experiment, models, predict, stop, train, trees
+from fgc_jax import config, experiment, models, predict, train, trees
 from fgc_jax.data import dataset
 from fgc_jax.models import layers, lora
+from fgc_jax.runs import checkpoint, stop
 from scripts import convert_weights, estimate_memory, evaluate
 from tests import commands, data_files, seeded, small_networks, tiny_run
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import checkpoint, config, experiment, lr_finder, step, trees
+from fgc_jax import config, experiment, lr_finder, step, trees
+from fgc_jax.runs import checkpoint
 from tests import commands, data_files, tiny_run
 
 STEPS = 40

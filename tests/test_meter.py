@@ -6,7 +6,8 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
-from fgc_jax import console, meter
+from fgc_jax import console
+from fgc_jax.runs import meter
 from fgc_jax.runs.writer import Writer
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from fgc_jax.progress import Progress
+from fgc_jax.runs.progress import Progress
 
 
 def epochs(scores, progress=None):

@@ -40,9 +40,9 @@ FORBIDDEN = {
 # Libraries that one place wraps, so that a change of theirs changes one file here. The oracles
 # never become a dependency: only what compares with them may import them.
 ONLY_IN = {
-    "orbax": ("fgc_jax/checkpoint.py",),
-    "clu": ("fgc_jax/logs.py", "fgc_jax/wandb_writer.py"),
-    "wandb": ("fgc_jax/wandb_writer.py",),
+    "orbax": ("fgc_jax/runs/checkpoint.py",),
+    "clu": ("fgc_jax/logs.py", "fgc_jax/runs/wandb_writer.py"),
+    "wandb": ("fgc_jax/runs/wandb_writer.py",),
     "tensorflow": (),
     "torch": (
         "scripts/make_golden.py",
@@ -321,7 +321,7 @@ def test_checks_pass_what_is_right() -> None:
         "fgc_jax/models/conv.py": "import jax",
         "fgc_jax/models/bridge.py": "from flax import nnx\nnnx.merge(g, s)",
         "fgc_jax/step.py": "from fgc_jax import data",
-        "fgc_jax/checkpoint.py": "import orbax.checkpoint",
+        "fgc_jax/runs/checkpoint.py": "import orbax.checkpoint",
     }
     checks = (wrong_directions, cycles, misplaced_libraries, wrong_nnx, config_gets, long_files)
     assert [check(sources) for check in checks] == [[]] * len(checks)

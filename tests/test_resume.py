@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fgc_jax import checkpoint, trees
-from fgc_jax import workdir as folders
+from fgc_jax import trees
+from fgc_jax.runs import checkpoint
+from fgc_jax.runs import directory as folders
 from tests import commands
 
 OPTIONS = (

@@ -6,7 +6,7 @@ import types
 import jax
 import pytest
 
-from fgc_jax import stop
+from fgc_jax.runs import stop
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from fgc_jax import comparison, sweeping, workdir
+from fgc_jax import comparison, sweeping
+from fgc_jax.runs import directory
 from scripts import sweep
 from tests import commands
 
@@ -24,10 +25,10 @@ from fgc_jax import workdir
 flags = dict(word.split("=", 1) for word in sys.argv[1:])
 folder = pathlib.Path(flags["--workdir"])
 lr, seed = float(flags["--config.phases[1].lr"]), int(flags["--config.seed"])
-with workdir.locked(folder):
+with directory.locked(folder):
     stopped = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-    workdir.write_json(folder / "config.json", {"lr": lr, "seed": seed})
+    directory.write_json(folder / "config.json", {"lr": lr, "seed": seed})
     path = folder / "steps.json"
     steps = json.loads(path.read_text()) if path.exists() else []
     print("visible", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
@@ -35,14 +36,14 @@ with workdir.locked(folder):
         sys.exit("error: this rate diverges")
     while len(steps) < int(os.environ.get("STEPS", "1")):
         steps.append(os.getpid())
-        workdir.write_json(path, steps)
+        directory.write_json(path, steps)
         time.sleep(0.02)
         if stopped:
             sys.exit(143)
     top1 = 50 + 100 * lr + 2 * seed
     test = {"top1": 90 - top1 / 2, "mean_class_accuracy": top1}
     phases = [{"seconds": 1.0, "best_val_top1": 0.0}, {"seconds": 2.0, "best_val_top1": top1}]
-    workdir.write_json(
+    directory.write_json(
         folder / "results.json", {"phases": phases, "test": test, "complete": True}
     )
 """
@@ -225,7 +226,9 @@ def write_results(folder, top1, test, seconds):
     folder.mkdir(parents=True)
     phases = [{"seconds": seconds, "best_val_top1": top1}]
     test = {"top1": test, "mean_class_accuracy": test}
-    workdir.write_json(folder / "results.json", {"phases": phases, "test": test, "complete": True})
+    directory.write_json(
+        folder / "results.json", {"phases": phases, "test": test, "complete": True}
+    )
 
 
 def test_the_table_is_sorted_by_validation_with_deviations_over_seeds(tmp_path):

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from fgc_jax import checkpoint, loop, stop, train, trees
+from fgc_jax import loop, train, trees
+from fgc_jax.runs import checkpoint, stop
 from tests import commands, watched
 from tests.watched import (
     MEASURED,

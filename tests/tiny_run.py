@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import checkpoint, config, experiment, workdir
+from fgc_jax import config, experiment
+from fgc_jax.runs import checkpoint, directory
 from tests import data_files
 
 CLASSES = ("gull", "tern", "wren")
@@ -37,16 +38,16 @@ def run(tmp_path_factory) -> Path:
     return folder
 
 
-def write(directory: Path, settings) -> None:
+def write(workdir: Path, settings) -> None:
     """The run directory of a recipe of two phases: three checkpoints, the classifier's weights of
     each drawn anew."""
     plan = experiment.prepare(config.parse(settings))
     variables, stats, _ = experiment.initial_variables(plan)
-    directory.mkdir()
-    workdir.write_json(directory / workdir.CONFIG, config.resolved(settings))
-    workdir.write_json(directory / workdir.DATASET, plan.dataset.facts())
+    workdir.mkdir()
+    directory.write_json(workdir / directory.CONFIG, config.resolved(settings))
+    directory.write_json(workdir / directory.DATASET, plan.dataset.facts())
     best = {"step": BEST, "epoch": 1, "score": 0.5, "val": {}}
-    with checkpoint.opened(directory) as manager:
+    with checkpoint.opened(workdir) as manager:
         for number, phase, score in ((PHASE_0, 0, 0.1), (BEST, 1, 0.5), (LAST, 1, 0.4)):
             checkpoint.save(
                 manager,

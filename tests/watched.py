@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import checkpoint, evaluate, methods, step, train, trees
+from fgc_jax import evaluate, methods, step, train, trees
 from fgc_jax.methods import plain
+from fgc_jax.runs import checkpoint
 from tests import data_files, tiny_run
 
 STEPS = 3  # an epoch: 18 training images in batches of 6

@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fgc_jax import models, workdir
+from fgc_jax import models
 from fgc_jax.methods.method import Facts
+from fgc_jax.runs import directory
 
 
-def load_teacher(directory: str, facts: Facts) -> tuple[Callable[[Any, jax.Array], jax.Array], Any]:
+def load_teacher(workdir: str, facts: Facts) -> tuple[Callable[[Any, jax.Array], jax.Array], Any]:
     """(the function (weights, images) -> logits f32 [B, K], weights) of a finished run's best
     checkpoint, in evaluation mode.
 
@@ -21,11 +22,11 @@ def load_teacher(directory: str, facts: Facts) -> tuple[Callable[[Any, jax.Array
         ValueError: no finished run, one with other classes, or one whose network does not take
             images of the student's size.
     """
-    at = f"config.method_options.teacher={directory!r}"
+    at = f"config.method_options.teacher={workdir!r}"
     try:
-        if workdir.finished_results(Path(directory)) is None:
+        if directory.finished_results(Path(workdir)) is None:
             raise ValueError("no run has finished there")
-        run = facts.load_run(directory)
+        run = facts.load_run(workdir)
     except ValueError as error:
         raise ValueError(f"{at}: {error}") from None
     _check_classes(run.class_names, facts.class_names, at)

@@ -87,7 +87,7 @@ def _event_writer(workdir: Path, wandb: str):
 
     writers = []
     if wandb:
-        from fgc_jax import wandb_writer
+        from fgc_jax.runs import wandb_writer
 
         writers.append(wandb_writer.WandbWriter(workdir, wandb))
     return metric_writers.AsyncMultiWriter([*writers, metric_writers.SummaryWriter(str(workdir))])

@@ -12,7 +12,8 @@ from timm.optim import Lamb, param_groups_weight_decay
 from torch.optim import lr_scheduler, swa_utils
 
 from configs import common
-from fgc_jax import averaging, config, models, optim, progress, schedules, trees
+from fgc_jax import averaging, config, models, optim, schedules, trees
+from fgc_jax.runs import progress
 from tests import seeded
 from tests.parity import oracles
 

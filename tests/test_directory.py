@@ -4,67 +4,67 @@ import json
 
 import pytest
 
-from fgc_jax import workdir
+from fgc_jax.runs import directory
 
 CONFIG = {"seed": 0, "data": {"root": "a", "threads": 2}, "phases": [{"lr": 0.1}, {"lr": 0.2}]}
 
 
 def test_new_empty_and_own_directories_are_accepted(tmp_path):
-    workdir.check(tmp_path / "new", CONFIG)
+    directory.check(tmp_path / "new", CONFIG)
     assert not (tmp_path / "new").exists()
-    workdir.check(tmp_path, CONFIG)
-    workdir.write_json(tmp_path / "config.json", CONFIG)
+    directory.check(tmp_path, CONFIG)
+    directory.write_json(tmp_path / "config.json", CONFIG)
     moved = {**CONFIG, "data": {"root": "b", "threads": 8}}
-    workdir.check(tmp_path, moved)
+    directory.check(tmp_path, moved)
 
 
 def test_another_config_is_refused_and_the_difference_named(tmp_path):
-    workdir.write_json(tmp_path / "config.json", CONFIG)
+    directory.write_json(tmp_path / "config.json", CONFIG)
     other = {**CONFIG, "phases": [{"lr": 0.1}, {"lr": 0.3}]}
     with pytest.raises(ValueError, match=r"another config.*\n  phases.1.lr: 0.2 there, 0.3 here"):
-        workdir.check(tmp_path, other)
+        directory.check(tmp_path, other)
     with pytest.raises(ValueError, match=r"phases.1.lr: 0.2 there, '\(absent\)' here"):
-        workdir.check(tmp_path, {**CONFIG, "phases": [{"lr": 0.1}]})
+        directory.check(tmp_path, {**CONFIG, "phases": [{"lr": 0.1}]})
 
 
 def test_a_directory_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(ValueError, match=r"not empty and holds no config.json"):
-        workdir.check(tmp_path, CONFIG)
+        directory.check(tmp_path, CONFIG)
     with pytest.raises(ValueError, match="not a directory"):
-        workdir.check(tmp_path / "thesis.tex", CONFIG)
+        directory.check(tmp_path / "thesis.tex", CONFIG)
 
 
 def test_damaged_json_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json is not valid JSON"):
-        workdir.check(tmp_path, CONFIG)
+        directory.check(tmp_path, CONFIG)
     with pytest.raises(ValueError, match="results.json does not exist"):
-        workdir.read_json(tmp_path / "results.json")
+        directory.read_json(tmp_path / "results.json")
 
 
 def test_json_holds_no_nan(tmp_path):
-    workdir.write_json(tmp_path / "x.json", {"a": [float("nan"), 1.5], "b": {"c": float("inf")}})
+    directory.write_json(tmp_path / "x.json", {"a": [float("nan"), 1.5], "b": {"c": float("inf")}})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": [None, 1.5], "b": {"c": None}}
 
 
 def test_changed_data_are_refused(tmp_path):
     facts = {"class_names": ["a", "b"], "splits": {"train": {"images": 2, "sha256": "x"}}}
-    workdir.check_dataset(tmp_path, facts)
-    workdir.write_json(tmp_path / "dataset.json", {**facts, "name": "folder", "notes": "here"})
-    workdir.check_dataset(tmp_path, {**facts, "notes": "moved"})
+    directory.check_dataset(tmp_path, facts)
+    directory.write_json(tmp_path / "dataset.json", {**facts, "name": "folder", "notes": "here"})
+    directory.check_dataset(tmp_path, {**facts, "notes": "moved"})
     with pytest.raises(ValueError, match=r"data have changed.*\(splits differ"):
-        workdir.check_dataset(tmp_path, {**facts, "splits": {"train": {"images": 3}}})
+        directory.check_dataset(tmp_path, {**facts, "splits": {"train": {"images": 3}}})
 
 
 def test_only_one_process_trains_in_a_directory(tmp_path):
-    with workdir.locked(tmp_path / "run"):
+    with directory.locked(tmp_path / "run"):
         with (
             pytest.raises(ValueError, match="another process is training"),
-            workdir.locked(tmp_path / "run"),
+            directory.locked(tmp_path / "run"),
         ):
             pass
-    with workdir.locked(tmp_path / "run"):
+    with directory.locked(tmp_path / "run"):
         pass
 
 
@@ -87,7 +87,7 @@ def test_results_table_states_what_stands_behind_the_number():
         "lr_by_hand": [{"epoch": 2, "lr": 0.01}, {"epoch": 3, "lr": None}],
     }
     results = {"phases": [phase], "test": test, "pretrained": "hub:x", "bad_images": ["a.jpg"]}
-    text = workdir.results_table(json.loads(json.dumps(results)))
+    text = directory.results_table(json.loads(json.dumps(results)))
     for part in (
         "head",
         "50.00 %",
@@ -101,4 +101,4 @@ def test_results_table_states_what_stands_behind_the_number():
     ):
         assert part in text
     assert "1 unreadable" in text
-    assert "nothing was tested" in workdir.results_table({**results, "test": None})
+    assert "nothing was tested" in directory.results_table({**results, "test": None})
