@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax import config, data, mesh, methods, models, multiview, optim, schedules, step, trees
+from fgc_jax import config, data, mesh, methods, models, optim, schedules, step, trees
 from fgc_jax.data import augment, boxes, pipeline, sampling, splitting
 from fgc_jax.data import dataset as datasets
+from fgc_jax.evaluation import multiview
+from fgc_jax.evaluation.views import RAW, Views
 from fgc_jax.models import conv
-from fgc_jax.views import RAW, Views
 
 CROPS = ("crop", "resized_crop")  # augmentations that crop on the device
 

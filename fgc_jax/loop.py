@@ -16,7 +16,6 @@ from fgc_jax import (
     config,
     console,
     embeddings,
-    evaluate,
     experiment,
     mesh,
     methods,
@@ -27,11 +26,12 @@ from fgc_jax import (
     trees,
 )
 from fgc_jax.data import pipeline
+from fgc_jax.evaluation import metrics
+from fgc_jax.evaluation.views import RAW, Views
 from fgc_jax.runs import checkpoint, override, stop
 from fgc_jax.runs.meter import Meter
 from fgc_jax.runs.progress import Progress
 from fgc_jax.runs.writer import Writer
-from fgc_jax.views import RAW, Views
 
 
 @dataclasses.dataclass
@@ -115,9 +115,9 @@ def train_phase(live: Run, begin: int) -> None:
                 live.writer.images(begin, {f"{phase.name}_train_images": batch["image"][:8]})
             _note_bad_images(progress, split, batch["index"][batch["mask"] == 0])
             batch, scale = mesh.to_global(plan.mesh, batch), progress.lr_scale(phase.lr)
-            state, metrics = train_step(state, batch, live.method.constants, np.float32(scale))
+            state, values = train_step(state, batch, live.method.constants, np.float32(scale))
             done += 1
-            meter.add(progress.phase_start + done, metrics, scale)
+            meter.add(progress.phase_start + done, values, scale)
             bar.set_postfix_str(meter.text, refresh=False)
             bar.update()
             stopping = live.stop_asked(progress.phase_start + done)
@@ -130,8 +130,8 @@ def train_phase(live: Run, begin: int) -> None:
             if epoch_ends:
                 state = _with_swa(live, state, groups)
                 val = _validate(live, state)
-            for metrics in val.values():
-                meter.check(progress.phase_start + done, metrics)
+            for values in val.values():
+                meter.check(progress.phase_start + done, values)
             progress.train_seconds = speed_before[0] + meter.train_seconds
             progress.train_images = speed_before[1] + meter.images
             progress.seconds = seconds_before + time.perf_counter() - started
@@ -203,10 +203,10 @@ def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: floa
     if stopping or progress.epoch == live.epochs:
         progress.close_phase(phase.name, number)
     text = f"{phase.name} epoch {progress.epoch:>3}/{live.epochs}  train loss {train_loss:.4f}"
-    for title, metrics in val.items():
-        live.writer.scalars(number, {f"{title}_{key}": value for key, value in metrics.items()})
+    for title, values in val.items():
+        live.writer.scalars(number, {f"{title}_{key}": value for key, value in values.items()})
         title = title.replace("_", " ")
-        text += f"  {title} loss {metrics['loss']:.4f}  {title} top-1 {metrics['top1']:.2f} %"
+        text += f"  {title} loss {values['loss']:.4f}  {title} top-1 {values['top1']:.2f} %"
     console.say(text + ("  best" if better else ""))
     if stopping:
         console.say(f"stopping early: {phase.patience} epochs without a better {phase.monitor}")
@@ -248,7 +248,7 @@ def _rate_in_words(live: Run) -> str:
 
 def evaluate_split(
     live: Run, split_name: str, variables, stats, seen: Views | None = None
-) -> tuple[dict, evaluate.Results]:
+) -> tuple[dict, metrics.Results]:
     """Metrics and per-image results of the variables on one split, at the phase's image size.
 
     seen: the views of a test; None where the phase validates, which it does with raw images.
@@ -258,10 +258,10 @@ def evaluate_split(
         eval_step = plan.eval_step(seen)
     split = plan.dataset.splits[split_name]
     with plan.eval_batches(split, live.phase, seen or RAW) as batches:
-        results = evaluate.run(eval_step, variables, stats, batches, plan.mesh, len(split))
+        results = metrics.run(eval_step, variables, stats, batches, plan.mesh, len(split))
     if split_name != "test":
         _note_bad_images(live.progress, split, results.unreadable)
-    return evaluate.summarise(results, plan.num_classes), results
+    return metrics.summarise(results, plan.num_classes), results
 
 
 def _state(live: Run, optimizer, groups, begin: int) -> step.TrainState:

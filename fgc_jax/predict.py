@@ -12,19 +12,9 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from fgc_jax import (
-    config,
-    console,
-    evaluate,
-    experiment,
-    mesh,
-    models,
-    multiview,
-    step,
-    trees,
-    views,
-)
+from fgc_jax import config, console, experiment, mesh, models, step, trees
 from fgc_jax.data import dataset, images, pipeline
+from fgc_jax.evaluation import metrics, multiview, views
 from fgc_jax.runs import checkpoint, directory
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
@@ -62,8 +52,9 @@ def load_run(
     """Restores a checkpoint ("best", "last" or a step number) of a run; its data may be gone.
 
     `batch_size`, over all devices, is by default the run's own, made a multiple of the devices.
-    spec: of the views (see `fgc_jax.views`), by default the run's own; average: of their "logits"
-    or "probabilities"; logits: "plain", "effect", or "auto" for those that the run's test scored.
+    spec: of the views (see `fgc_jax.evaluation.views`), by default the run's own; average: of their
+    "logits" or "probabilities"; logits: "plain", "effect", or "auto" for those that the run's test
+    scored.
 
     Raises:
         ValueError: no run, no such checkpoint, one that does not fit the run's model, a batch size
@@ -126,7 +117,7 @@ def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") ->
     return found.splits[name]
 
 
-def evaluate_split(run: Restored, split: dataset.Split) -> evaluate.Results:
+def evaluate_split(run: Restored, split: dataset.Split) -> metrics.Results:
     """Every image of a split once, with a progress bar; unreadable ones are left out and listed."""
     total = pipeline.steps_per_epoch(len(split), run.plan.settings.eval_batch_size)
     with (
@@ -140,7 +131,7 @@ def evaluate_split(run: Restored, split: dataset.Split) -> evaluate.Results:
                 bar.update()
 
         eval_step = run.plan.eval_step(run.seen)
-        return evaluate.run(eval_step, run.params, run.stats, counted(), run.plan.mesh, len(split))
+        return metrics.run(eval_step, run.params, run.stats, counted(), run.plan.mesh, len(split))
 
 
 class Predictor:

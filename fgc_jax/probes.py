@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
-from fgc_jax import evaluate, step
+from fgc_jax import step
 from fgc_jax.embeddings import Embedded
+from fgc_jax.evaluation import metrics
 from fgc_jax.methods import losses
 
 CHUNK = 1024  # images compared with all training images at a time
@@ -108,10 +109,10 @@ def linear(
     tried, best = [], None
     for l2 in l2s:
         weights = logistic_regression(inputs, train.labels, num_classes, l2, start=weights)
-        metrics = _metrics(_logits(weights, scaled(val)), val, num_classes)
-        tried.append((l2, metrics))
-        if best is None or metrics["top1"] > best[1]["top1"]:
-            best = l2, metrics, weights
+        found = _metrics(_logits(weights, scaled(val)), val, num_classes)
+        tried.append((l2, found))
+        if best is None or found["top1"] > best[1]["top1"]:
+            best = l2, found, weights
     if test is None:
         return Outcome(tried, best[0], None)
     return Outcome(tried, best[0], _metrics(_logits(best[2], scaled(test)), test, num_classes))
@@ -161,9 +162,9 @@ def _logits(weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
 
 
 def _metrics(logits: np.ndarray, embedded: Embedded, num_classes: int) -> dict[str, float]:
-    """`evaluate.summarise` of logits f32 [N, K]."""
+    """`metrics.summarise` of logits f32 [N, K]."""
     rows = jax.device_get(jax.jit(step.scored)(logits, embedded.labels))
-    results = evaluate.Results(
+    results = metrics.Results(
         index=embedded.index, label=embedded.labels, unreadable=embedded.unreadable, **rows
     )
-    return evaluate.summarise(results, num_classes)
+    return metrics.summarise(results, num_classes)

@@ -2,8 +2,9 @@
 
 import re
 
-from fgc_jax import methods, models, schedules, views
+from fgc_jax import methods, models, schedules
 from fgc_jax.data import augment, dataset, images, sampling
+from fgc_jax.evaluation import views
 
 ALLOWED = {
     "model.backbone": lambda: models.BACKBONES,

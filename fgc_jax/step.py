@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
-from fgc_jax import averaging, mesh, methods, models, multiview, trees, views
+from fgc_jax import averaging, mesh, methods, models, trees
 from fgc_jax.data import augment
+from fgc_jax.evaluation import multiview, views
 from fgc_jax.methods import losses
 
 TOP_K = 5

@@ -17,14 +17,12 @@ from fgc_jax import (
     loop,
     mesh,
     methods,
-    multiview,
     overview,
     predict,
-    scores,
     trees,
-    views,
 )
 from fgc_jax.data import images
+from fgc_jax.evaluation import multiview, scores, views
 from fgc_jax.runs import checkpoint, directory, stop
 from fgc_jax.runs.progress import Progress
 from fgc_jax.runs.writer import Writer, check_wandb
@@ -146,10 +144,10 @@ def _test(live: loop.Run, number: int) -> tuple[dict[str, Any] | None, dict[str,
     if "test" not in plan.dataset.splits:
         return None, compared
     seen = multiview.of(plan, live.phase, logits=compared["chosen"] if compared else "plain")
-    metrics, results = loop.evaluate_split(live, "test", variables, stats, seen)
+    values, results = loop.evaluate_split(live, "test", variables, stats, seen)
     live.writer.scalars(
         live.progress.phase_start + live.progress.history[-1]["steps"],
-        {f"test_{name}": value for name, value in metrics.items()},
+        {f"test_{name}": value for name, value in values.items()},
     )
     facts = {"checkpoint": number, "split": "test", "views": plan.views("test", seen)}
     if jax.process_index() == 0:
@@ -159,7 +157,7 @@ def _test(live: loop.Run, number: int) -> tuple[dict[str, Any] | None, dict[str,
         for name in ("predictions", "confusion"):
             picture = images.decode(folder / f"{name}.png")
             live.writer.images(int(live.manager.latest_step()), {f"test_{name}": picture[None]})
-    return {**facts, **metrics}, compared
+    return {**facts, **values}, compared
 
 
 def _compare_logits(live: loop.Run, variables, stats) -> dict[str, Any] | None:

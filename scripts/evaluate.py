@@ -91,7 +91,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Evaluates and prints. Raises ValueError where run, data or output folder cannot be used."""
     import jax
 
-    from fgc_jax import console, data, evaluate, mesh, predict, scores
+    from fgc_jax import console, data, mesh, predict
+    from fgc_jax.evaluation import metrics, scores
 
     mesh.join_cluster(arguments.multi_host)
     split_name = None if arguments.input else arguments.split or "test"
@@ -120,7 +121,7 @@ def run(arguments: argparse.Namespace) -> None:
     if jax.process_index():
         return
     summary = scores.write(output, facts, results, split, restored.class_names)
-    matrix = evaluate.confusion_matrix(results, len(restored.class_names))
+    matrix = metrics.confusion_matrix(results, len(restored.class_names))
     console.say(scores.report(summary, matrix, restored.class_names))
     if len(results.unreadable):
         names = [str(split.names[position]) for position in results.unreadable]

@@ -67,7 +67,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     """Predicts and prints. Raises ValueError where run, images or flags cannot be used."""
-    from fgc_jax import console, data, predict, predictions
+    from fgc_jax import console, data, predict
+    from fgc_jax.evaluation import predictions
 
     names, files = data.image_files(
         arguments.input,

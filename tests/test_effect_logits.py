@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from configs import common
-from fgc_jax import loop, models, multiview, plots, predict, train
+from fgc_jax import loop, models, plots, predict, train
+from fgc_jax.evaluation import multiview
 from fgc_jax.runs import directory
 from scripts import evaluate
 from tests import data_files, small_networks

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgc_jax import plots, predict, scores
+from fgc_jax import plots, predict
+from fgc_jax.evaluation import scores
 from scripts import evaluate
 from tests import commands, data_files, tiny_run
 from tests.tiny_run import run  # noqa: F401  (a fixture)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fgc_jax import multiview, views
+from fgc_jax.evaluation import multiview, views
 from tests import commands, seeded
 
 GRID, CLASSES, MAPS = 8, 5, 4

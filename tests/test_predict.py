@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgc_jax import evaluate, models, predict
+from fgc_jax import models, predict
 from fgc_jax.data import augment, dataset, images, pipeline
+from fgc_jax.evaluation import metrics
 from tests import data_files, tiny_run
 from tests.tiny_run import run  # noqa: F401  (a fixture)
 
@@ -224,7 +225,7 @@ def test_evaluation_and_predictor_agree(run, predictor, files):  # noqa: F811
     found = predictor([run / "data" / name for name in split.names])
     np.testing.assert_array_equal(results.classes, np.argsort(-found, axis=1))
     np.testing.assert_allclose(results.probabilities, -np.sort(-found, axis=1), atol=1e-5)
-    assert evaluate.summarise(results, 3)["top1"] == pytest.approx(
+    assert metrics.summarise(results, 3)["top1"] == pytest.approx(
         100 * np.mean(found.argmax(1) == split.labels)
     )
 

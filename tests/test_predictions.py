@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from fgc_jax import predict, predictions
+from fgc_jax import predict
+from fgc_jax.evaluation import predictions
 from scripts import predict as script
 from tests import tiny_run
 from tests.tiny_run import run  # noqa: F401  (a fixture)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgc_jax import evaluate, plots, scores
+from fgc_jax import plots
 from fgc_jax.data import dataset
+from fgc_jax.evaluation import metrics, scores
 
 CLASSES = ("gull", "tern, arctic", "wren")
 FACTS = {"checkpoint": 12, "split": "test", "views": "raw"}
@@ -23,7 +24,7 @@ SPLIT = dataset.Split(
     np.array([0, 2, 0, 1, 1, 1, 0]), [f"{index}.jpg" for index in range(7)], read_grey
 )
 # Image 1 is unreadable, image 6 has no finite score. 3 and 4 are errors.
-RESULTS = evaluate.Results(
+RESULTS = metrics.Results(
     index=np.array([0, 2, 3, 4, 5, 6]),
     label=np.array([0, 0, 1, 1, 1, 0]),
     loss=np.array([0.1, 0.2, 1.5, 1.6, 0.3, np.nan], np.float32),
@@ -40,7 +41,7 @@ RESULTS = evaluate.Results(
 
 def perfect(number):
     zeros = np.zeros(number, int)
-    return evaluate.Results(
+    return metrics.Results(
         index=np.arange(number),
         label=zeros,
         loss=zeros,
@@ -79,7 +80,7 @@ def test_metrics_have_facts_and_no_nan(folder):
 
 def test_summary_is_returned(tmp_path):
     summary = scores.write(tmp_path / "test", FACTS, RESULTS, SPLIT, CLASSES)
-    expected = FACTS | evaluate.summarise(RESULTS, 3)
+    expected = FACTS | metrics.summarise(RESULTS, 3)
     assert summary == pytest.approx(expected, nan_ok=True)
 
 
@@ -238,8 +239,8 @@ def test_other_peoples_files_are_never_deleted(tmp_path):
 
 
 def test_report():
-    summary = FACTS | evaluate.summarise(RESULTS, 3)
-    text = scores.report(summary, evaluate.confusion_matrix(RESULTS, 3), CLASSES)
+    summary = FACTS | metrics.summarise(RESULTS, 3)
+    text = scores.report(summary, metrics.confusion_matrix(RESULTS, 3), CLASSES)
     for part in ("test, checkpoint of step 12", "50.00 %", "raw", "nan nats", "67 %"):
         assert part in text
     assert [line.split()[-1] for line in text.splitlines() if line.startswith("images")] == ["6"]

@@ -21,7 +21,7 @@ RECIPE = "configs/quickstart.py:tiny"
 # saved at SIGTERM, results whose accuracy is a function of the flags.
 STAND_IN = """
 import json, os, pathlib, signal, sys, time
-from fgc_jax import workdir
+from fgc_jax.runs import directory
 flags = dict(word.split("=", 1) for word in sys.argv[1:])
 folder = pathlib.Path(flags["--workdir"])
 lr, seed = float(flags["--config.phases[1].lr"]), int(flags["--config.seed"])

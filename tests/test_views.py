@@ -2,8 +2,8 @@
 
 import pytest
 
-from fgc_jax import views
-from fgc_jax.views import View
+from fgc_jax.evaluation import views
+from fgc_jax.evaluation.views import View
 
 SIZES = {"crop": 64, "resize": 72, "stride": 32}
 MIRRORED = View("raw", (), True)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import evaluate, methods, step, train, trees
+from fgc_jax import methods, step, train, trees
+from fgc_jax.evaluation import metrics
 from fgc_jax.methods import plain
 from fgc_jax.runs import checkpoint
 from tests import data_files, tiny_run
@@ -53,21 +54,21 @@ def make_counting(*arguments, **options) -> methods.Method:
 def scripted(values):
     """Replaces loss and top-1 of the evaluations, in order, by `values`, MEASURED leaves them; and
     the plain method by one with a state."""
-    values, real = iter(values), evaluate.summarise
+    values, real = iter(values), metrics.summarise
 
     def summarise(results, num_classes):
         loss_and_top1 = zip(("loss", "top1"), next(values, MEASURED), strict=False)
         return real(results, num_classes) | dict(loss_and_top1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "summarise", summarise)
+        patch.setattr(metrics, "summarise", summarise)
         patch.setitem(methods.METHODS, "plain", methods.Entry(make_counting, mixed=True))
         yield
 
 
 def watched_run(recipe, workdir, values) -> Watched:
     starts, ends, batches, evaluated = [], [], [], []
-    real, real_evaluation = step.make_train_step, evaluate.run
+    real, real_evaluation = step.make_train_step, metrics.run
 
     def make_train_step(**arguments):
         train_step, seen = real(**arguments), []
@@ -78,9 +79,9 @@ def watched_run(recipe, workdir, values) -> Watched:
                 starts.append(jax.tree.map(np.array, state))
                 ends.append(None)
             seen.append(np.asarray(batch["index"]))
-            state, metrics = train_step(state, batch, constants, scale)
+            state, found = train_step(state, batch, constants, scale)
             ends[-1] = jax.tree.map(np.array, state)
-            return state, metrics
+            return state, found
 
         return watch
 
@@ -91,7 +92,7 @@ def watched_run(recipe, workdir, values) -> Watched:
 
     with scripted(values), pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, "make_train_step", make_train_step)
-        patch.setattr(evaluate, "run", evaluation)
+        patch.setattr(metrics, "run", evaluation)
         results = train.run(recipe, workdir)
     return Watched(workdir, results, starts, ends, batches, evaluated)
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fgc_jax import evaluate, mesh, models, step
+from fgc_jax import mesh, models, step
 from fgc_jax.data import dataset, pipeline
+from fgc_jax.evaluation import metrics
 
 CLASSES = 7
 TRANSFORM = pipeline.Transform(
@@ -54,7 +55,7 @@ def evaluated(logits, labels, *, batch_size=8, damaged=()):
     with pipeline.eval_batches(
         split, TRANSFORM, batch_size=batch_size, on_bad_image="skip"
     ) as batches:
-        return evaluate.run(eval_step, variables, {}, batches, device_mesh, len(split))
+        return metrics.run(eval_step, variables, {}, batches, device_mesh, len(split))
 
 
 def random_case(number=45, classes=CLASSES, seed=0):
@@ -90,25 +91,25 @@ def by_the_book(logits, labels, bins=15):
         for entries in in_bins
         if entries
     ]
-    metrics = {
+    expected = {
         "loss": np.mean(losses),
         "top1": 100 * np.mean(hits),
         "top5": 100 * np.mean(top5),
         "mean_class_accuracy": 100 * np.mean([np.mean(each) for each in per_class.values()]),
         "ece": 100 * sum(gaps) / len(labels),
     }
-    return metrics, matrix
+    return expected, matrix
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 45, 64])
 def test_metrics_equal_numpy_whatever_the_padding(batch_size):
     logits, labels = random_case()
     results = evaluated(logits, labels, batch_size=batch_size)
-    metrics, matrix = by_the_book(logits, labels)
-    summary = evaluate.summarise(results, CLASSES)
+    expected, matrix = by_the_book(logits, labels)
+    summary = metrics.summarise(results, CLASSES)
     assert (summary.pop("images"), summary.pop("unreadable")) == (45, 0)
-    assert summary == pytest.approx(metrics, rel=1e-5, abs=1e-5)
-    np.testing.assert_array_equal(evaluate.confusion_matrix(results, CLASSES), matrix)
+    assert summary == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    np.testing.assert_array_equal(metrics.confusion_matrix(results, CLASSES), matrix)
     np.testing.assert_array_equal(results.index, np.arange(45))
     np.testing.assert_array_equal(results.label, labels)
 
@@ -127,11 +128,11 @@ def test_unreadable_images_are_listed_and_in_no_metric():
     damaged = (0, 9, 44)
     results = evaluated(logits, labels, damaged=damaged)
     left = np.setdiff1d(np.arange(45), damaged)
-    metrics, matrix = by_the_book(logits[left], labels[left])
-    summary = evaluate.summarise(results, CLASSES)
+    expected, matrix = by_the_book(logits[left], labels[left])
+    summary = metrics.summarise(results, CLASSES)
     assert (summary.pop("images"), summary.pop("unreadable")) == (42, 3)
-    assert summary == pytest.approx(metrics, rel=1e-5, abs=1e-5)
-    np.testing.assert_array_equal(evaluate.confusion_matrix(results, CLASSES), matrix)
+    assert summary == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    np.testing.assert_array_equal(metrics.confusion_matrix(results, CLASSES), matrix)
     np.testing.assert_array_equal(results.unreadable, damaged)
     np.testing.assert_array_equal(results.index, left)
 
@@ -140,7 +141,7 @@ def test_nothing_readable_is_an_error():
     logits, labels = random_case(3)
     results = evaluated(logits, labels, damaged=(0, 1, 2))
     with pytest.raises(ValueError, match="no image of this split could be read"):
-        evaluate.summarise(results, CLASSES)
+        metrics.summarise(results, CLASSES)
 
 
 def all_hits(variables, stats, batch):
@@ -165,7 +166,7 @@ def one_batch(index):
 
 def test_rows_of_several_processes_are_put_in_order():
     batches = [one_batch([3, -1, 0, 2]), one_batch([-1, 1, -1, 4])]
-    results = evaluate.run(all_hits, {}, {}, batches, mesh.make(), 5)
+    results = metrics.run(all_hits, {}, {}, batches, mesh.make(), 5)
     np.testing.assert_array_equal(results.index, np.arange(5))
     np.testing.assert_array_equal(results.label, [2, 1, 3, 0, 3])
 
@@ -174,7 +175,7 @@ def test_rows_of_several_processes_are_put_in_order():
 def test_missing_and_repeated_rows_are_noticed(images):
     batches = [one_batch([0, 1, 2, 3]), one_batch([4, 5, 6, 6])]
     with pytest.raises(RuntimeError, match=f"a split of {images} images"):
-        evaluate.run(all_hits, {}, {}, batches, mesh.make(), images)
+        metrics.run(all_hits, {}, {}, batches, mesh.make(), images)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5, 7])
@@ -182,11 +183,11 @@ def test_equal_logits_count_as_argmax_decides(classes):
     logits = np.zeros((classes, classes), np.float32)
     labels = np.arange(classes, dtype=np.int32)
     results = evaluated(logits, labels)
-    metrics, matrix = by_the_book(logits, labels)
+    expected, matrix = by_the_book(logits, labels)
     np.testing.assert_array_equal(results.rank, np.arange(classes))
-    summary = evaluate.summarise(results, classes)
-    assert {name: summary[name] for name in metrics} == pytest.approx(metrics, rel=1e-5, abs=1e-5)
-    np.testing.assert_array_equal(evaluate.confusion_matrix(results, classes), matrix)
+    summary = metrics.summarise(results, classes)
+    assert {name: summary[name] for name in expected} == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    np.testing.assert_array_equal(metrics.confusion_matrix(results, classes), matrix)
 
 
 def test_logits_that_softmax_cannot_tell_apart_keep_their_order():
@@ -205,20 +206,20 @@ def test_scores_that_are_not_finite_are_errors(classes, bad):
     broken = [0, 7, 19]
     logits[broken, labels[broken]] = bad
     results = evaluated(logits, labels)
-    summary = evaluate.summarise(results, classes)
+    summary = metrics.summarise(results, classes)
     fine = np.setdiff1d(np.arange(20), broken)
-    metrics, matrix = by_the_book(logits[fine], labels[fine])
+    expected, matrix = by_the_book(logits[fine], labels[fine])
     assert summary["images"] == 20
-    assert summary["top1"] == pytest.approx(metrics["top1"] * 17 / 20)
-    assert summary["top5"] == pytest.approx(metrics["top5"] * 17 / 20)
-    assert summary["ece"] == pytest.approx(metrics["ece"], rel=1e-5)
+    assert summary["top1"] == pytest.approx(expected["top1"] * 17 / 20)
+    assert summary["top5"] == pytest.approx(expected["top5"] * 17 / 20)
+    assert summary["ece"] == pytest.approx(expected["ece"], rel=1e-5)
     assert not np.isfinite(summary["loss"])
-    np.testing.assert_array_equal(evaluate.confusion_matrix(results, classes), matrix)
+    np.testing.assert_array_equal(metrics.confusion_matrix(results, classes), matrix)
 
 
 def test_all_scores_not_finite():
     logits, labels = np.full((6, 3), np.nan, np.float32), np.arange(6, dtype=np.int32) % 3
-    summary = evaluate.summarise(evaluated(logits, labels), 3)
+    summary = metrics.summarise(evaluated(logits, labels), 3)
     assert summary["top1"] == summary["top5"] == summary["mean_class_accuracy"] == 0
     assert np.isnan(summary["loss"]) and np.isnan(summary["ece"])
 
@@ -235,21 +236,21 @@ def test_all_scores_not_finite():
     ],
 )
 def test_calibration_error_by_hand(confidence, hit, expected):
-    found = evaluate.calibration_error(np.array(confidence, np.float32), np.array(hit))
+    found = metrics.calibration_error(np.array(confidence, np.float32), np.array(hit))
     assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_most_confused_pairs():
     matrix = np.array([[9, 2, 0], [5, 1, 2], [0, 0, 4]])
-    assert evaluate.most_confused(matrix) == [(1, 0, 5), (0, 1, 2), (1, 2, 2)]
-    assert evaluate.most_confused(matrix, 1) == [(1, 0, 5)]
-    assert evaluate.most_confused(np.diag([3, 4])) == []
+    assert metrics.most_confused(matrix) == [(1, 0, 5), (0, 1, 2), (1, 2, 2)]
+    assert metrics.most_confused(matrix, 1) == [(1, 0, 5)]
+    assert metrics.most_confused(np.diag([3, 4])) == []
     assert matrix[0, 0] == 9  # the caller's matrix is left as it was
 
 
 def test_class_without_images_has_no_accuracy():
     logits, labels = random_case()
-    found = evaluate.class_accuracy(evaluated(logits, labels), CLASSES)
+    found = metrics.class_accuracy(evaluated(logits, labels), CLASSES)
     expected = [
         100 * np.mean(logits[labels == label].argmax(1) == label) for label in range(CLASSES - 1)
     ]

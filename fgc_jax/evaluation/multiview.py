@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax import models, views
+from fgc_jax import models
+from fgc_jax.evaluation import views
+from fgc_jax.evaluation.views import Views
 from fgc_jax.models import regions
-from fgc_jax.views import Views
 
 # In a classifier's `out`.
 EFFECT, ATTENTION = "head/effect", ("head/attention", "part_attention")

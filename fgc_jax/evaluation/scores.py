@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fgc_jax import console, evaluate, plots
+from fgc_jax import console, plots
+from fgc_jax.evaluation import metrics
 from fgc_jax.runs import directory
 
 METRICS = "metrics.json"
@@ -22,7 +23,7 @@ PICTURES = 24  # in predictions.png
 def write(
     folder: Path,
     facts: Mapping[str, Any],
-    results: evaluate.Results,
+    results: metrics.Results,
     split: Any,
     class_names: Sequence[str],
 ) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def write(
     """
     folder = Path(folder)
     check_folder(folder)
-    summary = {**facts, **evaluate.summarise(results, len(class_names))}
+    summary = {**facts, **metrics.summarise(results, len(class_names))}
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)  # of a process that was killed here
@@ -63,7 +64,7 @@ def report(summary: Mapping[str, Any], matrix: np.ndarray, class_names: Sequence
         ("unreadable images, left out", f"{summary['unreadable']:,}"),
         ("views", str(summary["views"])),
     ]
-    worst = evaluate.most_confused(matrix, 5)
+    worst = metrics.most_confused(matrix, 5)
     if not worst:
         return f"{console.table(rows)}\n\nno class is taken for another"
     pairs = [("most confused, true class", "predicted", "images", "of the class")]
@@ -96,8 +97,8 @@ def _replace(folder: Path, new: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_files(new: Path, summary, results: evaluate.Results, split, class_names) -> None:
-    matrix = evaluate.confusion_matrix(results, len(class_names))
+def _write_files(new: Path, summary, results: metrics.Results, split, class_names) -> None:
+    matrix = metrics.confusion_matrix(results, len(class_names))
     names = [str(split.names[position]) for position in results.unreadable]
     directory.write_json(new / METRICS, {**summary, "unreadable_images": names})
     _table(new / "per_class.csv", _per_class(results, matrix, class_names))
@@ -124,7 +125,7 @@ def _table(path: Path, rows: Iterable[Sequence]) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _per_class(results: evaluate.Results, matrix, class_names) -> Iterator[Sequence]:
+def _per_class(results: metrics.Results, matrix, class_names) -> Iterator[Sequence]:
     """A row per class; cells without meaning (no image, never predicted, no error) are empty."""
     yield (
         "number",
@@ -158,11 +159,11 @@ def _most_confused(matrix, class_names) -> Iterator[Sequence]:
     """All pairs with errors, most first."""
     yield "true", "predicted", "images", "percent_of_true"
     totals = matrix.sum(1)
-    for true, predicted, count in evaluate.most_confused(matrix, matrix.size):
+    for true, predicted, count in metrics.most_confused(matrix, matrix.size):
         yield class_names[true], class_names[predicted], count, _percent(count, totals[true])
 
 
-def _predictions(results: evaluate.Results, split, class_names) -> Iterator[Sequence]:
+def _predictions(results: metrics.Results, split, class_names) -> Iterator[Sequence]:
     """A row per image in the split's order; unreadable ones have no prediction."""
     others = range(2, results.classes.shape[1] + 1)
     yield (
@@ -193,7 +194,7 @@ def _predictions(results: evaluate.Results, split, class_names) -> Iterator[Sequ
         yield *about, *best[:2], int(rank == 0), rank + 1, *best[2:]
 
 
-def _tiles(results: evaluate.Results, split, class_names) -> tuple[list[dict], str]:
+def _tiles(results: metrics.Results, split, class_names) -> tuple[list[dict], str]:
     """A fixed choice of images, the errors among them first: half of them if there are enough."""
     rng = np.random.default_rng(0)
     finite = results.rank < len(class_names)
