@@ -1,7 +1,7 @@
 """One small network of each family: the code of the published ones with one block a stage."""
 
-from fgc_jax.models import (
-    backbone,
+from fgc_jax.models import backbone
+from fgc_jax.models.backbones import (
     convnext_table,
     efficientnet,
     eva,

@@ -11,8 +11,8 @@ from flax import nnx
 
 from fgc_jax import methods, models
 from fgc_jax.methods import attention
-from fgc_jax.models import attention_pooling
 from fgc_jax.models.classifier import Classifier
+from fgc_jax.models.heads import attention_pooling
 from tests import networks, slopes, test_losses
 from tests.test_attention_pooling import pooled
 from tests.test_regions import box_by_hand, resized

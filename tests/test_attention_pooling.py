@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from fgc_jax import models
-from fgc_jax.models import attention_pooling
+from fgc_jax.models.heads import attention_pooling
 from tests import networks, seeded, slopes
 
 MAPS, CHANNELS, CLASSES = 3, 5, 4

@@ -10,7 +10,8 @@ from jax.extend import core
 from jax.interpreters import partial_eval
 
 from fgc_jax import models, trees
-from fgc_jax.models import backbone, conv, convnext_table, swin_table, vgg, vit
+from fgc_jax.models import backbone, conv
+from fgc_jax.models.backbones import convnext_table, swin_table, vgg, vit
 from tests import seeded
 
 SIZE = (192, 128)

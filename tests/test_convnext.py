@@ -7,7 +7,7 @@ import pytest
 from safetensors import numpy as safetensors
 
 from fgc_jax import models, trees
-from fgc_jax.models import convnext
+from fgc_jax.models.backbones import convnext
 from tests import networks, seeded
 
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from fgc_jax.methods import cross_x
-from fgc_jax.models.cross_x import CrossX
+from fgc_jax.models.heads.cross_x import CrossX
 from tests import networks, slopes, test_losses
 
 LOW, HIGH = 6, 9

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from fgc_jax.methods import dcl
-from fgc_jax.models.dcl import Dcl
+from fgc_jax.models.heads.dcl import Dcl
 from tests import networks, seeded, slopes, test_losses
 
 

@@ -5,7 +5,8 @@ import pytest
 from flax import nnx
 
 from fgc_jax import models
-from fgc_jax.models import conv, efficientnet, efficientnet_table
+from fgc_jax.models import conv
+from fgc_jax.models.backbones import efficientnet, efficientnet_table
 from tests import networks, seeded, small_networks
 
 LITE0 = "tf_efficientnet_lite0"

@@ -9,8 +9,9 @@ import pytest
 from flax import nnx
 
 from fgc_jax import models
-from fgc_jax.models import glsim, regions
+from fgc_jax.models import regions
 from fgc_jax.models.classifier import Classifier
+from fgc_jax.models.heads import glsim
 from tests import networks, seeded, slopes, small_networks
 from tests.test_parts import numpy_block
 from tests.test_regions import resized

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fgc_jax.models import heads
+from fgc_jax.models.heads import basic
 from tests import networks, seeded
 
 GRIDS = ((7, 7), (2, 3), (9, 5), (10, 8))
@@ -16,7 +16,7 @@ def maps(height, width, channels, seed=0, batch=2):
 
 
 def bilinear(channels=(4,), classes=3, **options):
-    return heads.Bilinear(channels, classes, rngs=nnx.Rngs(0), **options)
+    return basic.Bilinear(channels, classes, rngs=nnx.Rngs(0), **options)
 
 
 def by_hand(head, first, second, epsilon):
@@ -75,15 +75,15 @@ def test_signed_sqrt_has_a_bounded_slope():
     epsilon = 1e-4
     root = np.sqrt([4 + epsilon, 1e-9 + epsilon])
     expected = [-root[0], -root[1], 0, root[1], root[0]]
-    np.testing.assert_allclose(heads.signed_sqrt(x, epsilon), expected, rtol=1e-5)
-    slopes = jax.vmap(jax.grad(lambda v: heads.signed_sqrt(v, epsilon)))(x)
+    np.testing.assert_allclose(basic.signed_sqrt(x, epsilon), expected, rtol=1e-5)
+    slopes = jax.vmap(jax.grad(lambda v: basic.signed_sqrt(v, epsilon)))(x)
     assert (jnp.abs(slopes) <= 0.5 / np.sqrt(epsilon) + 1e-3).all()
 
 
 def test_l2_normalise():
     x = jnp.array([[3.0, 4.0], [0.0, 0.0]])
-    np.testing.assert_allclose(heads.l2_normalise(x), [[0.6, 0.8], [0, 0]], rtol=1e-6)
-    gradient = jax.grad(lambda v: heads.l2_normalise(v)[:, 0].sum())(x)
+    np.testing.assert_allclose(basic.l2_normalise(x), [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    gradient = jax.grad(lambda v: basic.l2_normalise(v)[:, 0].sum())(x)
     assert jnp.isfinite(gradient).all()
 
 
@@ -95,11 +95,11 @@ def test_streams_of_different_grids_are_refused():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda rngs: heads.Gap((4, 4), 3, rngs=rngs), "one feature map"),
-        (lambda rngs: heads.VggFc((4, 4), 3, rngs=rngs), "one feature map"),
-        (lambda rngs: heads.Bilinear((4, 4, 4), 3, rngs=rngs), "one or two"),
-        (lambda rngs: heads.Bilinear((4,), 3, projection=-1, rngs=rngs), "projection"),
-        (lambda rngs: heads.Gap((4,), 3, pool="max", rngs=rngs), "'avgmax'"),
+        (lambda rngs: basic.Gap((4, 4), 3, rngs=rngs), "one feature map"),
+        (lambda rngs: basic.VggFc((4, 4), 3, rngs=rngs), "one feature map"),
+        (lambda rngs: basic.Bilinear((4, 4, 4), 3, rngs=rngs), "one or two"),
+        (lambda rngs: basic.Bilinear((4,), 3, projection=-1, rngs=rngs), "projection"),
+        (lambda rngs: basic.Gap((4,), 3, pool="max", rngs=rngs), "'avgmax'"),
     ],
 )
 def test_wrong_options_are_refused(build, message):
@@ -112,20 +112,20 @@ def classify(head, pooled):
 
 
 def test_gap_averages():
-    head = heads.Gap((4,), 3, rngs=nnx.Rngs(0))
+    head = basic.Gap((4,), 3, rngs=nnx.Rngs(0))
     x = maps(3, 5, 4)
     networks.assert_near(head((x,))[0], classify(head, np.float64(x).mean((1, 2))))
 
 
 def test_avgmax_puts_the_maximum_first_as_fastai_does():
-    head = heads.Gap((4,), 3, pool="avgmax", rngs=nnx.Rngs(0))
+    head = basic.Gap((4,), 3, pool="avgmax", rngs=nnx.Rngs(0))
     x = np.float64(maps(3, 5, 4))
     pooled = np.concatenate([x.max((1, 2)), x.mean((1, 2))], 1)
     networks.assert_near(head((jnp.float32(x),))[0], classify(head, pooled))
 
 
 def test_the_mlp_is_fastais():
-    head = heads.Gap((4,), 3, pool="avgmax", mlp=True, hidden=6, dropout=0.5, rngs=nnx.Rngs(0))
+    head = basic.Gap((4,), 3, pool="avgmax", mlp=True, hidden=6, dropout=0.5, rngs=nnx.Rngs(0))
     assert (head.dropout1.rate, head.dropout.rate) == (0.25, 0.5)
     assert head.fc1.kernel.shape == (8, 6)
     eval_head = nnx.view(head, use_running_average=True, deterministic=True)
@@ -139,7 +139,7 @@ def test_the_mlp_is_fastais():
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_vgg_fc_equals_timms(grid):
-    head = heads.VggFc((32,), 5, hidden=16, rngs=nnx.Rngs(0))
+    head = basic.VggFc((32,), 5, hidden=16, rngs=nnx.Rngs(0))
     names = {"fc1": "pre_logits.fc1", "fc2": "pre_logits.fc2", "fc": "head.fc"}
     shapes = {"fc1": (16, 32, 7, 7), "fc2": (16, 16, 1, 1), "fc": (5, 16)}
     for ours, theirs in names.items():
@@ -156,9 +156,9 @@ def test_vgg_fc_equals_timms(grid):
 @pytest.mark.parametrize(
     "head",
     [
-        lambda: heads.Gap((4,), 3, dropout=0.5, rngs=nnx.Rngs(0)),
-        lambda: heads.Bilinear((4,), 3, dropout=0.5, rngs=nnx.Rngs(0)),
-        lambda: heads.VggFc((4,), 3, hidden=8, dropout=0.5, rngs=nnx.Rngs(0)),
+        lambda: basic.Gap((4,), 3, dropout=0.5, rngs=nnx.Rngs(0)),
+        lambda: basic.Bilinear((4,), 3, dropout=0.5, rngs=nnx.Rngs(0)),
+        lambda: basic.VggFc((4,), 3, hidden=8, dropout=0.5, rngs=nnx.Rngs(0)),
     ],
 )
 def test_dropout_draws_anew_and_is_off_in_evaluation(head):
@@ -172,7 +172,7 @@ def test_dropout_draws_anew_and_is_off_in_evaluation(head):
 
 @pytest.mark.parametrize("name", ["gap", "bilinear", "vgg_fc"])
 def test_heads_compute_in_float32(name):
-    head = {"gap": heads.Gap, "bilinear": heads.Bilinear, "vgg_fc": heads.VggFc}[name]
+    head = {"gap": basic.Gap, "bilinear": basic.Bilinear, "vgg_fc": basic.VggFc}[name]
     options = {"hidden": 8} if name == "vgg_fc" else {}
     head = head((4,), 3, rngs=nnx.Rngs(0), **options)
     x = maps(7, 7, 4).astype(jnp.bfloat16)

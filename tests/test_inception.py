@@ -9,7 +9,8 @@ from safetensors import numpy as safetensors
 
 from fgc_jax import models, trees
 from fgc_jax.convert import timm
-from fgc_jax.models import inception, layers, pretrained
+from fgc_jax.models import layers, pretrained
+from fgc_jax.models.backbones import inception
 from tests import networks, seeded
 
 

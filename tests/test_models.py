@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from fgc_jax import models, trees
-from fgc_jax.models import heads
+from fgc_jax.models.heads import basic
 from tests import networks, seeded
 from tests.small_networks import SMALL
 
@@ -110,7 +110,7 @@ def test_every_statistic_moves_in_training_and_none_in_evaluation(small, name):
     assert all((old[path] == kept[path]).all() for path in old)
 
 
-class Reader(heads.Gap):
+class Reader(basic.Gap):
     """Averages of the first map that it reads, and the shapes of all."""
 
     def __init__(self, channels, num_classes, *, rngs):

@@ -8,7 +8,7 @@ from flax import nnx
 
 from fgc_jax import methods, models
 from fgc_jax.methods import api_net, pairwise_confusion
-from fgc_jax.models.api_net import ApiNet
+from fgc_jax.models.heads.api_net import ApiNet
 from tests import networks, slopes, test_losses
 
 LABELS = np.int32([0, 0, 1, 1, 2, 2, 0, 1])

@@ -10,7 +10,8 @@ from scipy import special
 
 from fgc_jax import methods, models, trees
 from fgc_jax.methods import transfg
-from fgc_jax.models import backbone, parts, position, vit
+from fgc_jax.models import backbone, parts, position
+from fgc_jax.models.backbones import vit
 from tests import networks, seeded, slopes, test_losses
 
 FACTS = dataclasses.replace(test_losses.FACTS, shapes=({"pooled": (1, 1, 24)},))

@@ -8,7 +8,7 @@ from flax import nnx
 
 from fgc_jax import methods
 from fgc_jax.methods import pim
-from fgc_jax.models import pyramid
+from fgc_jax.models.heads import pyramid
 from tests import slopes, test_losses
 from tests.test_pyramid import (
     CHANNELS,

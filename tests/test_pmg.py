@@ -11,7 +11,7 @@ from flax import nnx
 from fgc_jax import models, step, trees
 from fgc_jax.methods import jigsaw, pmg
 from fgc_jax.models import layers
-from fgc_jax.models.pmg import Pmg
+from fgc_jax.models.heads.pmg import Pmg
 from tests import networks, seeded, slopes, test_losses
 
 CHANNELS = (3, 4, 6)

@@ -80,7 +80,7 @@ def module_name(path: str) -> str:
 
 
 def unit(module: str) -> str:
-    """'fgc_jax.models.resnet' -> 'models', 'scripts.evaluate' -> 'scripts'."""
+    """'fgc_jax.models.backbones.resnet' -> 'models', 'scripts.evaluate' -> 'scripts'."""
     parts = module.split(".")
     return parts[1] if parts[0] == "fgc_jax" and len(parts) > 1 else parts[0]
 
@@ -275,9 +275,12 @@ def test_source_keeps_the_rule(name: str) -> None:
     ("check", "sources"),
     [
         (wrong_directions, {"fgc_jax/trees.py": "from fgc_jax import models"}),
-        (wrong_directions, {"fgc_jax/models/vgg.py": "import fgc_jax.train"}),
-        (wrong_directions, {"fgc_jax/models/vgg.py": "from .. import train"}),
-        (wrong_directions, {"fgc_jax/models/vgg.py": "def f():\n    from fgc_jax import train"}),
+        (wrong_directions, {"fgc_jax/models/backbones/vgg.py": "import fgc_jax.train"}),
+        (wrong_directions, {"fgc_jax/models/backbones/vgg.py": "from .. import train"}),
+        (
+            wrong_directions,
+            {"fgc_jax/models/backbones/vgg.py": "def f():\n    from fgc_jax import train"},
+        ),
         (wrong_directions, {"fgc_jax/data/folder.py": "from fgc_jax.models import conv"}),
         (wrong_directions, {"fgc_jax/convert/timm.py": "from fgc_jax import mesh"}),
         (wrong_directions, {"fgc_jax/utils.py": ""}),
@@ -317,7 +320,7 @@ def test_check_finds_the_problem(check, sources: dict[str, str]) -> None:
 def test_checks_pass_what_is_right() -> None:
     sources = {
         "fgc_jax/models/__init__.py": "from fgc_jax.models import vgg\nfrom fgc_jax import params",
-        "fgc_jax/models/vgg.py": "from flax import nnx\nfrom fgc_jax.models import conv",
+        "fgc_jax/models/backbones/vgg.py": "from flax import nnx\nfrom fgc_jax.models import conv",
         "fgc_jax/models/conv.py": "import jax",
         "fgc_jax/models/bridge.py": "from flax import nnx\nnnx.merge(g, s)",
         "fgc_jax/step.py": "from fgc_jax import data",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fgc_jax.models import pyramid
+from fgc_jax.models.heads import pyramid
 from tests import networks
 
 CHANNELS, GRIDS, SELECTS = (3, 5, 4), ((6, 4), (3, 2), (2, 1)), (7, 3, 2)

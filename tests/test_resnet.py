@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from fgc_jax import models, trees
-from fgc_jax.models import resnet
+from fgc_jax.models.backbones import resnet
 from tests import networks, seeded
 
 

@@ -6,7 +6,8 @@ from flax import nnx
 
 from fgc_jax import models, trees
 from fgc_jax.convert import timm
-from fgc_jax.models import pretrained, resnetv2
+from fgc_jax.models import pretrained
+from fgc_jax.models.backbones import resnetv2
 from tests import networks, seeded
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fgc_jax.models import heads, matrix_root, second_order
+from fgc_jax.models.heads import basic, matrix_root, second_order
 from tests import networks
 from tests.test_heads import maps
 
@@ -23,7 +23,7 @@ HEADS = {
     "low_rank_bilinear": lambda **o: second_order.LowRankBilinear(
         (4,), 3, rngs=nnx.Rngs(0), **{"dimension": 5, "rank": 4, **o}
     ),
-    "improved_bilinear": lambda **o: heads.Bilinear(
+    "improved_bilinear": lambda **o: basic.Bilinear(
         (4,), 3, rngs=nnx.Rngs(0), **{"root_iterations": 5, **o}
     ),
 }
@@ -278,7 +278,7 @@ def test_heads_compute_in_float32_and_learn_from_every_weight(name):
         (lambda r: second_order.IsqrtCov((4,), 3, iterations=0, rngs=r), "iterations must be at"),
         (lambda r: second_order.LowRankBilinear((4, 4), 3, rngs=r), "reads one feature map"),
         (lambda r: second_order.LowRankBilinear((4,), 3, rank=3, rngs=r), "rank must be an even"),
-        (lambda r: heads.Bilinear((4, 4), 3, root_iterations=1, rngs=r), "have no square root"),
+        (lambda r: basic.Bilinear((4, 4), 3, root_iterations=1, rngs=r), "have no square root"),
     ],
 )
 def test_wrong_options_are_refused(build, message):

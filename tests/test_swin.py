@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fgc_jax import models, trees
-from fgc_jax.models import swin
+from fgc_jax.models.backbones import swin
 from tests import networks, seeded
 
 NAME = "swin_tiny_patch4_window7_224"

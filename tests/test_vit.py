@@ -5,7 +5,8 @@ import pytest
 from safetensors import numpy as safetensors
 
 from fgc_jax import models, trees
-from fgc_jax.models import backbone, eva, position, vit
+from fgc_jax.models import backbone, position
+from fgc_jax.models.backbones import eva, vit
 from tests import networks, seeded
 
 REGISTERS = "vit_small_patch14_reg4_dinov2"

@@ -9,7 +9,7 @@ from flax import nnx
 
 from fgc_jax.methods import losses
 from fgc_jax.methods.method import Facts, Method
-from fgc_jax.models import heads
+from fgc_jax.models.heads import basic
 
 
 def make(
@@ -63,7 +63,7 @@ def c3s(parts: jax.Array, mask: jax.Array) -> jax.Array:
     over the parts plus the sum of S[p, q] over the pairs p < q. It is 0 where each part is the same
     in all images and orthogonal to the others.
     """
-    units = heads.l2_normalise(parts)
+    units = basic.l2_normalise(parts)
     # The mean over all pairs of products is the product of the means.
     share = mask / jnp.maximum(mask.sum(), 1.0)
     means = jnp.einsum("b,bpc->pc", share, units)

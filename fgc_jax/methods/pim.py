@@ -11,7 +11,7 @@ from flax import nnx
 
 from fgc_jax.methods import losses
 from fgc_jax.methods.method import Facts, Method
-from fgc_jax.models import pyramid
+from fgc_jax.models.heads import pyramid
 
 LEAST_TEMPERATURE = 1 / 16
 

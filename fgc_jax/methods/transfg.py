@@ -10,7 +10,7 @@ from flax import nnx
 
 from fgc_jax.methods import losses
 from fgc_jax.methods.method import Facts, Method
-from fgc_jax.models import heads
+from fgc_jax.models.heads import basic
 
 
 def make(facts: Facts, *, margin: float = 0.4, label_smoothing: float = 0.0) -> Method:
@@ -50,7 +50,7 @@ def contrast(vectors: jax.Array, labels: jax.Array, mask: jax.Array, margin: flo
     A vector's pair with itself counts as 0, of a vector of zeros as well; vectors whose mask f32
     [B] is 0 are in no pair. The paper divides by B squared, its code by B.
     """
-    units = heads.l2_normalise(vectors.astype(jnp.float32))
+    units = basic.l2_normalise(vectors.astype(jnp.float32))
     cosines = jnp.einsum("ic,jc->ij", units, units)
     same = labels[:, None] == labels[None, :]
     others = 1 - jnp.eye(len(labels))

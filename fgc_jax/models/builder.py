@@ -5,8 +5,9 @@ import inspect
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.models import heads, lora, table
+from fgc_jax.models import lora, table
 from fgc_jax.models.classifier import Classifier
+from fgc_jax.models.heads import basic
 from fgc_jax.models.table import HEADS
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -34,7 +35,7 @@ def build(config, num_classes: int, *, rngs: nnx.Rngs) -> Classifier:
         table.lookup(dict.fromkeys(allowed), option, f"option of the head {config.head!r}")
     if num_classes < 2:
         raise ValueError(f"a classifier needs at least two classes, not {num_classes}")
-    heads.check_order(head, config.head, streams)
+    basic.check_order(head, config.head, streams)
     first, last = streams[0], streams[-1]
     for name, name_b in zip(first.feature_maps, last.feature_maps, strict=True):
         strides = first.row.strides[name], last.row.strides[name_b]

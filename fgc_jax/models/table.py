@@ -7,28 +7,30 @@ import dataclasses
 import types
 
 from fgc_jax import console
-from fgc_jax.models import (
-    api_net,
-    attention_pooling,
+from fgc_jax.models import pretrained
+from fgc_jax.models.backbone import Backbone, Preprocess
+from fgc_jax.models.backbones import (
     convnext_table,
-    cross_x,
-    dcl,
     efficientnet_table,
     eva,
-    glsim,
-    heads,
     inception,
-    pmg,
-    pretrained,
-    pyramid,
     resnet_table,
     resnetv2,
-    second_order,
     swin_table,
     vgg,
     vit_table,
 )
-from fgc_jax.models.backbone import Backbone, Preprocess
+from fgc_jax.models.heads import (
+    api_net,
+    attention_pooling,
+    basic,
+    cross_x,
+    dcl,
+    glsim,
+    pmg,
+    pyramid,
+    second_order,
+)
 
 BACKBONES: dict[str, Backbone] = {
     **resnet_table.RESNETS,
@@ -43,9 +45,9 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 HEADS = {
-    "gap": heads.Gap,
-    "bilinear": heads.Bilinear,
-    "vgg_fc": heads.VggFc,
+    "gap": basic.Gap,
+    "bilinear": basic.Bilinear,
+    "vgg_fc": basic.VggFc,
     "attention_pooling": attention_pooling.AttentionPooling,
     "glsim": glsim.GlSim,
     "pim": pyramid.Pim,

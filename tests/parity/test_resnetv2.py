@@ -14,7 +14,8 @@ from timm.models.resnetv2 import ResNetV2
 
 from fgc_jax import models
 from fgc_jax.convert import timm as convert
-from fgc_jax.models import pretrained, resnetv2
+from fgc_jax.models import pretrained
+from fgc_jax.models.backbones import resnetv2
 from scripts import make_golden
 from tests import networks, seeded
 from tests.parity import oracles

@@ -10,7 +10,8 @@ import torch
 
 from fgc_jax import models
 from fgc_jax.convert import timm as convert
-from fgc_jax.models import pretrained, swin
+from fgc_jax.models import pretrained
+from fgc_jax.models.backbones import swin
 from scripts import make_golden
 from tests import networks, seeded
 from tests.parity import oracles

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.models import heads, layers, vit
+from fgc_jax.models import layers
+from fgc_jax.models.backbones import vit
+from fgc_jax.models.heads import basic
 
 HEAD_CHANNELS = 64
 
@@ -21,7 +23,7 @@ class GlSim(nnx.Module):
     of the crop, pooled of the crop)). top: how many patches the crop holds at least.
     """
 
-    order = heads.GRID_AND_TOKEN
+    order = basic.GRID_AND_TOKEN
 
     def __init__(self, channels, num_classes, *, top=8, dropout=0.1, rngs):
         if len(channels) != 2 or channels[0] != channels[1]:
@@ -63,7 +65,7 @@ class GlSim(nnx.Module):
 def similarity(grid, token):
     """Cosines f32 [B, h, w] of each position of a grid [B, h, w, C] with a token [B, 1, 1, C];
     without a gradient, 0 for a vector of zeros."""
-    grid, token = (heads.l2_normalise(x.astype(jnp.float32)) for x in (grid, token))
+    grid, token = (basic.l2_normalise(x.astype(jnp.float32)) for x in (grid, token))
     return jax.lax.stop_gradient(jnp.einsum("bhwc,bc->bhw", grid, token[:, 0, 0]))
 
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fgc_jax.models import heads, layers
+from fgc_jax.models import layers
+from fgc_jax.models.heads import basic
 
 POOLS = {"avg": jnp.mean, "max": jnp.max}
 
@@ -44,7 +45,7 @@ class CrossX(nnx.Module):
     each unit between an excitation's two layers.
     """
 
-    order = heads.FINE_TO_COARSE
+    order = basic.FINE_TO_COARSE
 
     def __init__(self, channels, num_classes, *, parts=2, reduction=256, low_pool="max", rngs):
         if len(channels) != 2:

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fgc_jax.models import layers, matrix_root
+from fgc_jax.models import layers
+from fgc_jax.models.heads import matrix_root
 
 
 def one_map(head, channels):

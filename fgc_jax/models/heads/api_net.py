@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.models import heads, layers
+from fgc_jax.models import layers
+from fgc_jax.models.heads import basic
 
 
 class ApiNet(nnx.Module):
@@ -17,7 +18,7 @@ class ApiNet(nnx.Module):
     """
 
     def __init__(self, channels, num_classes, *, hidden=512, dropout=0.5, rngs):
-        features = heads.one_map("api_net", channels)
+        features = basic.one_map("api_net", channels)
         self.map1 = layers.Linear(2 * features, hidden, rngs=rngs)
         self.map2 = layers.Linear(hidden, features, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)

@@ -1,7 +1,7 @@
 """The rows of vit.py: shapes, and the facts of each set of weights as timm states them."""
 
 from fgc_jax.models.backbone import HALF, IMAGENET, timm_tag
-from fgc_jax.models.vit import BASE, LARGE, SMALL, TINY, vit
+from fgc_jax.models.backbones.vit import BASE, LARGE, SMALL, TINY, vit
 
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 GOOGLE = "https://storage.googleapis.com/vit_models"

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.models import heads, layers
+from fgc_jax.models import layers
+from fgc_jax.models.heads import basic
 
 
 def _block(channels, hidden, width, rngs):
@@ -43,7 +44,7 @@ class Pmg(nnx.Module):
     "concat" and "sum" the head's own logits are; the method "pmg" trains the same either way.
     """
 
-    order = heads.FINE_TO_COARSE
+    order = basic.FINE_TO_COARSE
 
     def __init__(
         self, channels, num_classes, *, hidden=512, width=1024, test="concat", rngs: nnx.Rngs

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.models import heads, layers
+from fgc_jax.models import layers
+from fgc_jax.models.heads import basic
 
 # The pooled vector has length 1; without this factor its logits would all be near 0.
 SCALE = 100.0
@@ -35,7 +36,7 @@ class AttentionPooling(nnx.Module):
     """
 
     def __init__(self, channels, num_classes, *, maps=32, epsilon=1e-6, rngs):
-        features = heads.one_map("attention_pooling", channels)
+        features = basic.one_map("attention_pooling", channels)
         if maps < 1:
             raise ValueError(f"the head 'attention_pooling' needs at least one map, not {maps}")
         self.epsilon = epsilon
@@ -57,7 +58,7 @@ class AttentionPooling(nnx.Module):
         x = x.astype(jnp.float32)
         # GPUs would take shorter numbers otherwise; effects are 100 times a small difference.
         x = jnp.einsum("bhwm,bhwc->bmc", attention, x, precision="highest") / (h * w)
-        return heads.l2_normalise(heads.signed_sqrt(x.reshape(b, -1), self.epsilon))
+        return basic.l2_normalise(basic.signed_sqrt(x.reshape(b, -1), self.epsilon))
 
     def classify(self, embedding):
         """Logits of what `pool` returned."""

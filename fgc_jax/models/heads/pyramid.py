@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.models import heads, layers
+from fgc_jax.models import layers
+from fgc_jax.models.heads import basic
 
 SCORES, EARLY, PICKED = "scores", "early", "picked"  # begin the names of what they return
 
@@ -122,7 +123,7 @@ class Pim(nnx.Module):
     logits; here the logits are the prediction.
     """
 
-    order = heads.FINE_TO_COARSE
+    order = basic.FINE_TO_COARSE
 
     def __init__(
         self,
@@ -152,7 +153,7 @@ class Herbs(nnx.Module):
     finest to the coarsest map; scores and graph are of that one, and the class of the whole image
     ranks the positions. Options and the other arrays are Pim's."""
 
-    order = heads.FINE_TO_COARSE
+    order = basic.FINE_TO_COARSE
 
     def __init__(
         self,

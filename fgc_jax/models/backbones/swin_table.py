@@ -2,8 +2,8 @@
 
 import functools
 
-from fgc_jax.models import swin
 from fgc_jax.models.backbone import Backbone, by_tag, stage_layers, timm_tag
+from fgc_jax.models.backbones import swin
 
 
 def row(width, depths, window=7, *, parameters=0, gflops=0.0, weights=()) -> Backbone:

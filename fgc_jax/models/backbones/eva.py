@@ -10,8 +10,9 @@ import math
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.models import attention, layers, position, vit
+from fgc_jax.models import attention, layers, position
 from fgc_jax.models.backbone import IMAGENET, Backbone, timm_tag
+from fgc_jax.models.backbones import vit
 
 REGISTERS = 4
 EPSILON = 1e-5

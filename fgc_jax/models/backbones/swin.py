@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fgc_jax.models import attention, bridge, layers, vit
+from fgc_jax.models import attention, bridge, layers
+from fgc_jax.models.backbones import vit
 
 PATCH = 4
 STRIDES = {"stem": 4, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}

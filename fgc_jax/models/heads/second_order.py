@@ -1,7 +1,7 @@
 """Heads that classify products of features: bilinear pooling made small or normalised as a matrix.
 
-What a head is: see `fgc_jax.models.heads`. Products of matrices ask for full float32, for which
-GPUs would otherwise take shorter numbers.
+What a head is: see `fgc_jax.models.heads.basic`. Products of matrices ask for full float32, for
+which GPUs would otherwise take shorter numbers.
 """
 
 import functools
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fgc_jax.models import heads, layers, matrix_root
+from fgc_jax.models import layers
+from fgc_jax.models.heads import basic, matrix_root
 
 _EXACT = jax.lax.Precision.HIGHEST
 
@@ -112,10 +113,10 @@ class CompactBilinear(nnx.Module):
         self.fc = layers.Linear(dimension, num_classes, rngs=rngs)
 
     def __call__(self, maps, *, rngs=None):
-        heads.check_grids(maps)
+        basic.check_grids(maps)
         first, second = _positions(maps[0]), _positions(maps[-1])
         x = tensor_sketch(first, second, dimension=self.dimension, seeds=self.seeds)
-        x = heads.l2_normalise(heads.signed_sqrt(x, self.epsilon))
+        x = basic.l2_normalise(basic.signed_sqrt(x, self.epsilon))
         return self.fc(self.dropout(x, rngs=rngs)), {}
 
 
@@ -136,7 +137,7 @@ class IsqrtCov(nnx.Module):
     """
 
     def __init__(self, channels, num_classes, *, dimension=256, iterations=5, dropout=0.0, rngs):
-        features = heads.one_map("isqrt_cov", channels)
+        features = basic.one_map("isqrt_cov", channels)
         _at_least("dimension", dimension, 1)
         _at_least("iterations", iterations, 1)
         self.iterations = iterations
@@ -165,7 +166,7 @@ class LowRankBilinear(nnx.Module):
     """
 
     def __init__(self, channels, num_classes, *, dimension=100, rank=8, epsilon=1e-5, rngs):
-        features = heads.one_map("low_rank_bilinear", channels)
+        features = basic.one_map("low_rank_bilinear", channels)
         _at_least("dimension", dimension, 1)
         if rank < 2 or rank % 2:
             raise ValueError(f"rank must be an even number above 0, not {rank}")
@@ -177,7 +178,7 @@ class LowRankBilinear(nnx.Module):
 
     def __call__(self, maps, *, rngs=None):
         (x,) = maps
-        x = self.reduction(heads.signed_sqrt(_positions(x), self.epsilon))
+        x = self.reduction(basic.signed_sqrt(_positions(x), self.epsilon))
         # dimension x dimension an image, so that the classes do not each visit all positions.
         products = jnp.einsum("bnc,bnd->bcd", x, x, precision=_EXACT) / x.shape[1]
         factors = self.factors[...]

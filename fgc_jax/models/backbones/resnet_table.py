@@ -1,7 +1,7 @@
 """ResNets: the published variants and their weights; `resnet` is the network."""
 
 from fgc_jax.models.backbone import HALF, timm_tag, torchvision2_tag, torchvision_tag
-from fgc_jax.models.resnet import BasicBlock, Bottleneck, row
+from fgc_jax.models.backbones.resnet import BasicBlock, Bottleneck, row
 
 _RELEASES = "https://github.com/huggingface/pytorch-image-models/releases/download"
 _GLUON = "https://github.com/rwightman/pytorch-pretrained-gluonresnet/releases/download/v0.1"

@@ -2,8 +2,8 @@
 
 import functools
 
-from fgc_jax.models import convnext
 from fgc_jax.models.backbone import Backbone, by_tag, stage_layers, timm_tag
+from fgc_jax.models.backbones import convnext
 
 
 def row(depths, width, *, grn=False, pointwise=False, parameters=0, gflops=0.0, weights=()):

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from fgc_jax.models import efficientnet
 from fgc_jax.models.backbone import HALF, Backbone, timm_tag
-from fgc_jax.models.efficientnet import (
+from fgc_jax.models.backbones import efficientnet
+from fgc_jax.models.backbones.efficientnet import (
     LITE,
     TENSORFLOW,
     TORCH,

@@ -6,7 +6,8 @@ Paper: Destruction and Construction Learning for Fine-Grained Image Recognition 
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.models import heads, layers
+from fgc_jax.models import layers
+from fgc_jax.models.heads import basic
 
 
 class Dcl(nnx.Module):
@@ -19,7 +20,7 @@ class Dcl(nnx.Module):
     """
 
     def __init__(self, channels, num_classes, *, rngs):
-        features = heads.one_map("dcl", channels)
+        features = basic.one_map("dcl", channels)
         self.fc = layers.Linear(features, num_classes, use_bias=False, rngs=rngs)
         self.swap = layers.Linear(features, 2, use_bias=False, rngs=rngs)
         self.location = layers.Linear(features, 1, rngs=rngs)

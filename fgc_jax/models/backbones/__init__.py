@@ -1,0 +1,1 @@
+"""The networks that turn images into maps: a family a file, listed in `models.table`."""

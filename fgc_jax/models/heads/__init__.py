@@ -1,0 +1,1 @@
+"""The heads that turn feature maps into logits; `models.table` lists them."""
