@@ -16,7 +16,7 @@ def forward(backbone: str, num_classes: int, **changes):
     """The evaluation forward images -> (logits, maps) on seeded weights."""
     config, params, stats = seeded.trees(backbone, num_classes, **changes)
     graphdef = models.evaluation_graphdef(models.abstract(config, num_classes))
-    return lambda images: models._forward(graphdef, params, stats, images)
+    return lambda images: models.forward(graphdef, params, stats, images)
 
 
 def relative(actual, expected) -> float:

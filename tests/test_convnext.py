@@ -90,7 +90,7 @@ def test_images_that_are_too_small_are_refused(feature_map, least):
         images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
         graphdef = models.evaluation_graphdef(model)
         return jax.eval_shape(
-            lambda *trees: models._forward(graphdef, *trees), params, stats, images
+            lambda *trees: models.forward(graphdef, *trees), params, stats, images
         )
 
     assert shapes(least, 40)[0].shape == (1, 10)

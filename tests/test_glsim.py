@@ -72,11 +72,11 @@ def test_the_classifier_looks_again_with_the_same_network(monkeypatch):
     params, stats, _ = models.initialise(config, 5, seed=0)
     graphdef = models.evaluation_graphdef(models.abstract(config, 5))
     images = jnp.asarray(seeded.images(2, 48, 64))
-    logits, out = models._forward(graphdef, params, stats, images)
+    logits, out = models.forward(graphdef, params, stats, images)
     assert out["head/attention"].shape == (2, 3, 4, 1)
     boxes = glsim.patch_boxes(glsim.similarity(out["features"], out["pooled"]), 2, (48, 64))
     np.testing.assert_array_equal(out["head/boxes"], boxes)
-    _, again = models._forward(graphdef, params, stats, regions.crop(images, boxes))
+    _, again = models.forward(graphdef, params, stats, regions.crop(images, boxes))
 
     def joined(live):
         tokens = jnp.concatenate([out["pooled"], again["pooled"]], axis=2)[:, 0]

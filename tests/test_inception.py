@@ -25,7 +25,7 @@ def maps_of(height, width):
     graphdef = models.evaluation_graphdef(model)
     images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
     _, out = jax.eval_shape(
-        functools.partial(models._forward, graphdef), *models.split(model), images
+        functools.partial(models.forward, graphdef), *models.split(model), images
     )
     return {key: x.shape[1:] for key, x in out.items()}
 

@@ -262,7 +262,7 @@ def test_a_trained_run_is_evaluated_and_exported_merged(finished, tmp_path, caps
     run = predict.load_run(workdir)
     graphdef = models.evaluation_graphdef(run.plan.model)
     pixels = seeded.images(4, 32, 32)
-    wanted, _ = models._forward(graphdef, run.params, run.stats, pixels)
+    wanted, _ = models.forward(graphdef, run.params, run.stats, pixels)
     found, _ = models.load("vit", str(output))(pixels)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
     kernel = run.params["backbone"]["blocks"]["0"]["attn"]["qkv"]["lora_b"]

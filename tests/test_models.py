@@ -63,7 +63,7 @@ PAIRS += [("basic", "bilinear"), ("vit", "bilinear"), ("vgg", "vgg_fc")]
 def test_every_family_with_every_head_gives_float32_logits(small, name, head):
     config = seeded.config(name, head=head, head_options=OPTIONS[head], dtype="bfloat16")
     model = models.abstract(config, 5)
-    forward = functools.partial(models._forward, models.evaluation_graphdef(model))
+    forward = functools.partial(models.forward, models.evaluation_graphdef(model))
     images = jax.ShapeDtypeStruct((2, 96, 96, 3), jnp.float32)
     logits, _ = jax.eval_shape(forward, *models.split(model), images)
     assert (logits.shape, logits.dtype) == ((2, 5), jnp.float32)
@@ -127,7 +127,7 @@ def test_a_head_may_read_several_maps_and_name_arrays(monkeypatch):
     config = seeded.config("resnet18", head="reader", feature_map="stage1+features")
     model = models.abstract(config, 5)
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    forward = functools.partial(models._forward, models.evaluation_graphdef(model))
+    forward = functools.partial(models.forward, models.evaluation_graphdef(model))
     _, out = jax.eval_shape(forward, *models.split(model), images)
     assert model.head.channels == (64, 512)
     assert out["head/first"].shape == out["stage1"].shape == (1, 16, 16, 64)
@@ -167,13 +167,13 @@ def test_two_streams_see_pixels_normalised_for_each():
         for f in (next(iter(first.values())), next(iter(second.values())))
     ]
     graphdef = models.evaluation_graphdef(model)
-    _, out = models._forward(graphdef, params, stats, normal[0])
+    _, out = models.forward(graphdef, params, stats, normal[0])
     assert set(out) == {"stem", "b/stem"}
     alone = seeded.config("resnet18", feature_map="stem")
     graphdef = models.evaluation_graphdef(models.abstract(alone, 5))
     fc = {"kernel": jnp.zeros((64, 5)), "bias": jnp.zeros(5)}
     single = {"backbone": params["backbone_b"], "head": {"fc": fc}}
-    maps = models._forward(graphdef, single, {"backbone": stats["backbone_b"]}, normal[1])[1]
+    maps = models.forward(graphdef, single, {"backbone": stats["backbone_b"]}, normal[1])[1]
     networks.assert_near(out["b/stem"], maps["stem"])
 
 

@@ -129,11 +129,11 @@ def test_the_last_block_sees_the_parts_that_the_product_of_attentions_chooses(na
     if name == "registers":  # So large that a head would choose one, if it might.
         params["backbone"]["reg_token"] *= 8
     graphdef = models.evaluation_graphdef(models.abstract(config, 5))
-    logits, out = models._forward(graphdef, params, stats, images)
+    logits, out = models.forward(graphdef, params, stats, images)
 
     whole = seeded.config(name, backbone_options={"patch_stride": 4}, feature_map="features")
     graphdef = models.evaluation_graphdef(models.abstract(whole, 5))
-    first = models._maps(graphdef, "attention/", params, stats, images)["attention/0"]
+    first = models.maps_named(graphdef, "attention/", params, stats, images)["attention/0"]
 
     def tokens(live):
         kept = []

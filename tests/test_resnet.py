@@ -71,7 +71,7 @@ def test_the_average_pooling_leaves_out_what_lies_outside():
 
 def test_an_antialiased_network_refuses_grids_that_do_not_halve():
     model = models.abstract(seeded.config("resnetaa50d"), 5)
-    forward = functools.partial(models._forward, models.evaluation_graphdef(model))
+    forward = functools.partial(models.forward, models.evaluation_graphdef(model))
     images = jax.ShapeDtypeStruct((1, 64, 72, 3), np.float32)
     with pytest.raises(ValueError, match="multiples of 32, not 64x72"):
         jax.eval_shape(forward, *models.split(model), images)
@@ -82,7 +82,7 @@ def test_last_stride_1_keeps_the_grid():
     for stride in (1, 2):
         config = seeded.config("resnet18", backbone_options={"last_stride": stride})
         model = models.abstract(config, 10)
-        forward = functools.partial(models._forward, models.evaluation_graphdef(model))
+        forward = functools.partial(models.forward, models.evaluation_graphdef(model))
         images = jax.ShapeDtypeStruct((1, 96, 64, 3), np.float32)
         _, out = jax.eval_shape(forward, *models.split(model), images)
         grids[stride] = {name: out[name].shape[1:3] for name in ("stage3", "stage4", "features")}

@@ -85,7 +85,7 @@ def forward(height, width):
     config, params, stats = seeded.trees(NAME, 10)
     graphdef = models.evaluation_graphdef(models.abstract(config, 10))
     images = seeded.images(2, height, width)
-    maps = models._maps(graphdef, models.ATTENTION, params, stats, images)
+    maps = models.maps_named(graphdef, models.ATTENTION, params, stats, images)
     return {name.removeprefix(models.ATTENTION): x for name, x in maps.items()}
 
 
@@ -118,7 +118,7 @@ def test_sides_that_are_no_multiples_of_the_patch_are_refused():
     graphdef, trees_of = models.evaluation_graphdef(model), models.split(model)
     images = jax.ShapeDtypeStruct((1, 64, 66, 3), jnp.float32)
     with pytest.raises(ValueError, match="64 x 66 pixels: .* multiples of the patch, 4"):
-        jax.eval_shape(lambda *args: models._forward(graphdef, *args), *trees_of, images)
+        jax.eval_shape(lambda *args: models.forward(graphdef, *args), *trees_of, images)
 
 
 def test_what_lies_behind_the_last_map_is_not_built():

@@ -53,7 +53,7 @@ def test_attention_maps_are_those_of_each_block(name):
     config, params, stats = seeded.trees(name, 5)
     graphdef = models.evaluation_graphdef(models.abstract(config, 5))
     images = jnp.asarray(seeded.images(2, 32, 48))
-    maps = models._maps(graphdef, models.ATTENTION, params, stats, images)
+    maps = models.maps_named(graphdef, models.ATTENTION, params, stats, images)
     tokens = PREFIX[name] + 4 * 6
     assert list(maps) == ["attention/0", "attention/1"]
     for p in maps.values():

@@ -42,7 +42,7 @@ def test_a_run_gives_timm_its_logits(run, tmp_path, capsys):  # noqa: F811
     loaded = predict.load_run(run / "run")
     model = models.abstract(loaded.plan.settings.model, 3)
     graphdef = models.evaluation_graphdef(model)
-    found, _ = models._forward(graphdef, loaded.params, loaded.stats, images)
+    found, _ = models.forward(graphdef, loaded.params, loaded.stats, images)
     assert networks.relative(found, expected) <= LIMIT
     torch.save(theirs.state_dict(), tmp_path / "timm.pth")
     back = models.load("resnet18", str(tmp_path / "timm.pth"))
@@ -77,7 +77,7 @@ def test_timm_computes_the_same_with_a_backbones_options(name, options, change):
     _, params, stats = oracles.trees_of(name, oracles.state_of(theirs))
     settings = seeded.config(name, backbone_options=options)
     graphdef = models.evaluation_graphdef(models.abstract(settings, 1000))
-    found, _ = models._forward(graphdef, params, stats, images)
+    found, _ = models.forward(graphdef, params, stats, images)
     assert networks.relative(found, oracles.run_torch(theirs, images)) > 100 * LIMIT
     change(theirs)
     assert networks.relative(found, oracles.run_torch(theirs, images)) <= LIMIT

@@ -32,7 +32,7 @@ def test_the_merged_state_dict_gives_timm_the_same_logits(name):
     }
     params = trees.merge(plain, trees.unflatten(adapters))
     images = seeded.images(2, 224, 224)
-    ours, _ = models._forward(models.evaluation_graphdef(model), params, stats, images)
+    ours, _ = models.forward(models.evaluation_graphdef(model), params, stats, images)
     merged, classes, complete = models.to_timm(settings, params, stats)
     assert (classes, complete) == (10, True)
     theirs = timm.create_model(name, num_classes=10).eval()

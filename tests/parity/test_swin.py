@@ -28,7 +28,7 @@ def test_any_size_gives_timms_logits(size):
     model, params, stats = oracles.trees_of(TINY, convert.normalise(oracles.as_numpy(state)))
     images = seeded.images(2, *size)
     expected = oracles.run_torch(make_golden.swin(TINY, state, *size), images)
-    found = models._forward(models.evaluation_graphdef(model), params, stats, images)[0]
+    found = models.forward(models.evaluation_graphdef(model), params, stats, images)[0]
     difference = networks.relative(found, expected)
     print(f"\n| {TINY} | {size} {difference:.1e} |", end=" ")
     assert difference <= LIMIT
@@ -47,7 +47,7 @@ def test_attention_maps_equal_timms():
     oracles.run_torch(theirs, images)
     model, params, stats = oracles.trees_of(TINY, convert.normalise(oracles.as_numpy(state)))
     graphdef = models.evaluation_graphdef(model)
-    maps = models._maps(graphdef, models.ATTENTION, params, stats, images)
+    maps = models.maps_named(graphdef, models.ATTENTION, params, stats, images)
     assert len(maps) == len(seen) == 12
     for (name, found), expected in zip(maps.items(), seen, strict=True):
         assert found.shape[:2] == (2, len(expected) // 2), name
@@ -66,7 +66,7 @@ def test_weights_of_another_window_are_fitted_as_timm_does(ours, stored, size):
     params, stats = convert.fill(params, stats, given, pairs)
     images = seeded.images(1, size, size)
     expected = oracles.run_torch(make_golden.swin(ours, state, size, size), images)
-    found = models._forward(models.evaluation_graphdef(model), params, stats, images)[0]
+    found = models.forward(models.evaluation_graphdef(model), params, stats, images)[0]
     difference = networks.relative(found, expected)
     print(f"\n| {stored} in {ours} | {size} {difference:.1e} |", end=" ")
     assert difference <= LIMIT

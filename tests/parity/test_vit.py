@@ -32,8 +32,8 @@ def test_blocks_and_attention_maps_equal_timms(name):
         blocks = theirs.forward_intermediates(make_golden.to_torch(images), intermediates_only=True)
     model, params, stats = oracles.trees_of(name, oracles.state_of(theirs))
     graphdef = models.evaluation_graphdef(model)
-    out = models._maps(graphdef, models.BLOCK, params, stats, images)
-    maps = models._maps(graphdef, models.ATTENTION, params, stats, images)
+    out = models.maps_named(graphdef, models.BLOCK, params, stats, images)
+    maps = models.maps_named(graphdef, models.ATTENTION, params, stats, images)
     assert len(maps) == len(seen) == len(blocks)
     for index, expected in enumerate(seen):
         assert networks.relative(maps[f"attention/{index}"], expected) <= LIMIT
