@@ -12,7 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from fgc_jax import console, plots
+from fgc_jax import console
+from fgc_jax.plots import style
 from fgc_jax.runs import directory
 
 SWEEP = "sweep.json"  # marks the directory of a sweep
@@ -164,7 +165,7 @@ def runs_table(rows: Sequence[Mapping[str, Any]]) -> str:
             (row["images_per_second"], 0),
             (row["seconds"], 0),
         ]
-        short = [plots.shortened(text, 44) for text in texts]
+        short = [style.shortened(text, 44) for text in texts]
         lines.append((*short, *(_shown(value, digits) for value, digits in numbers)))
     return console.table(lines, left=range(5))
 
@@ -180,7 +181,7 @@ def figure(rows: Sequence[Mapping[str, Any]], cost: str) -> Figure:
     if strays:
         raise ValueError(f"no accuracy to draw: {', '.join(strays)}")
     key, label = COSTS[cost]
-    drawn = Figure((8.5, 5.8), dpi=plots.DPI)
+    drawn = Figure((8.5, 5.8), dpi=style.DPI)
     FigureCanvasAgg(drawn)
     axes = drawn.add_axes((0.09, 0.1, 0.88, 0.84))
     heads = list(dict.fromkeys(row["head"] for row in rows))
@@ -193,13 +194,13 @@ def figure(rows: Sequence[Mapping[str, Any]], cost: str) -> Figure:
         axes.xaxis.set_major_formatter("{x:,g}")
     axes.margins(0.18, 0.14)
     axes.set_ylim(top=min(101.5, axes.get_ylim()[1]))
-    axes.set_xlabel(label, fontsize=10, color=plots.INK)
+    axes.set_xlabel(label, fontsize=10, color=style.INK)
     split = measure.partition("_")[0]
     kind = {"test": "test", "val": "validation"}[split]
-    axes.set_ylabel(f"{kind} top-1, %", fontsize=10, color=plots.INK)
+    axes.set_ylabel(f"{kind} top-1, %", fontsize=10, color=style.INK)
     axes.grid(color="#e4e8ec", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8.5, colors=plots.INK)
+    axes.tick_params(labelsize=8.5, colors=style.INK)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     if len(heads) > 1:
@@ -207,7 +208,7 @@ def figure(rows: Sequence[Mapping[str, Any]], cost: str) -> Figure:
         taken = [legend.get_window_extent()]
     else:
         taken = []
-    names = [plots.shortened(row["run"], 48) for row in rows]
+    names = [style.shortened(row["run"], 48) for row in rows]
     if len(rows) > NAMED:
         names = [f"#{number}" for number in range(1, len(rows) + 1)]
     _label(axes, list(zip(costs, tops, strict=True)), names, taken)
@@ -229,11 +230,11 @@ def _label(axes, points, names, taken: list[Bbox]) -> None:
             xytext=(0, 0),
             textcoords="offset points",
             fontsize=8,
-            color=plots.INK,
+            color=style.INK,
             ha="center",
             va="center",
             parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": plots.FAINT, "linewidth": 0.5, "shrinkA": 0},
+            arrowprops={"arrowstyle": "-", "color": style.FAINT, "linewidth": 0.5, "shrinkA": 0},
         )
         box = text.get_window_extent()
         others = around[:index] + around[index + 1 :]

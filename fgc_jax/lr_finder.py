@@ -25,11 +25,11 @@ from fgc_jax import (
     methods,
     optim,
     phases,
-    plots,
     predict,
     schedules,
     trees,
 )
+from fgc_jax.plots import style
 from fgc_jax.runs import checkpoint
 
 MEMORY = 0.05  # of the exponential mean, as a share of the sweep's steps
@@ -192,8 +192,8 @@ def figure(curve: Curve, title: str) -> Figure:
     picture = Figure((7.5, 4.5), dpi=DPI)
     axes = picture.add_subplot()
     axes.plot(curve.rates, curve.losses, color="#9fb0c0", linewidth=1, label="loss")
-    axes.plot(curve.rates, curve.smoothed, color=plots.INK, linewidth=1.8, label="smoothed")
-    colours = (plots.HIT, "#0969da", plots.ERROR)
+    axes.plot(curve.rates, curve.smoothed, color=style.INK, linewidth=1.8, label="smoothed")
+    colours = (style.HIT, "#0969da", style.ERROR)
     for (name, rate), color in zip(suggestions(curve).items(), colours, strict=False):
         height = np.interp(math.log(rate), np.log(curve.rates), curve.smoothed)
         axes.plot(rate, height, "o", color=color, label=f"{name}: {rate:.2g}", zorder=3)
@@ -203,9 +203,9 @@ def figure(curve: Curve, title: str) -> Figure:
     low, high = float(curve.losses.min()), float(curve.smoothed.max())
     margin = 0.1 * (high - low) or 0.1
     axes.set_ylim(low - margin, high + margin)
-    axes.set_xlabel("learning rate", color=plots.INK)
-    axes.set_ylabel("training loss", color=plots.INK)
-    axes.set_title(title, fontsize=11, color=plots.INK, loc="left", parse_math=False)
+    axes.set_xlabel("learning rate", color=style.INK)
+    axes.set_ylabel("training loss", color=style.INK)
+    axes.set_title(title, fontsize=11, color=style.INK, loc="left", parse_math=False)
     axes.legend(frameon=False, fontsize=9)
     axes.grid(color="#eaeef2")
     axes.set_axisbelow(True)
@@ -217,7 +217,7 @@ def write(curve: Curve, folder: Path, title: str) -> tuple[Path, Path]:
     """Writes `lr_PHASE.png` and `lr_PHASE.csv` and returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     png, table = folder / f"lr_{curve.phase}.png", folder / f"lr_{curve.phase}.csv"
-    plots.save(figure(curve, title), png)
+    style.save(figure(curve, title), png)
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("step", "learning_rate", "loss", "smoothed_loss"))

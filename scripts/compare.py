@@ -43,7 +43,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints and draws. Raises ValueError if no directory holds a finished run."""
-    from fgc_jax import comparison, plots
+    from fgc_jax import comparison
+    from fgc_jax.plots import style
 
     rows, messages = comparison.load(arguments.workdirs)
     if not rows:
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         print("\nleft out:\n  " + "\n  ".join(messages))
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        plots.save(comparison.figure(rows, arguments.cost), arguments.output)
+        style.save(comparison.figure(rows, arguments.cost), arguments.output)
         print(f"\nwritten to {arguments.output}")
 
 

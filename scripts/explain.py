@@ -64,9 +64,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Draws and prints. Raises ValueError where run, data or output folder cannot be used."""
     import numpy as np
 
-    from fgc_jax import data, plots, predict
+    from fgc_jax import data, predict
     from fgc_jax.data import images
     from fgc_jax.explain import attention, pictures
+    from fgc_jax.plots import style
 
     restored = predict.load_run(arguments.workdir, arguments.checkpoint, spec="raw")
     split = None
@@ -89,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = list(zip(labels, seen, strict=True))
     title = f"{arguments.workdir.name}: attention at step {restored.step}, {what}"
-    plots.save(pictures.attention(rows, restored.class_names, title), folder / "attention.png")
+    style.save(pictures.attention(rows, restored.class_names, title), folder / "attention.png")
     if split is not None and "telling_boxes" in split.annotations:
         _point(restored, split, folder)
     print(f"written to {folder}")

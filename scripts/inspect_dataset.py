@@ -57,8 +57,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     """Inspects and prints. Raises ValueError where data or output folder cannot be used."""
-    from fgc_jax import data_plots, plots
     from fgc_jax.data import flags, statistics
+    from fgc_jax.plots import data as data_plots
+    from fgc_jax.plots import style
     from fgc_jax.runs import directory
 
     output = arguments.output
@@ -78,8 +79,8 @@ def run(arguments: argparse.Namespace) -> None:
     }
     text = report(facts)
     output.mkdir(parents=True, exist_ok=True)
-    plots.save(data_plots.contact_sheet(data, surveys, rows), output / "contact_sheet.png")
-    plots.save(data_plots.class_counts(data), output / "class_counts.png")
+    style.save(data_plots.contact_sheet(data, surveys, rows), output / "contact_sheet.png")
+    style.save(data_plots.class_counts(data), output / "class_counts.png")
     (output / "summary.txt").write_text(text + "\n", encoding="utf-8")
     directory.write_json(output / INSPECTION, facts)
     print(f"{text}\n\nwritten to {output}: {', '.join(FILES)}")

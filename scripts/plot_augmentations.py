@@ -116,18 +116,18 @@ def sheet(rows, original):
     """The contact sheet as a Pillow image. `rows`: [(name, options, pictures), ...]."""
     from PIL import Image, ImageDraw, ImageFont
 
-    from fgc_jax import plots
+    from fgc_jax.plots import style
 
     size, columns = original.shape[0], 1 + max(len(pictures) for *_, pictures in rows)
     step = size + MARGIN
     canvas = Image.new("RGB", (NAMES + columns * step, MARGIN + len(rows) * step), "white")
     pen = ImageDraw.Draw(canvas)
-    large, small = (ImageFont.truetype(str(plots.FONT), points) for points in (15, 11))
+    large, small = (ImageFont.truetype(str(style.FONT), points) for points in (15, 11))
     for i, (name, options, pictures) in enumerate(rows):
         top = MARGIN + i * step
-        pen.text((2 * MARGIN, top + 2), name, plots.INK, large)
+        pen.text((2 * MARGIN, top + 2), name, style.INK, large)
         lines = "\n".join(f"{key} = {value}" for key, value in options.items())
-        pen.multiline_text((2 * MARGIN, top + 24), lines, plots.FAINT, small)
+        pen.multiline_text((2 * MARGIN, top + 24), lines, style.FAINT, small)
         for j, picture in enumerate([original, *pictures]):
             inset = (size - picture.shape[0]) // 2
             canvas.paste(Image.fromarray(picture), (NAMES + j * step + inset, top + inset))

@@ -148,11 +148,11 @@ def figure(phases, title: str):
     """The drawing of `curves`: rates above, and below the momentum if it is cycled."""
     from matplotlib.figure import Figure
 
-    from fgc_jax import plots
+    from fgc_jax.plots import style
 
     end = phases[-1]["borders"][1]
     cycled = any(phase["momentum"] is not None for phase in phases)
-    picture = Figure((9.5, 6.6 if cycled else 4.8), dpi=plots.DPI, layout="constrained")
+    picture = Figure((9.5, 6.6 if cycled else 4.8), dpi=style.DPI, layout="constrained")
     heights = [3, 1] if cycled else [1]
     panels = picture.subplots(len(heights), sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     axes = panels[0]
@@ -177,28 +177,28 @@ def figure(phases, title: str):
         axes.set_ylim(max(lowest / 1.6, min(peaks) / 10**DECADES), 1.6 * max(peaks))
     else:
         axes.set_ylim(0, 1.06 * max(peaks) or 1)
-    axes.set_ylabel("learning rate", color=plots.INK)
+    axes.set_ylabel("learning rate", color=style.INK)
     if cycled:
         for phase in phases:
             values = phase["momentum"]
             if values is None:
                 values = [phase["constant_momentum"]] * len(phase["epochs"])
-            panels[1].plot(phase["epochs"], values, color=plots.FAINT, linewidth=1.8)
-        panels[1].set_ylabel("momentum", color=plots.INK)
+            panels[1].plot(phase["epochs"], values, color=style.FAINT, linewidth=1.8)
+        panels[1].set_ylabel("momentum", color=style.INK)
         panels[1].margins(y=0.15)
     for panel in panels:
         panel.set_xlim(0, end)
-        panel.tick_params(colors=plots.INK, labelsize=9)
+        panel.tick_params(colors=style.INK, labelsize=9)
         panel.grid(color="#eaeef2", linewidth=0.8)
         for side, spine in panel.spines.items():
             spine.set_visible(side in ("left", "bottom"))
             spine.set_color("#d0d7de")
         for phase in phases[1:]:
-            panel.axvline(phase["borders"][0], color=plots.FAINT, linewidth=0.9, linestyle="--")
-    panels[-1].set_xlabel("epoch", color=plots.INK)
+            panel.axvline(phase["borders"][0], color=style.FAINT, linewidth=0.9, linestyle="--")
+    panels[-1].set_xlabel("epoch", color=style.INK)
     for phase in phases:
         _caption(axes, phase, end)
-    axes.set_title(title, fontsize=11, color=plots.INK, loc="left", pad=46, parse_math=False)
+    axes.set_title(title, fontsize=11, color=style.INK, loc="left", pad=46, parse_math=False)
     handles = {line.get_label(): line for line in axes.lines if line.get_label() in palette}
     picture.legend(
         handles=list(handles.values()),
@@ -206,20 +206,20 @@ def figure(phases, title: str):
         ncols=min(3, len(palette)),
         fontsize=9,
         frameon=False,
-        labelcolor=plots.INK,
+        labelcolor=style.INK,
     )
     return picture
 
 
 def _caption(axes, phase, end) -> None:
     """A phase's name over its part of the axes, and what else there is room for."""
-    from fgc_jax import plots
+    from fgc_jax.plots import style
 
     first, last = phase["borders"]
     letters = math.floor(118 * (last - first) / end)  # that fit over it
     if letters < 3:
         return
-    lines = [plots.shortened(plots.drawable(phase["name"], 0), letters)]
+    lines = [style.shortened(style.drawable(phase["name"], 0), letters)]
     lines += [line for line in phase["caption"].split("\n") if len(line) <= letters]
     place = axes.get_xaxis_transform()
     for number, line in enumerate(lines):
@@ -230,7 +230,7 @@ def _caption(axes, phase, end) -> None:
             xycoords=place,
             textcoords="offset points",
             fontsize=9,
-            color=plots.FAINT if number else plots.INK,
+            color=style.FAINT if number else style.INK,
             fontweight="normal" if number else "bold",
             parse_math=False,
         )
@@ -238,7 +238,8 @@ def _caption(axes, phase, end) -> None:
 
 def run(arguments: argparse.Namespace, changes: list[str]) -> None:
     """Writes the picture. Raises ValueError where recipe, data or output cannot be used."""
-    from fgc_jax import config, plots, recipe
+    from fgc_jax import config, recipe
+    from fgc_jax.plots import style
 
     output, images = arguments.output, arguments.train_images
     if output.suffix.lower() != ".png":
@@ -250,7 +251,7 @@ def run(arguments: argparse.Namespace, changes: list[str]) -> None:
     phases = curves(settings, plan, images)
     title = f"{arguments.config}, {images:,} training images"
     output.parent.mkdir(parents=True, exist_ok=True)
-    plots.save(figure(phases, title), output)
+    style.save(figure(phases, title), output)
     epochs, steps = phases[-1]["borders"][1], sum(phase["steps"] for phase in phases)
     print(f"wrote {output}: {len(phases)} phases, {epochs} epochs, {steps:,} steps")
 

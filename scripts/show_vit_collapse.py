@@ -129,9 +129,9 @@ def plot(curves: dict[str, list[list[float]]], path: Path) -> None:
     """Validation top-1 of each recipe by epoch: a line per seed."""
     from matplotlib.figure import Figure
 
-    from fgc_jax import plots
+    from fgc_jax.plots import style
 
-    figure = Figure((7, 4), dpi=plots.DPI)
+    figure = Figure((7, 4), dpi=style.DPI)
     axes = figure.add_subplot()
     for color, (name, lines) in zip(COLORS, curves.items(), strict=True):
         for number, line in enumerate(lines):
@@ -141,7 +141,7 @@ def plot(curves: dict[str, list[list[float]]], path: Path) -> None:
     axes.grid(color="#eaeef2")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    plots.save(figure, path)
+    style.save(figure, path)
 
 
 def _words(values: list[float]) -> str:

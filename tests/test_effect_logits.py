@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from configs import common
-from fgc_jax import loop, models, plots, predict, train
+from fgc_jax import loop, models, predict, train
 from fgc_jax.evaluation import multiview
+from fgc_jax.plots import style
 from fgc_jax.runs import directory
 from scripts import evaluate
 from tests import data_files, small_networks
@@ -42,7 +43,7 @@ def small(monkeypatch):
         """Drawing takes seconds."""
         Image.new("RGB", (1, 1)).save(path)
 
-    monkeypatch.setattr(plots, "save", dot)
+    monkeypatch.setattr(style, "save", dot)
     weights = {"": small_networks.STORED[0]}
     row = dataclasses.replace(small_networks.SMALL["basic"], weights=weights)
     monkeypatch.setitem(models.BACKBONES, "small", row)

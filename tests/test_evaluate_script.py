@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgc_jax import plots, predict
+from fgc_jax import predict
 from fgc_jax.evaluation import scores
+from fgc_jax.plots import style
 from scripts import evaluate
 from tests import commands, data_files, tiny_run
 from tests.tiny_run import run  # noqa: F401  (a fixture)
@@ -23,7 +24,7 @@ SCRIPT = Path(evaluate.__file__).resolve()
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Drawing takes a second, and most tests look at numbers only."""
-    monkeypatch.setattr(plots, "save", lambda figure, path: path.write_bytes(b""))
+    monkeypatch.setattr(style, "save", lambda figure, path: path.write_bytes(b""))
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgc_jax import data_plots, plots
 from fgc_jax.data import dataset, duplicates, images, statistics
 from fgc_jax.data.sources import folder, synthetic_birds
+from fgc_jax.plots import data as data_plots
+from fgc_jax.plots import style
 from scripts import inspect_dataset
 from tests import data_files
 
@@ -211,7 +212,7 @@ def test_counts_of_few_and_of_many_classes(tmp_path, number):
     split = dataset.Split(labels, [str(i) for i in range(len(labels))], None)
     names = tuple(f"a rather long name of class_$x^{i}" for i in range(number))
     data = dataset.Dataset("x", names, {"train": split, "test": split})
-    plots.save(data_plots.class_counts(data), tmp_path / "counts.png")
+    style.save(data_plots.class_counts(data), tmp_path / "counts.png")
     assert images.read_shape(tmp_path / "counts.png")[0] > 150
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgc_jax import plots
+from fgc_jax.plots import evaluation as pictures
+from fgc_jax.plots import style
 from tests import commands
 
 AWKWARD = ("$x_1$ of $y$", "two\nlines", "", "  ", "数の鳥", "a" * 300, "tab\there", "100% \\frac{")
@@ -26,7 +27,7 @@ def texts(figure):
 
 
 def saved(figure, path):
-    plots.save(figure, path)
+    style.save(figure, path)
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         return np.asarray(picture.convert("RGB"))
@@ -47,7 +48,7 @@ def tile(**changes):
 @pytest.mark.parametrize("number", [2, 3, 24, 100, 200])
 def test_confusion_matrix_fits_any_number_of_classes(tmp_path, number):
     names = [f"class {index}" for index in range(number)]
-    figure = plots.confusion(some_matrix(number), names, "a title")
+    figure = pictures.confusion(some_matrix(number), names, "a title")
     pixels = saved(figure, tmp_path / "confusion.png")
     assert 600 < pixels.shape[0] < 2600 and 600 < pixels.shape[1] < 2600
     found = texts(figure)
@@ -60,7 +61,7 @@ def test_confusion_matrix_fits_any_number_of_classes(tmp_path, number):
 
 @pytest.mark.parametrize("number", [60, 130])
 def test_class_names_do_not_overlap(number):
-    figure = plots.confusion(some_matrix(number), ["gull"] * number, "")
+    figure = pictures.confusion(some_matrix(number), ["gull"] * number, "")
     figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
     edges = sorted((box.y0, box.y1) for box in boxes)
@@ -69,7 +70,7 @@ def test_class_names_do_not_overlap(number):
 
 
 def test_cells_show_counts_and_single_errors_are_seen(tmp_path):
-    figure = plots.confusion(np.array([[4, 0, 0], [1, 999, 0], [0, 0, 0]]), ["a", "b", "c"], "")
+    figure = pictures.confusion(np.array([[4, 0, 0], [1, 999, 0], [0, 0, 0]]), ["a", "b", "c"], "")
     assert [entry.get_text() for entry in figure.axes[0].texts] == ["4", "1", "999"]
     image = figure.axes[0].images[0]
     colours = image.to_rgba(image.get_array())[..., :3]
@@ -80,7 +81,7 @@ def test_cells_show_counts_and_single_errors_are_seen(tmp_path):
 
 @pytest.mark.parametrize("number", [0, 1, 5, 24])
 def test_grid_of_predictions(tmp_path, number):
-    figure = plots.predictions([tile()] * number, "a title")
+    figure = pictures.predictions([tile()] * number, "a title")
     saved(figure, tmp_path / "predictions.png")
     assert len(figure.axes) == number
     found = texts(figure)
@@ -89,36 +90,36 @@ def test_grid_of_predictions(tmp_path, number):
 
 
 def test_hits_are_green_and_errors_red():
-    figure = plots.predictions([tile(predicted="tern", correct=True), tile()], "")
+    figure = pictures.predictions([tile(predicted="tern", correct=True), tile()], "")
     hit, error = (axes.spines["left"].get_edgecolor() for axes in figure.axes)
-    assert matplotlib.colors.to_hex(hit) == plots.HIT
-    assert matplotlib.colors.to_hex(error) == plots.ERROR
+    assert matplotlib.colors.to_hex(hit) == style.HIT
+    assert matplotlib.colors.to_hex(error) == style.ERROR
     assert "\N{CHECK MARK} tern, 61 %" in texts(figure)
     assert texts(figure).count("true: tern") == 1  # not below the hit
 
 
 def test_tiles_keep_their_proportions():
-    figure = plots.predictions([tile(image=np.zeros((20, 80, 3), np.uint8))], "")
+    figure = pictures.predictions([tile(image=np.zeros((20, 80, 3), np.uint8))], "")
     pixels = figure.axes[0].images[0].get_array()
-    assert pixels.shape == (plots.THUMBNAIL, plots.THUMBNAIL, 3)
+    assert pixels.shape == (pictures.THUMBNAIL, pictures.THUMBNAIL, 3)
     dark = (np.asarray(pixels).max(-1) < 128).any(1)
     assert dark.mean() == pytest.approx(0.25, abs=0.02)
-    np.testing.assert_allclose(np.flatnonzero(dark).mean(), (plots.THUMBNAIL - 1) / 2, atol=1)
+    np.testing.assert_allclose(np.flatnonzero(dark).mean(), (pictures.THUMBNAIL - 1) / 2, atol=1)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (3000, 2)])
 def test_images_of_any_shape(tmp_path, shape):
     image = np.zeros((*shape, 3), np.uint8)
-    saved(plots.predictions([tile(image=image)], ""), tmp_path / "predictions.png")
+    saved(pictures.predictions([tile(image=image)], ""), tmp_path / "predictions.png")
 
 
 def test_awkward_class_names_are_drawn_without_warnings(tmp_path):
-    names = [plots.drawable(name, index) for index, name in enumerate(AWKWARD)]
-    figure = plots.confusion(some_matrix(8), AWKWARD, "$a")
+    names = [style.drawable(name, index) for index, name in enumerate(AWKWARD)]
+    figure = pictures.confusion(some_matrix(8), AWKWARD, "$a")
     saved(figure, tmp_path / "confusion.png")
     assert not any(label.get_parse_math() for label in figure.axes[0].get_xticklabels())
     tiles = [tile(predicted=name, label=name) for name in names]
-    figure = plots.predictions(tiles, "数: 100 % of $5_ and $6")
+    figure = pictures.predictions(tiles, "数: 100 % of $5_ and $6")
     saved(figure, tmp_path / "predictions.png")
     assert "?: 100 % of $5_ and $6" in texts(figure)
     assert not any(entry.get_parse_math() for entry in figure.texts)
@@ -126,20 +127,20 @@ def test_awkward_class_names_are_drawn_without_warnings(tmp_path):
 
 
 def test_drawable():
-    assert plots.drawable("Boeing 707", 3) == "Boeing 707"
-    assert plots.drawable("Dürer's  hare\n", 3) == "Dürer's hare"
-    assert plots.drawable("数の鳥", 3) == "class 3"
-    assert plots.drawable(" ", 3) == "class 3"
+    assert style.drawable("Boeing 707", 3) == "Boeing 707"
+    assert style.drawable("Dürer's  hare\n", 3) == "Dürer's hare"
+    assert style.drawable("数の鳥", 3) == "class 3"
+    assert style.drawable(" ", 3) == "class 3"
 
 
 @pytest.mark.parametrize("length", [3, 8, 9, 20])
 def test_shortened_keeps_both_ends(length):
     text = "black_billed_plain_bellied_curlew"
-    short = plots.shortened(text, length)
+    short = style.shortened(text, length)
     assert len(short) == length
     start, end = short.split("\N{HORIZONTAL ELLIPSIS}")
     assert text.startswith(start) and text.endswith(end)
-    assert plots.shortened("curlew", 6) == "curlew"
+    assert style.shortened("curlew", 6) == "curlew"
 
 
 def test_nothing_global_changes(tmp_path):
@@ -147,7 +148,7 @@ def test_nothing_global_changes(tmp_path):
         return {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}
 
     before = settings()
-    plots.save(plots.confusion(some_matrix(3), ["a", "b", "c"], ""), tmp_path / "confusion.png")
+    style.save(pictures.confusion(some_matrix(3), ["a", "b", "c"], ""), tmp_path / "confusion.png")
     assert settings() == before
 
 

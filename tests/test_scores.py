@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgc_jax import plots
 from fgc_jax.data import dataset
 from fgc_jax.evaluation import metrics, scores
+from fgc_jax.plots import evaluation as pictures
+from fgc_jax.plots import style
 
 CLASSES = ("gull", "tern, arctic", "wren")
 FACTS = {"checkpoint": 12, "split": "test", "views": "raw"}
@@ -146,9 +147,9 @@ def shown(monkeypatch, tmp_path, results, split=SPLIT, class_names=CLASSES):
 
     def keep(tiles, title):
         seen.append((tiles, title))
-        return plots.Figure()
+        return style.Figure()
 
-    monkeypatch.setattr(plots, "predictions", keep)
+    monkeypatch.setattr(pictures, "predictions", keep)
     scores.write(tmp_path / "test", FACTS, results, split, class_names)
     return seen[0]
 
@@ -212,7 +213,7 @@ def test_failure_leaves_the_earlier_evaluation_and_nothing_else(tmp_path, monkey
     def fail(figure, path):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(plots, "save", fail)
+    monkeypatch.setattr(style, "save", fail)
     for target in (folder, tmp_path / "other"):
         with pytest.raises(OSError, match="no space"):
             scores.write(target, FACTS | {"checkpoint": 99}, RESULTS, SPLIT, CLASSES)

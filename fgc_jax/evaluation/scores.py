@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fgc_jax import console, plots
+from fgc_jax import console
 from fgc_jax.evaluation import metrics
+from fgc_jax.plots import evaluation as pictures
+from fgc_jax.plots import style
 from fgc_jax.runs import directory
 
 METRICS = "metrics.json"
@@ -111,13 +113,13 @@ def _write_files(new: Path, summary, results: metrics.Results, split, class_name
     )
     _table(new / "most_confused.csv", _most_confused(matrix, class_names))
     _table(new / "predictions.csv", _predictions(results, split, class_names))
-    name = plots.shortened(str(summary["split"]), 60)
+    name = style.shortened(str(summary["split"]), 60)
     title = f"{name}: top-1 {summary['top1']:.2f} % of {summary['images']:,} images"
     run = f"checkpoint of step {summary['checkpoint']}, views {summary['views']}"
-    figure = plots.confusion(matrix, class_names, f"{title}, {len(class_names)} classes\n{run}")
-    plots.save(figure, new / "confusion.png")
+    figure = pictures.confusion(matrix, class_names, f"{title}, {len(class_names)} classes\n{run}")
+    style.save(figure, new / "confusion.png")
     tiles, shown = _tiles(results, split, class_names)
-    plots.save(plots.predictions(tiles, f"{title}, {run}\n{shown}"), new / "predictions.png")
+    style.save(pictures.predictions(tiles, f"{title}, {run}\n{shown}"), new / "predictions.png")
 
 
 def _table(path: Path, rows: Iterable[Sequence]) -> None:
@@ -208,8 +210,8 @@ def _tiles(results: metrics.Results, split, class_names) -> tuple[list[dict], st
     tiles = [
         {
             "image": split.read(int(results.index[row])),
-            "label": plots.drawable(class_names[results.label[row]], results.label[row]),
-            "predicted": plots.drawable(
+            "label": style.drawable(class_names[results.label[row]], results.label[row]),
+            "predicted": style.drawable(
                 class_names[results.classes[row, 0]], results.classes[row, 0]
             ),
             "probability": float(results.probabilities[row, 0]),

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from fgc_jax import plots
 from fgc_jax.explain.attention import Seen
+from fgc_jax.plots import style
 
 SHOWN = 6  # single maps an image, the strongest
 SIDE = 1.3  # inches
@@ -24,12 +24,12 @@ def attention(rows: Sequence[tuple[str, Seen]], class_names: Sequence[str], titl
     columns, gap, text, head = 4 + maps, 0.08, 0.5, 0.75
     width = columns * (SIDE + gap) + gap
     height = head + len(rows) * (SIDE + text)
-    figure = Figure((width, height), dpi=plots.DPI)
-    figure.text(gap / width, 1 - 0.12 / height, title, fontsize=10, va="top", color=plots.INK)
+    figure = Figure((width, height), dpi=style.DPI)
+    figure.text(gap / width, 1 - 0.12 / height, title, fontsize=10, va="top", color=style.INK)
     names = ["image and crop", "mean map", *(f"map {k + 1}" for k in range(maps)), "crop", "erased"]
     for column, name in enumerate(names):
         x = gap + column * (SIDE + gap)
-        figure.text(x / width, 1 - 0.58 / height, name, fontsize=7, color=plots.FAINT)
+        figure.text(x / width, 1 - 0.58 / height, name, fontsize=7, color=style.FAINT)
     for row, (label, seen) in enumerate(rows):
         order = np.argsort(-seen.attention.sum((0, 1)), kind="stable")[:maps]
         mean = seen.attention.mean(-1)
@@ -50,8 +50,8 @@ def attention(rows: Sequence[tuple[str, Seen]], class_names: Sequence[str], titl
             for kind, scores in (("plain", seen.plain), ("effect", seen.effect))
         ]
         right = label and all(class_names[s.argmax()] == label for s in (seen.plain, seen.effect))
-        colour = plots.INK if not label else plots.HIT if right else plots.ERROR
-        true = f"true: {plots.drawable(label, 0)}    " if label else ""
+        colour = style.INK if not label else style.HIT if right else style.ERROR
+        true = f"true: {style.drawable(label, 0)}    " if label else ""
         figure.text(
             gap / width,
             (y - SIDE - 0.06) / height,
@@ -66,7 +66,7 @@ def attention(rows: Sequence[tuple[str, Seen]], class_names: Sequence[str], titl
 
 def _named(class_names, scores):
     best = int(scores.argmax())
-    return f"{plots.drawable(class_names[best], best)} {100 * scores[best]:.0f} %"
+    return f"{style.drawable(class_names[best], best)} {100 * scores[best]:.0f} %"
 
 
 def overlay(image: np.ndarray, attention: np.ndarray) -> np.ndarray:

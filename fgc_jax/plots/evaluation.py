@@ -1,22 +1,18 @@
 """Pictures of an evaluation, drawn with matplotlib's object interface (no global state)."""
 
-import functools
-import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib
 import numpy as np
-from matplotlib import colors, ft2font
+from matplotlib import colors
 from matplotlib.figure import Figure
 from PIL import Image
 
-HIT, ERROR, INK, FAINT = "#1a7f37", "#c5221f", "#1f2328", "#656d76"
-DPI = 150
+from fgc_jax.plots import style
+
 TILE, THUMBNAIL = 1.75, 210  # inches, pixels
 # Without the palest shades: a single error among many classes must stand out from none at all.
 SHADES = colors.ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.28, 1, 256)), "shades")
-FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
 
 
 def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
@@ -25,7 +21,9 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Fig
     without room the classes are numbered in the order of `class_names`, from 0.
     """
     number = len(class_names)
-    names = [shortened(drawable(name, index), 40) for index, name in enumerate(class_names)]
+    names = [
+        style.shortened(style.drawable(name, index), 40) for index, name in enumerate(class_names)
+    ]
     side = float(np.clip(0.42 * number, 3.2, 11.5))  # inches
     pitch = 72 * side / number  # points from one class to the next
     named = pitch >= 6.2
@@ -33,7 +31,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Fig
     room = 0.35 + (0.0085 * font * max(map(len, names)) if named else 0.4)
     left, bottom, right, top = room + 0.25, room + 0.25, 1.15, 0.75
     width, height = max(left + side + right, 5.2), bottom + side + top
-    figure = Figure((width, height), dpi=DPI)
+    figure = Figure((width, height), dpi=style.DPI)
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
     bar = figure.add_axes(
         ((left + side + 0.2) / width, bottom / height, 0.16 / width, side / height)
@@ -46,8 +44,8 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Fig
         np.ma.masked_invalid(share), cmap=SHADES, norm=norm, interpolation="nearest"
     )
     scale = figure.colorbar(picture, cax=bar, ticks=[0, 1, 5, 10, 25, 50, 75, 100])
-    scale.ax.tick_params(labelsize=8, colors=INK)
-    scale.set_label("% of the true class's images", fontsize=9, color=INK)
+    scale.ax.tick_params(labelsize=8, colors=style.INK)
+    scale.set_label("% of the true class's images", fontsize=9, color=style.INK)
     scale.outline.set_visible(False)
     if named:
         axes.set_xticks(range(number), names, rotation=90, fontsize=font, parse_math=False)
@@ -56,7 +54,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Fig
         ticks = range(0, number, 10)
         axes.set_xticks(ticks, map(str, ticks), rotation=90, fontsize=8)
         axes.set_yticks(ticks, map(str, ticks), fontsize=8)
-    axes.tick_params(length=0 if named else 3, colors=INK)
+    axes.tick_params(length=0 if named else 3, colors=style.INK)
     if pitch >= 17:
         for row, column in np.argwhere(matrix):
             axes.text(
@@ -66,7 +64,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Fig
                 ha="center",
                 va="center",
                 fontsize=min(9.0, pitch / 2.6),
-                color="white" if share[row, column] > 40 else INK,
+                color="white" if share[row, column] > 40 else style.INK,
             )
     elif named:
         axes.set_xticks(np.arange(number) + 0.5, minor=True)
@@ -74,8 +72,8 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Fig
         axes.grid(which="minor", color="#d0d7de", linewidth=0.25)
         axes.tick_params(which="minor", length=0)
     unit = "" if named else " (class number, see per_class.csv)"
-    axes.set_xlabel(f"predicted class{unit}", fontsize=10, color=INK)
-    axes.set_ylabel(f"true class{unit}", fontsize=10, color=INK)
+    axes.set_xlabel(f"predicted class{unit}", fontsize=10, color=style.INK)
+    axes.set_ylabel(f"true class{unit}", fontsize=10, color=style.INK)
     _title(figure, title, 0.2, 0.2)
     for spine in axes.spines.values():
         spine.set_color("#d0d7de")
@@ -102,41 +100,26 @@ def predictions(tiles: Sequence[dict], title: str, columns: int = 6) -> Figure:
         axes = figure.add_axes((x / width, (y - TILE) / height, TILE / width, TILE / height))
         axes.imshow(_thumbnail(entry["image"]), interpolation="antialiased")
         axes.set(xticks=[], yticks=[])
-        color = HIT if entry["correct"] else ERROR
+        color = style.HIT if entry["correct"] else style.ERROR
         for spine in axes.spines.values():
             spine.set(color=color, linewidth=2.2)
         mark = "\N{CHECK MARK}" if entry["correct"] else "\N{BALLOT X}"
-        lines = _wrapped(f"{mark} {entry['predicted']}", f", {100 * entry['probability']:.0f} %")
+        lines = style.wrapped(
+            f"{mark} {entry['predicted']}", f", {100 * entry['probability']:.0f} %"
+        )
         _caption(figure, lines, x, height - y + TILE + 0.06, color)
         if not entry["correct"]:
             below = height - y + TILE + 0.06 + 0.135 * len(lines)
-            _caption(figure, _wrapped(f"true: {entry['label']}"), x, below, INK)
+            _caption(figure, style.wrapped(f"true: {entry['label']}"), x, below, style.INK)
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG, empty margins cut off."""
-    figure.savefig(path, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.15)
-
-
-def drawable(name: str, index: int) -> str:
-    """A class name on one line, or its number where the font lacks a letter of it."""
-    name = " ".join(name.split())
-    return name if name and _letters().issuperset(map(ord, name)) else f"class {index}"
-
-
-@functools.cache
-def _letters() -> frozenset[int]:
-    """The characters that the font can draw."""
-    return frozenset(ft2font.FT2Font(str(FONT)).get_charmap())
 
 
 def _title(figure: Figure, text: str, x: float, y: float) -> None:
     """Text at x, y inches from the figure's upper left corner; unknown letters become "?"."""
     width, height = figure.get_size_inches()
-    known = "".join(each if each == "\n" or ord(each) in _letters() else "?" for each in text)
+    known = "".join(each if each == "\n" or ord(each) in style.letters() else "?" for each in text)
     figure.text(
-        x / width, 1 - y / height, known, fontsize=11, color=INK, va="top", parse_math=False
+        x / width, 1 - y / height, known, fontsize=11, color=style.INK, va="top", parse_math=False
     )
 
 
@@ -146,20 +129,6 @@ def _caption(figure: Figure, lines: Sequence[str], x: float, y: float, color: st
         x / width, 1 - y / height, "\n".join(lines), fontsize=7.5, color=color, va="top",
         linespacing=1.15, parse_math=False,
     )  # fmt: skip
-
-
-def shortened(text: str, length: int) -> str:
-    """At most `length` characters; the middle makes room, since look-alikes differ at the ends."""
-    if len(text) <= length:
-        return text
-    end = (length - 1) // 2
-    return f"{text[: length - 1 - end]}\N{HORIZONTAL ELLIPSIS}{text[-end:]}"
-
-
-def _wrapped(text: str, suffix: str = "", width: int = 26, lines: int = 2) -> list[str]:
-    """At most `lines` lines of about `width` characters; underscores count as spaces."""
-    text = shortened(text.replace("_", " "), lines * width - len(suffix) - 4)
-    return textwrap.wrap(text + suffix, width, break_on_hyphens=False)
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
-from fgc_jax import plots
 from fgc_jax.data import images
+from fgc_jax.plots import style
 
 SHEET_CLASSES, SHEET_COLUMNS, TILE, GAP = 24, 8, 160, 6  # rows, images in each, pixels
 NAMED_BARS = 60  # classes up to which the bars have names
@@ -67,16 +67,16 @@ def contact_sheet(data, surveys, rows):
     axes.set_axis_off()
     figure.text(
         0.06 / size[0], 1 - 0.1 / size[1], f"{data.name}: {len(rows)} of {len(data.class_names)} "
-        f"classes, {rows[0][1][0][0]}", fontsize=11, color=plots.INK, va="top", parse_math=False,
+        f"classes, {rows[0][1][0][0]}", fontsize=11, color=style.INK, va="top", parse_math=False,
     )  # fmt: skip
     name = rows[0][1][0][0]
     for row, (label, _) in enumerate(rows):
         y = 1 - (head + (row * pitch + TILE / 2) / dots) / size[1]
-        shown = plots.drawable(data.class_names[label], label).replace("_", " ")
+        shown = style.drawable(data.class_names[label], label).replace("_", " ")
         shown = "\n".join(_wrapped(shown, 26))
         count = int((data.splits[name].labels == label).sum())
         figure.text(
-            0.06 / size[0], y, f"{shown}\n{count} images", fontsize=10.5, color=plots.INK,
+            0.06 / size[0], y, f"{shown}\n{count} images", fontsize=10.5, color=style.INK,
             va="center", parse_math=False,
         )  # fmt: skip
     return figure
@@ -84,7 +84,7 @@ def contact_sheet(data, surveys, rows):
 
 def _wrapped(text: str, width: int) -> list[str]:
     """At most three lines."""
-    return textwrap.wrap(plots.shortened(text, 3 * width - 6), width) or [text]
+    return textwrap.wrap(style.shortened(text, 3 * width - 6), width) or [text]
 
 
 def class_counts(data):
@@ -98,7 +98,7 @@ def class_counts(data):
     axes = figure.add_subplot()
     if named:
         shown = [
-            plots.shortened(plots.drawable(name, i), 44) for i, name in enumerate(data.class_names)
+            style.shortened(style.drawable(name, i), 44) for i, name in enumerate(data.class_names)
         ]
         start = np.zeros(number)
         for name, values in counts.items():

@@ -1,0 +1,1 @@
+"""Drawing: pictures as matplotlib figures, which `style.save` writes."""
