@@ -12,7 +12,8 @@ from typing import Any
 
 import ml_collections
 
-from fgc_jax import console, rules
+from fgc_jax import console
+from fgc_jax.training import rules
 
 
 @dataclasses.dataclass(frozen=True)

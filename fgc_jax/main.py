@@ -4,7 +4,8 @@ import sys
 
 from absl import app, flags
 
-from fgc_jax import cache, recipe_flags
+from fgc_jax import cache
+from fgc_jax.cli import recipe_flags
 
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Run directory. If it holds this run already, the run continues."

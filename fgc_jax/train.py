@@ -9,23 +9,13 @@ from typing import Any
 import jax
 import ml_collections
 
-from fgc_jax import (
-    averaging,
-    config,
-    console,
-    experiment,
-    loop,
-    mesh,
-    methods,
-    overview,
-    predict,
-    trees,
-)
+from fgc_jax import config, console, mesh, methods, trees
 from fgc_jax.data import images
 from fgc_jax.evaluation import multiview, scores, views
 from fgc_jax.runs import checkpoint, directory, stop
 from fgc_jax.runs.progress import Progress
 from fgc_jax.runs.writer import Writer, check_wandb
+from fgc_jax.training import averaging, experiment, loop, overview, restored
 
 
 def run(settings: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -48,7 +38,7 @@ def run(settings: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, A
         epochs = directory.chosen_epochs(Path(parsed.search).absolute(), resolved)
     check_wandb(parsed.wandb)
     plan = experiment.prepare(parsed)
-    method = plan.method(predict.load_run)
+    method = plan.method(restored.load_run)
     directory.check_dataset(workdir, plan.dataset.facts())
     gflops = plan.forward_gflops(plan.settings.phases[-1])
     start = None if begun else experiment.initial_variables(plan)

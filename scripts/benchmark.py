@@ -211,9 +211,10 @@ def jax_side(spec):
     import optax
 
     from configs import bundles
-    from fgc_jax import mesh, methods, models, step, trees
+    from fgc_jax import mesh, methods, models, trees
     from fgc_jax.data import augment
     from fgc_jax.models import conv
+    from fgc_jax.training import step
 
     config = models.original_config(spec["model"])
     config.dtype, config.remat = spec["dtype"], spec["side"] == "remat"

@@ -104,9 +104,10 @@ def jax_side(spec):
     import numpy as np
 
     from configs import common
-    from fgc_jax import config, experiment, mesh, optim, phases, predict, schedules
+    from fgc_jax import config, mesh
     from fgc_jax.data import dataset
     from fgc_jax.methods import attention
+    from fgc_jax.training import experiment, optim, phases, restored, schedules
 
     size = spec["image_size"]
     recipe = common.get_config()
@@ -119,7 +120,7 @@ def jax_side(spec):
     plan = experiment.assemble(config.parse(recipe), dataset.Dataset("none", names, {}))
     (phase,) = plan.settings.phases
     groups, schedule = plan.groups(phase), schedules.build(phase, 100)
-    method = plan.method(predict.load_run)
+    method = plan.method(restored.load_run)
     optimizer = optim.make(phase, schedule, groups, len(method.losses))
     step = phases.train_step(plan, 0, method, groups, optimizer=optimizer, rate=schedule.rate)
     variables, stats, _ = experiment.initial_variables(plan)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fgc_jax import command
+from fgc_jax.cli import command
 
 DESCRIPTION = """\
 Prints a table of finished runs, the best validation top-1 first, and draws test top-1 against cost.
@@ -43,8 +43,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints and draws. Raises ValueError if no directory holds a finished run."""
-    from fgc_jax import comparison
     from fgc_jax.plots import style
+    from fgc_jax.sweeps import comparison
 
     rows, messages = comparison.load(arguments.workdirs)
     if not rows:

@@ -8,7 +8,8 @@ from pathlib import Path
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from fgc_jax import command, console, models
+from fgc_jax import console, models
+from fgc_jax.cli import command
 from fgc_jax.models import pretrained
 
 DESCRIPTION = """\
@@ -77,9 +78,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def of_run(directory: Path, checkpoint: str) -> tuple[dict, dict, str]:
     """(state dict, metadata, what to tell the user) of a checkpoint. Raises ValueError."""
-    from fgc_jax import predict
+    from fgc_jax.training import restored
 
-    run = predict.load_run(directory, checkpoint)
+    run = restored.load_run(directory, checkpoint)
     settings = run.plan.settings.model
     state, classes, complete = models.to_timm(settings, run.params, run.stats)
     call = f"timm.create_model({settings.backbone!r}, num_classes={classes})"

@@ -12,19 +12,10 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from fgc_jax import (
-    cache,
-    config,
-    console,
-    experiment,
-    optim,
-    phases,
-    predict,
-    recipe_flags,
-    schedules,
-    trees,
-)
+from fgc_jax import cache, config, console, trees
+from fgc_jax.cli import recipe_flags
 from fgc_jax.data import dataset
+from fgc_jax.training import experiment, optim, phases, restored, schedules
 
 CLASSES = flags.DEFINE_integer("classes", 200, "Number of classes of the images.", lower_bound=2)
 STEPS = 1000  # an epoch's; what is compiled does not depend on it
@@ -40,7 +31,7 @@ def compiled(plan: experiment.Experiment, index: int):
     """(compiled train step, shapes of its state) of a phase."""
     phase = plan.settings.phases[index]
     groups, schedule = plan.groups(phase), schedules.build(phase, STEPS)
-    method = plan.method(predict.load_run)
+    method = plan.method(restored.load_run)
     optimizer = optim.make(phase, schedule, groups, len(method.losses))
     average = phase.average
     train_step = phases.train_step(

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fgc_jax import command, run_flags
+from fgc_jax.cli import command, run_flags
 
 DESCRIPTION = """\
 Evaluates a checkpoint of a run on a split of its data set, or on other labelled images (--input).
@@ -91,14 +91,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Evaluates and prints. Raises ValueError where run, data or output folder cannot be used."""
     import jax
 
-    from fgc_jax import console, data, mesh, predict
+    from fgc_jax import console, data, mesh
     from fgc_jax.evaluation import metrics, scores
+    from fgc_jax.training import restored
 
     mesh.join_cluster(arguments.multi_host)
     split_name = None if arguments.input else arguments.split or "test"
     output = arguments.output or default_output(arguments, split_name)
     scores.check_folder(output)
-    restored = predict.load_run(
+    trained = restored.load_run(
         arguments.workdir,
         arguments.checkpoint,
         batch_size=arguments.batch_size,
@@ -107,22 +108,22 @@ def run(arguments: argparse.Namespace) -> None:
         logits=arguments.logits,
     )
     if split_name:
-        split = predict.load_split(restored, arguments.workdir, split_name, arguments.data_root)
+        split = restored.load_split(trained, arguments.workdir, split_name, arguments.data_root)
     else:
         options = {name: getattr(arguments, name) for name in CSV_OPTIONS}
         options = {name: value for name, value in options.items() if value is not None}
-        split = data.labelled_split(arguments.input, restored.class_names, **options)
+        split = data.labelled_split(arguments.input, trained.class_names, **options)
     facts = {
-        "checkpoint": restored.step,
+        "checkpoint": trained.step,
         "split": split_name or str(arguments.input),
-        "views": restored.plan.views(split_name, restored.seen),
+        "views": trained.plan.views(split_name, trained.seen),
     }
-    results = predict.evaluate_split(restored, split)
+    results = restored.evaluate_split(trained, split)
     if jax.process_index():
         return
-    summary = scores.write(output, facts, results, split, restored.class_names)
-    matrix = metrics.confusion_matrix(results, len(restored.class_names))
-    console.say(scores.report(summary, matrix, restored.class_names))
+    summary = scores.write(output, facts, results, split, trained.class_names)
+    matrix = metrics.confusion_matrix(results, len(trained.class_names))
+    console.say(scores.report(summary, matrix, trained.class_names))
     if len(results.unreadable):
         names = [str(split.names[position]) for position in results.unreadable]
         console.say(f"\n{len(names)} unreadable images are in no number above:")

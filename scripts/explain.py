@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fgc_jax import command
+from fgc_jax.cli import command
 
 DESCRIPTION = """\
 Draws the attention maps of a run of the methods wsdan or cal: the mean of the maps, the strongest
@@ -64,12 +64,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Draws and prints. Raises ValueError where run, data or output folder cannot be used."""
     import numpy as np
 
-    from fgc_jax import data, predict
+    from fgc_jax import data
     from fgc_jax.data import images
     from fgc_jax.explain import attention, pictures
     from fgc_jax.plots import style
+    from fgc_jax.training import restored
 
-    restored = predict.load_run(arguments.workdir, arguments.checkpoint, spec="raw")
+    trained = restored.load_run(arguments.workdir, arguments.checkpoint, spec="raw")
     split = None
     if arguments.input:
         _, paths = data.image_files(arguments.input)
@@ -79,24 +80,24 @@ def run(arguments: argparse.Namespace) -> None:
         labels, shown = [""] * len(paths), [images.decode(path) for path in paths]
     else:
         name = arguments.split or "test"
-        split = predict.load_split(restored, arguments.workdir, name, arguments.data_root)
+        split = restored.load_split(trained, arguments.workdir, name, arguments.data_root)
         number = min(arguments.images, len(split))
         chosen = np.random.default_rng(0).choice(len(split), number, replace=False)
-        labels = [restored.class_names[split.labels[index]] for index in chosen]
+        labels = [trained.class_names[split.labels[index]] for index in chosen]
         shown = [split.read(index) for index in chosen]
-    seen = list(attention.look(restored, shown))
+    seen = list(attention.look(trained, shown))
     what = arguments.input.stem if arguments.input else arguments.split or "test"
     folder = arguments.output or arguments.workdir / "explanation" / what
     folder.mkdir(parents=True, exist_ok=True)
     rows = list(zip(labels, seen, strict=True))
-    title = f"{arguments.workdir.name}: attention at step {restored.step}, {what}"
-    style.save(pictures.attention(rows, restored.class_names, title), folder / "attention.png")
+    title = f"{arguments.workdir.name}: attention at step {trained.step}, {what}"
+    style.save(pictures.attention(rows, trained.class_names, title), folder / "attention.png")
     if split is not None and "telling_boxes" in split.annotations:
-        _point(restored, split, folder)
+        _point(trained, split, folder)
     print(f"written to {folder}")
 
 
-def _point(restored, split, folder: Path) -> None:
+def _point(trained, split, folder: Path) -> None:
     """The pointing game on the whole split."""
     from fgc_jax import console
     from fgc_jax.explain import attention
@@ -105,10 +106,10 @@ def _point(restored, split, folder: Path) -> None:
     game = attention.Pointing()
     with console.progress("pointing game", len(split)) as bar:
         everything = (split.read(index) for index in range(len(split)))
-        for index, seen in enumerate(attention.look(restored, everything)):
+        for index, seen in enumerate(attention.look(trained, everything)):
             boxes = split.annotations["telling_boxes"](index)
             if len(boxes):
-                game.add(seen, attention.coverage(restored.transform, split.read(index), boxes))
+                game.add(seen, attention.coverage(trained.transform, split.read(index), boxes))
             bar.update()
     if not game.images:
         console.say("\nno image shows a part that tells its species from another one")

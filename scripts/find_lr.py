@@ -8,7 +8,8 @@ from pathlib import Path
 
 from absl import app, flags
 
-from fgc_jax import cache, recipe_flags
+from fgc_jax import cache
+from fgc_jax.cli import recipe_flags
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder that the plots and tables are written to.")
 PHASE = flags.DEFINE_string("phase", "", "Name of the phase to sweep (default: all of them).")
@@ -36,14 +37,15 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
     """Raises ValueError where flags, recipe, data or the run to start from cannot be used."""
-    from fgc_jax import config, console, experiment, lr_finder, predict
+    from fgc_jax import config, console
+    from fgc_jax.training import experiment, lr_finder, restored
 
     sweep = {"lowest": LOWEST.value, "highest": HIGHEST.value, "steps": STEPS.value}
     lr_finder.check(**sweep)
     settings = config.parse(recipe_flags.CONFIG.value)
     numbers = lr_finder.chosen_phases(settings, PHASE.value)
     plan = experiment.prepare(settings)
-    method = plan.method(predict.load_run)
+    method = plan.method(restored.load_run)
     rows = [("phase", "lr", "minimum", "steepest", "minimum / 10", "the sweep ended because")]
     for index in numbers:
         phase = settings.phases[index]

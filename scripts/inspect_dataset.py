@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fgc_jax import command
+from fgc_jax.cli import command
 
 DESCRIPTION = """\
 Reads every picture of a data set once and reports images of each class and split, sizes, boxes,

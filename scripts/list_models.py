@@ -5,7 +5,8 @@ import dataclasses
 import json
 import sys
 
-from fgc_jax import command, console, models
+from fgc_jax import console, models
+from fgc_jax.cli import command
 
 DESCRIPTION = """\
 Lists the backbones whose names hold one of the words (default: all), with each set of published

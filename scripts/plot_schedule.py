@@ -6,7 +6,7 @@ import math
 import sys
 from pathlib import Path
 
-from fgc_jax import command
+from fgc_jax.cli import command
 
 DESCRIPTION = """\
 Writes a PNG of the learning rate of each group of layers over the epochs of all phases, and of the
@@ -62,8 +62,8 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
 
 def assembled(settings, train_images):
     """(the experiment, how many images train)."""
-    from fgc_jax import experiment
     from fgc_jax.data import dataset
+    from fgc_jax.training import experiment
 
     if train_images is None:
         try:
@@ -97,7 +97,8 @@ def lines(plan, phase) -> list[tuple[str, list[float]]]:
 
 def extent(layers, paths: set[str]) -> str:
     """The layers that some parameters lie in, as "layer1/0 to head"."""
-    from fgc_jax import optim, trees
+    from fgc_jax import trees
+    from fgc_jax.training import optim
 
     names = [
         name
@@ -114,8 +115,8 @@ def curves(settings, plan, train_images):
     import jax
     import numpy as np
 
-    from fgc_jax import schedules
     from fgc_jax.data import pipeline
+    from fgc_jax.training import schedules
 
     begin, found = 0, []
     for phase in settings.phases:
@@ -238,7 +239,8 @@ def _caption(axes, phase, end) -> None:
 
 def run(arguments: argparse.Namespace, changes: list[str]) -> None:
     """Writes the picture. Raises ValueError where recipe, data or output cannot be used."""
-    from fgc_jax import config, recipe
+    from fgc_jax import config
+    from fgc_jax.cli import recipe
     from fgc_jax.plots import style
 
     output, images = arguments.output, arguments.train_images

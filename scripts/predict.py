@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fgc_jax import command, run_flags
+from fgc_jax.cli import command, run_flags
 
 DESCRIPTION = """\
 Predicts the classes of images without labels by a trained run, and writes them to a file: a table

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from fgc_jax import command
+from fgc_jax.cli import command
 
 DESCRIPTION = """\
 Stores a data set as ArrayRecord: a few large files instead of many small ones, pictures shrunk once

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from fgc_jax import command
+from fgc_jax.cli import command
 
 DESCRIPTION = """\
 Tells how well a backbone's embeddings separate the classes without training it: k nearest
@@ -65,8 +65,10 @@ def subject(arguments: argparse.Namespace, changes: list[str]):
     """(plan, params, stats, phase, facts): what is probed, its variables on the devices."""
     import dataclasses
 
-    from fgc_jax import config, experiment, mesh, predict, recipe
+    from fgc_jax import config, mesh
+    from fgc_jax.cli import recipe
     from fgc_jax.runs import directory
+    from fgc_jax.training import experiment, restored
 
     if arguments.config:
         settings = config.parse(recipe.read(arguments.config, changes))
@@ -77,7 +79,7 @@ def subject(arguments: argparse.Namespace, changes: list[str]):
             filter(None, (settings.model.pretrained, settings.model.pretrained_b))
         )
         return plan, variables, stats, settings.phases[-1], {"pretrained": pretrained or None}
-    run = predict.load_run(arguments.workdir, arguments.checkpoint or "best")
+    run = restored.load_run(arguments.workdir, arguments.checkpoint or "best")
     settings = run.plan.settings
     if arguments.data_root:
         data = dataclasses.replace(settings.data, root=arguments.data_root)
@@ -91,8 +93,9 @@ def subject(arguments: argparse.Namespace, changes: list[str]):
 
 def run(arguments: argparse.Namespace, changes: list[str]) -> None:
     """Probes and prints. Raises ValueError where recipe, run, data or options cannot be used."""
-    from fgc_jax import cache, console, embeddings, probes
+    from fgc_jax import cache, console
     from fgc_jax.runs import directory
+    from fgc_jax.training import embeddings, probes
 
     ks = _numbers(arguments.k or "10,20")
     temperature = 0.07 if arguments.temperature is None else arguments.temperature

@@ -7,7 +7,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from fgc_jax import command
+from fgc_jax.cli import command
 
 DESCRIPTION = """\
 Draws blobs on a noisy ground, whose classes are the hues of the blobs; trains ViT-Ti/16 on 24 hues

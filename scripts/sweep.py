@@ -1,6 +1,7 @@
 """Trains a recipe with several seeds and values: python scripts/sweep.py --config=... [...]."""
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -64,23 +65,23 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
 
 def run(arguments: argparse.Namespace, changes: list[str]) -> int:
     """Trains and prints; returns the number of failed runs. Raises ValueError on wrong input."""
-    from fgc_jax import comparison, sweeping
+    from fgc_jax.cli import recipe
     from fgc_jax.runs import directory
+    from fgc_jax.sweeps import comparison, sweep
 
     folder, failed = arguments.workdir, {}
     if not arguments.table:
-        base, jobs = sweeping.plan(
-            arguments.config, changes, seeds(arguments.seeds), arguments.grid or [], folder
-        )
-        environments = sweeping.environments(arguments.accelerators)
+        read = functools.partial(recipe.read, arguments.config)
+        base, jobs = sweep.plan(read, changes, seeds(arguments.seeds), arguments.grid or [], folder)
+        environments = sweep.environments(arguments.accelerators)
         command = ["-m", "fgc_jax.main", f"--config={arguments.config}", *changes]
         with directory.locked(folder):
-            sweeping.note(folder, base, jobs)
-            failed = sweeping.run(jobs, folder, command, environments, _say)
-    jobs = sweeping.noted(folder)
+            sweep.note(folder, base, jobs)
+            failed = sweep.run(jobs, folder, command, environments, _say)
+    jobs = sweep.noted(folder)
     if not jobs:
         raise ValueError(f"{folder} is no sweep: it holds no {comparison.SWEEP}")
-    rows = sweeping.table(jobs, folder)
+    rows = sweep.table(jobs, folder)
     comparison.write_seeds(rows, folder)
     _say(
         f"\n{comparison.seeds_table(rows)}\n\nsorted by validation top-1; {folder / 'results.csv'}"
@@ -110,11 +111,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments, changes = parse(argv)
     # Recipes import each other from the folder that the command is called in, as under -m.
     sys.path.insert(0, "")
-    from fgc_jax import sweeping
+    from fgc_jax.sweeps import sweep
 
     try:
         return 1 if run(arguments, changes) else 0
-    except sweeping.Stopped as stopped:
+    except sweep.Stopped as stopped:
         print(f"{stopped}; the same command continues the sweep", file=sys.stderr)
         return 143
     except (ValueError, OSError) as error:

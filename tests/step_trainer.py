@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from configs import common
-from fgc_jax import config, experiment, mesh, optim, phases, predict, schedules, step, trees
+from fgc_jax import config, mesh, trees
 from fgc_jax.data import dataset
+from fgc_jax.training import experiment, optim, phases, restored, schedules, step
 from tests import tiny_run
 
 FROZEN_BN = ((r".*/bn\d/.*", "bn", 0.0), (".*", "rest", 1.0))
@@ -62,7 +63,7 @@ def of(recipe, *, noise: float = 0.0) -> Trainer:
     (phase,) = settings.phases
     groups = plan.groups(phase)
     schedule = schedules.build(phase, 10)
-    method = plan.method(predict.load_run)
+    method = plan.method(restored.load_run)
     optimizer = optim.make(phase, schedule, groups, len(method.losses))
     how = {"optimizer": optimizer, "rate": schedule.rate, "average": phase.average}
     train_step = phases.train_step(plan, 0, method, groups, **how)

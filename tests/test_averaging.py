@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from fgc_jax import averaging, trees
+from fgc_jax import trees
+from fgc_jax.training import averaging
 from tests import step_trainer
 
 SGD = {"lr": 0.05, "momentum": 0.0, "train": "all"}

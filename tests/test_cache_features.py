@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, embeddings, train, trees
+from fgc_jax import config, train, trees
 from fgc_jax.runs import stop
+from fgc_jax.training import embeddings
 from tests import commands, watched
 from tests.watched import STEPS, TEST_IMAGES, make_recipe, stored, watched_run
 

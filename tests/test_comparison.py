@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from fgc_jax import comparison
 from fgc_jax.runs import directory
+from fgc_jax.sweeps import comparison
 from scripts import compare
 
 

@@ -10,9 +10,10 @@ import pytest
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from fgc_jax import models, predict, trees
+from fgc_jax import models, trees
 from fgc_jax.convert import weights
 from fgc_jax.models import pretrained
+from fgc_jax.training import restored
 from scripts import convert_weights
 from tests import seeded
 from tests.tiny_run import run  # noqa: F401  (a fixture)
@@ -122,10 +123,10 @@ def test_a_run_goes_to_timms_names_and_back_bit_for_bit(run, tmp_path, capsys): 
     assert call in told
     said = {"format": "pt", "architecture": "resnet18", "weights_tag": "a1_in1k"}
     assert weights.metadata(output) == said
-    restored = predict.load_run(run / "run")
+    trained = restored.load_run(run / "run")
     loaded = models.load("resnet18", str(output))
     assert loaded.num_classes == 3
-    for mine, theirs in ((loaded.params, restored.params), (loaded.stats, restored.stats)):
+    for mine, theirs in ((loaded.params, trained.params), (loaded.stats, trained.stats)):
         mine, theirs = trees.flatten(mine), trees.flatten(theirs)
         assert mine.keys() == theirs.keys()
         assert all(np.array_equal(mine[path], theirs[path]) for path in mine)
@@ -180,7 +181,7 @@ def test_what_no_file_holds_is_said(stride, tmp_path, capsys, monkeypatch):
     settings_of_run = types.SimpleNamespace(model=settings)
     plan = types.SimpleNamespace(settings=settings_of_run, preprocess=used)
     loaded = types.SimpleNamespace(plan=plan, params=filled, stats=stats, step=3)
-    monkeypatch.setattr(predict, "load_run", lambda *_: loaded)
+    monkeypatch.setattr(restored, "load_run", lambda *_: loaded)
     flags = ["--workdir=run", f"--output={tmp_path / 'a.safetensors'}"]
     assert convert_weights.main(flags) == 0
     _, call, *told, mean = capsys.readouterr().out.splitlines()

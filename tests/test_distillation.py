@@ -10,9 +10,10 @@ import pytest
 from flax import nnx
 
 from configs import common
-from fgc_jax import config, experiment, methods, models, predict, train, trees
+from fgc_jax import config, methods, models, train, trees
 from fgc_jax.data import dataset
 from fgc_jax.runs import checkpoint, directory, stop
+from fgc_jax.training import experiment, restored
 from tests import commands, data_files, test_losses, test_train, tiny_run
 
 SHARE, TEMPERATURE = 0.75, 4.0
@@ -180,7 +181,7 @@ def test_a_taught_run_trains_and_continues_to_the_same_bits(images, teacher, tmp
     assert continued["test"] == straight.results["test"]
     assert fingerprint(teacher) == before
     teacher.rename(tmp_path / "moved")  # to use the student nobody needs it
-    assert predict.load_run(tmp_path / "stopped").class_names == tiny_run.CLASSES
+    assert restored.load_run(tmp_path / "stopped").class_names == tiny_run.CLASSES
 
 
 def test_a_teacher_must_take_the_students_images(finished):

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from configs import common
-from fgc_jax import loop, models, predict, train
+from fgc_jax import models, predict, train
 from fgc_jax.evaluation import multiview
 from fgc_jax.plots import style
 from fgc_jax.runs import directory
+from fgc_jax.training import loop
 from scripts import evaluate
 from tests import data_files, small_networks
 

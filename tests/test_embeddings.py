@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from fgc_jax import embeddings, experiment, models, predict, step
+from fgc_jax import models
+from fgc_jax.training import embeddings, experiment, restored, step
 from tests import tiny_run
 from tests.tiny_run import run  # noqa: F401  (a fixture)
 
@@ -15,10 +16,10 @@ from tests.tiny_run import run  # noqa: F401  (a fixture)
 @pytest.fixture(scope="module")
 def plan(run):  # noqa: F811
     """(plan with data, params, stats, phase) of the small run."""
-    restored = predict.load_run(run / "run")
-    found = experiment.load_data(restored.plan.settings)
-    plan = dataclasses.replace(restored.plan, dataset=found)
-    return plan, restored.params, restored.stats, restored.phase
+    trained = restored.load_run(run / "run")
+    found = experiment.load_data(trained.plan.settings)
+    plan = dataclasses.replace(trained.plan, dataset=found)
+    return plan, trained.params, trained.stats, trained.phase
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_unreadable_images_are_listed(plan, tmp_path, monkeypatch):
 
 
 def test_other_heads_have_the_mean_of_their_maps(run):  # noqa: F811
-    settings = predict.load_run(run / "run").plan.settings.model
+    settings = restored.load_run(run / "run").plan.settings.model
     images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
     for head, options, size in (("bilinear", {}, 512), ("gap", {"pool": "avgmax"}, 1024)):
         changed = dataclasses.replace(settings, head=head, head_options=options)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, experiment, models, overview, trees
+from fgc_jax import config, models, trees
 from fgc_jax.data import dataset
+from fgc_jax.training import experiment, overview
 from tests import tiny_run
 
 LAST_LAYER = "layer1/1"

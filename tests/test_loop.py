@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from fgc_jax import averaging, config, experiment, train, trees
+from fgc_jax import config, train, trees
 from fgc_jax.runs import checkpoint, directory, override, stop
+from fgc_jax.training import averaging, experiment
 from tests import commands, watched
 from tests.watched import (
     STEPS,
@@ -228,14 +229,19 @@ def test_a_wrong_override_names_what_is_wrong(text, message, tmp_path):
     phases = config.parse(two_phases("none")).phases
     (tmp_path / override.FILE).write_text(text)
     with pytest.raises(ValueError, match=message):
-        override.read(tmp_path, phases, phases[0])
+        read(phases, phases[0], tmp_path)
+
+
+def read(phases, phase, folder):
+    """What the file says for a phase."""
+    return override.read(folder, [each.name for each in phases], phase.name, phase.lr)
 
 
 def test_an_override_is_for_its_phase_alone(tmp_path):
     phases = config.parse(two_phases("none")).phases
-    assert override.read(tmp_path, phases, phases[0]) is None
+    assert read(phases, phases[0], tmp_path) is None
     (tmp_path / override.FILE).write_text(json.dumps({"phase": "two", "lr": 0.5}))
-    assert [override.read(tmp_path, phases, phase) for phase in phases] == [None, 0.5]
+    assert [read(phases, phase, tmp_path) for phase in phases] == [None, 0.5]
 
 
 @pytest.mark.parametrize(

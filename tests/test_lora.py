@@ -10,10 +10,11 @@ from flax import nnx
 from safetensors import numpy as safetensors_numpy
 
 from configs import common, lora_folder
-from fgc_jax import config, experiment, models, predict, train, trees
+from fgc_jax import config, models, train, trees
 from fgc_jax.data import dataset
 from fgc_jax.models import layers, lora
 from fgc_jax.runs import checkpoint, stop
+from fgc_jax.training import experiment, restored
 from scripts import convert_weights, estimate_memory, evaluate
 from tests import commands, data_files, seeded, small_networks, tiny_run
 
@@ -259,7 +260,7 @@ def test_a_trained_run_is_evaluated_and_exported_merged(finished, tmp_path, caps
     output = tmp_path / "merged.safetensors"
     assert convert_weights.main([f"--workdir={workdir}", f"--output={output}"]) == 0
     assert not [key for key in safetensors_numpy.load_file(output) if "lora" in key]
-    run = predict.load_run(workdir)
+    run = restored.load_run(workdir)
     graphdef = models.evaluation_graphdef(run.plan.model)
     pixels = seeded.images(4, 32, 32)
     wanted, _ = models.forward(graphdef, run.params, run.stats, pixels)

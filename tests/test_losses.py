@@ -9,10 +9,11 @@ import optax
 import pytest
 from flax import nnx
 
-from fgc_jax import mesh, methods, models, step, trees
+from fgc_jax import mesh, methods, models, trees
 from fgc_jax.data import augment
 from fgc_jax.methods import losses
 from fgc_jax.models.backbone import Preprocess
+from fgc_jax.training import step
 
 NAMES = ("gull", "tern", "wren")
 COUNTS = (6, 3, 1)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, experiment, lr_finder, step, trees
+from fgc_jax import config, trees
 from fgc_jax.runs import checkpoint
+from fgc_jax.training import experiment, lr_finder, step
 from tests import commands, data_files, tiny_run
 
 STEPS = 40

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fgc_jax import mesh, models, step
+from fgc_jax import mesh, models
 from fgc_jax.data import dataset, pipeline
 from fgc_jax.evaluation import metrics
+from fgc_jax.training import step
 
 CLASSES = 7
 TRANSFORM = pipeline.Transform(

@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from configs import common
-from fgc_jax import config, optim, schedules, trees
+from fgc_jax import config, trees
+from fgc_jax.training import optim, schedules
 
 LAYERS = {
     "stem": ("backbone/conv1", "backbone/bn1"),

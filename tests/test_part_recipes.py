@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from configs import cross_x_cub, dcl_cub, pmg_cub
-from fgc_jax import config, experiment, models, train
+from fgc_jax import config, models, train
+from fgc_jax.training import experiment
 from tests import data_benchmarks, small_networks
 
 RECIPES = {"pmg": pmg_cub, "dcl": dcl_cub, "cross_x": cross_x_cub}

@@ -153,5 +153,8 @@ def test_nothing_global_changes(tmp_path):
 
 
 def test_pyplot_is_not_imported():
-    code = "import sys; from fgc_jax import plots; assert 'matplotlib.pyplot' not in sys.modules"
+    code = (
+        "import sys; from fgc_jax.plots import data, evaluation; assert 'matplotlib.pyplot' not in "
+    )
+    code += "sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=commands.ROOT, check=True)

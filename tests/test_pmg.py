@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fgc_jax import models, step, trees
+from fgc_jax import models, trees
 from fgc_jax.methods import jigsaw, pmg
 from fgc_jax.models import layers
 from fgc_jax.models.heads.pmg import Pmg
+from fgc_jax.training import step
 from tests import networks, seeded, slopes, test_losses
 
 CHANNELS = (3, 4, 6)

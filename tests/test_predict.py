@@ -1,4 +1,4 @@
-"""A run used from outside: restored without its data, and as a function of images."""
+"""A run used from outside: trained without its data, and as a function of images."""
 
 import dataclasses
 import json
@@ -12,6 +12,7 @@ from PIL import Image
 from fgc_jax import models, predict
 from fgc_jax.data import augment, dataset, images, pipeline
 from fgc_jax.evaluation import metrics
+from fgc_jax.training import restored
 from tests import data_files, tiny_run
 from tests.tiny_run import run  # noqa: F401  (a fixture)
 
@@ -36,22 +37,22 @@ def edit_json(path, change):
     path.write_text(json.dumps(content))
 
 
-def probabilities_by_hand(restored, files):
+def probabilities_by_hand(trained, files):
     """One forward pass over all images at once, softmax in float64."""
-    pixels = [pipeline.transform_image(restored.transform, images.decode(file)) for file in files]
-    return softmax(logits_by_hand(restored, np.stack(pixels)))
+    pixels = [pipeline.transform_image(trained.transform, images.decode(file)) for file in files]
+    return softmax(logits_by_hand(trained, np.stack(pixels)))
 
 
-def logits_by_hand(restored, pixels):
-    preprocess = restored.plan.preprocess
+def logits_by_hand(trained, pixels):
+    preprocess = trained.plan.preprocess
     inputs = augment.normalise(pixels, preprocess.mean, preprocess.std)
-    graphdef = models.evaluation_graphdef(restored.plan.model)
+    graphdef = models.evaluation_graphdef(trained.plan.model)
 
     @jax.jit
     def forward(variables, stats):
         return models.apply(graphdef, variables, stats, lambda model: model(inputs)[0])[0]
 
-    return np.asarray(forward(restored.params, restored.stats), np.float64)
+    return np.asarray(forward(trained.params, trained.stats), np.float64)
 
 
 def softmax(logits):
@@ -160,11 +161,11 @@ def test_checkpoints_and_the_image_size_of_their_phase(run):  # noqa: F811
         ("last", tiny_run.LAST, 64),
         (str(tiny_run.PHASE_0), tiny_run.PHASE_0, 32),
     ):
-        restored = predict.load_run(run / "run", name)
+        trained = restored.load_run(run / "run", name)
         expected = np.random.default_rng(number).normal(size=3).astype(np.float32)
-        np.testing.assert_array_equal(restored.params["head"]["fc"]["bias"], expected)
-        assert (restored.step, restored.transform.crop) == (number, crop)
-        assert not restored.transform.random_crop
+        np.testing.assert_array_equal(trained.params["head"]["fc"]["bias"], expected)
+        assert (trained.step, trained.transform.crop) == (number, crop)
+        assert not trained.transform.random_crop
 
 
 def test_a_run_loads_without_its_data(run, tmp_path, files):  # noqa: F811
@@ -173,55 +174,55 @@ def test_a_run_loads_without_its_data(run, tmp_path, files):  # noqa: F811
     predictor = predict.Predictor(directory, batch_size=2)
     assert predictor(files[:3]).shape == (3, 3)
     with pytest.raises(ValueError, match="/does/not/exist: the data root is missing"):
-        predict.load_split(predictor.run, directory, "test")
+        restored.load_split(predictor.run, directory, "test")
 
 
 def test_training_batch_sizes_need_not_fit_the_devices(run, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(jax, "device_count", lambda: 8)
-    assert predict.load_run(run / "run").plan.settings.eval_batch_size == 8
+    assert restored.load_run(run / "run").plan.settings.eval_batch_size == 8
     with pytest.raises(ValueError, match="eval_batch_size=4 cannot be cut evenly over 8 devices"):
-        predict.load_run(run / "run", batch_size=4)
+        restored.load_run(run / "run", batch_size=4)
 
 
 def test_no_run_and_no_such_checkpoint(run, tmp_path):  # noqa: F811
     with pytest.raises(ValueError, match="config.json does not exist: is .* a run directory"):
-        predict.load_run(tmp_path)
+        restored.load_run(tmp_path)
     with pytest.raises(
         ValueError, match=r"checkpoint '8' is not one of 'best', 'last', \[3, 7, 9\]"
     ):
-        predict.load_run(run / "run", "8")
+        restored.load_run(run / "run", "8")
 
 
 def test_checkpoint_of_another_model(run, tmp_path):  # noqa: F811
     directory = copy_of(run, tmp_path)
     edit_json(directory / "dataset.json", lambda it: it["class_names"].append("owl"))
     with pytest.raises(ValueError, match="step 7 does not fit .* 2 arrays .*head/fc/bias"):
-        predict.load_run(directory)
+        restored.load_run(directory)
 
 
 def test_splits_are_those_of_the_run(run, tmp_path):  # noqa: F811
-    restored = predict.load_run(run / "run")
+    trained = restored.load_run(run / "run")
     assert {
-        name: len(predict.load_split(restored, run / "run", name))
+        name: len(restored.load_split(trained, run / "run", name))
         for name in ("train", "val", "test")
     } == {"train": 18, "val": 6, "test": 15}
     moved = shutil.copytree(run / "data", tmp_path / "moved")
-    names = predict.load_split(restored, run / "run", "val").names
-    again = predict.load_split(restored, run / "run", "val", str(moved))
+    names = restored.load_split(trained, run / "run", "val").names
+    again = restored.load_split(trained, run / "run", "val", str(moved))
     assert list(again.names) == list(names)
     assert again.read(0).shape == (50, 60, 3)
     (moved / "train" / "gull" / "000.jpg").unlink()
     with pytest.raises(ValueError, match="the val split .* has other classes, images or labels"):
-        predict.load_split(restored, run / "run", "val", str(moved))
-    predict.load_split(restored, run / "run", "test", str(moved))  # still the same
+        restored.load_split(trained, run / "run", "val", str(moved))
+    restored.load_split(trained, run / "run", "test", str(moved))  # still the same
     shutil.rmtree(moved / "test")
     with pytest.raises(ValueError, match="has no split 'test', only train, val"):
-        predict.load_split(restored, run / "run", "test", str(moved))
+        restored.load_split(trained, run / "run", "test", str(moved))
 
 
 def test_evaluation_and_predictor_agree(run, predictor, files):  # noqa: F811
-    split = predict.load_split(predictor.run, run / "run", "test")
-    results = predict.evaluate_split(predictor.run, split)
+    split = restored.load_split(predictor.run, run / "run", "test")
+    results = restored.evaluate_split(predictor.run, split)
     found = predictor([run / "data" / name for name in split.names])
     np.testing.assert_array_equal(results.classes, np.argsort(-found, axis=1))
     np.testing.assert_allclose(results.probabilities, -np.sort(-found, axis=1), atol=1e-5)
@@ -231,13 +232,13 @@ def test_evaluation_and_predictor_agree(run, predictor, files):  # noqa: F811
 
 
 def test_unreadable_images_do_not_stop_an_evaluation(run, predictor):  # noqa: F811
-    split = predict.load_split(predictor.run, run / "run", "test")
+    split = restored.load_split(predictor.run, run / "run", "test")
 
     def read(index):
         if index == 4:
             raise ValueError("damaged")
         return split.read(index)
 
-    results = predict.evaluate_split(predictor.run, dataset.Split(split.labels, split.names, read))
+    results = restored.evaluate_split(predictor.run, dataset.Split(split.labels, split.names, read))
     assert results.unreadable.tolist() == [4]
     assert len(results.label) == 14

@@ -15,7 +15,8 @@ from configs import (
     transfer_aircraft,
     wsdan_inception,
 )
-from fgc_jax import config, experiment, models, train
+from fgc_jax import config, models, train
+from fgc_jax.training import experiment
 from tests import commands, data_benchmarks, data_files, small_networks
 
 WRITE = {

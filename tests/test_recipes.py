@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from configs import bundles, finetune_folder, methods_birds, tricks
-from fgc_jax import config, experiment
+from fgc_jax import config
 from fgc_jax.data import pipeline
+from fgc_jax.training import experiment
 from tests import commands, data_files
 
 SMALLER = "--config.model.backbone=resnet18"  # where the images matter, not the network

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, experiment
+from fgc_jax import config
 from fgc_jax.data import dataset, pipeline, sampling
+from fgc_jax.training import experiment
 from tests import tiny_run
 
 SIZES = (1, 3, 5, 12, 4)  # images of each class

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, schedules
+from fgc_jax import config
+from fgc_jax.training import schedules
 
 
 def make_phase(**changes) -> config.Phase:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from fgc_jax import config, data, experiment
+from fgc_jax import config, data
 from fgc_jax.data.sources import tfds_sets
+from fgc_jax.training import experiment
 from tests import data_files, tiny_run
 
 SIZE = (40, 30)

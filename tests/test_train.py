@@ -10,8 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from fgc_jax import loop, train, trees
+from fgc_jax import train, trees
 from fgc_jax.runs import checkpoint, stop
+from fgc_jax.training import loop
 from tests import commands, watched
 from tests.watched import (
     MEASURED,

@@ -4,7 +4,8 @@ import colorsys
 
 import numpy as np
 
-from fgc_jax import config, experiment
+from fgc_jax import config
+from fgc_jax.training import experiment
 from scripts import show_vit_collapse as demonstration
 from tests import commands
 

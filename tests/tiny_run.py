@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, experiment
+from fgc_jax import config
 from fgc_jax.runs import checkpoint, directory
+from fgc_jax.training import experiment
 from tests import data_files
 
 CLASSES = ("gull", "tern", "wren")

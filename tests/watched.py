@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import methods, step, train, trees
+from fgc_jax import methods, train, trees
 from fgc_jax.evaluation import metrics
 from fgc_jax.methods import plain
 from fgc_jax.runs import checkpoint
+from fgc_jax.training import step
 from tests import data_files, tiny_run
 
 STEPS = 3  # an epoch: 18 training images in batches of 6

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax import mesh, models, predict
+from fgc_jax import mesh, models
 from fgc_jax.data import augment, pipeline
 from fgc_jax.models import regions
+from fgc_jax.training import restored
 
 THRESHOLD, PADDING = 0.1, 0.05  # of the crop at test time, as in WS-DAN
 ERASED = 0.35  # of the map's maximum: the middle of what training erases
@@ -34,7 +35,7 @@ class Seen:
     effect: np.ndarray
 
 
-def look(run: predict.Restored, pictures: Sequence[np.ndarray]) -> Iterator[Seen]:
+def look(run: restored.Restored, pictures: Sequence[np.ndarray]) -> Iterator[Seen]:
     """What a run sees in pictures uint8 [h, w, 3] of any sizes, one by one.
 
     Raises:
@@ -61,7 +62,7 @@ def look(run: predict.Restored, pictures: Sequence[np.ndarray]) -> Iterator[Seen
 CHANGED = ("crop", "erased")
 
 
-def _forward(run: predict.Restored) -> Callable:
+def _forward(run: restored.Restored) -> Callable:
     graphdef, facts = models.evaluation_graphdef(run.plan.model), run.plan.preprocess
     grey = 255 * jnp.float32(facts.mean)
 

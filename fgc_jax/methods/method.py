@@ -49,7 +49,7 @@ class Facts:
     preprocess: the mean and std that images are normalised with. shapes: for each phase, names in
     the classifier's `out`, as "head/embedding" -> their shapes for one image of the phase's crop,
     and "image" -> that of the image; () where there is no classifier. load_run: run directory ->
-    its best checkpoint as a `predict.Restored`, checked to take the images of all phases; None
+    its best checkpoint as a `restored.Restored`, checked to take the images of all phases; None
     where no method asks for it.
     """
 

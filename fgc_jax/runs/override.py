@@ -5,16 +5,16 @@ schedule and multipliers go on around it. Without the file, the config's value h
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-
-from fgc_jax import config
 
 FILE = "override.json"
 HIGHEST = 3e38  # of float32
 
 
-def read(workdir: Path, phases: tuple[config.Phase, ...], phase: config.Phase) -> float | None:
-    """The learning rate that the file sets for `phase`; None if it sets none.
+def read(workdir: Path, names: Sequence[str], name: str, lr: float) -> float | None:
+    """The learning rate that the file sets for the phase `name`, one of the run's `names`, whose
+    own rate is `lr`; None if it sets none.
 
     Raises:
         ValueError: the file is not JSON, or names an unknown phase, key or learning rate.
@@ -28,14 +28,13 @@ def read(workdir: Path, phases: tuple[config.Phase, ...], phase: config.Phase) -
         raise ValueError(f"{path}: {error}") from None
     if not isinstance(wanted, dict) or set(wanted) != {"phase", "lr"}:
         raise ValueError(f'{path} must be {{"phase": NAME, "lr": NUMBER}}, not {wanted!r}')
-    names = [each.name for each in phases]
     if wanted["phase"] not in names:
-        raise ValueError(f"{path}: unknown phase {wanted['phase']!r}; the run has {names}")
+        raise ValueError(f"{path}: unknown phase {wanted['phase']!r}; the run has {list(names)}")
     rate = wanted["lr"]
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= HIGHEST:
         raise ValueError(f"{path}: lr={rate!r} must be a number from 0 to {HIGHEST:g}")
-    if wanted["phase"] != phase.name:
+    if wanted["phase"] != name:
         return None
-    if phase.lr == 0:
-        raise ValueError(f"{path}: phase {phase.name!r} has lr=0, which no factor changes")
+    if lr == 0:
+        raise ValueError(f"{path}: phase {name!r} has lr=0, which no factor changes")
     return float(rate)

@@ -5,7 +5,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from fgc_jax import models, predict
+from fgc_jax import models
+from fgc_jax.training import restored
 from scripts import convert_weights
 from tests import networks, seeded
 from tests.parity import oracles
@@ -39,7 +40,7 @@ def test_a_run_gives_timm_its_logits(run, tmp_path, capsys):  # noqa: F811
     theirs = timm.create_model("resnet18", num_classes=3, checkpoint_path=str(output)).eval()
     images = seeded.images(2, 96, 96)
     expected = oracles.run_torch(theirs, images)
-    loaded = predict.load_run(run / "run")
+    loaded = restored.load_run(run / "run")
     model = models.abstract(loaded.plan.settings.model, 3)
     graphdef = models.evaluation_graphdef(model)
     found, _ = models.forward(graphdef, loaded.params, loaded.stats, images)

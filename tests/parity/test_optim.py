@@ -12,8 +12,9 @@ from timm.optim import Lamb, param_groups_weight_decay
 from torch.optim import lr_scheduler, swa_utils
 
 from configs import common
-from fgc_jax import averaging, config, models, optim, schedules, trees
+from fgc_jax import config, models, trees
 from fgc_jax.runs import progress
+from fgc_jax.training import averaging, optim, schedules
 from tests import seeded
 from tests.parity import oracles
 

@@ -8,8 +8,9 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from timm.optim import param_groups_layer_decay
 
 from configs import common
-from fgc_jax import models, optim
+from fgc_jax import models
 from fgc_jax.models import pretrained
+from fgc_jax.training import optim
 from scripts import make_golden
 from tests import networks, seeded
 from tests.parity import oracles

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fgc_jax import config, schedules, trees
+from fgc_jax import config, trees
 from fgc_jax.models import lora
+from fgc_jax.training import schedules
 
 # Specs that stand for leaves of every layer: biases alone (BitFit, arXiv 2106.10199), or LoRA's.
 LEAVES = {"bias": ("bias",), "lora": lora.LEAVES}

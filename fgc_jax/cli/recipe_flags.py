@@ -5,7 +5,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from fgc_jax import recipe
+from fgc_jax.cli import recipe
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, a file of configs/; change a value with --config.KEY=VALUE."

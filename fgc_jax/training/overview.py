@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from fgc_jax import console, experiment, optim, trees
+from fgc_jax import console, trees
+from fgc_jax.training import experiment, optim
 
 MEGABYTE = 1e6
 

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax import config, data, mesh, methods, models, optim, schedules, step, trees
+from fgc_jax import config, data, mesh, methods, models, trees
 from fgc_jax.data import augment, boxes, pipeline, sampling, splitting
 from fgc_jax.data import dataset as datasets
 from fgc_jax.evaluation import multiview
 from fgc_jax.evaluation.views import RAW, Views
 from fgc_jax.models import conv
+from fgc_jax.training import optim, schedules, step
 
 CROPS = ("crop", "resized_crop")  # augmentations that crop on the device
 
@@ -135,7 +136,7 @@ class Experiment:
         return augmented
 
     def method(self, load_run: Callable[[str], Any]) -> methods.Method:
-        """The training method, its constants on the devices. `load_run`: as `predict.load_run`.
+        """The training method, its constants on the devices. `load_run`: as `restored.load_run`.
 
         Raises:
             ValueError: an unknown option of the method, or a value that it cannot use.
@@ -182,7 +183,7 @@ class Experiment:
         return self._maps[crop]
 
     def eval_step(self, seen: Views = RAW) -> Callable:
-        """The compiled inference step; see `fgc_jax.step.make_eval_step`."""
+        """The compiled inference step; see `fgc_jax.training.step.make_eval_step`."""
         return step.make_eval_step(
             graphdef=models.evaluation_graphdef(self.model),
             mean=self.preprocess.mean,

@@ -17,9 +17,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from fgc_jax import cache, config, console, experiment, mesh, models, step, trees
+from fgc_jax import cache, config, console, mesh, models, trees
 from fgc_jax.data import augment, dataset, pipeline
 from fgc_jax.models import classifier
+from fgc_jax.training import experiment, step
 
 SOURCES = ("data", "models")  # folders of fgc_jax whose code makes the vectors
 
@@ -84,7 +85,7 @@ class OnEmbeddings(experiment.Experiment):
         return lambda key, batch: batch
 
     def eval_step(self):
-        """See `fgc_jax.step.make_eval_step`."""
+        """See `fgc_jax.training.step.make_eval_step`."""
         graphdef = models.evaluation_graphdef(self.model)
         return step.make_eval_step(graphdef=graphdef, mean=None, std=None, device_mesh=self.mesh)
 
@@ -213,7 +214,7 @@ def _facts(plan: experiment.Experiment, phase: config.Phase, weights: str) -> di
 
 def _code() -> str:
     """A digest of the files that read images and build networks."""
-    digest, root = hashlib.sha256(), Path(__file__).parent
+    digest, root = hashlib.sha256(), Path(__file__).parents[1]
     files = (path for name in SOURCES for path in (root / name).rglob("*.py"))
     for path in sorted([*files, Path(__file__)]):
         digest.update(path.relative_to(root).as_posix().encode())

@@ -58,7 +58,7 @@ def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
 
 
 def seeds_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The combinations of a sweep (`fgc_jax.sweeping.table`) for people: mean ± deviation."""
+    """The combinations of a sweep (`fgc_jax.sweeps.sweep.table`) for people: mean ± deviation."""
     lines = [("combination", "runs", *MEASURES.values())]
     for row in rows:
         count = f"{len(row['runs'])}/{row['planned']}"

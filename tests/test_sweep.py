@@ -1,6 +1,7 @@
 """Sweeps: what is run, how it is run, and the table; the runs themselves are stand-ins."""
 
 import csv
+import functools
 import json
 import os
 import signal
@@ -11,12 +12,14 @@ import time
 
 import pytest
 
-from fgc_jax import comparison, sweeping
+from fgc_jax.cli import recipe
 from fgc_jax.runs import directory
-from scripts import sweep
+from fgc_jax.sweeps import comparison, sweep
+from scripts import sweep as command
 from tests import commands
 
 RECIPE = "configs/quickstart.py:tiny"
+READ = functools.partial(recipe.read, RECIPE)
 # Trains as fgc_jax.main does, as far as a sweep can tell: a directory with a lock, a config, a step
 # saved at SIGTERM, results whose accuracy is a function of the flags.
 STAND_IN = """
@@ -64,7 +67,7 @@ def environment(monkeypatch):
 
 def jobs(*rates, seeds=(0,)):
     return [
-        sweeping.Job(f"lr={rate},seed={seed}", f"lr={rate}", {"phases[1].lr": rate}, seed)
+        sweep.Job(f"lr={rate},seed={seed}", f"lr={rate}", {"phases[1].lr": rate}, seed)
         for seed in seeds
         for rate in rates
     ]
@@ -82,11 +85,11 @@ def jobs(*rates, seeds=(0,)):
 )
 def test_axis(text, expected):
     expected = expected or ("data.augment", ["()", "(('flip',{}),('erase',{}))"])
-    assert sweeping.parse_axis(text) == expected
+    assert sweep.parse_axis(text) == expected
 
 
 def test_every_combination_of_seeds_and_values(tmp_path):
-    base, found = sweeping.plan(
+    base, found = sweep.plan(
         RECIPE,
         ["--config.eval_batch_size=4"],
         (0, 1),
@@ -110,11 +113,11 @@ def test_every_combination_of_seeds_and_values(tmp_path):
 def test_long_values_have_names_of_their_own(tmp_path):
     flips = 40 * "('flip',{}),"
     values = ",".join(f"({flips}('erase',{{'p':{p}}}))" for p in (0.1, 0.2))
-    _, found = sweeping.plan(RECIPE, [], (0,), [f"data.augment={values}"], tmp_path / "sweep")
+    _, found = sweep.plan(READ, [], (0,), [f"data.augment={values}"], tmp_path / "sweep")
     names = [job.name for job in found]
     assert len(set(names)) == 2
     assert all(len(name) < 110 for name in names)
-    assert len(sweeping._cut(300 * "x", 200)) == 200
+    assert len(sweep._cut(300 * "x", 200)) == 200
 
 
 @pytest.mark.parametrize(
@@ -141,24 +144,24 @@ def test_long_values_have_names_of_their_own(tmp_path):
 )
 def test_a_wrong_grid_is_refused_before_anything_runs(grid, changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        sweeping.plan(RECIPE, changes, (0,), grid, tmp_path / "sweep")
+        sweep.plan(READ, changes, (0,), grid, tmp_path / "sweep")
 
 
 def test_a_directory_of_another_sweep_is_refused(tmp_path):
-    base, found = sweeping.plan(RECIPE, [], (0,), ["phases[1].lr=1e-4"], tmp_path)
-    sweeping.note(tmp_path, base, found)
+    base, found = sweep.plan(READ, [], (0,), ["phases[1].lr=1e-4"], tmp_path)
+    sweep.note(tmp_path, base, found)
     with pytest.raises(ValueError, match="log_every: 10 there, 7 here"):
-        sweeping.plan(RECIPE, ["--config.log_every=7"], (0,), ["phases[1].lr=1e-4"], tmp_path)
+        sweep.plan(READ, ["--config.log_every=7"], (0,), ["phases[1].lr=1e-4"], tmp_path)
     # More seeds and values join the runs that are there.
-    _, more = sweeping.plan(RECIPE, [], (1,), ["phases[1].lr=1e-4,1e-3"], tmp_path)
-    sweeping.note(tmp_path, base, more)
-    assert sweeping.noted(tmp_path) == [*found, *more]
+    _, more = sweep.plan(READ, [], (1,), ["phases[1].lr=1e-4,1e-3"], tmp_path)
+    sweep.note(tmp_path, base, more)
+    assert sweep.noted(tmp_path) == [*found, *more]
 
 
 def test_runs_fail_alone_and_are_skipped_when_finished(stand_in, tmp_path):
     said = []
     folder, planned = tmp_path / "sweep", jobs("0.1", "9", "0.2")
-    failed = sweeping.run(planned, folder, stand_in, [{}], said.append)
+    failed = sweep.run(planned, folder, stand_in, [{}], said.append)
     assert list(failed) == ["lr=9,seed=0"]
     assert "error: this rate diverges" in failed["lr=9,seed=0"]
     assert "lr=9,seed=0.log" in failed["lr=9,seed=0"]
@@ -167,23 +170,23 @@ def test_runs_fail_alone_and_are_skipped_when_finished(stand_in, tmp_path):
     assert said[3].endswith("none left")
     before = (folder / "runs" / "lr=0.1,seed=0" / "steps.json").read_text()
     said.clear()
-    assert sweeping.run(planned, folder, stand_in, [{}], said.append) == failed
+    assert sweep.run(planned, folder, stand_in, [{}], said.append) == failed
     assert said[0] == "3 runs, 2 of them finished before" and len(said) == 2
     assert (folder / "runs" / "lr=0.1,seed=0" / "steps.json").read_text() == before
 
 
 def test_one_run_for_each_accelerator_at_a_time(stand_in, tmp_path, monkeypatch):
     monkeypatch.setenv("STEPS", "15")
-    found = sweeping.environments(2)
+    found = sweep.environments(2)
     assert found == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
-    assert not sweeping.run(jobs("0.1", "0.2"), tmp_path, stand_in, found, lambda text: None)
+    assert not sweep.run(jobs("0.1", "0.2"), tmp_path, stand_in, found, lambda text: None)
     seen = [(tmp_path / "logs" / f"lr={lr},seed=0.log").read_text() for lr in ("0.1", "0.2")]
     assert sorted(seen) == ["visible 0\n", "visible 1\n"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert sweeping.environments(1) == [{"CUDA_VISIBLE_DEVICES": "3"}]
-    assert sweeping.environments(0) == [{}]
+    assert sweep.environments(1) == [{"CUDA_VISIBLE_DEVICES": "3"}]
+    assert sweep.environments(0) == [{}]
     with pytest.raises(ValueError, match="CUDA_VISIBLE_DEVICES=3,5"):
-        sweeping.environments(3)
+        sweep.environments(3)
 
 
 def test_a_signal_is_passed_on_and_everything_continues(stand_in, tmp_path, monkeypatch):
@@ -197,12 +200,12 @@ def test_a_signal_is_passed_on_and_everything_continues(stand_in, tmp_path, monk
 
     threading.Thread(target=interrupt, daemon=True).start()
     planned, handler = jobs("0.1", "0.2"), signal.getsignal(signal.SIGINT)
-    with pytest.raises(sweeping.Stopped, match="not begun: 1"):
-        sweeping.run(planned, tmp_path, stand_in, [{}], lambda text: None)
+    with pytest.raises(sweep.Stopped, match="not begun: 1"):
+        sweep.run(planned, tmp_path, stand_in, [{}], lambda text: None)
     first = json.loads(path.read_text())
     assert 0 < len(first) < 100 and len(set(first)) == 1
     monkeypatch.setenv("STEPS", str(len(first) + 1))
-    assert not sweeping.run(planned, tmp_path, stand_in, [{}], lambda text: None)
+    assert not sweep.run(planned, tmp_path, stand_in, [{}], lambda text: None)
     assert json.loads(path.read_text())[:-1] == first  # went on where it had stopped
     assert signal.getsignal(signal.SIGINT) is handler
 
@@ -216,7 +219,7 @@ def test_a_run_that_a_killed_sweep_left_behind_is_waited_for(stand_in, tmp_path,
     )
     while not (folder / "steps.json").exists():
         time.sleep(0.01)
-    assert not sweeping.run(planned, tmp_path, stand_in, [{}], said.append)
+    assert not sweep.run(planned, tmp_path, stand_in, [{}], said.append)
     orphan.wait()
     assert said[1].startswith("lr=0.1,seed=0: another process still trains it")
     assert set(json.loads((folder / "steps.json").read_text())) == {orphan.pid}
@@ -237,7 +240,7 @@ def test_the_table_is_sorted_by_validation_with_deviations_over_seeds(tmp_path):
     for lr, rows in numbers.items():
         for seed, (top1, test) in enumerate(rows):
             write_results(tmp_path / "runs" / f"lr={lr},seed={seed}", top1, test, 10 + seed)
-    rows = sweeping.table(planned, tmp_path)
+    rows = sweep.table(planned, tmp_path)
     assert [row["combination"] for row in rows] == ["lr=3", "lr=2", "lr=1"]
     assert rows[1]["test_top1"] == {"mean": 15, "std": pytest.approx(50**0.5)}
     assert rows[0]["val_top1"] == {"mean": 70, "std": None}
@@ -265,7 +268,7 @@ def test_the_table_is_sorted_by_validation_with_deviations_over_seeds(tmp_path):
 )
 def test_wrong_usage(flags, message, capsys):
     with pytest.raises(SystemExit) as stopped:
-        sweep.main(flags)
+        command.main(flags)
     assert stopped.value.code == 2 and message in capsys.readouterr().err
 
 
@@ -278,7 +281,7 @@ def test_errors_are_one_line_and_leave_nothing_behind(tmp_path, capsys, monkeypa
         ([*target[:1], "--config=configs/gone.py"], "configs/gone.py"),
         ([f"--workdir={tmp_path}", "--table"], "is no sweep"),
     ):
-        assert sweep.main(flags) == 1
+        assert command.main(flags) == 1
         err = capsys.readouterr().err
         assert err.startswith("error: ") and message in err and len(err.splitlines()) == 1
     assert not list(tmp_path.iterdir())

@@ -11,20 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax import (
-    averaging,
-    config,
-    console,
-    embeddings,
-    experiment,
-    mesh,
-    methods,
-    optim,
-    phases,
-    schedules,
-    step,
-    trees,
-)
+from fgc_jax import config, console, mesh, methods, trees
 from fgc_jax.data import pipeline
 from fgc_jax.evaluation import metrics
 from fgc_jax.evaluation.views import RAW, Views
@@ -32,6 +19,7 @@ from fgc_jax.runs import checkpoint, override, stop
 from fgc_jax.runs.meter import Meter
 from fgc_jax.runs.progress import Progress
 from fgc_jax.runs.writer import Writer
+from fgc_jax.training import averaging, embeddings, experiment, optim, phases, schedules, step
 
 
 @dataclasses.dataclass
@@ -228,10 +216,11 @@ def _set_learning_rate(live: Run, better: bool) -> None:
 def _read_override(live: Run) -> None:
     """Follows `override.json`; a wrong one is reported and changes nothing."""
     progress, phase = live.progress, live.phase
+    names = [each.name for each in live.experiment.settings.phases]
     rate = progress.lr_override
     if jax.process_index() == 0:
         try:
-            rate = override.read(live.workdir, live.experiment.settings.phases, phase)
+            rate = override.read(live.workdir, names, phase.name, phase.lr)
         except ValueError as error:
             console.say(f"not followed: {error}")
     # Read by one process, or others might see the file just before or after it is edited.

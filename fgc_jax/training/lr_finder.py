@@ -17,20 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from fgc_jax import (
-    config,
-    console,
-    experiment,
-    mesh,
-    methods,
-    optim,
-    phases,
-    predict,
-    schedules,
-    trees,
-)
+from fgc_jax import config, console, mesh, methods, trees
 from fgc_jax.plots import style
 from fgc_jax.runs import checkpoint
+from fgc_jax.training import experiment, optim, phases, restored, schedules
 
 MEMORY = 0.05  # of the exponential mean, as a share of the sweep's steps
 CAP = 1.2  # times the loss at the start: what is worse than that all counts alike
@@ -84,7 +74,7 @@ def start(plan: experiment.Experiment, index: int, workdir: Path | None) -> tupl
         number = _step_before(plan, index, workdir)
         variables, stats, _ = checkpoint.load_variables(workdir, number)
         for expected, found in ((plan.params, variables), (plan.stats, stats)):
-            predict.check_fit(trees.flatten(expected), trees.flatten(found), number)
+            restored.check_fit(trees.flatten(expected), trees.flatten(found), number)
         source = f"step {number} of {workdir}"
     if plan.settings.phases[index].reinit:
         variables, stats = experiment.reinitialised(plan, index, variables, stats)

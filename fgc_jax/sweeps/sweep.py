@@ -20,8 +20,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fgc_jax import comparison, config, recipe
+import ml_collections
+
+from fgc_jax import config
 from fgc_jax.runs import directory
+from fgc_jax.sweeps import comparison
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +70,16 @@ def parse_axis(text: str) -> tuple[str, list[str]]:
 
 
 def plan(
-    file: str, changes: Sequence[str], seeds: Sequence[int], grid: Sequence[str], folder: Path
+    read: Callable[[Sequence[str]], ml_collections.ConfigDict],
+    changes: Sequence[str],
+    seeds: Sequence[int],
+    grid: Sequence[str],
+    folder: Path,
 ) -> tuple[dict, list[Job]]:
     """(the recipe without the grid as plain values, every combination of seeds and values).
 
-    Seeds vary slowest, so that all combinations have one result first.
+    `read` gives the recipe with changes `--config.KEY=VALUE`. Seeds vary slowest, so that all
+    combinations have one result first.
 
     Raises:
         ValueError: a key or value that the recipe refuses, two runs that are the same, or a
@@ -83,7 +91,7 @@ def plan(
     twice = sorted({key for key in keys if keys.count(key) > 1} | given & {*keys, "seed"})
     if twice:
         raise ValueError(f"given twice: {', '.join(twice)} (seeds are --seeds=0,1,2)")
-    base = config.resolved(recipe.read(file, changes))
+    base = config.resolved(read(changes))
     directory.check(folder, base)
     jobs: list[Job] = []
     same: dict[str, str] = {}
@@ -94,7 +102,7 @@ def plan(
             combination = _cut(combination, 200)  # a directory's name has up to 255 bytes
             name = ",".join(filter(None, (combination, f"seed={seed}")))
             job = Job(name, combination, chosen, seed)
-            settings = recipe.read(file, [*changes, *job.changes])
+            settings = read([*changes, *job.changes])
             config.parse(settings)
             resolved = config.resolved(settings)
             other = same.setdefault(json.dumps(resolved, sort_keys=True), name)

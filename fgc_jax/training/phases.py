@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fgc_jax import averaging, experiment, mesh, methods, step, trees
+from fgc_jax import mesh, methods, trees
 from fgc_jax.data import pipeline
+from fgc_jax.training import averaging, experiment, step
 
 
 def train_step(

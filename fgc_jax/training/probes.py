@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
-from fgc_jax import step
-from fgc_jax.embeddings import Embedded
 from fgc_jax.evaluation import metrics
 from fgc_jax.methods import losses
+from fgc_jax.training import step
+from fgc_jax.training.embeddings import Embedded
 
 CHUNK = 1024  # images compared with all training images at a time
 L2 = tuple(10.0 ** (1 - power / 2) for power in range(9))  # 10 to 0.001, strongest first

@@ -2,9 +2,10 @@
 
 import re
 
-from fgc_jax import methods, models, schedules
+from fgc_jax import methods, models
 from fgc_jax.data import augment, dataset, images, sampling
 from fgc_jax.evaluation import views
+from fgc_jax.training import schedules
 
 ALLOWED = {
     "model.backbone": lambda: models.BACKBONES,

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
-from fgc_jax import averaging, mesh, methods, models, trees
+from fgc_jax import mesh, methods, models, trees
 from fgc_jax.data import augment
 from fgc_jax.evaluation import multiview, views
 from fgc_jax.methods import losses
+from fgc_jax.training import averaging
 
 TOP_K = 5
 
