@@ -246,7 +246,7 @@ def test_labelled_split_of_an_existing_model(tmp_path):
     )
     with pytest.raises(ValueError, match="unknown labels .allowed: gull, wren.: row 2: 'tern'"):
         data.labelled_split(path, ("gull", "wren"), label_column=1)
-    with pytest.raises(ValueError, match="label column must be given"):
+    with pytest.raises(ValueError, match="give the label column"):
         data.labelled_split(path, names)
 
 

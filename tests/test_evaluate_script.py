@@ -169,7 +169,7 @@ def wrong_calls(run, tmp_path):  # noqa: F811
         "not ours": ([workdir, f"--output={tmp_path / 'full'}"], "other files (thesis.tex)"),
         "unknown class": ([workdir, f"--input={tmp_path / 'owls'}"], "'owl'"),
         "no input": ([workdir, f"--input={tmp_path / 'gone'}"], "no such folder or CSV file"),
-        "no column": ([workdir, f"--input={tmp_path / 'a.csv'}"], "the label column must be given"),
+        "no column": ([workdir, f"--input={tmp_path / 'a.csv'}"], "give the label column"),
         "folder with column": (
             [workdir, f"--input={tmp_path / 'owls'}", "--label_column=1"],
             "is a folder",

@@ -45,7 +45,7 @@ def test_one_folder_is_split(tmp_path):
     dataset = load(root)
     assert sizes(dataset) == {"train": 24, "test": 6}
     np.testing.assert_array_equal(np.bincount(dataset.splits["test"].labels), [2, 2, 2])
-    assert "test: 6 images cut from train" in dataset.notes
+    assert "test: 6 images drawn from train" in dataset.notes
     dataset = load(root, test_fraction=0.3, seed=5)
     assert sizes(dataset) == {"train": 21, "test": 9}
     names = [name for split in dataset.splits.values() for name in split.names]

@@ -209,7 +209,7 @@ def test_final_data_hold_every_image_once(images):
     assert sorted(together.names) == sorted([*parts["train"].names, *parts["val"].names])
     np.testing.assert_array_equal(together.read(20), parts["val"].read(2))
     assert together.labels[20] == parts["val"].labels[2]
-    assert "6 images of val train too" in found.notes
+    assert "6 images of val are also trained on" in found.notes
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def test_errors_are_clear_and_leave_nothing_behind(run, tmp_path, capsys):  # no
     images = run / "data" / "test"
     calls = [
         ("missing", [], "no such folder, table, list or image"),
-        ("empty", [], "no images below it"),
+        ("empty", [], "the folder has no images"),
         ("gone.txt", [], "1 images are not in"),
         ("none.txt", [], "the list names no images"),
         ("twice.txt", [], "images stand twice"),

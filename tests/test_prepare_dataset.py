@@ -116,6 +116,6 @@ def test_the_result_never_lies_among_its_source(tmp_path, monkeypatch, capsys):
     for where in (root / "small", root, "photos/a/b", "link/small"):
         words = ["--name=folder", f"--root={root}", f"--output={where}"]
         assert prepare_dataset.main(words) == 1
-        assert f"{where} lies in {root}" in capsys.readouterr().err
+        assert f"{where} is inside {root}" in capsys.readouterr().err
     assert data_prepared.contents(tmp_path) == before
     assert prepare_dataset.main([*words[:2], "--output=photos_small"]) == 0

@@ -1,7 +1,7 @@
-"""The files of a prepared data set: what goes into which shard, writing them, and the index.
+"""The files of a prepared data set: the plan of the shards, writing them, and the index.
 
-Shards get their names when they are complete; until the whole is, what was learnt about each of
-them lies beside the plan in the folder `unfinished`.
+A shard gets its name when it is complete. Until the data set is complete, the plan and a note
+about each written shard are in the folder `unfinished`.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from fgc_jax.data import concurrency, dataset, records
 from fgc_jax.data.sources import prepared
 
 PLAN, BAD_IMAGES, METADATA = "plan.json", "unreadable.txt", "metadata"
-# Each shard that is read takes a file descriptor, of which systems allow 1,024 by default.
+# Each shard that is read takes a file descriptor; systems allow 1,024 of them by default.
 MOST_SHARDS = 256
-SAMPLES = 48  # images that are encoded beforehand, to know how large all will be
+SAMPLES = 48  # images that are encoded first, to estimate the total size
 SPARE = 2**26  # bytes that stay free on the disk
 # Uncompressed: image files hardly shrink, and reading them takes twice as long.
 WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -31,7 +31,7 @@ WRITER_OPTIONS = "group_size:1,uncompressed"
 
 def plan(encoder, output, identity):
     """The plan in `output`, written there if there is none: {"identity", "record_bytes",
-    "shards": [{"split", "start", "stop", "file"}]}. ValueError where the disk is too small."""
+    "shards": [{"split", "start", "stop", "file"}]}. ValueError if the disk is too small."""
     path = os.path.join(output, prepared.UNFINISHED, PLAN)
     if os.path.isfile(path):
         made = read_json(path)
@@ -60,12 +60,12 @@ def plan(encoder, output, identity):
 
 
 def _file_name(name):
-    """A data set's name as TFDS allows it in file names."""
+    """A data set's name in the form that TFDS allows in file names."""
     return re.sub(r"\W+", "_", name.lower(), flags=re.ASCII).strip("_") or "prepared"
 
 
 def _record_bytes(encoder):
-    """Mean size of a record, from SAMPLES of all of them."""
+    """Mean size of a record in bytes, from SAMPLES images."""
     splits = encoder.data.splits
     step = math.ceil(sum(map(len, splits.values())) / SAMPLES)
     some = list(itertools.islice(concurrency.places(splits), 0, None, step))
@@ -75,10 +75,12 @@ def _record_bytes(encoder):
 
 
 def write(encoder, output, plan, skip, threads):
-    """Writes the shards that are not there yet.
+    """Writes the missing shards.
 
-    ValueError naming the images that cannot be read, once all others are stored: their shards are
-    then left out. With `skip` the images are.
+    `skip` leaves unreadable images out. Without it, shards with unreadable images are not written.
+
+    Raises:
+        ValueError: images cannot be read; raised after all other shards are written.
     """
     for entry in os.scandir(os.path.join(output, prepared.UNFINISHED)):
         if entry.name.endswith(".tmp"):
@@ -109,7 +111,7 @@ def write(encoder, output, plan, skip, threads):
 
 
 def _write_shard(output, shard, results, stamp, skip):
-    """Writes one shard and its note; returns why images are not in it."""
+    """Writes one shard and its note; returns the reasons why images are not in it."""
     unfinished = os.path.join(output, prepared.UNFINISHED)
     temporary = os.path.join(unfinished, shard["file"] + ".tmp")
     bad, kept, ragged, payload = {}, [], [], 0
@@ -169,7 +171,7 @@ def _stamp(encoder, shard):
 
 
 def write_metadata(encoder, output, plan):
-    """Writes index, facts and what TFDS reads, all but INFO, which `publish` moves there."""
+    """Writes the index, the facts and the files of TFDS, except INFO, which `publish` moves."""
     import tensorflow_datasets as tfds
 
     data, identity = encoder.data, plan["identity"]
@@ -269,7 +271,7 @@ def _write_info(encoder, output, name, about, infos):
 
 
 def publish(output):
-    """The last step: from now on the folder is a data set."""
+    """The last step: after it the folder is a complete data set."""
     unfinished = os.path.join(output, prepared.UNFINISHED)
     made = os.path.join(unfinished, METADATA, prepared.INFO)
     _sync(made)
@@ -278,13 +280,13 @@ def publish(output):
 
 
 def refuse(message, problems, most=20):
-    """ValueError: the message and the first of the `problems`, one a line."""
+    """Raises ValueError: the message and the first `most` of the `problems`, one on each line."""
     more = [f"and {len(problems) - most} more"] if len(problems) > most else []
     raise ValueError("\n  ".join([f"{message}:", *map(str, problems[:most]), *more]))
 
 
 def read_json(path):
-    """The contents of a JSON file; ValueError naming it where it is damaged."""
+    """The contents of a JSON file; ValueError naming the file if it is damaged."""
     try:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
@@ -293,7 +295,7 @@ def read_json(path):
 
 
 def write_json(path, value):
-    """Writes whole or not at all."""
+    """Writes the file completely or not at all."""
     with open(path + ".tmp", "w", encoding="utf-8") as file:
         json.dump(value, file, indent=1, ensure_ascii=False)
     _sync(path + ".tmp")
@@ -308,7 +310,8 @@ def _write_arrays(path, arrays):
 
 
 def _sync(path):
-    """Waits until a file is on the disk: a rename may otherwise survive a power cut without it."""
+    """Waits until a file is on the disk. Else a power cut may keep its new name without its
+    content."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
@@ -318,7 +321,7 @@ def _note(output, shard):
 
 
 def _read_note(output, shard):
-    """What is known of a written shard; None where it was not written whole."""
+    """The note about a written shard; None if the shard is not complete."""
     path = _note(output, shard)
     if not os.path.isfile(path):
         return None
