@@ -85,7 +85,7 @@ def test_unusable_weights_exit_with_1(tmp_path, capsys):
     (tmp_path / "a.pth").write_bytes(b"<html>")
     arguments = [f"--input={tmp_path / 'a.pth'}", f"--output={tmp_path / 'a.safetensors'}"]
     code = convert_weights.main(["--model=resnet18", *arguments])
-    failed_with_one_line(code, capsys, "no PyTorch checkpoint")
+    failed_with_one_line(code, capsys, "not a PyTorch checkpoint")
 
 
 def test_wrong_flags_exit_with_2(convert, tmp_path, capsys):

@@ -282,6 +282,6 @@ def test_wrong_options_of_the_method(options, message):
 
 def test_a_later_phase_of_images_smaller_than_the_tiles_is_refused():
     facts = types.SimpleNamespace(shapes=(*FACTS.shapes, {**SHAPES, "image": (7, 7, 3)}))
-    with pytest.raises(ValueError, match=r"phases\[1\] have only 7 pixels a side"):
+    with pytest.raises(ValueError, match=r"phases\[1\] have only 7 pixels per side"):
         pmg.make(facts, tiles=(8, 4, 2))
     assert len(pmg.make(facts, tiles=(7, 4, 2)).losses) == 4

@@ -282,7 +282,7 @@ def test_what_is_not_a_state_dict_is_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             torch_file.read(path)
     path.write_bytes(b"<html>not found</html>")
-    with pytest.raises(ValueError, match="no PyTorch checkpoint"):
+    with pytest.raises(ValueError, match="not a PyTorch checkpoint"):
         torch_file.read(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("photo.jpg", b"")
