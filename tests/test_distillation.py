@@ -101,7 +101,10 @@ def test_no_gradient_reaches_the_teacher(finished):
     ("names", "message"),
     [
         (("gull", "tern"), "it has 2 classes, the data have 3"),
-        (("gull", "wren", "tern"), "first difference is class 1, 'wren' there and 'tern' here"),
+        (
+            ("gull", "wren", "tern"),
+            "class 1, 'wren' there and 'tern' in the data",
+        ),
     ],
 )
 def test_a_teacher_of_other_classes_is_refused(finished, names, message):

@@ -123,7 +123,7 @@ def recipe(*phases, backbone="vit", **model):
         (
             ({"train": "lora"},),
             {"lora_rank": 2, "lora_targets": "qkv"},
-            "lora_targets='qkv' matches the whole path of no linear layer; there are backbone/bl",
+            "lora_targets='qkv' does not match the whole of any linear layer; the layers are",
         ),
         (
             ({"train": "lora"},),
@@ -189,7 +189,7 @@ def test_memory_is_estimated_for_each_phase():
 def test_a_recipe_without_sense_is_one_line():
     arguments = ("--config=configs/lora_folder.py:tiny", "--config.model.lora_targets=qkv")
     _, err = commands.run(*arguments, module="scripts/estimate_memory.py", code=1)
-    assert err.splitlines()[-1].startswith("error: lora_targets='qkv' matches the whole path of no")
+    assert err.splitlines()[-1].startswith("error: lora_targets='qkv' does not match the whole")
 
 
 def two_phases(root):

@@ -72,5 +72,5 @@ def test_levels_and_tiles_must_match(root):
     got.data.root = str(root)
     got.model.feature_map = "stage3+features"
     plan = experiment.prepare(config.parse(got))
-    with pytest.raises(ValueError, match="must hold one number for each level of the head"):
+    with pytest.raises(ValueError, match="must have one number for each level of the head"):
         plan.method(None)

@@ -270,8 +270,8 @@ def cut(images, n):
     [
         ({"tiles": ()}, r"tiles=\(\) must be numbers above 1"),
         ({"tiles": (8, 1)}, r"tiles=\(8, 1\) must be numbers above 1"),
-        ({"tiles": (8, 4)}, "must hold one number for each level of the head"),
-        ({"tiles": (8, 4, 2, 2)}, "must hold one number for each level of the head"),
+        ({"tiles": (8, 4)}, "must have one number for each level of the head"),
+        ({"tiles": (8, 4, 2, 2)}, "must have one number for each level of the head"),
         ({"concat_weight": 0.0}, "concat_weight=0.0 must be above 0"),
     ],
 )

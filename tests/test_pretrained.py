@@ -77,7 +77,7 @@ def test_initialise_fills_what_is_there_and_draws_the_rest(tmp_path):
 
 def test_weights_that_do_not_fit_name_what_is_wrong(tmp_path):
     path, _, _ = save(tmp_path, "resnet18", 7, **{"conv1.weight": np.zeros((64, 1, 7, 7))})
-    message = r"does not hold the weights of resnet18.*conv1.weight \(64, 1, 7, 7\) for backbone"
+    message = r"does not contain the weights of resnet18.*conv1.weight \(64, 1, 7, 7\) for backbone"
     with pytest.raises(ValueError, match=message):
         models.load("resnet18", path)
     with pytest.raises(ValueError, match="weights of resnet34.*without a key in the weights"):
@@ -99,7 +99,7 @@ def test_weights_that_do_not_fit_name_what_is_wrong(tmp_path):
 def test_weights_of_a_network_with_equal_shapes_are_refused(tmp_path, name, weights, owner):
     if not weights.startswith("hub:"):
         weights = str(tmp_path / weights)
-    with pytest.raises(ValueError, match=f"are weights of {owner}, which fit {name} but"):
+    with pytest.raises(ValueError, match=f"are weights of {owner}.* shapes as {name} but"):
         models.load(name, weights)
 
 

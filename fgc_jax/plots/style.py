@@ -31,7 +31,7 @@ def letters() -> frozenset[int]:
 
 
 def shortened(text: str, length: int) -> str:
-    """At most `length` characters, shortened in the middle: similar names often differ at the ends."""
+    """At most `length` characters, shortened in the middle: similar names differ at the ends."""
     if len(text) <= length:
         return text
     end = (length - 1) // 2
