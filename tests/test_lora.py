@@ -123,7 +123,7 @@ def recipe(*phases, backbone="vit", **model):
         (
             ({"train": "lora"},),
             {"lora_rank": 2, "lora_targets": "qkv"},
-            "lora_targets='qkv' does not match the whole of any linear layer; the layers are",
+            "lora_targets='qkv' does not match the whole path of any linear layer; the layers are",
         ),
         (
             ({"train": "lora"},),
