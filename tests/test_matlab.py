@@ -103,7 +103,7 @@ def test_damaged_files_end_in_one_error_or_in_data(path):
         (b"", "header"),
         (b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM", "header"),
         (bytes(124) + b"\x00\x01IM" + b"abc", "unpack_from"),
-        (bytes(124) + b"\x00\x01IM" + struct.pack("<II", 14, 999), "999 bytes is cut short"),
+        (bytes(124) + b"\x00\x01IM" + struct.pack("<II", 14, 999), "999 bytes is truncated"),
         (bytes(124) + b"\x00\x01IM" + struct.pack("<II", 15, 4) + b"abcd", "header check"),
     ],
 )

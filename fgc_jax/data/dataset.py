@@ -64,7 +64,7 @@ class Split:
             return None
         boxes, n = np.asarray(boxes, np.float32), len(self)
         if boxes.shape != (n, 4):
-            raise ValueError(f"boxes of shape {boxes.shape} for {n} images, want ({n}, 4)")
+            raise ValueError(f"boxes of shape {boxes.shape} for {n} images, expected ({n}, 4)")
         return boxes
 
     @functools.cached_property

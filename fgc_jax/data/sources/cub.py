@@ -112,8 +112,8 @@ def _parts(folder, photos):
         return (), None
     parts_path = os.path.join(folder, "parts", "parts.txt")
     parts = listing.mapping(parts_path)
-    photo_ids = listing.numbers(path, [[photo] for photo in photos], "image ids are no numbers")
-    part_ids = listing.numbers(parts_path, [[part] for part in parts], "part ids are no numbers")
+    photo_ids = listing.numbers(path, [[photo] for photo in photos], "image ids are not numbers")
+    part_ids = listing.numbers(parts_path, [[part] for part in parts], "part ids are not numbers")
     try:
         with warnings.catch_warnings(action="ignore"):  # of an empty file
             rows = np.loadtxt(path, np.float32, ndmin=2)  # eight times faster than listing

@@ -88,7 +88,7 @@ def _top(data, names):
             unpacker = zlib.decompressobj()
             inner = unpacker.decompress(data[start:end], LARGEST)
             if not unpacker.eof:
-                raise ValueError(f"a variable is cut short or larger than {LARGEST} bytes")
+                raise ValueError(f"a variable is truncated or larger than {LARGEST} bytes")
             kind, start, end, _ = _element(inner, 0, len(inner), order)
         if kind == MATRIX and end > start and _head(inner, start, end, order)[2] in names:
             yield _head(inner, start, end, order)[2], _matrix(inner, start, end, order)
@@ -103,7 +103,7 @@ def _element(data, at, limit, order):
         start = at + 8
         after = start + size + (-size) % 8
     if start + size > min(limit, after):
-        raise ValueError(f"an element of {size} bytes is cut short")
+        raise ValueError(f"an element of {size} bytes is truncated")
     return kind, start, start + size, after
 
 
