@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -39,6 +39,13 @@ def progress(
         file=sys.stderr if live else _Lines(sys.stderr),
     ) as bar:
         yield bar
+
+
+def counted(items: Iterable, bar: tqdm.tqdm) -> Iterator:
+    """The items, each of which moves the bar when it is done with."""
+    for item in items:
+        yield item
+        bar.update()
 
 
 class _Lines:

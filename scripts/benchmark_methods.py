@@ -107,7 +107,7 @@ def jax_side(spec):
     from fgc_jax import config, mesh
     from fgc_jax.data import dataset
     from fgc_jax.methods import attention
-    from fgc_jax.training import experiment, optim, phases, restored, schedules
+    from fgc_jax.training import plans, optim, phases, restored, schedules
 
     size = spec["image_size"]
     recipe = common.get_config()
@@ -117,13 +117,13 @@ def jax_side(spec):
     sizes = {"resize": size, "crop": size, "batch_size": spec["batch_size"]}
     recipe.phases = (common.phase("all", lr=1e-3, weight_decay=1e-5, **sizes),)
     names = tuple(map(str, range(CLASSES)))
-    plan = experiment.assemble(config.parse(recipe), dataset.Dataset("none", names, {}))
+    plan = plans.assemble(config.parse(recipe), dataset.Dataset("none", names, {}))
     (phase,) = plan.settings.phases
     groups, schedule = plan.groups(phase), schedules.build(phase, 100)
     method = plan.method(restored.load_run)
     optimizer = optim.make(phase, schedule, groups, len(method.losses))
     step = phases.train_step(plan, 0, method, groups, optimizer=optimizer, rate=schedule.rate)
-    variables, stats, _ = experiment.initial_variables(plan)
+    variables, stats, _ = plans.initial_variables(plan)
     state = phases.first_state(plan, method, groups, optimizer, variables, stats)
     rng = np.random.default_rng(0)
     b = spec["batch_size"]

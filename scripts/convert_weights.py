@@ -92,7 +92,7 @@ def of_run(directory: Path, checkpoint: str) -> tuple[dict, dict, str]:
             continue
         needs = TIMM_NEEDS[option].format(value)
         told += f"\ntrained with {option}={value}, which the file cannot hold: {needs}"
-    used, tag = run.plan.preprocess, models.weights_tag(settings)
+    used, tag = run.plan.network.preprocess, models.weights_tag(settings)
     if used.rescale(models.preprocess(settings)):  # data.mean and data.std took their place
         told += f"\ntrained with mean={used.mean}, std={used.std}, which the file cannot hold"
         tag = ""

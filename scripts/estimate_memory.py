@@ -15,7 +15,7 @@ from absl import app, flags
 from fgc_jax import cache, config, console, trees
 from fgc_jax.cli import recipe_flags
 from fgc_jax.data import dataset
-from fgc_jax.training import experiment, optim, phases, restored, schedules
+from fgc_jax.training import plans, optim, phases, restored, schedules
 
 CLASSES = flags.DEFINE_integer("classes", 200, "Number of classes of the images.", lower_bound=2)
 STEPS = 1000  # an epoch's; what is compiled does not depend on it
@@ -24,7 +24,7 @@ STEPS = 1000  # an epoch's; what is compiled does not depend on it
 def assembled(settings: config.Settings, classes: int) -> experiment.Experiment:
     """The experiment on images that are not there."""
     names = tuple(map(str, range(classes)))
-    return experiment.assemble(settings, dataset.Dataset("none", names, {}))
+    return plans.assemble(settings, dataset.Dataset("none", names, {}))
 
 
 def compiled(plan: experiment.Experiment, index: int):
@@ -43,7 +43,7 @@ def compiled(plan: experiment.Experiment, index: int):
             plan, method, groups, optimizer, variables, stats, average=average
         )
 
-    state = jax.eval_shape(first, plan.params, plan.stats)
+    state = jax.eval_shape(first, plan.network.params, plan.network.stats)
     rows, side = phase.batch_size, plan.transform(phase, train=True).crop
     batch = {
         "image": jax.ShapeDtypeStruct((rows, side, side, 3), jnp.uint8),
@@ -64,7 +64,7 @@ def table(plan: experiment.Experiment) -> str:
             trees.num_bytes((state.opt_state, state.average)),
             program.memory_analysis().temp_size_in_bytes,
         ]
-        flat = trees.flatten(plan.params)
+        flat = trees.flatten(plan.network.params)
         trained = sum(flat[path].size for path in plan.groups(phase))
         rows.append(
             (

@@ -38,13 +38,13 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     """Raises ValueError where flags, recipe, data or the run to start from cannot be used."""
     from fgc_jax import config, console
-    from fgc_jax.training import experiment, lr_finder, restored
+    from fgc_jax.training import plans, lr_finder, restored
 
     sweep = {"lowest": LOWEST.value, "highest": HIGHEST.value, "steps": STEPS.value}
     lr_finder.check(**sweep)
     settings = config.parse(recipe_flags.CONFIG.value)
     numbers = lr_finder.chosen_phases(settings, PHASE.value)
-    plan = experiment.prepare(settings)
+    plan = plans.prepare(settings)
     method = plan.method(restored.load_run)
     rows = [("phase", "lr", "minimum", "steepest", "minimum / 10", "the sweep ended because")]
     for index in numbers:

@@ -63,16 +63,16 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
 def assembled(settings, train_images):
     """(the experiment, how many images train)."""
     from fgc_jax.data import dataset
-    from fgc_jax.training import experiment
+    from fgc_jax.training import plans
 
     if train_images is None:
         try:
-            data = experiment.load_data(settings)
+            data = plans.load_data(settings)
         except (ValueError, OSError) as error:
             raise ValueError(f"{error} (or say --train_images=N)") from None
-        return experiment.assemble(settings, data), len(data.splits["train"])
+        return plans.assemble(settings, data), len(data.splits["train"])
     # Two classes stand for whatever there are: nothing here depends on their number.
-    return experiment.assemble(settings, dataset.Dataset("none", ("a", "b"), {})), train_images
+    return plans.assemble(settings, dataset.Dataset("none", ("a", "b"), {})), train_images
 
 
 def lines(plan, phase) -> list[tuple[str, list[float]]]:
@@ -86,12 +86,12 @@ def lines(plan, phase) -> list[tuple[str, list[float]]]:
         prefix = "" if group == "all" else f"{group}: "
         if len(factors) > BAND:
             paths = set().union(*factors.values())
-            text = f"{extent(plan.layers, paths)} x {min(factors):.2g} to {max(factors):.3g}"
+            text = f"{extent(plan.network.layers, paths)} x {min(factors):.2g} to {max(factors):.3g}"
             entries.append((prefix + text, sorted(factors)))
             continue
         for factor, paths in factors.items():
             times = f" x {factor:.3g}" if factor != 1 else ""
-            entries.append((prefix + extent(plan.layers, paths) + times, [factor]))
+            entries.append((prefix + extent(plan.network.layers, paths) + times, [factor]))
     return sorted(entries, key=lambda entry: -max(entry[1]))
 
 

@@ -68,12 +68,12 @@ def subject(arguments: argparse.Namespace, changes: list[str]):
     from fgc_jax import config, mesh
     from fgc_jax.cli import recipe
     from fgc_jax.runs import directory
-    from fgc_jax.training import experiment, restored
+    from fgc_jax.training import plans, restored
 
     if arguments.config:
         settings = config.parse(recipe.read(arguments.config, changes))
-        plan = experiment.assemble(settings, experiment.load_data(settings))
-        variables, stats, _ = experiment.initial_variables(plan)
+        plan = plans.assemble(settings, plans.load_data(settings))
+        variables, stats, _ = plans.initial_variables(plan)
         variables, stats = mesh.replicate(plan.mesh, (variables, stats))
         pretrained = " + ".join(
             filter(None, (settings.model.pretrained, settings.model.pretrained_b))
@@ -84,7 +84,7 @@ def subject(arguments: argparse.Namespace, changes: list[str]):
     if arguments.data_root:
         data = dataclasses.replace(settings.data, root=arguments.data_root)
         settings = dataclasses.replace(settings, data=data)
-    found = experiment.load_data(settings)
+    found = plans.load_data(settings)
     directory.check_dataset(arguments.workdir.absolute(), found.facts())
     plan = dataclasses.replace(run.plan, settings=settings, dataset=found)
     facts = {"workdir": str(arguments.workdir), "checkpoint": run.step}

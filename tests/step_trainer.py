@@ -9,7 +9,7 @@ import numpy as np
 from configs import common
 from fgc_jax import config, mesh, trees
 from fgc_jax.data import dataset
-from fgc_jax.training import experiment, optim, phases, restored, schedules, step
+from fgc_jax.training import plans, optim, phases, restored, schedules, step
 from tests import tiny_run
 
 FROZEN_BN = ((r".*/bn\d/.*", "bn", 0.0), (".*", "rest", 1.0))
@@ -59,7 +59,7 @@ def make(*, head_options=(), augment=(), **phase) -> Trainer:
 def of(recipe, *, noise: float = 0.0) -> Trainer:
     """The trainer of a recipe of one phase, with three classes and no data."""
     settings = config.parse(recipe)
-    plan = experiment.assemble(settings, dataset.Dataset("none", tiny_run.CLASSES, {}))
+    plan = plans.assemble(settings, dataset.Dataset("none", tiny_run.CLASSES, {}))
     (phase,) = settings.phases
     groups = plan.groups(phase)
     schedule = schedules.build(phase, 10)
@@ -67,7 +67,7 @@ def of(recipe, *, noise: float = 0.0) -> Trainer:
     optimizer = optim.make(phase, schedule, groups, len(method.losses))
     how = {"optimizer": optimizer, "rate": schedule.rate, "average": phase.average}
     train_step = phases.train_step(plan, 0, method, groups, **how)
-    weights, stats, _ = experiment.initial_variables(plan)
+    weights, stats, _ = plans.initial_variables(plan)
     rng = np.random.default_rng(0)
     noisy = {
         path: leaf + rng.normal(0, noise, leaf.shape).astype(np.float32)

@@ -13,7 +13,7 @@ from configs import common
 from fgc_jax import config, methods, models, train, trees
 from fgc_jax.data import dataset
 from fgc_jax.runs import checkpoint, directory, stop
-from fgc_jax.training import experiment, restored
+from fgc_jax.training import plans, restored
 from tests import commands, data_files, test_losses, test_train, tiny_run
 
 SHARE, TEMPERATURE = 0.75, 4.0
@@ -76,7 +76,7 @@ def test_no_gradient_reaches_the_teacher(finished):
     options = OPTIONS | {"teacher": str(finished)}
     method = methods.build("plain", options, facts_with(one_layer_run()))
     student = one_layer_run()
-    graphdef = nnx.graphdef(student.plan.model)
+    graphdef = nnx.graphdef(student.plan.network.model)
     batch = test_losses.make_batch()
 
     def value(variables, constants):
@@ -159,7 +159,7 @@ def fingerprint(workdir):
 def test_a_taught_run_trains_and_continues_to_the_same_bits(images, teacher, tmp_path, monkeypatch):
     before = fingerprint(teacher)
     straight = test_train.watched_run(taught(images, teacher), tmp_path / "straight", ())
-    split = experiment.prepare(config.parse(taught(images, teacher))).dataset.splits["train"]
+    split = plans.prepare(config.parse(taught(images, teacher))).dataset.splits["train"]
     for positions in straight.batches[0]:
         np.testing.assert_array_equal(np.bincount(split.labels[positions]), [2, 2, 2])
     rows = [row for row in commands.logged(tmp_path / "straight") if "teacher_loss" in row]
@@ -193,7 +193,7 @@ def test_a_teacher_must_take_the_students_images(finished):
         )
         recipe.method_options.update(options)
         data = dataset.Dataset("none", tiny_run.CLASSES, {})
-        return experiment.assemble(config.parse(recipe), data)
+        return plans.assemble(config.parse(recipe), data)
 
     run = types.SimpleNamespace(plan=plan("vit_tiny_patch16_224", 64))
     student = plan("resnet18", 40, teacher=str(finished), **OPTIONS)

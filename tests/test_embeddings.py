@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fgc_jax import models
-from fgc_jax.training import embeddings, experiment, restored, step
+from fgc_jax.training import embeddings, plans, restored, step
 from tests import tiny_run
 from tests.tiny_run import run  # noqa: F401  (a fixture)
 
@@ -17,7 +17,7 @@ from tests.tiny_run import run  # noqa: F401  (a fixture)
 def plan(run):  # noqa: F811
     """(plan with data, params, stats, phase) of the small run."""
     trained = restored.load_run(run / "run")
-    found = experiment.load_data(trained.plan.settings)
+    found = plans.load_data(trained.plan.settings)
     plan = dataclasses.replace(trained.plan, dataset=found)
     return plan, trained.params, trained.stats, trained.phase
 

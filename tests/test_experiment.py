@@ -10,7 +10,7 @@ import pytest
 from configs import common
 from fgc_jax import config, models, trees
 from fgc_jax.data import dataset
-from fgc_jax.training import experiment, overview
+from fgc_jax.training import plans, overview
 from tests import tiny_run
 
 LAST_LAYER = "layer1/1"
@@ -25,16 +25,16 @@ def make_plan(*phases, seed=0, splits=None, **model):
         for number, phase in enumerate(phases)
     )
     data = dataset.Dataset("none", tiny_run.CLASSES, splits or {})
-    return experiment.assemble(config.parse(recipe), data)
+    return plans.assemble(config.parse(recipe), data)
 
 
 def reinitialised(plan, index=1):
-    """(before, after) of `experiment.reinitialised`: path -> leaf; before holds 7 everywhere."""
+    """(before, after) of `plans.reinitialised`: path -> leaf; before holds 7 everywhere."""
     before = [
         jax.tree.map(lambda leaf: np.full(leaf.shape, 7, np.float32), tree)
-        for tree in (plan.params, plan.stats)
+        for tree in (plan.network.params, plan.network.stats)
     ]
-    after = experiment.reinitialised(plan, index, *before)
+    after = plans.reinitialised(plan, index, *before)
     return [trees.flatten(first) | trees.flatten(second) for first, second in (before, after)]
 
 
@@ -55,7 +55,7 @@ def test_reinit_depends_on_seed_and_phase_alone():
         "seed 0": reinitialised(plan)[1][kernel],
         "later phase": reinitialised(plan, 2)[1][kernel],
         "seed 1": reinitialised(make_plan(*phases, seed=1))[1][kernel],
-        "initial": trees.flatten(experiment.initial_variables(plan)[0])[kernel],
+        "initial": trees.flatten(plans.initial_variables(plan)[0])[kernel],
     }
     assert len({leaf.tobytes() for leaf in drawn.values()}) == len(drawn)
     again = reinitialised(make_plan(*phases))[1][kernel]
@@ -163,7 +163,7 @@ def test_durations_must_fit_the_data():
     recipe.data.update(name="synthetic_birds", options=options, val_fraction=0.0)
     recipe.phases[1].update(warmup="21 steps")
     with pytest.raises(ValueError, match="phase large: .*warmup='21 steps' .* 10 epochs of 2 st"):
-        experiment.prepare(config.parse(recipe))
+        plans.prepare(config.parse(recipe))
 
 
 def test_rates_of_frozen_layers_whose_batch_norms_train():
@@ -216,7 +216,7 @@ def test_box_crops_are_chosen_by_split_and_said():
     options = {"species": 3, "train_per_class": 4, "test_per_class": 2, "size": 64}
     recipe.data.update(name="synthetic_birds", options=options)
     recipe.data.update(box_crop=("train", "test"), box_square=True)
-    plan = experiment.prepare(config.parse(recipe))
+    plan = plans.prepare(config.parse(recipe))
     shapes = {name: plan.dataset.splits[name].read(0).shape[:2] for name in ("train", "val")}
     assert shapes["train"] < shapes["val"] == (64, 64)
     assert plan.views("test") == "raw, cropped to ground-truth boxes" and plan.views("val") == "raw"
@@ -247,14 +247,14 @@ def test_wrong_augmentations_are_named(ops, message):
     recipe.data.update(name="synthetic_birds", options={"species": 3, "size": 64})
     recipe.data.augment = ops
     with pytest.raises(ValueError, match=message):
-        experiment.prepare(config.parse(recipe))
+        plans.prepare(config.parse(recipe))
 
 
 def test_erased_places_become_zero():
     recipe = tiny_run.recipe("")
     recipe.data.update(name="synthetic_birds", options={"species": 3, "size": 64})
     recipe.data.update(augment=(("erase", {"p": 1.0}),), mean=(0.1, 0.6, 0.9))
-    plan = experiment.prepare(config.parse(recipe))
+    plan = plans.prepare(config.parse(recipe))
     batch = {"image": np.full((4, 32, 32, 3), 200, np.uint8), "mask": np.ones(4, np.float32)}
     images = plan.augment(plan.settings.phases[0])(jax.random.key(0), batch)["image"]
     erased = np.abs(np.asarray(images)).max(-1) < 1e-5

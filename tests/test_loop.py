@@ -9,7 +9,7 @@ import pytest
 
 from fgc_jax import config, train, trees
 from fgc_jax.runs import checkpoint, directory, override, stop
-from fgc_jax.training import averaging, experiment
+from fgc_jax.training import averaging, plans
 from tests import commands, watched
 from tests.watched import (
     STEPS,
@@ -201,9 +201,9 @@ def test_a_search_must_be_finished_and_of_the_same_config(straight, images, tmp_
 
 def test_final_data_hold_every_image_once(images):
     recipe = constant(images)
-    parts = experiment.load_data(config.parse(recipe)).splits
+    parts = plans.load_data(config.parse(recipe)).splits
     recipe.final = True
-    found = experiment.load_data(config.parse(recipe))
+    found = plans.load_data(config.parse(recipe))
     assert found.splits.keys() == {"train", "test"}
     together = found.splits["train"]
     assert sorted(together.names) == sorted([*parts["train"].names, *parts["val"].names])

@@ -14,7 +14,7 @@ from fgc_jax import config, models, train, trees
 from fgc_jax.data import dataset
 from fgc_jax.models import layers, lora
 from fgc_jax.runs import checkpoint, stop
-from fgc_jax.training import experiment, restored
+from fgc_jax.training import plans, restored
 from scripts import convert_weights, estimate_memory, evaluate
 from tests import commands, data_files, seeded, small_networks, tiny_run
 
@@ -134,7 +134,7 @@ def recipe(*phases, backbone="vit", **model):
 )
 def test_keys_that_cannot_be_or_do_nothing_are_errors(phases, model, message):
     with pytest.raises(ValueError, match=message):
-        experiment.assemble(config.parse(recipe(*phases, **model)), NO_DATA)
+        plans.assemble(config.parse(recipe(*phases, **model)), NO_DATA)
 
 
 NO_DATA = dataset.Dataset("none", tiny_run.CLASSES, {})
@@ -173,7 +173,7 @@ def test_no_gradient_of_a_frozen_kernel_is_computed():
 def test_the_recipe_trains_as_much_as_the_documentation_says(variant, trained):
     plan = estimate_memory.assembled(config.parse(lora_folder.get_config(variant)), 200)
     (phase,) = plan.settings.phases
-    flat = trees.flatten(plan.params)
+    flat = trees.flatten(plan.network.params)
     assert sum(flat[path].size for path in plan.groups(phase)) == trained + 200 * 1025
 
 
@@ -229,8 +229,8 @@ def changed(first, second):
 
 def test_a_phase_changes_what_it_trains_and_nothing_else(images, finished):
     workdir, results = finished
-    plan = experiment.prepare(config.parse(two_phases(images)))
-    start = trees.flatten(experiment.initial_variables(plan)[0])
+    plan = plans.prepare(config.parse(two_phases(images)))
+    start = trees.flatten(plans.initial_variables(plan)[0])
     bias, last = (stored(workdir, phase["best"]["step"]) for phase in results["phases"])
     head = {path for path in start if path.startswith("head/")}
     biases = {path for path in start if path.endswith("/bias")}
@@ -261,7 +261,7 @@ def test_a_trained_run_is_evaluated_and_exported_merged(finished, tmp_path, caps
     assert convert_weights.main([f"--workdir={workdir}", f"--output={output}"]) == 0
     assert not [key for key in safetensors_numpy.load_file(output) if "lora" in key]
     run = restored.load_run(workdir)
-    graphdef = models.evaluation_graphdef(run.plan.model)
+    graphdef = models.evaluation_graphdef(run.plan.network.model)
     pixels = seeded.images(4, 32, 32)
     wanted, _ = models.forward(graphdef, run.params, run.stats, pixels)
     found, _ = models.load("vit", str(output))(pixels)

@@ -12,7 +12,7 @@ import pytest
 from configs import common
 from fgc_jax import config, trees
 from fgc_jax.runs import checkpoint
-from fgc_jax.training import experiment, lr_finder, step
+from fgc_jax.training import plans, lr_finder, step
 from tests import commands, data_files, tiny_run
 
 STEPS = 40
@@ -42,12 +42,12 @@ def plan(tmp_path_factory):
             **size,
         ),
     )
-    return experiment.prepare(config.parse(recipe))
+    return plans.prepare(config.parse(recipe))
 
 
 @pytest.fixture(scope="module")
 def initial(plan):
-    return experiment.initial_variables(plan)[:2]
+    return plans.initial_variables(plan)[:2]
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_where_a_phase_starts(plan, initial, tmp_path):
     assert source == f"step 4 of {run}"
     expected = tiny_run.shaken(variables, 4)
     # Phase 1 draws its last layer anew, as it does in training.
-    redrawn = experiment.reinitialised(plan, 1, expected, stats)[0]
+    redrawn = plans.reinitialised(plan, 1, expected, stats)[0]
     assert trees.fingerprint(found) == trees.fingerprint(redrawn)
     assert trees.fingerprint(found) != trees.fingerprint(expected)
     unfinished = saved_run(plan, tmp_path / "half", initial, 0, [], {"step": 4})

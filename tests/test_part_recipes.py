@@ -8,7 +8,7 @@ import pytest
 
 from configs import cross_x_cub, dcl_cub, pmg_cub
 from fgc_jax import config, models, train
-from fgc_jax.training import experiment
+from fgc_jax.training import plans
 from tests import data_benchmarks, small_networks
 
 RECIPES = {"pmg": pmg_cub, "dcl": dcl_cub, "cross_x": cross_x_cub}
@@ -35,7 +35,7 @@ def test_settings_are_valid_and_the_weights_exist(name, variant, root):
     assert model.pretrained == facts.source
     got = RECIPES[name].get_config(f"{variant},tiny")
     got.data.root = str(root)
-    experiment.prepare(config.parse(got)).method(None)
+    plans.prepare(config.parse(got)).method(None)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -71,6 +71,6 @@ def test_levels_and_tiles_must_match(root):
     got = pmg_cub.get_config("tiny")
     got.data.root = str(root)
     got.model.feature_map = "stage3+features"
-    plan = experiment.prepare(config.parse(got))
+    plan = plans.prepare(config.parse(got))
     with pytest.raises(ValueError, match="must hold one number for each level of the head"):
         plan.method(None)

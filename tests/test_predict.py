@@ -44,9 +44,9 @@ def probabilities_by_hand(trained, files):
 
 
 def logits_by_hand(trained, pixels):
-    preprocess = trained.plan.preprocess
+    preprocess = trained.plan.network.preprocess
     inputs = augment.normalise(pixels, preprocess.mean, preprocess.std)
-    graphdef = models.evaluation_graphdef(trained.plan.model)
+    graphdef = models.evaluation_graphdef(trained.plan.network.model)
 
     @jax.jit
     def forward(variables, stats):

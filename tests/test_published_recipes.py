@@ -16,7 +16,7 @@ from configs import (
     wsdan_inception,
 )
 from fgc_jax import config, models, train
-from fgc_jax.training import experiment
+from fgc_jax.training import plans
 from tests import commands, data_benchmarks, data_files, small_networks
 
 WRITE = {
@@ -80,7 +80,7 @@ def test_tiny_variants_are_runs(name, variant, roots):
     """Phases, groups, layers and augmentations fit together, at least for the small network."""
     got = recipe(name, f"{variant},tiny")
     got.data.root = str(roots[got.data.name])
-    plan = experiment.prepare(config.parse(got))
+    plan = plans.prepare(config.parse(got))
     full = config.parse(recipe(name, variant))
     assert [phase.name for phase in plan.settings.phases] == [phase.name for phase in full.phases]
     assert plan.num_classes == (6 if got.data.name == "aircraft" else 3)

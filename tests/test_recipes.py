@@ -9,7 +9,7 @@ import pytest
 from configs import bundles, finetune_folder, methods_birds, tricks
 from fgc_jax import config
 from fgc_jax.data import pipeline
-from fgc_jax.training import experiment
+from fgc_jax.training import plans
 from tests import commands, data_files
 
 SMALLER = "--config.model.backbone=resnet18"  # where the images matter, not the network
@@ -37,7 +37,7 @@ def test_bundles_augment_in_training_alone(name, tmp_path):
     data_files.write_folder(tmp_path / "data", splits=12, size=(90, 70))
     recipe = finetune_folder.get_config(f"{name},tiny")
     recipe.data.root = str(tmp_path / "data")
-    plan = experiment.prepare(config.parse(recipe))
+    plan = plans.prepare(config.parse(recipe))
     (phase, _) = plan.settings.phases
     train = plan.transform(phase, train=True)
     row = {"label": np.zeros(2, np.int32), "mask": np.ones(2, np.float32)}
@@ -49,7 +49,7 @@ def test_bundles_augment_in_training_alone(name, tmp_path):
     assert images.shape == (2, phase.crop, phase.crop, 3) and np.isfinite(images).all()
     evaluated = plan.transform(phase, train=False)
     assert (evaluated.crop, evaluated.random_crop) == (phase.crop, False)
-    mean, std = plan.preprocess.mean, plan.preprocess.std
+    mean, std = plan.network.preprocess.mean, plan.network.preprocess.std
     assert (mean == (0.48194, 0.49756, 0.43214)) == (name == "wsdan_homework")
     assert images.min() >= -max(m / s for m, s in zip(mean, std, strict=True)) - 1e-4
 
@@ -106,7 +106,7 @@ def test_folder_recipe_brings_no_options_that_other_data_sets_lack(name):
     recipe = finetune_folder.get_config()
     recipe.data.update(name=name, root="/no/such/place")
     with pytest.raises(ValueError, match="/no/such/place: .*no such folder"):
-        experiment.prepare(config.parse(recipe))
+        plans.prepare(config.parse(recipe))
 
 
 @pytest.mark.parametrize("name", [*tricks.STEPS, "reinit"])
@@ -116,7 +116,7 @@ def test_each_trick_is_a_recipe_of_its_own(name):
     assert sum(phase.epochs for phase in settings.phases) == 7
     assert bool(settings.phases[-1].reinit) == (name == "reinit")
     assert settings.phases[-1].schedule == ("constant" if name == "constant" else "one_cycle")
-    assert experiment.prepare(settings).num_classes == 24
+    assert plans.prepare(settings).num_classes == 24
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_each_trick_is_a_recipe_of_its_own(name):
 )
 def test_each_method_is_a_recipe_of_equal_epochs(name):
     settings = config.parse(methods_birds.get_config(name))
-    plan = experiment.prepare(settings)
+    plan = plans.prepare(settings)
     assert plan.num_classes == 12
     assert plan.method(None).losses
     if "tiny" not in name:

@@ -9,7 +9,7 @@ import pytest
 from configs import common
 from fgc_jax import config
 from fgc_jax.data import dataset, pipeline, sampling
-from fgc_jax.training import experiment
+from fgc_jax.training import plans
 from tests import tiny_run
 
 SIZES = (1, 3, 5, 12, 4)  # images of each class
@@ -161,7 +161,7 @@ def test_a_run_refuses_wrong_samplings_before_it_trains():
     )
     message = "phase not: data.sampling='2 classes x 4' makes batches of 8, but the batch size is 6"
     with pytest.raises(ValueError, match=message):
-        experiment.prepare(config.parse(recipe))
+        plans.prepare(config.parse(recipe))
     recipe.data.sampling = "classes"
     with pytest.raises(ValueError, match="config.data.sampling='classes' must be one of 'shuffle'"):
         config.parse(recipe)

@@ -9,7 +9,7 @@ import pytest
 from configs import common
 from fgc_jax import config
 from fgc_jax.runs import checkpoint, directory
-from fgc_jax.training import experiment
+from fgc_jax.training import plans
 from tests import data_files
 
 CLASSES = ("gull", "tern", "wren")
@@ -42,8 +42,8 @@ def run(tmp_path_factory) -> Path:
 def write(workdir: Path, settings) -> None:
     """The run directory of a recipe of two phases: three checkpoints, the classifier's weights of
     each drawn anew."""
-    plan = experiment.prepare(config.parse(settings))
-    variables, stats, _ = experiment.initial_variables(plan)
+    plan = plans.prepare(config.parse(settings))
+    variables, stats, _ = plans.initial_variables(plan)
     workdir.mkdir()
     directory.write_json(workdir / directory.CONFIG, config.resolved(settings))
     directory.write_json(workdir / directory.DATASET, plan.dataset.facts())

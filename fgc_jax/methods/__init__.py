@@ -17,9 +17,10 @@ from fgc_jax.methods import (
     pmg,
     transfg,
 )
-from fgc_jax.methods.method import Facts, Loss, Method
+from fgc_jax.methods.method import Facts, Loss, Method, Report
+from fgc_jax.methods.task import Task
 
-__all__ = ("METHODS", "Entry", "Facts", "Loss", "Method", "build")
+__all__ = ("METHODS", "Entry", "Facts", "Loss", "Method", "Report", "Task", "build")
 
 
 @dataclasses.dataclass(frozen=True)

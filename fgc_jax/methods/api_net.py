@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fgc_jax.methods import losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 
 
 def make(facts: Facts, *, margin: float = 0.05, ranking_weight: float = 1.0) -> Method:
@@ -28,7 +28,7 @@ def make(facts: Facts, *, margin: float = 0.05, ranking_weight: float = 1.0) -> 
     if not ranking_weight >= 0:
         raise ValueError(f"{at}.ranking_weight={ranking_weight} must not be below 0")
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         rngs = nnx.Rngs(dropout=key)
         logits, out = model(batch["image"], rngs=rngs)
         pooled, labels, mask = out["head/pooled"], batch["label"], batch["mask"]
@@ -42,7 +42,8 @@ def make(facts: Facts, *, margin: float = 0.05, ranking_weight: float = 1.0) -> 
         counted = jnp.concatenate([has_same, has_other] * 2).astype(jnp.float32)
         class_loss, ranking_loss = pair_losses(scores, labels, counted, margin)
         value = class_loss + ranking_weight * ranking_loss
-        return value, {"logits": logits, "class_loss": class_loss, "ranking_loss": ranking_loss}
+        scalars = {"class_loss": class_loss, "ranking_loss": ranking_loss}
+        return value, Report({"logits": logits}, scalars)
 
     return Method((loss,))
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fgc_jax.methods import jigsaw, losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 from fgc_jax.models import regions
 
 FAKE_ATTENTION = 2.0  # counterfactual attention is uniform below it
@@ -66,7 +66,7 @@ def make(
         if len(pair) != 2 or not 0 <= pair[0] <= pair[1] <= 1:
             raise ValueError(_at(f"{name}={pair!r} must be (least, most) within [0, 1]"))
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         keys = jax.random.split(key, 7)
         labels, mask = batch["label"], batch["mask"]
         logits, out = model(batch["image"], rngs=nnx.Rngs(dropout=keys[0]))
@@ -98,9 +98,9 @@ def make(
             normalise=normalise_centres,
         )
         parts["centre_loss"] = centre_weight, losses.masked_mean(distances, mask)
-        aux = {name: value for name, (_, value) in parts.items()}
+        scalars = {name: value for name, (_, value) in parts.items()}
         total = sum(weight * value for weight, value in parts.values())
-        return total, {"logits": logits, "state": {"centres": centres}, **aux}
+        return total, Report({"logits": logits}, scalars, {"centres": centres})
 
     (features,) = facts.shapes[0]["head/embedding"]
     centres = jnp.zeros((facts.num_classes, features), jnp.float32)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fgc_jax.methods import losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 from fgc_jax.models.heads import basic
 
 
@@ -37,7 +37,7 @@ def make(
         if not weight >= 0:
             raise ValueError(f"config.method_options.{name}={weight} must not be below 0")
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         logits, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
         mask = batch["mask"]
         goal = losses.targets(batch, logits.shape[-1])
@@ -49,8 +49,8 @@ def make(
         apart = divergence(high, out["head/low"]) + divergence(high, out["head/merged"])
         kl_loss = losses.masked_mean(apart, mask)
         value = class_loss + c3s_loss + kl_weight * kl_loss
-        aux = {"class_loss": class_loss, "c3s_loss": c3s_loss, "kl_loss": kl_loss}
-        return value, {"logits": logits, **aux}
+        scalars = {"class_loss": class_loss, "c3s_loss": c3s_loss, "kl_loss": kl_loss}
+        return value, Report({"logits": logits}, scalars)
 
     return Method((loss,))
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fgc_jax.methods import jigsaw, losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 
 
 def make(
@@ -50,7 +50,7 @@ def make(
                 f"crop{fitting}"
             )
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         order_key, key = jax.random.split(key)
         images = batch["image"]
         order = jigsaw.confusion(order_key, len(images), tiles, reach)
@@ -68,7 +68,7 @@ def make(
         gaps = jnp.abs(places.reshape(wanted.shape) - wanted).mean(-1)
         location_loss = losses.masked_mean(gaps, mask)
         value = class_loss + swap_weight * swap_loss + location_weight * location_loss
-        aux = {"class_loss": class_loss, "swap_loss": swap_loss, "location_loss": location_loss}
-        return value, {"logits": logits[::2], **aux}
+        scalars = {"class_loss": class_loss, "swap_loss": swap_loss, "location_loss": location_loss}
+        return value, Report({"logits": logits[::2]}, scalars)
 
     return Method((loss,))

@@ -30,17 +30,14 @@ def load_teacher(workdir: str, facts: Facts) -> tuple[Callable[[Any, jax.Array],
     except ValueError as error:
         raise ValueError(f"{at}: {error}") from None
     _check_classes(run.class_names, facts.class_names, at)
-    graphdef = models.evaluation_graphdef(run.plan.model)
-    rescale = facts.preprocess.rescale(run.plan.preprocess)
+    network = run.plan.network
+    rescale = facts.preprocess.rescale(network.preprocess)
 
     def teach(weights, images):
         if rescale is not None:
             factor, shift = (jnp.float32(v).reshape(1, 1, 1, 3) for v in rescale)
             images = images * factor + shift
-        (logits, _), _ = models.apply(
-            graphdef, weights["params"], weights["stats"], lambda model: model(images)
-        )
-        return logits
+        return models.infer(network.graphdef, weights["params"], weights["stats"], images)[0]
 
     return teach, {"params": run.params, "stats": run.stats}
 

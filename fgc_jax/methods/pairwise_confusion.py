@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fgc_jax.methods import losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 
 
 def make(facts: Facts, *, confusion_weight: float = 10.0, label_smoothing: float = 0.0) -> Method:
@@ -25,14 +25,15 @@ def make(facts: Facts, *, confusion_weight: float = 10.0, label_smoothing: float
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"{at}.label_smoothing={label_smoothing} must lie in [0, 1)")
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         logits, _ = model(batch["image"], rngs=nnx.Rngs(dropout=key))
         mask = batch["mask"]
         goal = losses.targets(batch, logits.shape[-1], label_smoothing)
         label_loss = losses.masked_mean(losses.cross_entropy(logits, goal), mask)
         confused = confusion(jax.nn.softmax(logits), batch["label"], mask)
         value = label_loss + confusion_weight * confused
-        return value, {"logits": logits, "label_loss": label_loss, "confusion": confused}
+        scalars = {"label_loss": label_loss, "confusion": confused}
+        return value, Report({"logits": logits}, scalars)
 
     return Method((loss,))
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fgc_jax.methods import losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 from fgc_jax.models.heads import pyramid
 
 LEAST_TEMPERATURE = 1 / 16
@@ -34,7 +34,7 @@ def make(
     _check_above_0(lambda_c=lambda_c)
     factors = {"mean": lambda_b, "dropped": lambda_n, "picked": lambda_s, "graph": lambda_c}
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         logits, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
         return _total(factors, _terms(logits, out, batch), logits)
 
@@ -68,7 +68,7 @@ def make_herbs(
     factors["refinement"] = lambda_r
     period = halve_every * max(sum(facts.class_counts), 1)
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         logits, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
         halved = 0.5 ** (state["images"] // period).astype(jnp.float32)
         now = jnp.maximum(temperature * halved, LEAST_TEMPERATURE)
@@ -77,9 +77,10 @@ def make_herbs(
         pairs = zip(_levels(out, pyramid.EARLY), late, strict=True)
         apart = sum(refinement(first, last, now) for first, last in pairs)
         terms["refinement"] = losses.masked_mean(apart, batch["mask"])
-        value, aux = _total(factors, terms, logits)
+        value, report = _total(factors, terms, logits)
+        scalars = {**report.scalars, "temperature": now}
         state = {"images": state["images"] + len(logits)}
-        return value, aux | {"temperature": now, "state": state}
+        return value, report.replace(scalars=scalars, state=state)
 
     return Method((loss,), state={"images": jnp.int32(0)})
 
@@ -121,7 +122,7 @@ def _terms(logits, out, batch):
 def _total(factors, terms, logits):
     used = {name: terms[name] for name, factor in factors.items() if factor}
     value = sum(factors[name] * term for name, term in used.items())
-    return value, {"logits": logits} | {f"{name}_loss": term for name, term in used.items()}
+    return value, Report({"logits": logits}, {f"{name}_loss": term for name, term in used.items()})
 
 
 def _levels(out, kind):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fgc_jax.methods import distillation, losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 
 LOSSES = ("cross_entropy", "focal", "bce")
 CLASS_WEIGHTS = ("", "balanced")
@@ -57,10 +57,10 @@ def make(
             )
         )
 
-    def of_labels(logits, batch):
+    def of_labels(logits, batch, constants):
         classes = logits.shape[-1]
         goal = losses.targets(batch, classes, label_smoothing)
-        mask, weights = batch["mask"], batch["constants"].get("class_weights")
+        mask, weights = batch["mask"], constants.get("class_weights")
         counted = mask
         if weights is not None:
             counted = mask * jnp.sum(losses.targets(batch, classes) * weights[None, :], axis=-1)
@@ -72,17 +72,18 @@ def make(
             values = losses.cross_entropy(logits, goal, weights)
         return losses.normalised_sum(values * mask, counted)
 
-    def alone(model, batch, key, state):
+    def alone(model, batch, key, state, constants):
         logits, _ = model(batch["image"], rngs=nnx.Rngs(dropout=key))
-        return of_labels(logits, batch), {"logits": logits}
+        return of_labels(logits, batch, constants), Report({"logits": logits}, {})
 
-    def taught(model, batch, key, state):
-        label_loss, aux = alone(model, batch, key, state)
-        wanted = teach(batch["constants"]["teacher"], batch["image"])
-        differences = losses.distillation(aux["logits"], wanted, temperature)
+    def taught(model, batch, key, state, constants):
+        label_loss, report = alone(model, batch, key, state, constants)
+        wanted = teach(constants["teacher"], batch["image"])
+        differences = losses.distillation(report.outputs["logits"], wanted, temperature)
         teacher_loss = losses.masked_mean(differences, batch["mask"])
         value = (1 - teacher_share) * label_loss + teacher_share * teacher_loss
-        return value, {**aux, "label_loss": label_loss, "teacher_loss": teacher_loss}
+        scalars = {"label_loss": label_loss, "teacher_loss": teacher_loss}
+        return value, report.replace(scalars=scalars)
 
     return Method((taught if teacher else alone,), constants=constants)
 

@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from fgc_jax.methods import jigsaw, losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 
 
 def make(facts: Facts, *, tiles: tuple = (8, 4, 2), concat_weight: float = 2.0) -> Method:
@@ -43,20 +43,20 @@ def make(facts: Facts, *, tiles: tuple = (8, 4, 2), concat_weight: float = 2.0) 
             )
 
     def level(name, n):
-        def loss(model, batch, key, state):
+        def loss(model, batch, key, state, constants):
             order_key, key = jax.random.split(key)
             images = jigsaw.shuffle(order_key, batch["image"], n)
             _, out = model(images, rngs=nnx.Rngs(dropout=key))
             value = _cross_entropy(out[f"head/{name}"], batch)
-            return value, {"logits": out[f"head/{name}"], f"{name}_loss": value}
+            return value, Report({"logits": out[f"head/{name}"]}, {f"{name}_loss": value})
 
         return loss
 
-    def whole(model, batch, key, state):
+    def whole(model, batch, key, state, constants):
         _, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
         logits = out["head/concat"]
         value = _cross_entropy(logits, batch)
-        return concat_weight * value, {"logits": logits, "concat_loss": value}
+        return concat_weight * value, Report({"logits": logits}, {"concat_loss": value})
 
     steps = [level(f"level{index}", n) for index, n in enumerate(tiles, start=1)]
     return Method((*steps, whole))

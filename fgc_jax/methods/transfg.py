@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fgc_jax.methods import losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 from fgc_jax.models.heads import basic
 
 
@@ -31,14 +31,15 @@ def make(facts: Facts, *, margin: float = 0.4, label_smoothing: float = 0.0) -> 
             "transformer that has the map 'pooled'"
         )
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         logits, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
         goal = losses.targets(batch, facts.num_classes, label_smoothing)
         label_loss = losses.masked_mean(losses.cross_entropy(logits, goal), batch["mask"])
         tokens = out["pooled"][:, 0, 0]
         contrastive = contrast(tokens, batch["label"], batch["mask"], margin)
         value = label_loss + contrastive
-        return value, {"logits": logits, "label_loss": label_loss, "contrastive_loss": contrastive}
+        scalars = {"label_loss": label_loss, "contrastive_loss": contrastive}
+        return value, Report({"logits": logits}, scalars)
 
     return Method((loss,))
 

@@ -11,7 +11,7 @@ pretrained, pretrained_b ("" for random weights, else a spec of `convert.weights
 weights_tag ("" for the tag whose source `pretrained` is, or else the backbone's first).
 """
 
-from fgc_jax.models.bridge import apply
+from fgc_jax.models.bridge import apply, infer
 from fgc_jax.models.builder import abstract, build, evaluation_graphdef, split
 from fgc_jax.models.published import (
     ATTENTION,
@@ -45,6 +45,7 @@ __all__ = (
     "build",
     "evaluation_graphdef",
     "forward",
+    "infer",
     "initialise",
     "layer_prefixes",
     "load",

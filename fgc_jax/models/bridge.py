@@ -16,6 +16,11 @@ def apply(graphdef, params, stats, function, *args):
     return result, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
 
+def infer(graphdef, params, stats, images):
+    """(logits, named maps) of images [B, H, W, 3] that are normalised; see `Classifier`."""
+    return apply(graphdef, params, stats, lambda model: model(images))[0]
+
+
 def run(block, x, *, rngs=None, remat=False):
     """block(x, rngs=rngs), an array; with `remat` the backward pass computes the block again
     instead of keeping its activations (gradient checkpointing: less memory, more time).

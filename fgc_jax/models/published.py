@@ -19,7 +19,7 @@ ATTENTION, BLOCK = "attention/", "block"  # begin the names of attention maps an
 @functools.partial(jax.jit, static_argnums=0)
 def forward(graphdef, params, stats, images):
     """Logits f32 [B, K] and named maps of images f32 [B, H, W, 3], normalised."""
-    (logits, out), _ = bridge.apply(graphdef, params, stats, lambda model: model(images))
+    logits, out = bridge.infer(graphdef, params, stats, images)
     # Gigabytes for a large image: attention maps grow with the fourth power of its side.
     few = {name: x for name, x in out.items() if not name.startswith((ATTENTION, BLOCK))}
     return logits, few
@@ -28,7 +28,7 @@ def forward(graphdef, params, stats, images):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def maps_named(graphdef, kind, params, stats, images):
     """The maps whose names begin with `kind`."""
-    (_, out), _ = bridge.apply(graphdef, params, stats, lambda model: model(images))
+    _, out = bridge.infer(graphdef, params, stats, images)
     return {name: x for name, x in out.items() if name.startswith(kind)}
 
 

@@ -3,21 +3,20 @@
 from collections.abc import Sequence
 
 import jax
-import numpy as np
 
-from fgc_jax import console, trees
-from fgc_jax.training import experiment, optim
+from fgc_jax import config, console, trees
+from fgc_jax.training import optim, plans
 
 MEGABYTE = 1e6
 
 
-def text(plan: experiment.Experiment, gflops: float, epochs: Sequence[int]) -> str:
+def text(plan: plans.Plan, gflops: float, epochs: Sequence[int]) -> str:
     """What will run, for people: data, parameters by part, cost, and what each phase trains, for
     how many `epochs`."""
     settings, dataset = plan.settings, plan.dataset
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in dataset.splits.items())
-    total = trees.count(plan.params)
-    head = plan.params["head"]
+    total = trees.count(plan.network.params)
+    head = plan.network.params["head"]
     phase = settings.phases[-1]
     lines = [
         f"data     {dataset.name}: {plan.num_classes} classes; images: {sizes}"
@@ -34,18 +33,13 @@ def text(plan: experiment.Experiment, gflops: float, epochs: Sequence[int]) -> s
     rows = [
         ("phase", "trains", "re-initialises", "parameters by group", "epochs", "px", "batch", "lr")
     ]
-    flat = trees.flatten(plan.params)
     for phase, trained in zip(settings.phases, epochs, strict=True):
-        sums: dict[str, int] = {}
-        for path, (group, _) in plan.groups(phase).items():
-            sums[group] = sums.get(group, 0) + int(np.prod(flat[path].shape))
-        by_group = ", ".join(f"{group} {count:,}" for group, count in sums.items())
         rows.append(
             (
                 phase.name,
                 phase.train + (" + bn" if phase.train_bn_while_frozen else ""),
                 phase.reinit or "-",
-                by_group,
+                _counts(plan, phase),
                 str(trained),
                 str(phase.crop),
                 str(phase.batch_size),
@@ -53,3 +47,16 @@ def text(plan: experiment.Experiment, gflops: float, epochs: Sequence[int]) -> s
             )
         )
     return "\n".join([*lines, "", console.table(rows)])
+
+
+def _counts(plan: plans.Plan, phase: config.Phase) -> str:
+    """How many parameters each label has: by group, and which of them are fresh or frozen."""
+    sizes = {path: leaf.size for path, leaf in trees.flatten(plan.network.params).items()}
+    counts: dict[str, int] = {}
+    for path, label in plan.labels(phase).items():
+        name = label.group if label.trains else "frozen"
+        counts[name] = counts.get(name, 0) + sizes[path]
+    frozen = counts.pop("frozen", 0)
+    return ", ".join(f"{group} {count:,}" for group, count in counts.items()) + (
+        f", frozen {frozen:,}" if frozen else ""
+    )

@@ -10,7 +10,6 @@ import scipy.optimize
 
 from fgc_jax.evaluation import metrics
 from fgc_jax.methods import losses
-from fgc_jax.training import step
 from fgc_jax.training.embeddings import Embedded
 
 CHUNK = 1024  # images compared with all training images at a time
@@ -163,7 +162,7 @@ def _logits(weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
 
 def _metrics(logits: np.ndarray, embedded: Embedded, num_classes: int) -> dict[str, float]:
     """`metrics.summarise` of logits f32 [N, K]."""
-    rows = jax.device_get(jax.jit(step.scored)(logits, embedded.labels))
+    rows = jax.device_get(jax.jit(metrics.scored)(logits, embedded.labels))
     results = metrics.Results(
         index=embedded.index, label=embedded.labels, unreadable=embedded.unreadable, **rows
     )
