@@ -107,7 +107,7 @@ def jax_side(spec):
     from fgc_jax import config, mesh
     from fgc_jax.data import dataset
     from fgc_jax.methods import attention
-    from fgc_jax.training import plans, optim, phases, restored, schedules
+    from fgc_jax.training import optim, phases, plans, restored, schedules
 
     size = spec["image_size"]
     recipe = common.get_config()

@@ -15,45 +15,33 @@ from absl import app, flags
 from fgc_jax import cache, config, console, trees
 from fgc_jax.cli import recipe_flags
 from fgc_jax.data import dataset
-from fgc_jax.training import plans, optim, phases, restored, schedules
+from fgc_jax.training import classification, phases, plans, trainable
 
 CLASSES = flags.DEFINE_integer("classes", 200, "Number of classes of the images.", lower_bound=2)
 STEPS = 1000  # an epoch's; what is compiled does not depend on it
 
 
-def assembled(settings: config.Settings, classes: int) -> experiment.Experiment:
-    """The experiment on images that are not there."""
+def assembled(settings: config.Settings, classes: int) -> plans.Plan:
+    """The plan on images that are not there."""
     names = tuple(map(str, range(classes)))
     return plans.assemble(settings, dataset.Dataset("none", names, {}))
 
 
-def compiled(plan: experiment.Experiment, index: int):
+def compiled(plan: plans.Plan, index: int):
     """(compiled train step, shapes of its state) of a phase."""
-    phase = plan.settings.phases[index]
-    groups, schedule = plan.groups(phase), schedules.build(phase, STEPS)
-    method = plan.method(restored.load_run)
-    optimizer = optim.make(phase, schedule, groups, len(method.losses))
-    average = phase.average
-    train_step = phases.train_step(
-        plan, index, method, groups, optimizer=optimizer, rate=schedule.rate, average=average
-    )
-
-    def first(variables, stats):
-        return phases.first_state(
-            plan, method, groups, optimizer, variables, stats, average=average
-        )
-
-    state = jax.eval_shape(first, plan.network.params, plan.network.stats)
-    rows, side = phase.batch_size, plan.transform(phase, train=True).crop
+    method, task = phases.method_of(plan), classification.task(plan)
+    ready = phases.prepare(plan, index, method, task, steps_per_epoch=STEPS)
+    phase, state = ready.phase, ready.state_shapes()
+    rows, side = phase.batch_size, ready.setup.inputs.transform.crop
     batch = {
         "image": jax.ShapeDtypeStruct((rows, side, side, 3), jnp.uint8),
         "label": jax.ShapeDtypeStruct((rows,), jnp.int32),
         "mask": jax.ShapeDtypeStruct((rows,), jnp.float32),
     }
-    return train_step.lower(state, batch, method.constants, 1.0).compile(), state
+    return ready.step.lower(state, batch, method.constants, 1.0).compile(), state
 
 
-def table(plan: experiment.Experiment) -> str:
+def table(plan: plans.Plan) -> str:
     """A row for each phase."""
     heads = "phase trains px batch trained parameters optimiser temporaries sum TFLOP"
     rows = [tuple(heads.split())]
@@ -65,7 +53,7 @@ def table(plan: experiment.Experiment) -> str:
             program.memory_analysis().temp_size_in_bytes,
         ]
         flat = trees.flatten(plan.network.params)
-        trained = sum(flat[path].size for path in plan.groups(phase))
+        trained = sum(flat[path].size for path in trainable.trained_paths(plan.labels(phase)))
         rows.append(
             (
                 phase.name,

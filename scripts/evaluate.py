@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from fgc_jax import console, data, mesh
     from fgc_jax.evaluation import metrics, scores
-    from fgc_jax.training import restored
+    from fgc_jax.training import classification, restored
 
     mesh.join_cluster(arguments.multi_host)
     split_name = None if arguments.input else arguments.split or "test"
@@ -116,7 +116,9 @@ def run(arguments: argparse.Namespace) -> None:
     facts = {
         "checkpoint": trained.step,
         "split": split_name or str(arguments.input),
-        "views": trained.plan.views(split_name, trained.seen),
+        "views": classification.views_in_words(
+            trained.plan.settings.data, split_name, trained.seen
+        ),
     }
     results = restored.evaluate_split(trained, split)
     if jax.process_index():

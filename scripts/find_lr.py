@@ -38,19 +38,19 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     """Raises ValueError where flags, recipe, data or the run to start from cannot be used."""
     from fgc_jax import config, console
-    from fgc_jax.training import plans, lr_finder, restored
+    from fgc_jax.training import classification, lr_finder, phases, plans
 
     sweep = {"lowest": LOWEST.value, "highest": HIGHEST.value, "steps": STEPS.value}
     lr_finder.check(**sweep)
     settings = config.parse(recipe_flags.CONFIG.value)
     numbers = lr_finder.chosen_phases(settings, PHASE.value)
     plan = plans.prepare(settings)
-    method = plan.method(restored.load_run)
+    method, task = phases.method_of(plan), classification.task(plan)
     rows = [("phase", "lr", "minimum", "steepest", "minimum / 10", "the sweep ended because")]
     for index in numbers:
         phase = settings.phases[index]
-        variables, stats, source = lr_finder.start(plan, index, FROM.value and Path(FROM.value))
-        curve = lr_finder.sweep(plan, index, method, variables, stats, **sweep)
+        *variables, source = lr_finder.start(plan, index, FROM.value and Path(FROM.value))
+        curve = lr_finder.sweep(plan, index, method, task, variables, **sweep)
         title = f"{phase.name}: {settings.model.backbone}, {plan.dataset.name}, from {source}"
         png, table = lr_finder.write(curve, Path(OUTPUT.value), title)
         console.say(f"phase {phase.name}, from {source}: {png}, {table}")

@@ -61,7 +61,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
 
 
 def assembled(settings, train_images):
-    """(the experiment, how many images train)."""
+    """(the plan, how many images train)."""
     from fgc_jax.data import dataset
     from fgc_jax.training import plans
 
@@ -79,14 +79,16 @@ def lines(plan, phase) -> list[tuple[str, list[float]]]:
     """What learns at which multiplier of the phase's rate: [(label, multipliers), ...], fast ones
     first. A group of more than BAND different multipliers is one entry with all of them."""
     found: dict[str, dict[float, set[str]]] = {}
-    for path, (group, factor) in plan.groups(phase).items():
-        found.setdefault(group, {}).setdefault(factor, set()).add(path)
+    for path, label in plan.labels(phase).items():
+        if label.trains:
+            found.setdefault(label.group, {}).setdefault(label.factor, set()).add(path)
     entries = []
     for group, factors in found.items():
         prefix = "" if group == "all" else f"{group}: "
         if len(factors) > BAND:
             paths = set().union(*factors.values())
-            text = f"{extent(plan.network.layers, paths)} x {min(factors):.2g} to {max(factors):.3g}"
+            reach = extent(plan.network.layers, paths)
+            text = f"{reach} x {min(factors):.2g} to {max(factors):.3g}"
             entries.append((prefix + text, sorted(factors)))
             continue
         for factor, paths in factors.items():
@@ -98,14 +100,14 @@ def lines(plan, phase) -> list[tuple[str, list[float]]]:
 def extent(layers, paths: set[str]) -> str:
     """The layers that some parameters lie in, as "layer1/0 to head"."""
     from fgc_jax import trees
-    from fgc_jax.training import optim
+    from fgc_jax.training import trainable
 
     names = [
         name
         for name, prefixes in layers.items()
         if any(trees.is_under(path, prefix) for path in paths for prefix in prefixes)
     ]
-    names += ["head"] * any(map(optim.is_head, paths))
+    names += ["head"] * any(map(trainable.is_head, paths))
     return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 

@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace, changes: list[str]) -> None:
     """Probes and prints. Raises ValueError where recipe, run, data or options cannot be used."""
     from fgc_jax import cache, console
     from fgc_jax.runs import directory
-    from fgc_jax.training import embeddings, probes
+    from fgc_jax.training import classification, embeddings, probes
 
     ks = _numbers(arguments.k or "10,20")
     temperature = 0.07 if arguments.temperature is None else arguments.temperature
@@ -127,10 +127,11 @@ def run(arguments: argparse.Namespace, changes: list[str]) -> None:
         f"an image at {phase.crop} px: {sizes}\n\n{console.table(rows)}\n"
     )
     if outcome.test:
+        views = classification.views_in_words(plan.settings.data, "test")
         top1, mean = (outcome.test[metric] for metric in METRICS)
         console.say(
             f"test: top-1 {top1:.2f} %, mean class accuracy {mean:.2f} % with {name} = "
-            f"{outcome.chosen:g} ({outcome.test['images']:,} images, views {plan.views('test')})"
+            f"{outcome.chosen:g} ({outcome.test['images']:,} images, views {views})"
         )
     kept = f"; {', '.join(stored)} from {folder}" if stored else ""
     console.say(f"{seconds['embeddings']:.1f} s embeddings{kept}; {seconds['probe']:.1f} s probe")

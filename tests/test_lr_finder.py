@@ -12,7 +12,7 @@ import pytest
 from configs import common
 from fgc_jax import config, trees
 from fgc_jax.runs import checkpoint
-from fgc_jax.training import plans, lr_finder, step
+from fgc_jax.training import classification, lr_finder, phases, plans, step, trainable
 from tests import commands, data_files, tiny_run
 
 STEPS = 40
@@ -58,17 +58,22 @@ def scripted(monkeypatch):
     class Scripted:
         losses = (1.0,)
 
-    def make_train_step(**arguments):
-        Scripted.arguments, script = arguments, iter(Scripted.losses)
-        return lambda state, *_: (state, {"loss": next(script)})
+    def make_train_step(setup, *_):
+        Scripted.setup, script, Scripted.scales = setup, iter(Scripted.losses), []
+
+        def train_step(state, batch, constants, scale):
+            Scripted.scales.append(float(scale))
+            return state, {"loss": next(script)}
+
+        return train_step
 
     monkeypatch.setattr(step, "make_train_step", make_train_step)
     return Scripted
 
 
 def sweep(plan, index, variables, stats, **changes):
-    method = plan.method(None)
-    return lr_finder.sweep(plan, index, method, variables, stats, **RANGE | changes)
+    method, task = phases.method_of(plan), classification.task(plan)
+    return lr_finder.sweep(plan, index, method, task, (variables, stats), **RANGE | changes)
 
 
 def valley(rates, fall=0.01, bottom=0.1):
@@ -131,20 +136,20 @@ def test_the_step_is_the_phases_own(plan, initial, scripted, index):
     assert len(curve.losses) == STEPS
     assert curve.end == "all steps were taken"
     np.testing.assert_allclose(curve.rates, np.geomspace(1e-4, 10, STEPS))
-    phase, made = plan.settings.phases[index], scripted.arguments
-    assert (made["accumulate"], made["sam_rho"]) == (phase.accumulate, phase.sam_rho)
-    assert made["average"] == ""  # nobody looks at it
-    groups = plan.groups(phase)
-    assert set(made["trained"]) == set(groups)
+    phase, made = plan.settings.phases[index], scripted.setup
+    assert (made.phase.accumulate, made.phase.sam_rho) == (phase.accumulate, phase.sam_rho)
+    assert made.phase.average == ""  # nobody evaluates it
+    labels = plan.labels(phase)
+    assert made.labels == labels
     # The rates are those of `lr`, which phase 1 states for half its batch size.
-    rates = [float(made["rate"](jnp.int32(done))) for done in range(STEPS)]
+    rates = [float(made.rate(jnp.int32(done))) * scripted.scales[done] for done in range(STEPS)]
     np.testing.assert_allclose(rates, curve.rates * (1, 2)[index], rtol=1e-5)
-    trained, _ = trees.select(initial[0], groups.keys())
+    trained, _ = trees.select(initial[0], trainable.trained_paths(labels))
     ones = jax.tree.map(jnp.ones_like, trained)
-    optimizer = made["optimizer"]
+    optimizer = made.optimizer
     updates, _ = optimizer.update(ones, optimizer.init(trained), trained)
     for path, update in trees.flatten(updates).items():
-        np.testing.assert_allclose(update, -groups[path][1])
+        np.testing.assert_allclose(update, -labels[path].factor)
 
 
 def test_a_sweep_ends_when_the_loss_explodes(plan, initial, scripted):

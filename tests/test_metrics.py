@@ -10,7 +10,7 @@ from flax import nnx
 from fgc_jax import mesh, models
 from fgc_jax.data import dataset, pipeline
 from fgc_jax.evaluation import metrics
-from fgc_jax.training import step
+from fgc_jax.models.network import Network
 
 CLASSES = 7
 TRANSFORM = pipeline.Transform(
@@ -45,12 +45,11 @@ def evaluated(logits, labels, *, batch_size=8, damaged=()):
     model = Lookup(logits)
     variables = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     device_mesh = mesh.make()
-    eval_step = step.make_eval_step(
-        graphdef=models.evaluation_graphdef(model),
-        mean=(0.0, 0.0, 0.0),
-        std=(1 / 255, 1 / 255, 1 / 255),  # pixels come through as 0..255
-        device_mesh=device_mesh,
-    )
+    (facts, *_) = models.BACKBONES["resnet18"].weights.values()
+    # Pixels come through as 0..255.
+    as_they_are = dataclasses.replace(facts, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    network = Network(None, model, variables, {}, {}, as_they_are)
+    eval_step = metrics.compiled(network, device_mesh)
     names = [f"{i}.png" for i in range(len(labels))]
     split = dataset.Split(labels, names, Numbered(damaged))
     with pipeline.eval_batches(

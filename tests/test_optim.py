@@ -10,7 +10,7 @@ import pytest
 
 from configs import common
 from fgc_jax import config, trees
-from fgc_jax.training import optim, schedules
+from fgc_jax.training import optim, schedules, trainable
 
 LAYERS = {
     "stem": ("backbone/conv1", "backbone/bn1"),
@@ -28,6 +28,7 @@ PATHS = [
     "head/fc/kernel",
 ]
 BN_PATHS = {"backbone/bn1/bias", "backbone/bn1/scale"}
+STATS = ("backbone/bn1/mean", "backbone/bn1/var")
 
 
 def make_phase(**changes) -> config.Phase:
@@ -47,17 +48,28 @@ def make_phase(**changes) -> config.Phase:
     ],
 )
 def test_layers_count_from_the_output(spec, layers):
-    assert optim.last_layers(spec, LAYERS) == layers
+    assert trainable.last_layers(spec, LAYERS) == layers
 
 
 @pytest.mark.parametrize("spec", ["last 5", "from layer3", "from layer"])
 def test_unknown_layers_are_errors(spec):
     with pytest.raises(ValueError, match="has (only|no)"):
-        optim.last_layers(spec, LAYERS)
+        trainable.last_layers(spec, LAYERS)
+
+
+def labels_of(phase):
+    return trainable.of(phase, LAYERS, PATHS, STATS)
 
 
 def trained(**changes):
-    return optim.trained_groups(make_phase(**changes), LAYERS, PATHS, BN_PATHS)
+    """Path -> (group, factor) of what trains."""
+    labels = labels_of(make_phase(**changes))
+    return {path: (each.group, each.factor) for path, each in labels.items() if each.trains}
+
+
+def plain(groups):
+    """Labels of these paths: path -> (group, factor)."""
+    return {path: trainable.Label(*each) for path, each in groups.items()}
 
 
 def test_head_phase_trains_the_head_only():
@@ -115,7 +127,7 @@ def test_thirds_of_the_layers_have_rates_of_their_own():
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 9])
 def test_thirds_are_as_equal_as_layers_allow(total):
     layers = {f"block{i}": (f"backbone/block{i}",) for i in range(total)}
-    factor = optim._multiplier(make_phase(lr_thirds=(1.0, 2.0, 3.0)), layers)
+    factor = trainable.factors(make_phase(lr_thirds=(1.0, 2.0, 3.0)), layers)
     found = [factor(f"backbone/block{i}/kernel") for i in range(total)]
     counts = [found.count(third) for third in (1, 2, 3)]
     assert found == sorted(found) and max(counts) - min(counts) <= 1
@@ -130,13 +142,13 @@ def test_heads_own_rate():
 
 
 def test_a_step_is_scaled_by_each_layers_factor():
-    groups = trained(train="all", layer_decay=0.5)
     phase = make_phase(optimizer="sgd", lr=1.0, momentum=0.0, layer_decay=0.5)
-    optimizer = optim.make(phase, schedules.build(phase, 10), groups)
+    labels = labels_of(phase)
+    optimizer = optim.make(phase, schedules.build(phase, 10), labels)
     tree = trees.unflatten(dict.fromkeys(PATHS, jnp.ones(2)))
     updates, _ = optimizer.update(tree, optimizer.init(tree), tree)
     for path, update in trees.flatten(updates).items():
-        np.testing.assert_allclose(update, -groups[path][1] * np.ones(2), rtol=1e-6)
+        np.testing.assert_allclose(update, -labels[path].factor * np.ones(2), rtol=1e-6)
 
 
 def test_batch_norm_can_train_while_its_layer_is_frozen():
@@ -172,7 +184,7 @@ def test_phases_that_cannot_train_are_errors(changes, message):
 
 def run(phase, params, grads, groups, steps=3, updates=1):
     schedule = schedules.build(phase, 2)
-    optimizer = optim.make(phase, schedule, groups, updates)
+    optimizer = optim.make(phase, schedule, plain(groups), updates)
     state = optimizer.init(params)
     for step in np.repeat(range(steps), updates):
         updates, state = optimizer.update(grads, state, params)
@@ -240,6 +252,43 @@ def test_optimisers_equal_their_formulas(name, one_cycle, updates):
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=5e-6)  # some end close to zero
 
 
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", "adamw", "lamb"])
+def test_groups_step_as_one_optimiser_whose_updates_are_multiplied(name):
+    """For three labels, clipped gradients and vectors that do not decay; but for the last bit, as
+    the compiler fuses the products of one leaf and of several differently."""
+    phase = make_phase(
+        optimizer="sgd" if name == "nesterov" else name, nesterov=name == "nesterov",
+        weight_decay=0.05, decay_norm_and_bias=False, clip_norm=1.5,
+    )  # fmt: skip
+    schedule = schedules.build(phase, 10)
+    rng = np.random.default_rng(0)
+    shapes = {"a/kernel": (3, 2), "a/bias": (2,), "b/kernel": (2, 4), "c/kernel": (4, 4)}
+    tree, *grads = (
+        trees.unflatten({p: jnp.float32(rng.normal(size=s)) for p, s in shapes.items()})
+        for _ in range(4)
+    )
+    factors = {"a/kernel": 0.1, "a/bias": 0.1, "b/kernel": 0.3, "c/kernel": 1.0}
+    labels = {path: trainable.Label(path[0], factor) for path, factor in factors.items()}
+    one = optim.make(phase, schedule, dict.fromkeys(shapes, trainable.Label("all", 1.0)))
+    many = optim.make(phase, schedule, labels)
+    state, state_of_many = one.init(tree), many.init(tree)
+    for grad in grads:
+        updates, state = one.update(grad, state, tree)
+        found, state_of_many = many.update(grad, state_of_many, tree)
+        for path, update in trees.flatten(updates).items():
+            expected = np.asarray(update) * np.float32(factors[path])
+            np.testing.assert_allclose(trees.flatten(found)[path], expected, rtol=3e-7)
+
+
+def test_what_is_frozen_gets_no_update():
+    labels = {"a/kernel": trainable.Label("all", 0.5), "b/kernel": trainable.Label("all")}
+    phase = make_phase(optimizer="adamw", weight_decay=0.1)
+    optimizer = optim.make(phase, schedules.build(phase, 10), labels)
+    tree = {"a": {"kernel": jnp.ones((2, 2))}, "b": {"kernel": jnp.ones((2, 2))}}
+    updates, _ = optimizer.update(tree, optimizer.init(tree), tree)
+    assert updates["a"]["kernel"].all() and not updates["b"]["kernel"].any()
+
+
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lamb"])
 def test_norm_and_bias_need_not_decay(name):
     phase = make_phase(
@@ -303,10 +352,10 @@ def test_layers_thaw_from_the_head():
     assert [phase.name for phase in phases] == ["thaw_1", "thaw_2", "thaw_3"]
     assert {phase.train: phase.lr for phase in phases} == rates
     assert {(phase.epochs, phase.momentum) for phase in phases} == {(2, 0.5)}
-    counts = [len(optim.trained_groups(phase, LAYERS, PATHS, BN_PATHS)) for phase in phases]
+    counts = [len(trainable.trained_paths(labels_of(phase))) for phase in phases]
     assert counts == [1, 3, 7]
     phases = parsed(common.gradual("bn", rates, train_bn_while_frozen=True, layer_decay=0.5))
-    counts = [len(optim.trained_groups(phase, LAYERS, PATHS, BN_PATHS)) for phase in phases]
+    counts = [len(trainable.trained_paths(labels_of(phase))) for phase in phases]
     assert counts == [3, 5, 7]
 
 

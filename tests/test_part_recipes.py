@@ -8,7 +8,7 @@ import pytest
 
 from configs import cross_x_cub, dcl_cub, pmg_cub
 from fgc_jax import config, models, train
-from fgc_jax.training import plans
+from fgc_jax.training import phases, plans
 from tests import data_benchmarks, small_networks
 
 RECIPES = {"pmg": pmg_cub, "dcl": dcl_cub, "cross_x": cross_x_cub}
@@ -73,4 +73,4 @@ def test_levels_and_tiles_must_match(root):
     got.model.feature_map = "stage3+features"
     plan = plans.prepare(config.parse(got))
     with pytest.raises(ValueError, match="must hold one number for each level of the head"):
-        plan.method(None)
+        phases.method_of(plan)

@@ -9,7 +9,7 @@ import pytest
 from configs import bundles, finetune_folder, methods_birds, tricks
 from fgc_jax import config
 from fgc_jax.data import pipeline
-from fgc_jax.training import plans
+from fgc_jax.training import inputs, phases, plans
 from tests import commands, data_files
 
 SMALLER = "--config.model.backbone=resnet18"  # where the images matter, not the network
@@ -39,15 +39,16 @@ def test_bundles_augment_in_training_alone(name, tmp_path):
     recipe.data.root = str(tmp_path / "data")
     plan = plans.prepare(config.parse(recipe))
     (phase, _) = plan.settings.phases
-    train = plan.transform(phase, train=True)
+    given = inputs.of(plan.settings, plan.dataset, plan.network, phase)
+    train = given.transform
     row = {"label": np.zeros(2, np.int32), "mask": np.ones(2, np.float32)}
     picture = pipeline.transform_image(
         train, plan.dataset.splits["train"].read(0), np.random.default_rng(0)
     )
     batch = {"image": np.stack([picture] * 2), **row}
-    images = np.asarray(jax.jit(plan.augment(phase))(jax.random.key(1), batch)["image"])
+    images = np.asarray(jax.jit(given.augment)(jax.random.key(1), batch)["image"])
     assert images.shape == (2, phase.crop, phase.crop, 3) and np.isfinite(images).all()
-    evaluated = plan.transform(phase, train=False)
+    evaluated = given.eval_transform
     assert (evaluated.crop, evaluated.random_crop) == (phase.crop, False)
     mean, std = plan.network.preprocess.mean, plan.network.preprocess.std
     assert (mean == (0.48194, 0.49756, 0.43214)) == (name == "wsdan_homework")
@@ -136,7 +137,7 @@ def test_each_method_is_a_recipe_of_equal_epochs(name):
     settings = config.parse(methods_birds.get_config(name))
     plan = plans.prepare(settings)
     assert plan.num_classes == 12
-    assert plan.method(None).losses
+    assert phases.method_of(plan).losses
     if "tiny" not in name:
         assert sum(phase.epochs for phase in settings.phases) == 10
         assert {phase.batch_size for phase in settings.phases} == {16}

@@ -44,9 +44,9 @@ def make_counting(*arguments, **options) -> methods.Method:
     method = plain.make(*arguments, **options)
     (loss,) = method.losses
 
-    def counted(model, batch, key, state):
-        value, aux = loss(model, batch, key, state)
-        return value, {**aux, "state": {"steps": state["steps"] + 1}}
+    def counted(model, batch, key, state, constants):
+        value, report = loss(model, batch, key, state, constants)
+        return value, report.replace(state={"steps": state["steps"] + 1})
 
     return dataclasses.replace(method, losses=(counted,), state={"steps": np.int32(0)})
 
@@ -71,8 +71,8 @@ def watched_run(recipe, workdir, values) -> Watched:
     starts, ends, batches, evaluated = [], [], [], []
     real, real_evaluation = step.make_train_step, metrics.run
 
-    def make_train_step(**arguments):
-        train_step, seen = real(**arguments), []
+    def make_train_step(*arguments):
+        train_step, seen = real(*arguments), []
         batches.append(seen)
 
         def watch(state, batch, constants, scale):

@@ -126,11 +126,38 @@ def finish(manager: ocp.CheckpointManager) -> None:
 
 
 def restore(manager: ocp.CheckpointManager, step: int, state: Any) -> Any:
-    """Reads a whole training state into the structure and shardings of `state`."""
+    """Reads a whole training state into the structure and shardings of `state`.
+
+    Raises:
+        ValueError: the checkpoint is damaged, or another version of this package wrote it.
+    """
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    _check_layout(manager, step, target)
     arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     with _damage_named(manager, step):
         return manager.restore(step, args=arguments).state
+
+
+def _check_layout(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
+    """Raises ValueError if what is stored has other parts than `state`."""
+    with _reader(Path(manager.directory).parent) as reader, _damage_named(manager, step):
+        stored = reader.item_metadata(step).state
+        stored = getattr(stored, "tree", stored)
+    there, here = (
+        {tuple(map(_key, path)) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (stored, state)
+    )
+    if there != here:
+        raise ValueError(
+            f"{manager.directory / f'{PREFIX}_{step}'} holds a training state of another layout: "
+            "another version of fgc_jax wrote it. Finish the run with that version, or begin it "
+            "anew in another --workdir; evaluation and prediction read this run as it is"
+        )
+
+
+def _key(entry: Any) -> str:
+    """A step of a path, the same for a tuple with names and for the dict that is stored of it."""
+    return str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
 
 
 def read_meta(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:

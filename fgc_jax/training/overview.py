@@ -38,8 +38,7 @@ def text(plan: plans.Plan, gflops: float, epochs: Sequence[int]) -> str:
             (
                 phase.name,
                 phase.train + (" + bn" if phase.train_bn_while_frozen else ""),
-                phase.reinit or "-",
-                _counts(plan, phase),
+                *_counts(plan, phase),
                 str(trained),
                 str(phase.crop),
                 str(phase.batch_size),
@@ -49,14 +48,17 @@ def text(plan: plans.Plan, gflops: float, epochs: Sequence[int]) -> str:
     return "\n".join([*lines, "", console.table(rows)])
 
 
-def _counts(plan: plans.Plan, phase: config.Phase) -> str:
-    """How many parameters each label has: by group, and which of them are fresh or frozen."""
+def _counts(plan: plans.Plan, phase: config.Phase) -> tuple[str, str]:
+    """(how many parameters are re-initialised, how many train in each group and how many are
+    frozen), counted by their labels."""
     sizes = {path: leaf.size for path, leaf in trees.flatten(plan.network.params).items()}
+    fresh = frozen = 0
     counts: dict[str, int] = {}
     for path, label in plan.labels(phase).items():
-        name = label.group if label.trains else "frozen"
-        counts[name] = counts.get(name, 0) + sizes[path]
-    frozen = counts.pop("frozen", 0)
-    return ", ".join(f"{group} {count:,}" for group, count in counts.items()) + (
-        f", frozen {frozen:,}" if frozen else ""
-    )
+        fresh += sizes[path] * label.fresh
+        frozen += sizes[path] * (not label.trains)
+        if label.trains:
+            counts[label.group] = counts.get(label.group, 0) + sizes[path]
+    groups = [f"{group} {count:,}" for group, count in counts.items()]
+    groups += [f"frozen {frozen:,}"] if frozen else []
+    return f"{phase.reinit}: {fresh:,}" if fresh else "-", ", ".join(groups)
