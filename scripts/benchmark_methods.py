@@ -101,45 +101,22 @@ def jax_side(spec):
     """({kind: function that runs it}, {"device": its name}) of ours."""
     import jax
     import jax.numpy as jnp
-    import numpy as np
 
     from configs import common
-    from fgc_jax import config, mesh
-    from fgc_jax.data import dataset
     from fgc_jax.methods import attention
-    from fgc_jax.training import optim, phases, plans, restored, schedules
+    from fgc_jax.training import plans
 
-    size = spec["image_size"]
+    b, size = spec["batch_size"], spec["image_size"]
     recipe = common.get_config()
     recipe.model.update(backbone=spec["model"], backbone_options={"last_stride": 1})
     common.attention(recipe, "cal", maps=MAPS)
     recipe.data.augment = ()
-    sizes = {"resize": size, "crop": size, "batch_size": spec["batch_size"]}
+    sizes = {"resize": size, "crop": size, "batch_size": b}
     recipe.phases = (common.phase("all", lr=1e-3, weight_decay=1e-5, **sizes),)
-    names = tuple(map(str, range(CLASSES)))
-    plan = plans.assemble(config.parse(recipe), dataset.Dataset("none", names, {}))
-    (phase,) = plan.settings.phases
-    groups, schedule = plan.groups(phase), schedules.build(phase, 100)
-    method = plan.method(restored.load_run)
-    optimizer = optim.make(phase, schedule, groups, len(method.losses))
-    step = phases.train_step(plan, 0, method, groups, optimizer=optimizer, rate=schedule.rate)
-    variables, stats, _ = plans.initial_variables(plan)
-    state = phases.first_state(plan, method, groups, optimizer, variables, stats)
-    rng = np.random.default_rng(0)
-    b = spec["batch_size"]
-    batch = {
-        "image": rng.integers(0, 256, (b, size, size, 3), np.uint8),
-        "label": np.arange(b, dtype=np.int32) % CLASSES,
-        "mask": np.ones(b, np.float32),
-        "index": np.arange(b, dtype=np.int32),
-    }
-    batch = mesh.to_global(plan.mesh, batch)
-
-    def train():
-        nonlocal state
-        state, metrics = step(state, batch, {}, np.float32(1))
-        jax.block_until_ready((state, metrics))
-
+    phase, batch = sides.first_phase(recipe, CLASSES)
+    params, stats, _ = plans.initial_variables(phase.plan)
+    state = phase.first_state(params, stats)
+    train = sides.training(phase.step, state, batch, phase.method.constants)
     maps = jnp.asarray(peaked_maps(b, size // 16))
     images = jax.random.normal(jax.random.key(1), (b, size, size, 3))
     change = jax.jit(

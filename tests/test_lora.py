@@ -11,6 +11,7 @@ from safetensors import numpy as safetensors_numpy
 
 from configs import common, lora_folder
 from fgc_jax import config, models, train, trees
+from fgc_jax.convert import timm
 from fgc_jax.data import dataset
 from fgc_jax.models import layers, lora
 from fgc_jax.runs import checkpoint, stop
@@ -275,7 +276,7 @@ def test_pretrained_weights_leave_lora_at_its_start(tmp_path):
     path = tmp_path / "vit.safetensors"
     pairs = models.pretrained.original_names(models.BACKBONES["vit"])
     _, weights, stats = seeded.trees("vit", 5)
-    safetensors_numpy.save_file(models.timm.to_state_dict(weights, stats, pairs), path)
+    safetensors_numpy.save_file(timm.to_state_dict(weights, stats, pairs), path)
     settings = seeded.config("vit", lora_rank=2, pretrained=str(path))
     found, _, report = models.initialise(settings, 5, seed=3, classifier=True)
     adapters, rest = trees.select(found, lora.paths(found))

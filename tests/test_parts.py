@@ -216,15 +216,15 @@ def test_pairs_of_a_vector_with_itself_count_nothing():
 
 def test_the_loss_adds_both_terms_and_ignores_masked_images():
     """In its value and in its gradients."""
-    (loss,) = methods.build("transfg", {"margin": 0.3}, FACTS).losses
+    method = methods.build("transfg", {"margin": 0.3}, FACTS)
     batch = test_losses.make_batch()
-    names = {"logits", "label_loss", "contrastive_loss"}
+    names = ["label_loss", "contrastive_loss"]
 
     def computed(tree):
-        logits, out = tree["logits"], {"pooled": tree["tokens"][:, None, None]}
-        value, aux = loss(lambda images, rngs: (logits, out), batch, jax.random.key(0), {})
-        assert set(aux) == names
-        return jnp.stack([value, aux["label_loss"], aux["contrastive_loss"]])
+        model = test_losses.answering(tree["logits"], pooled=tree["tokens"][:, None, None])
+        value, report = test_losses.call(method, model, batch)
+        assert report.outputs.keys() == {"logits"} and [*report.scalars] == names
+        return jnp.stack([value, *report.scalars.values()])
 
     def reference(tree):
         mask, labels, odds = batch["mask"], batch["label"], np.exp(tree["logits"])

@@ -150,11 +150,12 @@ def test_overview_says_what_will_run():
     assert re.search(r"^head +195 parameters: 0\.0 MB", text, re.MULTILINE)
     first, second = text.splitlines()[-2:]
     assert re.split(r" {2,}", first) == [
-        "phase0", "head + bn", "-", f"all {195 + 5 * 128}, frozen 156,864", "4", "32", "32", "sgd 0.5",
+        "phase0", "head + bn", "-", f"all {195 + 5 * 128}, frozen 156,864", "4", "32", "32",
+        "sgd 0.5",
     ]  # fmt: skip
     assert re.split(r" {2,}", second) == [
-        "phase1", "last 1", "last 1: 73,984", "body 73,984, top 195, frozen 83,520", "10", "32", "32",
-        "adam 0.001, cosine",
+        "phase1", "last 1", "last 1: 73,984", "body 73,984, top 195, frozen 83,520", "10", "32",
+        "32", "adam 0.001, cosine",
     ]  # fmt: skip
 
 

@@ -21,8 +21,9 @@ class Task:
     report: traced in the train step, (a loss's outputs, batch) -> scalars to log beside the loss.
     evaluator: of a phase's inputs, its `Evaluate` for validation. monitors: the metrics that choose
     a checkpoint, and whether "lower" or "higher" is better. headline: the metric that stands for an
-    epoch in results. line: an epoch's metrics for people. test: (phase, step, params, stats) of the
-    chosen checkpoint -> what results.json says of it; it writes the evaluation's files.
+    epoch in results. line: an epoch's metrics for people. test: (session, phase, step) of the
+    chosen checkpoint -> what results.json says of it, and of the logits that validation chose; it
+    writes the evaluation's files.
     """
 
     report: Callable[[Mapping[str, jax.Array], Mapping[str, jax.Array]], dict[str, jax.Array]]
