@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from fgc_jax import config, console, mesh, methods, trees
+from fgc_jax import config, console, files, mesh, methods, trees
 from fgc_jax.data import images
 from fgc_jax.evaluation import multiview, scores, views
 from fgc_jax.runs import checkpoint, directory, stop
@@ -45,8 +45,8 @@ def run(settings: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, A
     first = jax.process_index() == 0
     with directory.locked(workdir) if first else contextlib.nullcontext():
         if first:
-            directory.write_json(workdir / directory.CONFIG, resolved)
-            directory.write_json(workdir / directory.DATASET, plan.dataset.facts())
+            files.write_json(workdir / directory.CONFIG, resolved)
+            files.write_json(workdir / directory.DATASET, plan.dataset.facts())
         with checkpoint.opened(workdir) as manager, stop.requests(manager) as asked:
             averaged = averaging.is_result(parsed.phases[0])
             progress = Progress(averaged=averaged, epochs_of_phases=epochs)
@@ -191,5 +191,5 @@ def _write_results(
         "test": test,
     }
     if jax.process_index() == 0:
-        directory.write_json(live.workdir / directory.RESULTS, results)
+        files.write_json(live.workdir / directory.RESULTS, results)
     return results

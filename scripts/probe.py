@@ -93,8 +93,7 @@ def subject(arguments: argparse.Namespace, changes: list[str]):
 
 def run(arguments: argparse.Namespace, changes: list[str]) -> None:
     """Probes and prints. Raises ValueError where recipe, run, data or options cannot be used."""
-    from fgc_jax import cache, console
-    from fgc_jax.runs import directory
+    from fgc_jax import console, files
     from fgc_jax.training import embeddings, probes
 
     ks = _numbers(arguments.k or "10,20")
@@ -102,7 +101,7 @@ def run(arguments: argparse.Namespace, changes: list[str]) -> None:
     plan, variables, stats, phase, facts = subject(arguments, changes)
     if "val" not in plan.dataset.splits:
         raise ValueError("a probe chooses on the validation split, which this run has none of")
-    folder = arguments.cache or cache.folder("embeddings")
+    folder = arguments.cache or files.cache("embeddings")
     clock = time.perf_counter()
     found, stored = embeddings.of_splits(
         plan, variables, stats, phase, list(plan.dataset.splits), folder
@@ -144,7 +143,7 @@ def run(arguments: argparse.Namespace, changes: list[str]) -> None:
             "test": outcome.test,
             "seconds": seconds,
         }
-        directory.write_json(arguments.output, results)
+        files.write_json(arguments.output, results)
 
 
 def _numbers(text: str) -> list[int]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from fgc_jax.runs import directory
+from fgc_jax import files
 from fgc_jax.sweeps import comparison
 from scripts import compare
 
@@ -16,7 +16,7 @@ def write_run(folder, *, val=50.0, test=40.0, complete=True, head="gap", gflops=
     folder.mkdir(parents=True)
     model = {"backbone": "resnet18", "backbone_b": "", "head": head}
     config = {"model": model, "phases": [{}, {}]}
-    directory.write_json(folder / "config.json", config)
+    files.write_json(folder / "config.json", config)
     phases = [{"seconds": 10.0, "best_val_top1": 1.0, "images_per_second": 7.0}]
     if complete:
         phases.append({"seconds": 20.4, "best_val_top1": val, "images_per_second": 9.0})
@@ -29,7 +29,7 @@ def write_run(folder, *, val=50.0, test=40.0, complete=True, head="gap", gflops=
         "complete": complete,
         "test": test and {"top1": test, "mean_class_accuracy": test - 1, "ece": 3.5},
     }
-    directory.write_json(folder / "results.json", results)
+    files.write_json(folder / "results.json", results)
     return folder
 
 

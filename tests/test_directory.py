@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from fgc_jax import files
 from fgc_jax.runs import directory
 
 CONFIG = {"seed": 0, "data": {"root": "a", "threads": 2}, "phases": [{"lr": 0.1}, {"lr": 0.2}]}
@@ -13,13 +14,19 @@ def test_new_empty_and_own_directories_are_accepted(tmp_path):
     directory.check(tmp_path / "new", CONFIG)
     assert not (tmp_path / "new").exists()
     directory.check(tmp_path, CONFIG)
-    directory.write_json(tmp_path / "config.json", CONFIG)
+    files.write_json(tmp_path / "config.json", CONFIG)
     moved = {**CONFIG, "data": {"root": "b", "threads": 8}}
     directory.check(tmp_path, moved)
 
 
+def test_what_a_run_killed_in_its_first_moments_left_is_no_run(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / "config.json.1234.tmp").write_text("{")
+    directory.check(tmp_path, CONFIG)
+
+
 def test_another_config_is_refused_and_the_difference_named(tmp_path):
-    directory.write_json(tmp_path / "config.json", CONFIG)
+    files.write_json(tmp_path / "config.json", CONFIG)
     other = {**CONFIG, "phases": [{"lr": 0.1}, {"lr": 0.3}]}
     with pytest.raises(ValueError, match=r"another config.*\n  phases.1.lr: 0.2 there, 0.3 here"):
         directory.check(tmp_path, other)
@@ -39,19 +46,12 @@ def test_damaged_json_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json is not valid JSON"):
         directory.check(tmp_path, CONFIG)
-    with pytest.raises(ValueError, match="results.json does not exist"):
-        directory.read_json(tmp_path / "results.json")
-
-
-def test_json_holds_no_nan(tmp_path):
-    directory.write_json(tmp_path / "x.json", {"a": [float("nan"), 1.5], "b": {"c": float("inf")}})
-    assert json.loads((tmp_path / "x.json").read_text()) == {"a": [None, 1.5], "b": {"c": None}}
 
 
 def test_changed_data_are_refused(tmp_path):
     facts = {"class_names": ["a", "b"], "splits": {"train": {"images": 2, "sha256": "x"}}}
     directory.check_dataset(tmp_path, facts)
-    directory.write_json(tmp_path / "dataset.json", {**facts, "name": "folder", "notes": "here"})
+    files.write_json(tmp_path / "dataset.json", {**facts, "name": "folder", "notes": "here"})
     directory.check_dataset(tmp_path, {**facts, "notes": "moved"})
     with pytest.raises(ValueError, match=r"data have changed.*\(splits differ"):
         directory.check_dataset(tmp_path, {**facts, "splits": {"train": {"images": 3}}})

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from configs import common
-from fgc_jax import config, methods, models, train, trees
+from fgc_jax import config, files, methods, models, train, trees
 from fgc_jax.data import dataset
 from fgc_jax.runs import checkpoint, directory, stop
 from fgc_jax.training import experiment, restored
@@ -27,7 +27,7 @@ def softmax(x):
 
 @pytest.fixture
 def finished(tmp_path):
-    directory.write_json(tmp_path / directory.RESULTS, {"complete": True})
+    files.write_json(tmp_path / directory.RESULTS, {"complete": True})
     return tmp_path
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from fgc_jax import config, train, trees
+from fgc_jax import config, files, train, trees
 from fgc_jax.runs import checkpoint, directory, override, stop
 from fgc_jax.training import averaging, experiment
 from tests import commands, watched
@@ -270,17 +270,17 @@ def test_the_epochs_of_a_search_are_those_that_led_to_what_each_phase_gave(tmp_p
     resolved = config.resolved(recipe)
     phases = [{"epochs": 9, "best": {"epoch": 4}}, {"epochs": 8, "best": {"epoch": 3}}]
     results = {"config": resolved, "complete": True, "phases": phases}
-    directory.write_json(tmp_path / directory.RESULTS, results)
+    files.write_json(tmp_path / directory.RESULTS, results)
     assert directory.chosen_epochs(tmp_path, resolved) == [9, 3]
     by_hand = [{**phases[0], "name": "one", "lr_by_hand": [{"epoch": 3, "lr": 0.1}]}, phases[1]]
-    directory.write_json(tmp_path / directory.RESULTS, {**results, "phases": by_hand})
+    files.write_json(tmp_path / directory.RESULTS, {**results, "phases": by_hand})
     with pytest.raises(ValueError, match="the learning rate of one was changed by hand"):
         directory.chosen_epochs(tmp_path, resolved)
     results["config"] = {**resolved, "final": True}
-    directory.write_json(tmp_path / directory.RESULTS, results)
+    files.write_json(tmp_path / directory.RESULTS, results)
     with pytest.raises(ValueError, match="is a final run itself"):
         directory.chosen_epochs(tmp_path, resolved)
     results["config"] = {**resolved, "method_options": {}}  # an empty value differs, too
-    directory.write_json(tmp_path / directory.RESULTS, results)
+    files.write_json(tmp_path / directory.RESULTS, results)
     with pytest.raises(ValueError, match="method_options.*absent"):
         directory.chosen_epochs(tmp_path, resolved)

@@ -185,7 +185,7 @@ def test_training_batch_sizes_need_not_fit_the_devices(run, tmp_path, monkeypatc
 
 
 def test_no_run_and_no_such_checkpoint(run, tmp_path):  # noqa: F811
-    with pytest.raises(ValueError, match="config.json does not exist: is .* a run directory"):
+    with pytest.raises(ValueError, match="config.json does not exist: is .* the right folder"):
         restored.load_run(tmp_path)
     with pytest.raises(
         ValueError, match=r"checkpoint '8' is not one of 'best', 'last', \[3, 7, 9\]"

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
+from fgc_jax import files
 from fgc_jax.cli import recipe
-from fgc_jax.runs import directory
 from fgc_jax.sweeps import comparison, sweep
 from scripts import sweep as command
 from tests import commands
@@ -24,6 +24,7 @@ READ = functools.partial(recipe.read, RECIPE)
 # saved at SIGTERM, results whose accuracy is a function of the flags.
 STAND_IN = """
 import json, os, pathlib, signal, sys, time
+from fgc_jax import files
 from fgc_jax.runs import directory
 flags = dict(word.split("=", 1) for word in sys.argv[1:])
 folder = pathlib.Path(flags["--workdir"])
@@ -31,7 +32,7 @@ lr, seed = float(flags["--config.phases[1].lr"]), int(flags["--config.seed"])
 with directory.locked(folder):
     stopped = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-    directory.write_json(folder / "config.json", {"lr": lr, "seed": seed})
+    files.write_json(folder / "config.json", {"lr": lr, "seed": seed})
     path = folder / "steps.json"
     steps = json.loads(path.read_text()) if path.exists() else []
     print("visible", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
@@ -39,14 +40,14 @@ with directory.locked(folder):
         sys.exit("error: this rate diverges")
     while len(steps) < int(os.environ.get("STEPS", "1")):
         steps.append(os.getpid())
-        directory.write_json(path, steps)
+        files.write_json(path, steps)
         time.sleep(0.02)
         if stopped:
             sys.exit(143)
     top1 = 50 + 100 * lr + 2 * seed
     test = {"top1": 90 - top1 / 2, "mean_class_accuracy": top1}
     phases = [{"seconds": 1.0, "best_val_top1": 0.0}, {"seconds": 2.0, "best_val_top1": top1}]
-    directory.write_json(
+    files.write_json(
         folder / "results.json", {"phases": phases, "test": test, "complete": True}
     )
 """
@@ -90,7 +91,7 @@ def test_axis(text, expected):
 
 def test_every_combination_of_seeds_and_values(tmp_path):
     base, found = sweep.plan(
-        RECIPE,
+        READ,
         ["--config.eval_batch_size=4"],
         (0, 1),
         ["phases[1].lr=1e-4,1e-3", "model.head=gap,bilinear", "model.head_options={}"],
@@ -229,9 +230,7 @@ def write_results(folder, top1, test, seconds):
     folder.mkdir(parents=True)
     phases = [{"seconds": seconds, "best_val_top1": top1}]
     test = {"top1": test, "mean_class_accuracy": test}
-    directory.write_json(
-        folder / "results.json", {"phases": phases, "test": test, "complete": True}
-    )
+    files.write_json(folder / "results.json", {"phases": phases, "test": test, "complete": True})
 
 
 def test_the_table_is_sorted_by_validation_with_deviations_over_seeds(tmp_path):

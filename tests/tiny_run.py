@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config
+from fgc_jax import config, files
 from fgc_jax.runs import checkpoint, directory
 from fgc_jax.training import experiment
 from tests import data_files
@@ -45,8 +45,8 @@ def write(workdir: Path, settings) -> None:
     plan = experiment.prepare(config.parse(settings))
     variables, stats, _ = experiment.initial_variables(plan)
     workdir.mkdir()
-    directory.write_json(workdir / directory.CONFIG, config.resolved(settings))
-    directory.write_json(workdir / directory.DATASET, plan.dataset.facts())
+    files.write_json(workdir / directory.CONFIG, config.resolved(settings))
+    files.write_json(workdir / directory.DATASET, plan.dataset.facts())
     best = {"step": BEST, "epoch": 1, "score": 0.5, "val": {}}
     with checkpoint.opened(workdir) as manager:
         for number, phase, score in ((PHASE_0, 0, 0.1), (BEST, 1, 0.5), (LAST, 1, 0.4)):

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fgc_jax import console
+from fgc_jax import console, files
 from fgc_jax.evaluation import metrics
 from fgc_jax.plots import evaluation as pictures
 from fgc_jax.plots import style
-from fgc_jax.runs import directory
 
 METRICS = "metrics.json"
 FILES = (
@@ -102,7 +101,7 @@ def _replace(folder: Path, new: Path) -> None:
 def _write_files(new: Path, summary, results: metrics.Results, split, class_names) -> None:
     matrix = metrics.confusion_matrix(results, len(class_names))
     names = [str(split.names[position]) for position in results.unreadable]
-    directory.write_json(new / METRICS, {**summary, "unreadable_images": names})
+    files.write_json(new / METRICS, {**summary, "unreadable_images": names})
     _table(new / "per_class.csv", _per_class(results, matrix, class_names))
     _table(
         new / "confusion.csv",

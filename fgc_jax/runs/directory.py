@@ -2,14 +2,11 @@
 
 import contextlib
 import fcntl
-import json
-import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fgc_jax import console
+from fgc_jax import console, files
 
 CONFIG, DATASET, RESULTS, LOCK = "config.json", "dataset.json", "results.json", ".lock"
 # Where the files lie, how they are read and who is told does not change what is computed.
@@ -24,17 +21,21 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
         raise ValueError(f"--workdir={workdir} is not a directory")
     if not (workdir / CONFIG).exists():
         # A run killed in its first moments leaves the lock and half a config.
-        if any(entry.name not in (LOCK, CONFIG + ".tmp") for entry in workdir.iterdir()):
+        if any(not _is_beginning(entry.name) for entry in workdir.iterdir()):
             raise ValueError(
                 f"--workdir={workdir} is not empty and holds no {CONFIG}: choose a new directory"
             )
         return
-    differing = _differences(read_json(workdir / CONFIG), config, MAY_DIFFER)
+    differing = _differences(files.read_json(workdir / CONFIG), config, MAY_DIFFER)
     if differing:
         raise ValueError(
             f"--workdir={workdir} holds the run of another config; choose another directory, or "
             f"delete it to start anew. The differences:\n  " + "\n  ".join(differing[:10])
         )
+
+
+def _is_beginning(name: str) -> bool:
+    return name == LOCK or (name.startswith(CONFIG) and name.endswith(files.UNFINISHED))
 
 
 def check_dataset(workdir: Path, facts: Mapping[str, Any]) -> None:
@@ -44,7 +45,7 @@ def check_dataset(workdir: Path, facts: Mapping[str, Any]) -> None:
     """
     if not (workdir / DATASET).exists():
         return
-    stored = read_json(workdir / DATASET)
+    stored = files.read_json(workdir / DATASET)
     differing = [key for key in ("class_names", "splits") if stored[key] != facts[key]]
     if differing:
         raise ValueError(
@@ -82,30 +83,10 @@ def in_use(workdir: Path) -> bool:
     return False
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes whole or not at all: a reader never sees half a file. NaN and infinity become null."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """Raises ValueError naming the file if it is missing or no JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist: is {path.parent} a run directory?") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-
-
 def finished_results(workdir: Path) -> dict[str, Any] | None:
     """results.json of a run that has nothing left to do, else None."""
     path = workdir / RESULTS
-    results = read_json(path) if path.exists() else None
+    results = files.read_json(path) if path.exists() else None
     return results if results and results["complete"] else None
 
 
@@ -193,14 +174,6 @@ def results_table(results: Mapping[str, Any]) -> str:
     if results["bad_images"]:
         lines.append(f"{len(results['bad_images'])} unreadable images were skipped, see {RESULTS}")
     return "\n".join(lines)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

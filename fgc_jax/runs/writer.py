@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from fgc_jax import files
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -104,9 +106,8 @@ def _drop_lines_after(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
             continue  # half a line, written at the moment of the kill
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    with files.whole(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
 
 
 def _flat_scalars(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from fgc_jax import console
+from fgc_jax import console, files
 from fgc_jax.plots import style
 from fgc_jax.runs import directory
 
@@ -78,20 +78,19 @@ def _shown(value: float | None, digits: int) -> str:
 
 def write_seeds(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """results.json with the numbers of all runs, results.csv with a line per combination."""
-    directory.write_json(
-        folder / directory.RESULTS, {"sorted_by": "val_top1", "combinations": rows}
-    )
+    files.write_json(folder / directory.RESULTS, {"sorted_by": "val_top1", "combinations": rows})
     keys = list(dict.fromkeys(key for row in rows for key in row["grid"]))
     columns = list(itertools.product(MEASURES, ("mean", "std")))
-    temporary = folder / "results.csv.tmp"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        files.whole(folder / "results.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow([*keys, "runs", *("_".join(column) for column in columns)])
         for row in rows:
             values = [row["grid"].get(key, "") for key in keys]
             numbers = [row[name][kind] for name, kind in columns]
             writer.writerow([*values, len(row["runs"]), *numbers])
-    temporary.replace(folder / "results.csv")
 
 
 def load(directories: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -101,9 +100,7 @@ def load(directories: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
         try:
             problem = _why_not(workdir)
             if not problem:
-                rows.append(
-                    {"run": workdir, **_row(directory.read_json(workdir / directory.RESULTS))}
-                )
+                rows.append({"run": workdir, **_row(files.read_json(workdir / directory.RESULTS))})
         except (ValueError, KeyError, TypeError) as error:
             problem = f"its files are damaged, or of another version: {error}"
         if problem:
@@ -131,9 +128,9 @@ def _why_not(workdir: Path) -> str:
     if not (workdir / directory.CONFIG).exists():
         return f"no run: it holds no {directory.CONFIG}"
     if not directory.finished_results(workdir):
-        planned = len(directory.read_json(workdir / directory.CONFIG)["phases"])
+        planned = len(files.read_json(workdir / directory.CONFIG)["phases"])
         path = workdir / directory.RESULTS
-        done = len(directory.read_json(path)["phases"]) if path.exists() else 0
+        done = len(files.read_json(path)["phases"]) if path.exists() else 0
         return f"unfinished, {done} of {planned} phases; its command continues it"
     return ""
 

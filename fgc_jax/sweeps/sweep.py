@@ -22,7 +22,7 @@ from typing import Any
 
 import ml_collections
 
-from fgc_jax import config
+from fgc_jax import config, files
 from fgc_jax.runs import directory
 from fgc_jax.sweeps import comparison
 
@@ -117,16 +117,16 @@ def plan(
 
 def note(folder: Path, base: Mapping, jobs: Sequence[Job]) -> None:
     """Writes down which runs belong to the sweep; those of before stay in it."""
-    directory.write_json(folder / directory.CONFIG, base)
+    files.write_json(folder / directory.CONFIG, base)
     known = {job.name: job for job in (*noted(folder), *jobs)}
     entries = [dataclasses.asdict(job) for job in known.values()]
-    directory.write_json(folder / comparison.SWEEP, {"runs": entries})
+    files.write_json(folder / comparison.SWEEP, {"runs": entries})
 
 
 def noted(folder: Path) -> list[Job]:
     """The runs that `note` wrote down; [] if it never did."""
     path = folder / comparison.SWEEP
-    return [Job(**entry) for entry in directory.read_json(path)["runs"]] if path.exists() else []
+    return [Job(**entry) for entry in files.read_json(path)["runs"]] if path.exists() else []
 
 
 class Stopped(Exception):

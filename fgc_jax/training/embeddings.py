@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fgc_jax import cache, config, console, mesh, models, trees
+from fgc_jax import config, console, files, mesh, models, trees
 from fgc_jax.data import augment, dataset, pipeline
 from fgc_jax.models import classifier
 from fgc_jax.training import experiment, step
@@ -119,7 +119,7 @@ def for_phase(
     if not phase.cache_features:
         return plan
     # Several processes compute together, so one that finds its files must not leave the others.
-    folder = None if jax.process_count() > 1 else cache.folder("embeddings")
+    folder = None if jax.process_count() > 1 else files.cache("embeddings")
     names = [name for name in ("train", "val") if name in plan.dataset.splits]
     found, _ = of_splits(plan, variables, stats, phase, names, folder)
     splits = {}
@@ -225,7 +225,7 @@ def _code() -> str:
 def _files(plan: experiment.Experiment, split: dataset.Split) -> str:
     """A digest of names, sizes and times of the files that a split is read from."""
     paths = [
-        os.path.join(files.root, name) for files in _readers(split.read) for name in files.names
+        os.path.join(reader.root, name) for reader in _readers(split.read) for name in reader.names
     ]
     root = Path(plan.settings.data.root)
     if not paths and plan.settings.data.root:  # archives, records: all files there are
@@ -261,13 +261,5 @@ def _stored(path: Path) -> Embedded | None:
 
 
 def _store(path: Path, embedded: Embedded) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **dataclasses.asdict(embedded))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.whole(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **dataclasses.asdict(embedded))

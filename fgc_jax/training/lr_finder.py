@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from fgc_jax import config, console, mesh, methods, trees
+from fgc_jax import config, console, files, mesh, methods, trees
 from fgc_jax.plots import style
 from fgc_jax.runs import checkpoint
 from fgc_jax.training import experiment, optim, phases, restored, schedules
@@ -205,10 +205,12 @@ def figure(curve: Curve, title: str) -> Figure:
 
 def write(curve: Curve, folder: Path, title: str) -> tuple[Path, Path]:
     """Writes `lr_PHASE.png` and `lr_PHASE.csv` and returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     png, table = folder / f"lr_{curve.phase}.png", folder / f"lr_{curve.phase}.csv"
     style.save(figure(curve, title), png)
-    with table.open("w", newline="", encoding="utf-8") as file:
+    with (
+        files.whole(table) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(("step", "learning_rate", "loss", "smoothed_loss"))
         rows = zip(curve.rates, curve.losses, curve.smoothed, strict=True)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from fgc_jax import config, console, mesh, trees
+from fgc_jax import config, console, files, mesh, trees
 from fgc_jax.data import dataset, pipeline
 from fgc_jax.evaluation import metrics, multiview, views
 from fgc_jax.runs import checkpoint, directory
@@ -57,7 +57,7 @@ def load_run(
     if spec:
         views.parse(spec)
     workdir = Path(workdir).absolute()
-    stored = directory.read_json(workdir / directory.CONFIG)
+    stored = files.read_json(workdir / directory.CONFIG)
     settings = config.parse(ml_collections.ConfigDict(stored))
     if batch_size is None:
         batch_size = up_to_multiple(settings.eval_batch_size, jax.device_count())
@@ -69,7 +69,7 @@ def load_run(
         eval_batch_size=batch_size,
         data=dataclasses.replace(settings.data, on_bad_image="skip"),
     )
-    facts = directory.read_json(workdir / directory.DATASET)
+    facts = files.read_json(workdir / directory.DATASET)
     classes = dataset.Dataset(facts["name"], tuple(facts["class_names"]), {}, facts["notes"])
     plan = experiment.assemble(settings, classes)
     if logits == "auto":
@@ -101,7 +101,7 @@ def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") ->
         raise ValueError(
             f"data set {found.name!r} has no split {name!r}, only {', '.join(found.splits)}"
         )
-    now, then = found.facts(), directory.read_json(Path(workdir) / directory.DATASET)
+    now, then = found.facts(), files.read_json(Path(workdir) / directory.DATASET)
     if now["class_names"] != then["class_names"] or now["splits"][name] != then["splits"].get(name):
         raise ValueError(
             f"the {name} split of {found.name!r} at {settings.data.root!r} has other classes, "
