@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,15 @@ import ml_collections
 from fgc_jax import config, console, files, mesh, methods, trees
 from fgc_jax.data import images
 from fgc_jax.evaluation import multiview, scores, views
-from fgc_jax.runs import checkpoint, directory, stop
+from fgc_jax.runs import checkpoint, directory, results, stop
 from fgc_jax.runs.progress import Progress
+from fgc_jax.runs.results import Evaluation, Logits, Results
 from fgc_jax.runs.writer import Writer, check_wandb
 from fgc_jax.training import averaging, experiment, loop, overview, restored
 
 
-def run(settings: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Trains all phases in `directory`, or continues there, and returns results.json's content.
+def run(settings: ml_collections.ConfigDict, workdir: str | Path) -> Results:
+    """Trains all phases in `directory`, or continues there, and returns its results.
 
     Raises:
         ValueError: something in config, data, weights or directory is wrong (nothing is written).
@@ -28,14 +28,14 @@ def run(settings: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, A
     workdir = Path(workdir).absolute()
     parsed, resolved = config.parse(settings), config.resolved(settings)
     directory.check(workdir, resolved)
-    finished = directory.finished_results(workdir)
+    finished = results.finished(workdir)
     if finished:
-        console.say(f"{workdir} is finished already.\n\n{directory.results_table(finished)}")
+        console.say(f"{workdir} is finished already.\n\n{results.table(finished)}")
         return finished
     begun = checkpoint.any_in(workdir)
     epochs = [phase.epochs for phase in parsed.phases]
     if parsed.search and not begun:  # later its checkpoints know, whatever became of the search
-        epochs = directory.chosen_epochs(Path(parsed.search).absolute(), resolved)
+        epochs = results.chosen_epochs(Path(parsed.search).absolute(), resolved)
     check_wandb(parsed.wandb)
     plan = experiment.prepare(parsed)
     method = plan.method(restored.load_run)
@@ -52,7 +52,7 @@ def run(settings: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, A
             progress = Progress(averaged=averaged, epochs_of_phases=epochs)
             latest = manager.latest_step()
             if latest is not None:
-                progress = Progress(**checkpoint.read_meta(manager, latest))
+                progress = checkpoint.read_progress(manager, latest)
             description = overview.text(plan, gflops, progress.epochs_of_phases)
             console.say(description)
             if latest is not None:
@@ -82,7 +82,7 @@ def run(settings: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, A
                 writer.close()
 
 
-def _run_phases(live: loop.Run, latest: int | None) -> dict[str, Any]:
+def _run_phases(live: loop.Run, latest: int | None) -> Results:
     phases = live.experiment.settings.phases
     while True:
         if not live.progress.finished:
@@ -91,20 +91,19 @@ def _run_phases(live: loop.Run, latest: int | None) -> dict[str, Any]:
         checkpoint.finish(live.manager)
         _write_results(live, test=None)
         entry = live.progress.history[-1]
-        top1 = entry["best_val_top1"]
+        top1 = entry.best_val_top1
         found = "no validation" if top1 is None else f"best validation top-1 {top1:.2f} %"
         console.say(
-            f"Phase {entry['name']}: {found} after epoch {entry['best']['epoch']} of "
-            f"{entry['epochs']} ({entry['seconds']:.0f} s, "
-            f"{entry['images_per_second']:.0f} images/s)"
+            f"Phase {entry.name}: {found} after epoch {entry.best.epoch} of {entry.epochs} "
+            f"({entry.seconds:.0f} s, {entry.images_per_second:.0f} images/s)"
         )
         if live.progress.phase + 1 == len(phases):
             break
         live.start, latest = _next_phase(live), None
-    test, compared = _test(live, live.progress.history[-1]["best"]["step"])
-    results = _write_results(live, test=test, compared=compared)
-    console.say(f"\n{directory.results_table(results)}\n\nEverything is in {live.workdir}")
-    return results
+    test, compared = _test(live, live.progress.history[-1].best.step)
+    found = _write_results(live, test=test, compared=compared)
+    console.say(f"\n{results.table(found)}\n\nEverything is in {live.workdir}")
+    return found
 
 
 def _next_phase(live: loop.Run) -> tuple[Any, Any, str]:
@@ -114,7 +113,7 @@ def _next_phase(live: loop.Run) -> tuple[Any, Any, str]:
     live.progress.averaged = averaging.is_result(live.phase)
     entry = live.progress.history[-1]
     last = live.progress.phase_start
-    source = entry["best"]["step"] if live.phase.start_from == "best" else last
+    source = entry.best.step if live.phase.start_from == "best" else last
     variables, stats, _ = checkpoint.load_variables(live.workdir, source)
     state = checkpoint.load_method(live.workdir, source)
     live.method = dataclasses.replace(live.method, state=state)
@@ -124,7 +123,7 @@ def _next_phase(live: loop.Run) -> tuple[Any, Any, str]:
     return variables, stats, f"from step {source}"
 
 
-def _test(live: loop.Run, number: int) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def _test(live: loop.Run, number: int) -> tuple[Evaluation | None, Logits | None]:
     """(results of the one look at the test split, what validation said of the logits to score): the
     last phase's best checkpoint."""
     plan = live.experiment
@@ -133,63 +132,62 @@ def _test(live: loop.Run, number: int) -> tuple[dict[str, Any] | None, dict[str,
     compared = _compare_logits(live, variables, stats)
     if "test" not in plan.dataset.splits:
         return None, compared
-    seen = multiview.of(plan, live.phase, logits=compared["chosen"] if compared else "plain")
-    values, results = loop.evaluate_split(live, "test", variables, stats, seen)
+    seen = multiview.of(plan, live.phase, logits=compared.chosen if compared else "plain")
+    found, rows = loop.evaluate_split(live, "test", variables, stats, seen)
     live.writer.scalars(
-        live.progress.phase_start + live.progress.history[-1]["steps"],
-        {f"test_{name}": value for name, value in values.items()},
+        live.progress.phase_start + live.progress.history[-1].steps,
+        {f"test_{name}": value for name, value in dataclasses.asdict(found).items()},
     )
-    facts = {"checkpoint": number, "split": "test", "views": plan.views("test", seen)}
+    test = Evaluation(number, "test", plan.views("test", seen), found)
     if jax.process_index() == 0:
         folder = live.workdir / "evaluation" / "test"
         test_split, class_names = plan.dataset.splits["test"], plan.dataset.class_names
-        scores.write(folder, facts, results, test_split, class_names)
+        scores.write(folder, test, rows, test_split, class_names)
         for name in ("predictions", "confusion"):
             picture = images.decode(folder / f"{name}.png")
             live.writer.images(int(live.manager.latest_step()), {f"test_{name}": picture[None]})
-    return {**facts, **values}, compared
+    return test, compared
 
 
-def _compare_logits(live: loop.Run, variables, stats) -> dict[str, Any] | None:
-    """Which logits the test scores, {"chosen", "val_top1"}: those that are right more often on
+def _compare_logits(live: loop.Run, variables, stats) -> Logits | None:
+    """Which logits the test scores: those that are right more often on
     validation images, seen as the test ones will be; those of config.search where it is given; the
     plain ones where there is neither. None for methods that train one kind only."""
     plan, settings = live.experiment, live.experiment.settings
     if not methods.METHODS[settings.method].effect:
         return None
     if settings.search:
-        found = directory.chosen_logits(Path(settings.search).absolute())
-        return {"chosen": found, "val_top1": None}
+        found = results.chosen_logits(Path(settings.search).absolute())
+        return Logits(found, None)
     if "val" not in plan.dataset.splits:
-        return {"chosen": "plain", "val_top1": None}
+        return Logits("plain", None)
     top1 = {}
     for which in views.LOGITS:
         seen = multiview.of(plan, live.phase, logits=which)
-        top1[which] = loop.evaluate_split(live, "val", variables, stats, seen)[0]["top1"]
-    return {"chosen": max(top1, key=top1.get), "val_top1": top1}
+        top1[which] = loop.evaluate_split(live, "val", variables, stats, seen)[0].top1
+    return Logits(max(top1, key=top1.get), top1)
 
 
 def _write_results(
-    live: loop.Run, test: Mapping | None, compared: Mapping | None = None
-) -> dict[str, Any]:
+    live: loop.Run, test: Evaluation | None, compared: Logits | None = None
+) -> Results:
     plan = live.experiment
-    results = {
-        "config": live.config,
-        "dataset": plan.dataset.name,
-        "num_classes": plan.num_classes,
-        "pretrained": " + ".join(
+    found = Results(
+        config=live.config,
+        dataset=plan.dataset.name,
+        num_classes=plan.num_classes,
+        pretrained=" + ".join(
             filter(None, (plan.settings.model.pretrained, plan.settings.model.pretrained_b))
         )
         or None,
-        "params": trees.count(plan.params),
-        "forward_gflops": live.forward_gflops,
-        "phases": live.progress.history,
-        "bad_images": sorted(set(live.progress.bad_images)),
-        "complete": live.progress.phase + 1 == len(plan.settings.phases)
+        params=trees.count(plan.params),
+        forward_gflops=live.forward_gflops,
+        phases=tuple(live.progress.history),
+        bad_images=tuple(sorted(set(live.progress.bad_images))),
+        complete=live.progress.phase + 1 == len(plan.settings.phases)
         and (test is not None or "test" not in plan.dataset.splits),
-        "logits": compared,
-        "test": test,
-    }
-    if jax.process_index() == 0:
-        files.write_json(live.workdir / directory.RESULTS, results)
-    return results
+        logits=compared,
+        test=test,
+    )
+    results.write(live.workdir, found)
+    return found

@@ -1,7 +1,5 @@
 """The run directory."""
 
-import json
-
 import pytest
 
 from fgc_jax import files
@@ -66,39 +64,3 @@ def test_only_one_process_trains_in_a_directory(tmp_path):
             pass
     with directory.locked(tmp_path / "run"):
         pass
-
-
-def test_results_table_states_what_stands_behind_the_number():
-    test = {
-        "top1": 81.234,
-        "top5": 99.0,
-        "mean_class_accuracy": 80.0,
-        "ece": 3.2,
-        "images": 1234,
-        "views": "raw",
-        "checkpoint": 40,
-    }
-    phase = {
-        "name": "head",
-        "epochs": 3,
-        "best_val_top1": 50.0,
-        "images_per_second": 7,
-        "seconds": 9,
-        "lr_by_hand": [{"epoch": 2, "lr": 0.01}, {"epoch": 3, "lr": None}],
-    }
-    results = {"phases": [phase], "test": test, "pretrained": "hub:x", "bad_images": ["a.jpg"]}
-    text = directory.results_table(json.loads(json.dumps(results)))
-    for part in (
-        "head",
-        "50.00 %",
-        "by hand, phase head: lr 0.01 from epoch 2 on",
-        "the recipe's lr again from epoch 3 on",
-        "top-1 81.23 %",
-        "1,234 images",
-        "views raw",
-        "step 40",
-        "hub:x",
-    ):
-        assert part in text
-    assert "1 unreadable" in text
-    assert "nothing was tested" in directory.results_table({**results, "test": None})

@@ -226,7 +226,7 @@ def test_evaluation_and_predictor_agree(run, predictor, files):  # noqa: F811
     found = predictor([run / "data" / name for name in split.names])
     np.testing.assert_array_equal(results.classes, np.argsort(-found, axis=1))
     np.testing.assert_allclose(results.probabilities, -np.sort(-found, axis=1), atol=1e-5)
-    assert metrics.summarise(results, 3)["top1"] == pytest.approx(
+    assert metrics.summarise(results, 3).top1 == pytest.approx(
         100 * np.mean(found.argmax(1) == split.labels)
     )
 

@@ -12,11 +12,11 @@ import time
 
 import pytest
 
-from fgc_jax import files
 from fgc_jax.cli import recipe
+from fgc_jax.runs import results
 from fgc_jax.sweeps import comparison, sweep
 from scripts import sweep as command
-from tests import commands
+from tests import commands, made_up
 
 RECIPE = "configs/quickstart.py:tiny"
 READ = functools.partial(recipe.read, RECIPE)
@@ -25,7 +25,8 @@ READ = functools.partial(recipe.read, RECIPE)
 STAND_IN = """
 import json, os, pathlib, signal, sys, time
 from fgc_jax import files
-from fgc_jax.runs import directory
+from fgc_jax.runs import directory, results
+from tests import made_up
 flags = dict(word.split("=", 1) for word in sys.argv[1:])
 folder = pathlib.Path(flags["--workdir"])
 lr, seed = float(flags["--config.phases[1].lr"]), int(flags["--config.seed"])
@@ -45,11 +46,9 @@ with directory.locked(folder):
         if stopped:
             sys.exit(143)
     top1 = 50 + 100 * lr + 2 * seed
-    test = {"top1": 90 - top1 / 2, "mean_class_accuracy": top1}
-    phases = [{"seconds": 1.0, "best_val_top1": 0.0}, {"seconds": 2.0, "best_val_top1": top1}]
-    files.write_json(
-        folder / "results.json", {"phases": phases, "test": test, "complete": True}
-    )
+    test = made_up.evaluation(top1=90 - top1 / 2, mean_class_accuracy=top1)
+    phases = made_up.phase(seconds=1.0), made_up.phase(seconds=2.0, best_val_top1=top1)
+    results.write(folder, made_up.results(*phases, test=test))
 """
 
 
@@ -228,9 +227,8 @@ def test_a_run_that_a_killed_sweep_left_behind_is_waited_for(stand_in, tmp_path,
 
 def write_results(folder, top1, test, seconds):
     folder.mkdir(parents=True)
-    phases = [{"seconds": seconds, "best_val_top1": top1}]
-    test = {"top1": test, "mean_class_accuracy": test}
-    files.write_json(folder / "results.json", {"phases": phases, "test": test, "complete": True})
+    phase = made_up.phase(seconds=seconds, best_val_top1=top1)
+    results.write(folder, made_up.results(phase, test=made_up.evaluation(top1=test)))
 
 
 def test_the_table_is_sorted_by_validation_with_deviations_over_seeds(tmp_path):

@@ -14,7 +14,7 @@ from matplotlib.transforms import Bbox
 
 from fgc_jax import console, files
 from fgc_jax.plots import style
-from fgc_jax.runs import directory
+from fgc_jax.runs import directory, results
 
 SWEEP = "sweep.json"  # marks the directory of a sweep
 MEASURES = {
@@ -32,14 +32,14 @@ NAMED = 20  # so many runs have their names in a picture, more have their number
 COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#656d76")
 
 
-def measures(results: Mapping[str, Any]) -> dict[str, float | None]:
-    """Validation and test accuracies in percent and seconds of one run's results.json."""
-    test = results["test"] or {"top1": None, "mean_class_accuracy": None}
+def measures(found: results.Results) -> dict[str, float | None]:
+    """Validation and test accuracies in percent and seconds of one run's results."""
+    test = found.test and found.test.metrics
     return {
-        "val_top1": results["phases"][-1]["best_val_top1"],
-        "test_top1": test["top1"],
-        "mean_class_accuracy": test["mean_class_accuracy"],
-        "seconds": sum(phase["seconds"] for phase in results["phases"]),
+        "val_top1": found.phases[-1].best_val_top1,
+        "test_top1": test and test.top1,
+        "mean_class_accuracy": test and test.mean_class_accuracy,
+        "seconds": sum(phase.seconds for phase in found.phases),
     }
 
 
@@ -100,7 +100,7 @@ def load(directories: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
         try:
             problem = _why_not(workdir)
             if not problem:
-                rows.append({"run": workdir, **_row(files.read_json(workdir / directory.RESULTS))})
+                rows.append({"run": workdir, **_row(results.read(workdir))})
         except (ValueError, KeyError, TypeError) as error:
             problem = f"its files are damaged, or of another version: {error}"
         if problem:
@@ -127,25 +127,25 @@ def _why_not(workdir: Path) -> str:
         return f"a sweep; its runs are {workdir}/runs/*"
     if not (workdir / directory.CONFIG).exists():
         return f"no run: it holds no {directory.CONFIG}"
-    if not directory.finished_results(workdir):
+    found = results.read(workdir)
+    if not (found and found.complete):
         planned = len(files.read_json(workdir / directory.CONFIG)["phases"])
-        path = workdir / directory.RESULTS
-        done = len(files.read_json(path)["phases"]) if path.exists() else 0
+        done = len(found.phases) if found else 0
         return f"unfinished, {done} of {planned} phases; its command continues it"
     return ""
 
 
-def _row(results: Mapping[str, Any]) -> dict[str, Any]:
-    model = results["config"]["model"]
+def _row(found: results.Results) -> dict[str, Any]:
+    model = found.config["model"]
     return {
         "backbone": " x ".join(filter(None, (model["backbone"], model["backbone_b"]))),
         "head": model["head"],
-        "pretrained": results["pretrained"] or "no",
-        "params": results["params"],
-        "forward_gflops": results["forward_gflops"],
-        **measures(results),
-        "ece": results["test"]["ece"] if results["test"] else None,
-        "images_per_second": results["phases"][-1]["images_per_second"],
+        "pretrained": found.pretrained or "no",
+        "params": found.params,
+        "forward_gflops": found.forward_gflops,
+        **measures(found),
+        "ece": found.test and found.test.metrics.ece,
+        "images_per_second": found.phases[-1].images_per_second,
     }
 
 

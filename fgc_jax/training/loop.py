@@ -18,6 +18,7 @@ from fgc_jax.evaluation.views import RAW, Views
 from fgc_jax.runs import checkpoint, override, stop
 from fgc_jax.runs.meter import Meter
 from fgc_jax.runs.progress import Progress
+from fgc_jax.runs.results import Metrics
 from fgc_jax.runs.writer import Writer
 from fgc_jax.training import averaging, embeddings, experiment, optim, phases, schedules, step
 
@@ -118,8 +119,8 @@ def train_phase(live: Run, begin: int) -> None:
             if epoch_ends:
                 state = _with_swa(live, state, groups)
                 val = _validate(live, state)
-            for values in val.values():
-                meter.check(progress.phase_start + done, values)
+            for found in val.values():
+                meter.check(progress.phase_start + done, dataclasses.asdict(found))
             progress.train_seconds = speed_before[0] + meter.train_seconds
             progress.train_images = speed_before[1] + meter.images
             progress.seconds = seconds_before + time.perf_counter() - started
@@ -165,7 +166,7 @@ def _estimated_statistics(live: Run, groups, variables, stats):
     return stats
 
 
-def _validate(live: Run, state: step.TrainState) -> dict[str, dict[str, float]]:
+def _validate(live: Run, state: step.TrainState) -> dict[str, Metrics]:
     """Metrics on the validation split of the weights ("val") and their average ("val_average")."""
     if "val" not in live.experiment.dataset.splits:
         return {}
@@ -184,17 +185,18 @@ def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: floa
     (greater is better)."""
     progress, phase, number = live.progress, live.phase, int(state.step)
     source, _, name = phase.monitor.rpartition("_")
-    chosen = val.get(source, {})
-    score = (-chosen[name] if name == "loss" else chosen[name]) if chosen else None
+    chosen = val.get(source)
+    score = (-chosen.loss if name == "loss" else getattr(chosen, name)) if chosen else None
     better = progress.end_epoch(number, score, chosen)
     stopping = bool(phase.patience) and bool(val) and progress.stale >= phase.patience
     if stopping or progress.epoch == live.epochs:
         progress.close_phase(phase.name, number)
     text = f"{phase.name} epoch {progress.epoch:>3}/{live.epochs}  train loss {train_loss:.4f}"
-    for title, values in val.items():
+    for title, found in val.items():
+        values = dataclasses.asdict(found)
         live.writer.scalars(number, {f"{title}_{key}": value for key, value in values.items()})
         title = title.replace("_", " ")
-        text += f"  {title} loss {values['loss']:.4f}  {title} top-1 {values['top1']:.2f} %"
+        text += f"  {title} loss {found.loss:.4f}  {title} top-1 {found.top1:.2f} %"
     console.say(text + ("  best" if better else ""))
     if stopping:
         console.say(f"stopping early: {phase.patience} epochs without a better {phase.monitor}")
@@ -237,7 +239,7 @@ def _rate_in_words(live: Run) -> str:
 
 def evaluate_split(
     live: Run, split_name: str, variables, stats, seen: Views | None = None
-) -> tuple[dict, metrics.Results]:
+) -> tuple[Metrics, metrics.Results]:
     """Metrics and per-image results of the variables on one split, at the phase's image size.
 
     seen: the views of a test; None where the phase validates, which it does with raw images.
@@ -283,8 +285,7 @@ def _save(live: Run, state: step.TrainState, score: float | None = None) -> None
         live.manager,
         int(state.step),
         state,
-        dataclasses.asdict(live.progress),
-        phase=live.progress.phase,
+        live.progress,
         score=score,
     )
 

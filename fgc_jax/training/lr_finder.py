@@ -221,15 +221,15 @@ def write(curve: Curve, folder: Path, title: str) -> tuple[Path, Path]:
 def _step_before(plan: experiment.Experiment, index: int, workdir: Path) -> int:
     """The step of the run's checkpoint that phase `index` starts from."""
     newest = checkpoint.find_step(workdir, "last")
-    meta = checkpoint.load_meta(workdir, newest)
-    finished, best = meta["history"], plan.settings.phases[index].start_from == "best"
+    progress = checkpoint.load_progress(workdir, newest)
+    finished, best = progress.history, plan.settings.phases[index].start_from == "best"
     if len(finished) >= index:
         if best:
-            return finished[index - 1]["best"]["step"]
-        steps = sum(entry["steps"] for entry in finished[:index])
+            return finished[index - 1].best.step
+        steps = sum(entry.steps for entry in finished[:index])
         return checkpoint.find_step(workdir, str(steps))
-    if meta["phase"] == index - 1 and (meta["best"] or not best):  # not at its end yet
-        return meta["best"]["step"] if best else newest
+    if progress.phase == index - 1 and (progress.best or not best):  # not at its end yet
+        return progress.best.step if best else newest
     raise ValueError(
         f"--from={workdir}: phase {plan.settings.phases[index].name!r} starts from the phase "
         f"before it, which that run has not trained yet"

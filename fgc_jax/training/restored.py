@@ -10,7 +10,7 @@ import ml_collections
 from fgc_jax import config, console, files, mesh, trees
 from fgc_jax.data import dataset, pipeline
 from fgc_jax.evaluation import metrics, multiview, views
-from fgc_jax.runs import checkpoint, directory
+from fgc_jax.runs import checkpoint, directory, results
 from fgc_jax.training import experiment
 
 
@@ -73,10 +73,10 @@ def load_run(
     classes = dataset.Dataset(facts["name"], tuple(facts["class_names"]), {}, facts["notes"])
     plan = experiment.assemble(settings, classes)
     if logits == "auto":
-        logits = directory.chosen_logits(workdir)
+        logits = results.chosen_logits(workdir)
     number = checkpoint.find_step(workdir, checkpoint_name)
-    variables, stats, meta = checkpoint.load_variables(workdir, number)
-    phase = settings.phases[meta["phase"]]
+    variables, stats, progress = checkpoint.load_variables(workdir, number)
+    phase = settings.phases[progress.phase]
     seen = multiview.of(plan, phase, spec, average=average, logits=logits)
     for expected, found in ((plan.params, variables), (plan.stats, stats)):
         check_fit(trees.flatten(expected), trees.flatten(found), number)
