@@ -1,15 +1,12 @@
 """Training: the phases, the loop, validation, early stopping, and the final test."""
 
-import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 
-from fgc_jax import config, console, files, mesh, methods, trees
-from fgc_jax.data import images
+from fgc_jax import config, console, mesh, methods, trees
 from fgc_jax.evaluation import multiview, scores, views
 from fgc_jax.runs import checkpoint, directory, results, stop
 from fgc_jax.runs.progress import Progress
@@ -42,11 +39,8 @@ def run(settings: ml_collections.ConfigDict, workdir: str | Path) -> Results:
     directory.check_dataset(workdir, plan.dataset.facts())
     gflops = plan.forward_gflops(plan.settings.phases[-1])
     start = None if begun else experiment.initial_variables(plan)
-    first = jax.process_index() == 0
-    with directory.locked(workdir) if first else contextlib.nullcontext():
-        if first:
-            files.write_json(workdir / directory.CONFIG, resolved)
-            files.write_json(workdir / directory.DATASET, plan.dataset.facts())
+    with directory.locked(workdir):
+        directory.begin(workdir, resolved, plan.dataset.facts())
         with checkpoint.opened(workdir) as manager, stop.requests(manager) as asked:
             averaged = averaging.is_result(parsed.phases[0])
             progress = Progress(averaged=averaged, epochs_of_phases=epochs)
@@ -139,13 +133,10 @@ def _test(live: loop.Run, number: int) -> tuple[Evaluation | None, Logits | None
         {f"test_{name}": value for name, value in dataclasses.asdict(found).items()},
     )
     test = Evaluation(number, "test", plan.views("test", seen), found)
-    if jax.process_index() == 0:
-        folder = live.workdir / "evaluation" / "test"
-        test_split, class_names = plan.dataset.splits["test"], plan.dataset.class_names
-        scores.write(folder, test, rows, test_split, class_names)
-        for name in ("predictions", "confusion"):
-            picture = images.decode(folder / f"{name}.png")
-            live.writer.images(int(live.manager.latest_step()), {f"test_{name}": picture[None]})
+    folder = live.workdir / "evaluation" / "test"
+    scores.write(folder, test, rows, plan.dataset.splits["test"], plan.dataset.class_names)
+    pictures = {f"test_{name}": folder / f"{name}.png" for name in ("predictions", "confusion")}
+    live.writer.pictures(int(live.manager.latest_step()), pictures)
     return test, compared
 
 

@@ -89,8 +89,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluates and prints. Raises ValueError where run, data or output folder cannot be used."""
-    import jax
-
     from fgc_jax import console, data, mesh
     from fgc_jax.evaluation import metrics, scores
     from fgc_jax.runs import results
@@ -121,8 +119,6 @@ def run(arguments: argparse.Namespace) -> None:
         views=trained.plan.views(split_name, trained.seen),
         metrics=metrics.summarise(rows, len(class_names)),
     )
-    if jax.process_index():
-        return
     scores.write(output, evaluation, rows, split, class_names)
     matrix = metrics.confusion_matrix(rows, len(class_names))
     console.say(scores.report(evaluation, matrix, class_names))

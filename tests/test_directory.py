@@ -2,8 +2,11 @@
 
 import pytest
 
-from fgc_jax import files
-from fgc_jax.runs import directory
+from fgc_jax import files, mesh
+from fgc_jax.evaluation import scores
+from fgc_jax.runs import directory, results
+from fgc_jax.runs.writer import Writer
+from tests import made_up
 
 CONFIG = {"seed": 0, "data": {"root": "a", "threads": 2}, "phases": [{"lr": 0.1}, {"lr": 0.2}]}
 
@@ -64,3 +67,16 @@ def test_only_one_process_trains_in_a_directory(tmp_path):
             pass
     with directory.locked(tmp_path / "run"):
         pass
+
+
+def test_other_processes_of_a_run_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(mesh, "is_first_process", lambda: False)
+    with directory.locked(tmp_path / "run"), directory.locked(tmp_path / "run"):
+        directory.begin(tmp_path / "run", CONFIG, {})
+        results.write(tmp_path / "run", made_up.results())
+        writer = Writer(tmp_path / "run", 0)
+        writer.scalars(1, {"loss": 0.5})
+        writer.pictures(1, {"sheet": tmp_path / "gone.png"})
+        writer.close()
+        scores.write(tmp_path / "run" / "test", made_up.evaluation(), None, None, ())
+    assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, files
+from fgc_jax import config
 from fgc_jax.runs import checkpoint, directory
 from fgc_jax.runs.progress import Progress
 from fgc_jax.runs.results import Best
@@ -47,8 +47,7 @@ def write(workdir: Path, settings) -> None:
     plan = experiment.prepare(config.parse(settings))
     variables, stats, _ = experiment.initial_variables(plan)
     workdir.mkdir()
-    files.write_json(workdir / directory.CONFIG, config.resolved(settings))
-    files.write_json(workdir / directory.DATASET, plan.dataset.facts())
+    directory.begin(workdir, config.resolved(settings), plan.dataset.facts())
     best = Best(BEST, 1, 0.5, None)
     with checkpoint.opened(workdir) as manager:
         for number, phase, score in ((PHASE_0, 0, 0.1), (BEST, 1, 0.5), (LAST, 1, 0.4)):

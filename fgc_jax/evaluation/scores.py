@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fgc_jax import console, files
+from fgc_jax import console, files, mesh
 from fgc_jax.evaluation import metrics
 from fgc_jax.plots import evaluation as pictures
 from fgc_jax.plots import style
@@ -29,13 +29,16 @@ def write(
     split: Any,
     class_names: Sequence[str],
 ) -> None:
-    """Writes the evaluation of `split` that `results` gave into `folder`.
+    """Writes the evaluation of `split` that `results` gave into `folder`, on the first process
+    only.
 
     An earlier evaluation in the folder stays until the new one is complete, then makes way for it.
 
     Raises:
         ValueError: the folder holds other things than an evaluation.
     """
+    if not mesh.is_first_process():
+        return
     folder = Path(folder)
     check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from fgc_jax import trees
+from fgc_jax import mesh, trees
 from fgc_jax.runs.progress import Progress, parse
 
 PREFIX = "step"
@@ -74,7 +74,7 @@ def opened(workdir: Path) -> Iterator[ocp.CheckpointManager]:
         best_fn=lambda metrics: metrics["score"],
         create=True,
     )
-    if jax.process_index() == 0:
+    if mesh.is_first_process():
         for half_written in directory(workdir).glob("*.orbax-checkpoint-tmp"):
             shutil.rmtree(half_written)
     manager = ocp.CheckpointManager(directory(workdir), options=options)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fgc_jax import files
+from fgc_jax import files, mesh
 
 CONFIG, DATASET, RESULTS, LOCK = "config.json", "dataset.json", "results.json", ".lock"
 # Where the files lie, how they are read and who is told does not change what is computed.
@@ -57,11 +57,15 @@ def check_dataset(workdir: Path, facts: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Creates the directory and keeps other processes from training in it meanwhile.
+    """Creates the directory and keeps other runs from training in it meanwhile. The first process
+    of a run does that for all of them.
 
     Raises:
         ValueError: another process trains there now.
     """
+    if not mesh.is_first_process():
+        yield
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / LOCK).open("w") as lock:
         try:
@@ -69,6 +73,13 @@ def locked(workdir: Path) -> Iterator[None]:
         except OSError:
             raise ValueError(f"another process is training in --workdir={workdir}") from None
         yield
+
+
+def begin(workdir: Path, config: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
+    """Notes the config and the facts of the data set that a run has, on the first process only."""
+    if mesh.is_first_process():
+        files.write_json(workdir / CONFIG, config)
+        files.write_json(workdir / DATASET, dataset)
 
 
 def in_use(workdir: Path) -> bool:

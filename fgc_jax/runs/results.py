@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from fgc_jax import console, files
+from fgc_jax import console, files, mesh
 from fgc_jax.runs import directory
 
 
@@ -103,7 +101,7 @@ class Results:
 
 def write(workdir: Path, found: Results) -> None:
     """Writes results.json, on the first process only."""
-    if jax.process_index() == 0:
+    if mesh.is_first_process():
         test = found.test and found.test.json()
         files.write_json(workdir / directory.RESULTS, dataclasses.asdict(found) | {"test": test})
 

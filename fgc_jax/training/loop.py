@@ -1,7 +1,6 @@
 """Training one phase: the loop, validation after each epoch, early stopping, checkpoints."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -219,15 +218,7 @@ def _read_override(live: Run) -> None:
     """Follows `override.json`; a wrong one is reported and changes nothing."""
     progress, phase = live.progress, live.phase
     names = [each.name for each in live.experiment.settings.phases]
-    rate = progress.lr_override
-    if jax.process_index() == 0:
-        try:
-            rate = override.read(live.workdir, names, phase.name, phase.lr)
-        except ValueError as error:
-            console.say(f"not followed: {error}")
-    # Read by one process, or others might see the file just before or after it is edited.
-    rate = mesh.of_first_process(math.nan if rate is None else rate)
-    rate = None if math.isnan(rate) else rate
+    rate = override.agreed(live.workdir, names, phase.name, phase.lr, progress.lr_override)
     if progress.follow(rate):
         console.say(f"{override.FILE}: {_rate_in_words(live)}")
 
