@@ -6,13 +6,14 @@ import sys
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-import jax
 import tqdm
+
+from fgc_jax import mesh
 
 
 def say(text: str = "") -> None:
     """Prints a line above any progress bar, on the first process only."""
-    if jax.process_index() == 0:
+    if mesh.is_first_process():
         tqdm.tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 
@@ -35,7 +36,7 @@ def progress(
         dynamic_ncols=live,
         ncols=None if live else 100,
         mininterval=0.2 if live else 15,
-        disable=jax.process_index() > 0,
+        disable=not mesh.is_first_process(),
         file=sys.stderr if live else _Lines(sys.stderr),
     ) as bar:
         yield bar

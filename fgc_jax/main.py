@@ -4,7 +4,7 @@ import sys
 
 from absl import app, flags
 
-from fgc_jax import cache
+from fgc_jax import files
 from fgc_jax.cli import recipe_flags
 
 WORKDIR = flags.DEFINE_string(
@@ -22,7 +22,7 @@ flags.adopt_module_key_flags(recipe_flags)
 def main(argv: list[str]) -> None:
     """Reads the flags, trains, and turns errors into one line and an exit code."""
     recipe_flags.prepare(argv)
-    cache.enable()
+    files.keep_compiled()
     from fgc_jax import mesh, train
     from fgc_jax.runs import checkpoint, meter, stop
 

@@ -53,7 +53,6 @@ def run(arguments: argparse.Namespace) -> None:
     if messages:
         print("\nleft out:\n  " + "\n  ".join(messages))
     if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         style.save(comparison.figure(rows, arguments.cost), arguments.output)
         print(f"\nwritten to {arguments.output}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from fgc_jax import console, models
+from fgc_jax import console, files, models
 from fgc_jax.cli import command
 from fgc_jax.models import pretrained
 
@@ -124,15 +124,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def write(output: Path, state: dict, metadata: dict) -> None:
     """Writes the whole file or none."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(output.name + ".partial")
-    try:
-        safetensors_numpy.save_file(state, partial, metadata=metadata)
+    with files.whole(output) as temporary:
+        safetensors_numpy.save_file(state, temporary, metadata=metadata)
         os.umask(mask := os.umask(0))
-        partial.chmod(0o666 & ~mask)  # as other files: safetensors' are the owner's alone
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+        temporary.chmod(0o666 & ~mask)  # as other files: safetensors' are the owner's alone
 
 
 if __name__ == "__main__":

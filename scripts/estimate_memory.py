@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from fgc_jax import cache, config, console, trees
+from fgc_jax import config, console, files, trees
 from fgc_jax.cli import recipe_flags
 from fgc_jax.data import dataset
 from fgc_jax.training import classification, phases, plans, trainable
@@ -71,7 +71,7 @@ def table(plan: plans.Plan) -> str:
 def main(argv: list[str]) -> None:
     """Prints the table, or one line that says what is wrong with the recipe."""
     recipe_flags.prepare(argv)
-    cache.enable()
+    files.keep_compiled()
     try:
         settings = config.parse(recipe_flags.CONFIG.value)
         print(table(assembled(settings, CLASSES.value)))

@@ -89,10 +89,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluates and prints. Raises ValueError where run, data or output folder cannot be used."""
-    import jax
-
     from fgc_jax import console, data, mesh
     from fgc_jax.evaluation import metrics, scores
+    from fgc_jax.runs import results
     from fgc_jax.training import classification, restored
 
     mesh.join_cluster(arguments.multi_host)
@@ -113,21 +112,18 @@ def run(arguments: argparse.Namespace) -> None:
         options = {name: getattr(arguments, name) for name in CSV_OPTIONS}
         options = {name: value for name, value in options.items() if value is not None}
         split = data.labelled_split(arguments.input, trained.class_names, **options)
-    facts = {
-        "checkpoint": trained.step,
-        "split": split_name or str(arguments.input),
-        "views": classification.views_in_words(
-            trained.plan.settings.data, split_name, trained.seen
-        ),
-    }
-    results = restored.evaluate_split(trained, split)
-    if jax.process_index():
-        return
-    summary = scores.write(output, facts, results, split, trained.class_names)
-    matrix = metrics.confusion_matrix(results, len(trained.class_names))
-    console.say(scores.report(summary, matrix, trained.class_names))
-    if len(results.unreadable):
-        names = [str(split.names[position]) for position in results.unreadable]
+    rows, class_names = restored.evaluate_split(trained, split), trained.class_names
+    evaluation = results.Evaluation(
+        checkpoint=trained.step,
+        split=split_name or str(arguments.input),
+        views=classification.views_in_words(trained.plan.settings.data, split_name, trained.seen),
+        metrics=metrics.summarise(rows, len(class_names)),
+    )
+    scores.write(output, evaluation, rows, split, class_names)
+    matrix = metrics.confusion_matrix(rows, len(class_names))
+    console.say(scores.report(evaluation, matrix, class_names))
+    if len(rows.unreadable):
+        names = [str(split.names[position]) for position in rows.unreadable]
         console.say(f"\n{len(names)} unreadable images are in no number above:")
         console.say("\n".join(f"  {name}" for name in names[:20]))
         if len(names) > 20:

@@ -88,7 +88,6 @@ def run(arguments: argparse.Namespace) -> None:
     seen = list(attention.look(trained, shown))
     what = arguments.input.stem if arguments.input else arguments.split or "test"
     folder = arguments.output or arguments.workdir / "explanation" / what
-    folder.mkdir(parents=True, exist_ok=True)
     rows = list(zip(labels, seen, strict=True))
     title = f"{arguments.workdir.name}: attention at step {trained.step}, {what}"
     style.save(pictures.attention(rows, trained.class_names, title), folder / "attention.png")
@@ -99,9 +98,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _point(trained, split, folder: Path) -> None:
     """The pointing game on the whole split."""
-    from fgc_jax import console
+    from fgc_jax import console, files
     from fgc_jax.explain import attention
-    from fgc_jax.runs import directory
 
     game = attention.Pointing()
     with console.progress("pointing game", len(split)) as bar:
@@ -126,7 +124,7 @@ def _point(trained, split, folder: Path) -> None:
     console.say(f"\non a part that tells the species apart ({counted}):")
     for name, words in names.items():
         console.say(f"  {words:36} {shares[name]:5.1f} %")
-    directory.write_json(folder / "pointing.json", {"images": game.images, **shares})
+    files.write_json(folder / "pointing.json", {"images": game.images, **shares})
 
 
 def main(argv: list[str] | None = None) -> int:

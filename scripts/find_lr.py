@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from fgc_jax import cache
+from fgc_jax import files
 from fgc_jax.cli import recipe_flags
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder that the plots and tables are written to.")
@@ -28,7 +28,7 @@ flags.adopt_module_key_flags(recipe_flags)
 def main(argv: list[str]) -> None:
     """Sweeps, and turns errors into one line and an exit code."""
     recipe_flags.prepare(argv)
-    cache.enable()
+    files.keep_compiled()
     try:
         run()
     except (ValueError, OSError) as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fgc_jax import files
 from fgc_jax.cli import command
 
 DESCRIPTION = """\
@@ -60,7 +61,6 @@ def run(arguments: argparse.Namespace) -> None:
     from fgc_jax.data import flags, statistics
     from fgc_jax.plots import data as data_plots
     from fgc_jax.plots import style
-    from fgc_jax.runs import directory
 
     output = arguments.output
     check_folder(output)
@@ -78,11 +78,11 @@ def run(arguments: argparse.Namespace) -> None:
         "duplicates": statistics.describe_duplicates(data, surveys, arguments.near_distance),
     }
     text = report(facts)
-    output.mkdir(parents=True, exist_ok=True)
     style.save(data_plots.contact_sheet(data, surveys, rows), output / "contact_sheet.png")
     style.save(data_plots.class_counts(data), output / "class_counts.png")
-    (output / "summary.txt").write_text(text + "\n", encoding="utf-8")
-    directory.write_json(output / INSPECTION, facts)
+    with files.whole(output / "summary.txt") as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    files.write_json(output / INSPECTION, facts)
     print(f"{text}\n\nwritten to {output}: {', '.join(FILES)}")
 
 
@@ -90,7 +90,8 @@ def check_folder(folder: Path) -> None:
     """Raises ValueError if `folder` is no folder, or holds other things than an inspection."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"cannot write to {folder}: it is not a folder")
-    strays = {entry.name for entry in folder.iterdir()} - set(FILES) if folder.exists() else set()
+    names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    strays = {name for name in names - set(FILES) if not name.endswith(files.UNFINISHED)}
     if strays:
         raise ValueError(f"{folder} holds other files ({sorted(strays)[0]}): name an empty folder")
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from fgc_jax import files
 from fgc_jax.cli import command
 
 DESCRIPTION = """\
@@ -147,8 +148,8 @@ def run(arguments):
             options = {"size": 3 * arguments.size // 4}
         found = results(name, options, data, arguments.draws, arguments.seed, number)
         rows.append((name, options, found))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    sheet(rows, data["image"][0]).save(arguments.output)
+    with files.whole(arguments.output) as temporary:
+        sheet(rows, data["image"][0]).save(temporary, "PNG")
     print(f"wrote {arguments.output}: {len(rows)} rows")
 
 

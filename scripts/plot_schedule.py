@@ -254,7 +254,6 @@ def run(arguments: argparse.Namespace, changes: list[str]) -> None:
     plan, images = assembled(settings, images)
     phases = curves(settings, plan, images)
     title = f"{arguments.config}, {images:,} training images"
-    output.parent.mkdir(parents=True, exist_ok=True)
     style.save(figure(phases, title), output)
     epochs, steps = phases[-1]["borders"][1], sum(phase["steps"] for phase in phases)
     print(f"wrote {output}: {len(phases)} phases, {epochs} epochs, {steps:,} steps")

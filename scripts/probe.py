@@ -1,6 +1,7 @@
 """Nearest neighbours or a linear classifier on frozen embeddings: python scripts/probe.py ..."""
 
 import argparse
+import dataclasses
 import os
 import sys
 import time
@@ -20,8 +21,6 @@ examples:
   python scripts/probe.py --config=configs/quickstart.py
   python scripts/probe.py --config=configs/quickstart.py --method=knn --k=10,20
   python scripts/probe.py --workdir=runs/quickstart --output=probe.json"""
-
-METRICS = ("top1", "mean_class_accuracy")
 
 
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -93,8 +92,7 @@ def subject(arguments: argparse.Namespace, changes: list[str]):
 
 def run(arguments: argparse.Namespace, changes: list[str]) -> None:
     """Probes and prints. Raises ValueError where recipe, run, data or options cannot be used."""
-    from fgc_jax import cache, console
-    from fgc_jax.runs import directory
+    from fgc_jax import console, files
     from fgc_jax.training import classification, embeddings, probes
 
     ks = _numbers(arguments.k or "10,20")
@@ -102,7 +100,7 @@ def run(arguments: argparse.Namespace, changes: list[str]) -> None:
     plan, variables, stats, phase, facts = subject(arguments, changes)
     if "val" not in plan.dataset.splits:
         raise ValueError("a probe chooses on the validation split, which this run has none of")
-    folder = arguments.cache or cache.folder("embeddings")
+    folder = arguments.cache or files.cache("embeddings")
     clock = time.perf_counter()
     found, stored = embeddings.of_splits(
         plan, variables, stats, phase, list(plan.dataset.splits), folder
@@ -118,34 +116,33 @@ def run(arguments: argparse.Namespace, changes: list[str]) -> None:
         outcome = probes.linear(*splits, plan.num_classes)
     seconds["probe"] = time.perf_counter() - clock
     rows = [(name, "val top-1", "val mean class acc.")]
-    for value, metrics in outcome.tried:
+    for value, val in outcome.tried:
         mark = " *" if value == outcome.chosen else ""
-        rows.append((f"{value:g}{mark}", *(f"{metrics[m]:.2f} %" for m in METRICS)))
+        rows.append((f"{value:g}{mark}", f"{val.top1:.2f} %", f"{val.mean_class_accuracy:.2f} %"))
     sizes = ", ".join(f"{name} {len(each.labels):,}" for name, each in found.items())
     console.say(
         f"embeddings of {plan.settings.model.backbone}, {found['train'].vectors.shape[1]} numbers "
         f"an image at {phase.crop} px: {sizes}\n\n{console.table(rows)}\n"
     )
     if outcome.test:
-        views = classification.views_in_words(plan.settings.data, "test")
-        top1, mean = (outcome.test[metric] for metric in METRICS)
+        test, seen = outcome.test, classification.views_in_words(plan.settings.data, "test")
         console.say(
-            f"test: top-1 {top1:.2f} %, mean class accuracy {mean:.2f} % with {name} = "
-            f"{outcome.chosen:g} ({outcome.test['images']:,} images, views {views})"
+            f"test: top-1 {test.top1:.2f} %, mean class accuracy {test.mean_class_accuracy:.2f} % "
+            f"with {name} = {outcome.chosen:g} ({test.images:,} images, views {seen})"
         )
     kept = f"; {', '.join(stored)} from {folder}" if stored else ""
     console.say(f"{seconds['embeddings']:.1f} s embeddings{kept}; {seconds['probe']:.1f} s probe")
     if arguments.output:
-        tried = [{name: value, "val": metrics} for value, metrics in outcome.tried]
+        tried = [{name: value, "val": dataclasses.asdict(val)} for value, val in outcome.tried]
         results = {
             **facts,
             "method": arguments.method,
             "tried": tried,
             name: outcome.chosen,
-            "test": outcome.test,
+            "test": outcome.test and dataclasses.asdict(outcome.test),
             "seconds": seconds,
         }
-        directory.write_json(arguments.output, results)
+        files.write_json(arguments.output, results)
 
 
 def _numbers(text: str) -> list[int]:

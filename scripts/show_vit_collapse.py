@@ -176,7 +176,7 @@ def run(arguments: argparse.Namespace) -> None:
             workdir = folder / f"run_{number}_seed{seed}"
             results = train.run(config, workdir)
             curves.setdefault(name, []).append(accuracies(workdir))
-            tests.setdefault(name, []).append(results["test"]["top1"])
+            tests.setdefault(name, []).append(results.test.metrics.top1)
     rows = [("recipe", *(f"epoch {number}" for number in SHOWN), "best", "test")]
     for name, lines in curves.items():
         shown = [[line[number - 1] for line in lines] for number in SHOWN]

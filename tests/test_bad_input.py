@@ -178,12 +178,12 @@ def test_bad_images_are_skipped_counted_and_named(images, tmp_path, capsys):
     recipe = folder_recipe(images, on_bad_image="skip")
     results = train.run(recipe, tmp_path / "run")
     tested = json.loads((tmp_path / "run/evaluation/test/metrics.json").read_text())
-    assert tested["unreadable"] == results["test"]["unreadable"]
+    assert tested["unreadable"] == results.test.metrics.unreadable
     assert tested["images"] + tested["unreadable"] == 6  # a fifth of 30
-    met = [*results["bad_images"], *tested["unreadable_images"]]
+    met = [*results.bad_images, *tested["unreadable_images"]]
     assert sorted(name.rsplit("/")[-1] for name in met) == sorted(names)
     out = capsys.readouterr().out
-    assert all(f"skipped an unreadable image: {name}" in out for name in results["bad_images"])
+    assert all(f"skipped an unreadable image: {name}" in out for name in results.bad_images)
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(images, tmp_path):

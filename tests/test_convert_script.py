@@ -78,7 +78,7 @@ def test_an_output_that_cannot_be_made_is_one_line(convert, tmp_path, capsys):
     failed_with_one_line(convert(tmp_path / "file" / "a.safetensors"), capsys, "file")
     (tmp_path / "folder.safetensors").mkdir()
     failed_with_one_line(convert(tmp_path / "folder.safetensors"), capsys, "directory")
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_unusable_weights_exit_with_1(tmp_path, capsys):

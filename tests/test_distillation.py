@@ -12,9 +12,9 @@ from flax import nnx
 from configs import common
 from fgc_jax import config, methods, models, train, trees
 from fgc_jax.data import dataset
-from fgc_jax.runs import checkpoint, directory, stop
+from fgc_jax.runs import checkpoint, results, stop
 from fgc_jax.training import phases, plans, restored
-from tests import commands, data_files, test_losses, test_train, tiny_run
+from tests import commands, data_files, made_up, test_losses, test_train, tiny_run
 
 SHARE, TEMPERATURE = 0.75, 4.0
 OPTIONS = {"teacher_share": SHARE, "temperature": TEMPERATURE, "label_smoothing": 0.1}
@@ -27,7 +27,7 @@ def softmax(x):
 
 @pytest.fixture
 def finished(tmp_path):
-    directory.write_json(tmp_path / directory.RESULTS, {"complete": True})
+    results.write(tmp_path, made_up.results())
     return tmp_path
 
 
@@ -166,7 +166,7 @@ def test_a_taught_run_trains_and_continues_to_the_same_bits(images, teacher, tmp
             train.run(taught(images, teacher), tmp_path / "stopped")
     continued = train.run(taught(images, teacher), tmp_path / "stopped")
     assert fingerprint(tmp_path / "stopped") == fingerprint(tmp_path / "straight")
-    assert continued["test"] == straight.results["test"]
+    assert continued.test == straight.results.test
     assert fingerprint(teacher) == before
     teacher.rename(tmp_path / "moved")  # to use the student nobody needs it
     assert restored.load_run(tmp_path / "stopped").class_names == tiny_run.CLASSES

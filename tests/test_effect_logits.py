@@ -11,7 +11,7 @@ from configs import common
 from fgc_jax import models, predict, train
 from fgc_jax.evaluation import metrics, multiview, views
 from fgc_jax.plots import style
-from fgc_jax.runs import directory
+from fgc_jax.runs import results
 from scripts import evaluate
 from tests import data_files, small_networks
 
@@ -58,30 +58,30 @@ def test_validation_chooses_the_logits_of_the_test(root, tmp_path, monkeypatch, 
         seen_by.append(str(seen))
         return compiled(network, device_mesh, seen)
 
-    def better_effect(results, num_classes):
+    def better_effect(rows, num_classes):
         """The second and third evaluation are of validation images, with plain and effect logits:
         these are right more often."""
-        found = summarise(results, num_classes)
+        found = summarise(rows, num_classes)
         top1 = {2: 40.0, 3: 50.0}.get(len(seen_by))
-        return found if top1 is None else {**found, "top1": top1}
+        return found if top1 is None else dataclasses.replace(found, top1=top1)
 
     monkeypatch.setattr(metrics, "compiled", noted)
     monkeypatch.setattr(metrics, "summarise", better_effect)
-    results = train.run(settings, tmp_path / "run")
+    found = train.run(settings, tmp_path / "run")
     crops = "raw_crop (2 forward passes an image)"
     effect = "raw_crop (2 forward passes an image, effect logits)"
     assert seen_by == ["raw", crops, effect, effect]
-    compared = {"chosen": "effect", "val_top1": {"plain": 40.0, "effect": 50.0}}
-    assert results["logits"] == compared and results["test"]["views"] == effect
-    assert directory.chosen_logits(tmp_path / "run") == "effect"
+    compared = results.Logits("effect", {"plain": 40.0, "effect": 50.0})
+    assert found.logits == compared and found.test.views == effect
+    assert results.chosen_logits(tmp_path / "run") == "effect"
     assert "logits: effect, by validation top-1: plain 40.00 %, effect 50.00 %" in (
         capsys.readouterr().out
     )
     # A final run, without validation, takes what its search has found.
     settings.update(final=True, search=str(tmp_path / "run"))
-    results = train.run(settings, tmp_path / "final")
-    assert results["logits"] == {"chosen": "effect", "val_top1": None}
-    assert results["test"]["views"] == effect
+    found = train.run(settings, tmp_path / "final")
+    assert found.logits == results.Logits("effect", None)
+    assert found.test.views == effect
 
     arguments = [f"--workdir={tmp_path / 'run'}"]
     for flags, folder, words in (
@@ -96,11 +96,11 @@ def test_validation_chooses_the_logits_of_the_test(root, tmp_path, monkeypatch, 
     assert again["loss"] == pytest.approx(own["loss"], rel=1e-5)
 
     pictures = sorted((root / "test").rglob("*.jpg"))
-    found = {
+    by_logits = {
         logits: predict.Predictor(tmp_path / "run", logits=logits)(pictures)
         for logits in ("auto", "plain")
     }
-    assert np.abs(found["plain"] - found["auto"]).max() > 1e-4
+    assert np.abs(by_logits["plain"] - by_logits["auto"]).max() > 1e-4
 
 
 @pytest.mark.usefixtures("small")
@@ -109,12 +109,12 @@ def test_equal_logits_and_no_validation_mean_the_plain_ones(root, tmp_path, monk
     monkeypatch.setattr(multiview, "_chosen", lambda seen, logits, out: logits)
     settings = recipe(root)
     settings.views = "raw"
-    results = train.run(settings, tmp_path / "run")
-    assert results["logits"]["chosen"] == "plain" and results["test"]["views"] == "raw"
-    assert len(set(results["logits"]["val_top1"].values())) == 1
+    found = train.run(settings, tmp_path / "run")
+    assert found.logits.chosen == "plain" and found.test.views == "raw"
+    assert len(set(found.logits.val_top1.values())) == 1
     settings.final = True
-    results = train.run(settings, tmp_path / "final")
-    assert results["logits"] == {"chosen": "plain", "val_top1": None}
+    found = train.run(settings, tmp_path / "final")
+    assert found.logits == results.Logits("plain", None)
 
 
 @pytest.mark.usefixtures("small")
@@ -122,8 +122,8 @@ def test_logits_that_are_not_trained_are_not_chosen(root, tmp_path):
     settings = recipe(root)
     settings.method = "wsdan"
     del settings.method_options["effect_weight"]
-    results = train.run(settings, tmp_path / "run")
-    assert results["logits"] is None and results["test"]["views"].startswith("raw_crop")
+    found = train.run(settings, tmp_path / "run")
+    assert found.logits is None and found.test.views.startswith("raw_crop")
 
 
 @pytest.mark.parametrize(

@@ -230,10 +230,10 @@ def changed(first, second):
 
 
 def test_a_phase_changes_what_it_trains_and_nothing_else(images, finished):
-    workdir, results = finished
+    workdir, found = finished
     plan = plans.prepare(config.parse(two_phases(images)))
     start = trees.flatten(plans.initial_variables(plan)[0])
-    bias, last = (stored(workdir, phase["best"]["step"]) for phase in results["phases"])
+    bias, last = (stored(workdir, phase.best.step) for phase in found.phases)
     head = {path for path in start if path.startswith("head/")}
     biases = {path for path in start if path.endswith("/bias")}
     assert len(biases) == 1 + 2 * 6 + 1 + 1
@@ -256,9 +256,9 @@ def test_a_stopped_run_continues_to_the_same_bits(images, finished, tmp_path, mo
 
 
 def test_a_trained_run_is_evaluated_and_exported_merged(finished, tmp_path, capsys):
-    workdir, results = finished
+    workdir, found = finished
     assert evaluate.main([f"--workdir={workdir}"]) == 0
-    assert f"{results['test']['top1']:.2f} %" in capsys.readouterr().out
+    assert f"{found.test.metrics.top1:.2f} %" in capsys.readouterr().out
     output = tmp_path / "merged.safetensors"
     assert convert_weights.main([f"--workdir={workdir}", f"--output={output}"]) == 0
     assert not [key for key in safetensors_numpy.load_file(output) if "lora" in key]

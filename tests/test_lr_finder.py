@@ -12,8 +12,9 @@ import pytest
 from configs import common
 from fgc_jax import config, trees
 from fgc_jax.runs import checkpoint
+from fgc_jax.runs.progress import Progress
 from fgc_jax.training import classification, lr_finder, phases, plans, step, trainable
-from tests import commands, data_files, tiny_run
+from tests import commands, data_files, made_up, tiny_run
 
 STEPS = 40
 RANGE = {"lowest": 1e-4, "highest": 10.0, "steps": STEPS}
@@ -197,8 +198,7 @@ def saved_run(plan, directory, initial, phase, history, best):
                 manager,
                 number,
                 {"params": tiny_run.shaken(variables, number), "stats": stats},
-                {"phase": phase, "best": best, "history": history},
-                phase=phase,
+                Progress(phase=phase, best=best, history=history),
                 score=1 / number,
                 wait=True,
             )
@@ -210,8 +210,8 @@ def test_where_a_phase_starts(plan, initial, tmp_path):
     same, _, source = lr_finder.start(plan, 0, None)
     assert trees.fingerprint(same) == trees.fingerprint(variables)
     assert source == "the initial weights"
-    finished = [{"best": {"step": 4}, "steps": 6}]
-    run = saved_run(plan, tmp_path / "run", initial, 0, finished, {"step": 4})
+    finished = [made_up.phase(steps=6)]
+    run = saved_run(plan, tmp_path / "run", initial, 0, finished, made_up.best())
     files = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     found, _, source = lr_finder.start(plan, 1, run)
     assert source == f"step 4 of {run}"
@@ -220,7 +220,7 @@ def test_where_a_phase_starts(plan, initial, tmp_path):
     redrawn = plans.reinitialised(plan, 1, expected, stats)[0]
     assert trees.fingerprint(found) == trees.fingerprint(redrawn)
     assert trees.fingerprint(found) != trees.fingerprint(expected)
-    unfinished = saved_run(plan, tmp_path / "half", initial, 0, [], {"step": 4})
+    unfinished = saved_run(plan, tmp_path / "half", initial, 0, [], made_up.best())
     assert lr_finder.start(plan, 1, unfinished)[2] == f"step 4 of {unfinished}"
     phases = (
         plan.settings.phases[0],

@@ -106,7 +106,7 @@ def test_metrics_equal_numpy_whatever_the_padding(batch_size):
     logits, labels = random_case()
     results = evaluated(logits, labels, batch_size=batch_size)
     expected, matrix = by_the_book(logits, labels)
-    summary = metrics.summarise(results, CLASSES)
+    summary = dataclasses.asdict(metrics.summarise(results, CLASSES))
     assert (summary.pop("images"), summary.pop("unreadable")) == (45, 0)
     assert summary == pytest.approx(expected, rel=1e-5, abs=1e-5)
     np.testing.assert_array_equal(metrics.confusion_matrix(results, CLASSES), matrix)
@@ -129,7 +129,7 @@ def test_unreadable_images_are_listed_and_in_no_metric():
     results = evaluated(logits, labels, damaged=damaged)
     left = np.setdiff1d(np.arange(45), damaged)
     expected, matrix = by_the_book(logits[left], labels[left])
-    summary = metrics.summarise(results, CLASSES)
+    summary = dataclasses.asdict(metrics.summarise(results, CLASSES))
     assert (summary.pop("images"), summary.pop("unreadable")) == (42, 3)
     assert summary == pytest.approx(expected, rel=1e-5, abs=1e-5)
     np.testing.assert_array_equal(metrics.confusion_matrix(results, CLASSES), matrix)
@@ -185,7 +185,7 @@ def test_equal_logits_count_as_argmax_decides(classes):
     results = evaluated(logits, labels)
     expected, matrix = by_the_book(logits, labels)
     np.testing.assert_array_equal(results.rank, np.arange(classes))
-    summary = metrics.summarise(results, classes)
+    summary = dataclasses.asdict(metrics.summarise(results, classes))
     assert {name: summary[name] for name in expected} == pytest.approx(expected, rel=1e-5, abs=1e-5)
     np.testing.assert_array_equal(metrics.confusion_matrix(results, classes), matrix)
 
@@ -206,7 +206,7 @@ def test_scores_that_are_not_finite_are_errors(classes, bad):
     broken = [0, 7, 19]
     logits[broken, labels[broken]] = bad
     results = evaluated(logits, labels)
-    summary = metrics.summarise(results, classes)
+    summary = dataclasses.asdict(metrics.summarise(results, classes))
     fine = np.setdiff1d(np.arange(20), broken)
     expected, matrix = by_the_book(logits[fine], labels[fine])
     assert summary["images"] == 20
@@ -219,7 +219,7 @@ def test_scores_that_are_not_finite_are_errors(classes, bad):
 
 def test_all_scores_not_finite():
     logits, labels = np.full((6, 3), np.nan, np.float32), np.arange(6, dtype=np.int32) % 3
-    summary = metrics.summarise(evaluated(logits, labels), 3)
+    summary = dataclasses.asdict(metrics.summarise(evaluated(logits, labels), 3))
     assert summary["top1"] == summary["top5"] == summary["mean_class_accuracy"] == 0
     assert np.isnan(summary["loss"]) and np.isnan(summary["ece"])
 

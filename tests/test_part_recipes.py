@@ -52,7 +52,7 @@ def test_recipes_train(name, root, tmp_path, monkeypatch):
     monkeypatch.setitem(models.BACKBONES, got.model.backbone, row)
     if name != "dcl":  # whose tiles say how large images are
         got.phases[0].update(resize=40, crop=32)
-    assert train.run(got, tmp_path / "run")["complete"]
+    assert train.run(got, tmp_path / "run").complete
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     logged = [json.loads(line) for line in lines]
     found = {key.rpartition("/")[2]: line[key] for line in logged for key in line}

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the lowest to the highest: a folder or file imports from its own layer and those below it.
 LAYERS = (
-    ("trees", "mesh", "console", "cache"),
+    ("trees", "mesh", "console", "files"),
     ("data", "convert"),
     ("models", "runs", "plots"),
     ("methods", "evaluation"),

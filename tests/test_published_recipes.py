@@ -132,8 +132,8 @@ def test_recipes_train(name, variant, small, roots, tmp_path, monkeypatch):
         # Patches of 16 pixels every 12 fit 40, those side by side 32.
         phase.update(resize=40, crop=40 if got.model.backbone_options else 32)
     results = train.run(got, tmp_path / "run")
-    assert results["complete"]
-    assert len(results["phases"]) == len(got.phases)
+    assert results.complete
+    assert len(results.phases) == len(got.phases)
 
 
 def test_parts_of_a_batch_that_hold_one_image_of_a_class_are_refused():

@@ -13,10 +13,10 @@ import time
 import pytest
 
 from fgc_jax.cli import recipe
-from fgc_jax.runs import directory
+from fgc_jax.runs import results
 from fgc_jax.sweeps import comparison, sweep
 from scripts import sweep as command
-from tests import commands
+from tests import commands, made_up
 
 RECIPE = "configs/quickstart.py:tiny"
 READ = functools.partial(recipe.read, RECIPE)
@@ -24,14 +24,16 @@ READ = functools.partial(recipe.read, RECIPE)
 # saved at SIGTERM, results whose accuracy is a function of the flags.
 STAND_IN = """
 import json, os, pathlib, signal, sys, time
-from fgc_jax.runs import directory
+from fgc_jax import files
+from fgc_jax.runs import directory, results
+from tests import made_up
 flags = dict(word.split("=", 1) for word in sys.argv[1:])
 folder = pathlib.Path(flags["--workdir"])
 lr, seed = float(flags["--config.phases[1].lr"]), int(flags["--config.seed"])
 with directory.locked(folder):
     stopped = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-    directory.write_json(folder / "config.json", {"lr": lr, "seed": seed})
+    files.write_json(folder / "config.json", {"lr": lr, "seed": seed})
     path = folder / "steps.json"
     steps = json.loads(path.read_text()) if path.exists() else []
     print("visible", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
@@ -39,16 +41,14 @@ with directory.locked(folder):
         sys.exit("error: this rate diverges")
     while len(steps) < int(os.environ.get("STEPS", "1")):
         steps.append(os.getpid())
-        directory.write_json(path, steps)
+        files.write_json(path, steps)
         time.sleep(0.02)
         if stopped:
             sys.exit(143)
     top1 = 50 + 100 * lr + 2 * seed
-    test = {"top1": 90 - top1 / 2, "mean_class_accuracy": top1}
-    phases = [{"seconds": 1.0, "best_val_top1": 0.0}, {"seconds": 2.0, "best_val_top1": top1}]
-    directory.write_json(
-        folder / "results.json", {"phases": phases, "test": test, "complete": True}
-    )
+    test = made_up.evaluation(top1=90 - top1 / 2, mean_class_accuracy=top1)
+    phases = made_up.phase(seconds=1.0), made_up.phase(seconds=2.0, best_val_top1=top1)
+    results.write(folder, made_up.results(*phases, test=test))
 """
 
 
@@ -90,7 +90,7 @@ def test_axis(text, expected):
 
 def test_every_combination_of_seeds_and_values(tmp_path):
     base, found = sweep.plan(
-        RECIPE,
+        READ,
         ["--config.eval_batch_size=4"],
         (0, 1),
         ["phases[1].lr=1e-4,1e-3", "model.head=gap,bilinear", "model.head_options={}"],
@@ -227,11 +227,8 @@ def test_a_run_that_a_killed_sweep_left_behind_is_waited_for(stand_in, tmp_path,
 
 def write_results(folder, top1, test, seconds):
     folder.mkdir(parents=True)
-    phases = [{"seconds": seconds, "best_val_top1": top1}]
-    test = {"top1": test, "mean_class_accuracy": test}
-    directory.write_json(
-        folder / "results.json", {"phases": phases, "test": test, "complete": True}
-    )
+    phase = made_up.phase(seconds=seconds, best_val_top1=top1)
+    results.write(folder, made_up.results(phase, test=made_up.evaluation(top1=test)))
 
 
 def test_the_table_is_sorted_by_validation_with_deviations_over_seeds(tmp_path):

@@ -33,9 +33,9 @@ def prepare() -> None:
     """For commands that restore or compile a network, before they import jax."""
     from absl import flags, logging
 
-    from fgc_jax import cache
+    from fgc_jax import files
 
-    cache.enable()
+    files.keep_compiled()
     logging.set_verbosity(logging.ERROR)  # orbax warns that it only reads
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain's worker processes read them

@@ -12,6 +12,7 @@ import numpy as np
 from fgc_jax.evaluation import inference, multiview, views
 from fgc_jax.methods import losses
 from fgc_jax.models.network import Network
+from fgc_jax.runs.results import Metrics
 
 ECE_BINS = 15
 TOP_K = 5  # best classes that are kept of each image
@@ -96,7 +97,7 @@ def class_accuracy(results: Results, num_classes: int) -> np.ndarray:
     return 100 * np.divide(hits, counts, out=np.full(num_classes, np.nan), where=counts > 0)
 
 
-def summarise(results: Results, num_classes: int) -> dict[str, float]:
+def summarise(results: Results, num_classes: int) -> Metrics:
     """Metrics over all images: accuracies and calibration error in percent, loss in nats.
 
     `mean_class_accuracy` averages over the classes that have images. `ece` is the expected
@@ -110,15 +111,15 @@ def summarise(results: Results, num_classes: int) -> dict[str, float]:
     if not len(results.label):
         raise ValueError("no image of this split could be read")
     finite = results.rank < num_classes
-    return {
-        "images": len(results.label),
-        "unreadable": len(results.unreadable),
-        "loss": float(results.loss.mean(dtype=np.float64)),
-        "top1": float(100 * (results.rank == 0).mean()),
-        "top5": float(100 * (results.rank < min(5, num_classes)).mean()),
-        "mean_class_accuracy": float(np.nanmean(class_accuracy(results, num_classes))),
-        "ece": calibration_error(results.probabilities[finite, 0], results.rank[finite] == 0),
-    }
+    return Metrics(
+        images=len(results.label),
+        unreadable=len(results.unreadable),
+        loss=float(results.loss.mean(dtype=np.float64)),
+        top1=float(100 * (results.rank == 0).mean()),
+        top5=float(100 * (results.rank < min(5, num_classes)).mean()),
+        mean_class_accuracy=float(np.nanmean(class_accuracy(results, num_classes))),
+        ece=calibration_error(results.probabilities[finite, 0], results.rank[finite] == 0),
+    )
 
 
 def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:

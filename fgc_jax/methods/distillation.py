@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from fgc_jax import models
 from fgc_jax.methods.method import Facts
-from fgc_jax.runs import directory
+from fgc_jax.runs import results
 
 
 def load_teacher(workdir: str, facts: Facts) -> tuple[Callable[[Any, jax.Array], jax.Array], Any]:
@@ -24,7 +24,7 @@ def load_teacher(workdir: str, facts: Facts) -> tuple[Callable[[Any, jax.Array],
     """
     at = f"config.method_options.teacher={workdir!r}"
     try:
-        if directory.finished_results(Path(workdir)) is None:
+        if results.finished(Path(workdir)) is None:
             raise ValueError("no run has finished there")
         run = facts.load_run(workdir)
     except ValueError as error:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from fgc_jax.runs import checkpoint, directory, stop
 from fgc_jax.runs.writer import Writer
 
@@ -40,11 +38,8 @@ def opened(
         ValueError: another process trains there, or W&B cannot be used.
         checkpoint.CheckpointError: the last write failed.
     """
-    first = jax.process_index() == 0
-    with directory.locked(workdir) if first else contextlib.nullcontext():
-        if first:
-            directory.write_json(workdir / directory.CONFIG, config)
-            directory.write_json(workdir / directory.DATASET, facts)
+    with directory.locked(workdir):
+        directory.begin(workdir, config, facts)
         with checkpoint.opened(workdir) as manager, stop.requests(manager) as asked:
             latest = manager.latest_step()
             writer = Writer(workdir, latest or 0, wandb)

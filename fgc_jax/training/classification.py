@@ -1,16 +1,16 @@
 """The task of a classifier: top-1 in training, the metrics of a split, and the final test."""
 
+import dataclasses
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fgc_jax import config, mesh, methods
-from fgc_jax.data import dataset, images
 from fgc_jax.evaluation import metrics, multiview, scores, views
 from fgc_jax.methods import losses
-from fgc_jax.runs import checkpoint, directory
+from fgc_jax.runs import checkpoint, results
+from fgc_jax.runs.results import Evaluation, Logits
 from fgc_jax.runs.session import Session
 from fgc_jax.training import inputs
 from fgc_jax.training.inputs import Inputs
@@ -22,8 +22,9 @@ def task(plan: Plan) -> methods.Task:
 
     def evaluator(given: Inputs):
         def evaluate(split_name, params, stats):
-            results = _results(plan, given, params, stats, split_name)
-            return metrics.summarise(results, plan.num_classes), results.unreadable
+            rows = _results(plan, given, params, stats, split_name)
+            found = metrics.summarise(rows, plan.num_classes)
+            return dataclasses.asdict(found), rows.unreadable
 
         return evaluate
 
@@ -58,9 +59,9 @@ def views_in_words(data: config.DataSettings, split_name: str | None, seen=views
 
 def _test(
     plan: Plan, session: Session, phase: config.Phase, number: int
-) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """(results of the test split, which is read once, here; which logits validation chose) of the
-    checkpoint of step `number`."""
+) -> tuple[Evaluation | None, Logits | None]:
+    """(the evaluation of the test split, which is read once, here; which logits validation chose)
+    of the checkpoint of step `number`."""
     params, stats, _ = checkpoint.load_variables(session.workdir, number)
     params, stats = mesh.replicate(plan.mesh, (params, stats))
 
@@ -69,46 +70,37 @@ def _test(
         given = inputs.of(plan.settings, plan.dataset, plan.network, phase, seen)
         return seen, _results(plan, given, params, stats, split_name, seen)
 
-    compared = _compare_logits(plan, evaluate)
-    if "test" not in plan.dataset.splits:
-        return None, compared
-    seen, results = evaluate("test", compared["chosen"] if compared else "plain")
-    facts = {
-        "checkpoint": number,
-        "split": "test",
-        "views": views_in_words(plan.settings.data, "test", seen),
-    }
-    found = metrics.summarise(results, plan.num_classes)
+    chosen = _choose_logits(plan, evaluate)
+    data = plan.dataset
+    if "test" not in data.splits:
+        return None, chosen
+    seen, rows = evaluate("test", chosen.chosen if chosen else "plain")
+    found = metrics.summarise(rows, plan.num_classes)
     newest = int(session.manager.latest_step())
-    session.writer.scalars(newest, {f"test_{name}": value for name, value in found.items()})
-    if jax.process_index() == 0:
-        folder = session.workdir / "evaluation" / "test"
-        _write(session, folder, facts, results, plan.dataset)
-    return {**facts, **found}, compared
+    values = {f"test_{name}": value for name, value in dataclasses.asdict(found).items()}
+    session.writer.scalars(newest, values)
+    words = views_in_words(plan.settings.data, "test", seen)
+    test = Evaluation(number, "test", words, found)
+    folder = session.workdir / "evaluation" / "test"
+    scores.write(folder, test, rows, data.splits["test"], data.class_names)
+    pictures = {f"test_{name}": folder / f"{name}.png" for name in ("predictions", "confusion")}
+    session.writer.pictures(newest, pictures)
+    return test, chosen
 
 
-def _write(session: Session, folder: Path, facts: dict, results, data: dataset.Dataset) -> None:
-    """The evaluation's files, and its pictures where training is watched."""
-    scores.write(folder, facts, results, data.splits["test"], data.class_names)
-    for name in ("predictions", "confusion"):
-        picture = images.decode(folder / f"{name}.png")
-        session.writer.images(int(session.manager.latest_step()), {f"test_{name}": picture[None]})
-
-
-def _compare_logits(plan: Plan, evaluate) -> dict[str, Any] | None:
-    """Which logits the test scores, {"chosen", "val_top1"}: those that are right more often on
-    validation images, evaluated as the test ones will be; those of config.search where it is given;
-    the plain ones where there is neither. None for methods that train one kind only."""
+def _choose_logits(plan: Plan, evaluate) -> Logits | None:
+    """Which logits the test scores: those that are right more often on validation images, evaluated
+    as the test ones will be; those of config.search where it is given; the plain ones where there
+    is neither. None for methods that train one kind only."""
     settings = plan.settings
     if not methods.METHODS[settings.method].effect:
         return None
     if settings.search:
-        found = directory.chosen_logits(Path(settings.search).absolute())
-        return {"chosen": found, "val_top1": None}
+        return Logits(results.chosen_logits(Path(settings.search).absolute()), None)
     if "val" not in plan.dataset.splits:
-        return {"chosen": "plain", "val_top1": None}
+        return Logits("plain", None)
     top1 = {}
     for which in views.LOGITS:
-        _, results = evaluate("val", which)
-        top1[which] = metrics.summarise(results, plan.num_classes)["top1"]
-    return {"chosen": max(top1, key=top1.get), "val_top1": top1}
+        _, rows = evaluate("val", which)
+        top1[which] = metrics.summarise(rows, plan.num_classes).top1
+    return Logits(max(top1, key=top1.get), top1)

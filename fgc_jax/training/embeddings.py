@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fgc_jax import cache, config, console, trees
+from fgc_jax import config, console, files, trees
 from fgc_jax.data import dataset, pipeline
 from fgc_jax.evaluation import inference
 from fgc_jax.models import network as networks
@@ -99,7 +99,7 @@ def inputs_of(plan: plans.Plan, phase: config.Phase, params: Any, stats: Any) ->
     """The inputs of a phase with cache_features: an embedding in place of each image of the splits
     that train and validate, for the head alone."""
     # Several processes compute together, so one that finds its files must not leave the others.
-    folder = None if jax.process_count() > 1 else cache.folder("embeddings")
+    folder = None if jax.process_count() > 1 else files.cache("embeddings")
     names = [name for name in ("train", "val") if name in plan.dataset.splits]
     found, _ = of_splits(plan, params, stats, phase, names, folder)
     splits = {}
@@ -213,13 +213,5 @@ def _stored(path: Path) -> Embedded | None:
 
 
 def _store(path: Path, embedded: Embedded) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **dataclasses.asdict(embedded))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.whole(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **dataclasses.asdict(embedded))

@@ -1,7 +1,6 @@
 """Training one phase: the loop, validation after each epoch, early stopping, checkpoints."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable
 
@@ -175,7 +174,7 @@ def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: floa
     (greater is better)."""
     progress, phase, number = live.progress, live.phase, int(state.step)
     source, _, name = phase.monitor.rpartition("_")
-    chosen = val.get(source, {})
+    chosen = val.get(source)
     sign = -1 if live.task.monitors[name] == "lower" else 1
     score = sign * chosen[name] if chosen else None
     better = progress.end_epoch(number, score, chosen)
@@ -210,15 +209,8 @@ def _read_override(live: Run) -> None:
     """Follows `override.json`; a wrong one is reported and changes nothing."""
     progress, phase = live.progress, live.phase
     names = [each.name for each in live.plan.settings.phases]
-    rate = progress.lr_override
-    if jax.process_index() == 0:
-        try:
-            rate = override.read(live.session.workdir, names, phase.name, phase.lr)
-        except ValueError as error:
-            console.say(f"not followed: {error}")
-    # Read by one process, or others might see the file just before or after it is edited.
-    rate = mesh.of_first_process(math.nan if rate is None else rate)
-    rate = None if math.isnan(rate) else rate
+    workdir = live.session.workdir
+    rate = override.agreed(workdir, names, phase.name, phase.lr, progress.lr_override)
     if progress.follow(rate):
         console.say(f"{override.FILE}: {_rate_in_words(live)}")
 
@@ -233,8 +225,7 @@ def _save(live: Run, state: step.TrainState, score: float | None = None) -> None
         live.session.manager,
         int(state.step),
         state,
-        dataclasses.asdict(live.progress),
-        phase=live.progress.phase,
+        live.progress,
         score=score,
     )
 

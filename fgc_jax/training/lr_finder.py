@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from fgc_jax import config, console, mesh, methods
+from fgc_jax import config, console, files, mesh, methods
 from fgc_jax.plots import style
 from fgc_jax.runs import checkpoint
 from fgc_jax.training import phases, plans, restored
@@ -199,10 +199,12 @@ def figure(curve: Curve, title: str) -> Figure:
 
 def write(curve: Curve, folder: Path, title: str) -> tuple[Path, Path]:
     """Writes `lr_PHASE.png` and `lr_PHASE.csv` and returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     png, table = folder / f"lr_{curve.phase}.png", folder / f"lr_{curve.phase}.csv"
     style.save(figure(curve, title), png)
-    with table.open("w", newline="", encoding="utf-8") as file:
+    with (
+        files.whole(table) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(("step", "learning_rate", "loss", "smoothed_loss"))
         rows = zip(curve.rates, curve.losses, curve.smoothed, strict=True)
@@ -213,15 +215,15 @@ def write(curve: Curve, folder: Path, title: str) -> tuple[Path, Path]:
 def _step_before(plan: plans.Plan, index: int, workdir: Path) -> int:
     """The step of the run's checkpoint that phase `index` starts from."""
     newest = checkpoint.find_step(workdir, "last")
-    meta = checkpoint.load_meta(workdir, newest)
-    finished, best = meta["history"], plan.settings.phases[index].start_from == "best"
+    progress = checkpoint.load_progress(workdir, newest)
+    finished, best = progress.history, plan.settings.phases[index].start_from == "best"
     if len(finished) >= index:
         if best:
-            return finished[index - 1]["best"]["step"]
-        steps = sum(entry["steps"] for entry in finished[:index])
+            return finished[index - 1].best.step
+        steps = sum(entry.steps for entry in finished[:index])
         return checkpoint.find_step(workdir, str(steps))
-    if meta["phase"] == index - 1 and (meta["best"] or not best):  # not at its end yet
-        return meta["best"]["step"] if best else newest
+    if progress.phase == index - 1 and (progress.best or not best):  # not at its end yet
+        return progress.best.step if best else newest
     raise ValueError(
         f"--from={workdir}: phase {plan.settings.phases[index].name!r} starts from the phase "
         f"before it, which that run has not trained yet"

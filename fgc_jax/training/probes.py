@@ -10,6 +10,7 @@ import scipy.optimize
 
 from fgc_jax.evaluation import metrics
 from fgc_jax.methods import losses
+from fgc_jax.runs.results import Metrics
 from fgc_jax.training.embeddings import Embedded
 
 CHUNK = 1024  # images compared with all training images at a time
@@ -22,9 +23,9 @@ ITERATIONS = 2000
 class Outcome:
     """A probe: what was tried, [(value, validation metrics), ...], the choice, the test metrics."""
 
-    tried: list[tuple[float, dict[str, float]]]
+    tried: list[tuple[float, Metrics]]
     chosen: float
-    test: dict[str, float] | None
+    test: Metrics | None
 
 
 def knn(
@@ -50,7 +51,7 @@ def knn(
         raise ValueError(f"temperature={temperature} must be above 0")
     found = _votes(train, val, num_classes, ks, temperature)
     tried = [(k, _metrics(found[k], val, num_classes)) for k in sorted(ks)]
-    chosen = max(tried, key=lambda entry: entry[1]["top1"])[0]
+    chosen = max(tried, key=lambda entry: entry[1].top1)[0]
     if test is None:
         return Outcome(tried, chosen, None)
     votes = _votes(train, test, num_classes, [chosen], temperature)[chosen]
@@ -110,7 +111,7 @@ def linear(
         weights = logistic_regression(inputs, train.labels, num_classes, l2, start=weights)
         found = _metrics(_logits(weights, scaled(val)), val, num_classes)
         tried.append((l2, found))
-        if best is None or found["top1"] > best[1]["top1"]:
+        if best is None or found.top1 > best[1].top1:
             best = l2, found, weights
     if test is None:
         return Outcome(tried, best[0], None)
@@ -160,7 +161,7 @@ def _logits(weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     return (inputs @ weights[:-1] + weights[-1]).astype(np.float32)
 
 
-def _metrics(logits: np.ndarray, embedded: Embedded, num_classes: int) -> dict[str, float]:
+def _metrics(logits: np.ndarray, embedded: Embedded, num_classes: int) -> Metrics:
     """`metrics.summarise` of logits f32 [N, K]."""
     rows = jax.device_get(jax.jit(metrics.scored)(logits, embedded.labels))
     results = metrics.Results(

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import ml_collections
 
-from fgc_jax import config, console, mesh, trees
+from fgc_jax import config, console, files, mesh, trees
 from fgc_jax.data import dataset, pipeline
 from fgc_jax.evaluation import metrics, multiview, views
 from fgc_jax.models.network import Network
-from fgc_jax.runs import checkpoint, directory
+from fgc_jax.runs import checkpoint, directory, results
 from fgc_jax.training import inputs, plans
 
 
@@ -58,7 +58,7 @@ def load_run(
     if spec:
         views.parse(spec)
     workdir = Path(workdir).absolute()
-    stored = directory.read_json(workdir / directory.CONFIG)
+    stored = files.read_json(workdir / directory.CONFIG)
     settings = config.parse(ml_collections.ConfigDict(stored))
     if batch_size is None:
         batch_size = up_to_multiple(settings.eval_batch_size, jax.device_count())
@@ -70,14 +70,14 @@ def load_run(
         eval_batch_size=batch_size,
         data=dataclasses.replace(settings.data, on_bad_image="skip"),
     )
-    facts = directory.read_json(workdir / directory.DATASET)
+    facts = files.read_json(workdir / directory.DATASET)
     classes = dataset.Dataset(facts["name"], tuple(facts["class_names"]), {}, facts["notes"])
     plan = plans.assemble(settings, classes)
     if logits == "auto":
-        logits = directory.chosen_logits(workdir)
+        logits = results.chosen_logits(workdir)
     number = checkpoint.find_step(workdir, checkpoint_name)
-    params, stats, meta = checkpoint.load_variables(workdir, number)
-    phase = settings.phases[meta["phase"]]
+    params, stats, progress = checkpoint.load_variables(workdir, number)
+    phase = settings.phases[progress.phase]
     seen = multiview.of(plan.network, phase, spec or settings.views, average=average, logits=logits)
     check_fit(plan.network, params, stats, number)
     params, stats = mesh.replicate(plan.mesh, (params, stats))
@@ -101,7 +101,7 @@ def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") ->
         raise ValueError(
             f"data set {found.name!r} has no split {name!r}, only {', '.join(found.splits)}"
         )
-    now, then = found.facts(), directory.read_json(Path(workdir) / directory.DATASET)
+    now, then = found.facts(), files.read_json(Path(workdir) / directory.DATASET)
     if now["class_names"] != then["class_names"] or now["splits"][name] != then["splits"].get(name):
         raise ValueError(
             f"the {name} split of {found.name!r} at {settings.data.root!r} has other classes, "

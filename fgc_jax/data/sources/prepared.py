@@ -8,13 +8,13 @@ import bisect
 import dataclasses
 import functools
 import itertools
-import json
 import os
 import zipfile
 
 import numpy as np
 from array_record.python import array_record_data_source
 
+from fgc_jax import files
 from fgc_jax.data import dataset, images
 
 INFO, FACTS, INDEX, UNFINISHED = "dataset_info.json", "prepared.json", "index.npz", "unfinished"
@@ -68,13 +68,9 @@ def check_finished(root):
 def read_facts(root):
     """The contents of FACTS. ValueError where it cannot be read or is of another format."""
     path = os.path.join(root, FACTS)
-    try:
-        with open(path, encoding="utf-8") as file:
-            facts = json.load(file)
-    except FileNotFoundError as error:
-        raise ValueError(f"{root}: no {FACTS}, so not made by prepare_dataset.py") from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: damaged ({error})") from error
+    if not os.path.exists(path):
+        raise ValueError(f"{root}: no {FACTS}, so not made by prepare_dataset.py")
+    facts = files.read_json(path)
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise ValueError(f"{path}: not of format {FORMAT}; prepare the data set again")
     return facts
