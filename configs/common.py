@@ -1,11 +1,15 @@
 """Every key of a run with its default value. A recipe starts from here and changes what it means.
 
-`fgc_jax/config.py` says what each key is and which values are allowed.
+`fgc_jax/config/settings.py` says what each key is and which values are allowed; the defaults of a
+network stand there, and those of a method at its function.
 """
 
 from collections.abc import Collection
 
 from ml_collections import ConfigDict
+
+from fgc_jax.config import ModelSettings, defaults
+from fgc_jax.methods import plain
 
 # What `make_tiny` takes instead of a network whose name begins like this.
 SMALL = {
@@ -27,20 +31,8 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         {
             "backbone": "resnet50",
-            "backbone_b": "",
-            "pretrained": "",
-            "pretrained_b": "",
-            "weights_tag": "",
             "head": "gap",
-            "head_options": ConfigDict({}),
-            "feature_map": "",
-            "backbone_options": ConfigDict({}),
-            "dtype": "float32",
-            "drop_path": 0.0,
-            "remat": False,
-            "lora_rank": 0,
-            "lora_alpha": 0.0,
-            "lora_targets": "",
+            **defaults(ModelSettings),
         }
     )
     config.data = ConfigDict(
@@ -66,17 +58,7 @@ def get_config() -> ConfigDict:
         }
     )
     config.method = "plain"
-    config.method_options = ConfigDict(
-        {
-            "loss": "cross_entropy",
-            "label_smoothing": 0.0,
-            "focal_gamma": 0.0,
-            "class_weights": "",
-            "teacher": "",
-            "teacher_share": 0.0,
-            "temperature": 1.0,
-        }
-    )
+    config.method_options = ConfigDict(defaults(plain.make))
     config.phases = ()
     config.final = False
     config.search = ""

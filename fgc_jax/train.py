@@ -15,7 +15,7 @@ from fgc_jax.evaluation import multiview, scores, views
 from fgc_jax.runs import checkpoint, directory, stop
 from fgc_jax.runs.progress import Progress
 from fgc_jax.runs.writer import Writer, check_wandb
-from fgc_jax.training import averaging, experiment, loop, overview, restored
+from fgc_jax.training import averaging, experiment, loop, overview, restored, rules
 
 
 def run(settings: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def run(settings: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, A
         meter.NonFiniteLoss, checkpoint.CheckpointError, stop.Stopped: see there.
     """
     workdir = Path(workdir).absolute()
-    parsed, resolved = config.parse(settings), config.resolved(settings)
+    parsed, resolved = rules.parse(settings), config.resolved(settings)
     directory.check(workdir, resolved)
     finished = directory.finished_results(workdir)
     if finished:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -216,8 +217,9 @@ def jax_side(spec):
     from fgc_jax.models import conv
     from fgc_jax.training import step
 
-    config = models.original_config(spec["model"])
-    config.dtype, config.remat = spec["dtype"], spec["side"] == "remat"
+    config = dataclasses.replace(
+        models.original_config(spec["model"]), dtype=spec["dtype"], remat=spec["side"] == "remat"
+    )
     device_mesh = mesh.make()
     facts = models.preprocess(config)
     model = models.abstract(config, CLASSES)

@@ -104,10 +104,10 @@ def jax_side(spec):
     import numpy as np
 
     from configs import common
-    from fgc_jax import config, mesh
+    from fgc_jax import mesh
     from fgc_jax.data import dataset
     from fgc_jax.methods import attention
-    from fgc_jax.training import experiment, optim, phases, restored, schedules
+    from fgc_jax.training import experiment, optim, phases, restored, rules, schedules
 
     size = spec["image_size"]
     recipe = common.get_config()
@@ -117,7 +117,7 @@ def jax_side(spec):
     sizes = {"resize": size, "crop": size, "batch_size": spec["batch_size"]}
     recipe.phases = (common.phase("all", lr=1e-3, weight_decay=1e-5, **sizes),)
     names = tuple(map(str, range(CLASSES)))
-    plan = experiment.assemble(config.parse(recipe), dataset.Dataset("none", names, {}))
+    plan = experiment.assemble(rules.parse(recipe), dataset.Dataset("none", names, {}))
     (phase,) = plan.settings.phases
     groups, schedule = plan.groups(phase), schedules.build(phase, 100)
     method = plan.method(restored.load_run)

@@ -15,7 +15,7 @@ from absl import app, flags
 from fgc_jax import cache, config, console, trees
 from fgc_jax.cli import recipe_flags
 from fgc_jax.data import dataset
-from fgc_jax.training import experiment, optim, phases, restored, schedules
+from fgc_jax.training import experiment, optim, phases, restored, rules, schedules
 
 CLASSES = flags.DEFINE_integer("classes", 200, "Number of classes of the images.", lower_bound=2)
 STEPS = 1000  # an epoch's; what is compiled does not depend on it
@@ -69,7 +69,7 @@ def table(plan: experiment.Experiment) -> str:
         rows.append(
             (
                 phase.name,
-                phase.train,
+                str(phase.train),
                 str(phase.crop),
                 str(phase.batch_size),
                 f"{trained:,}",
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
     recipe_flags.prepare(argv)
     cache.enable()
     try:
-        settings = config.parse(recipe_flags.CONFIG.value)
+        settings = rules.parse(recipe_flags.CONFIG.value)
         print(table(assembled(settings, CLASSES.value)))
     except ValueError as error:
         recipe_flags.fail(error)

@@ -65,13 +65,13 @@ def subject(arguments: argparse.Namespace, changes: list[str]):
     """(plan, params, stats, phase, facts): what is probed, its variables on the devices."""
     import dataclasses
 
-    from fgc_jax import config, mesh
+    from fgc_jax import mesh
     from fgc_jax.cli import recipe
     from fgc_jax.runs import directory
-    from fgc_jax.training import experiment, restored
+    from fgc_jax.training import experiment, restored, rules
 
     if arguments.config:
-        settings = config.parse(recipe.read(arguments.config, changes))
+        settings = rules.parse(recipe.read(arguments.config, changes))
         plan = experiment.assemble(settings, experiment.load_data(settings))
         variables, stats, _ = experiment.initial_variables(plan)
         variables, stats = mesh.replicate(plan.mesh, (variables, stats))

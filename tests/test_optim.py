@@ -31,7 +31,7 @@ BN_PATHS = {"backbone/bn1/bias", "backbone/bn1/scale"}
 
 
 def make_phase(**changes) -> config.Phase:
-    return config.Phase(**common.phase("test", **changes).to_dict())
+    return config.read(config.Phase, common.phase("test", **changes).to_dict(), "phase")
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,17 @@ def make_phase(**changes) -> config.Phase:
     ],
 )
 def test_layers_count_from_the_output(spec, layers):
-    assert optim.last_layers(spec, LAYERS) == layers
+    assert optim.last_layers(parsed_layers(spec), LAYERS) == layers
+
+
+def parsed_layers(spec: str) -> config.Layers:
+    return config.NewLayers.parse(spec) or config.Layers.parse(spec)
 
 
 @pytest.mark.parametrize("spec", ["last 5", "from layer3", "from layer"])
 def test_unknown_layers_are_errors(spec):
     with pytest.raises(ValueError, match="has (only|no)"):
-        optim.last_layers(spec, LAYERS)
+        optim.last_layers(parsed_layers(spec), LAYERS)
 
 
 def trained(**changes):

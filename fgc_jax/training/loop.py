@@ -134,7 +134,7 @@ def train_phase(live: Run, begin: int) -> None:
 def _with_swa(live: Run, state: step.TrainState, groups) -> step.TrainState:
     """The state with this epoch's weights in the mean of SWA, if the phase keeps one."""
     phase = live.phase
-    if not phase.average.startswith("swa"):
+    if phase.average.kind != "swa":
         return state
     count = averaging.swa_count(phase, live.progress.epoch + 1)
     trainable, _ = trees.select(state.params, groups.keys())
@@ -183,9 +183,8 @@ def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: floa
     """Compares the epoch with the best one, decides on learning rate and early stopping; its score
     (greater is better)."""
     progress, phase, number = live.progress, live.phase, int(state.step)
-    source, _, name = phase.monitor.rpartition("_")
-    chosen = val.get(source, {})
-    score = (-chosen[name] if name == "loss" else chosen[name]) if chosen else None
+    chosen = val.get(phase.monitor.source, {})
+    score = phase.monitor.sign * chosen[phase.monitor.metric] if chosen else None
     better = progress.end_epoch(number, score, chosen)
     stopping = bool(phase.patience) and bool(val) and progress.stale >= phase.patience
     if stopping or progress.epoch == live.epochs:

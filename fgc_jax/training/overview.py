@@ -43,8 +43,8 @@ def text(plan: experiment.Experiment, gflops: float, epochs: Sequence[int]) -> s
         rows.append(
             (
                 phase.name,
-                phase.train + (" + bn" if phase.train_bn_while_frozen else ""),
-                phase.reinit or "-",
+                str(phase.train) + (" + bn" if phase.train_bn_while_frozen else ""),
+                str(phase.reinit) or "-",
                 by_group,
                 str(trained),
                 str(phase.crop),

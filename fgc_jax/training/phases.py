@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fgc_jax import mesh, methods, trees
+from fgc_jax import config, mesh, methods, trees
 from fgc_jax.data import pipeline
 from fgc_jax.training import averaging, experiment, step
 
@@ -22,7 +22,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     rate: Callable,
     phase_start: int = 0,
-    average: str = "",
+    average: config.Average = config.NO_AVERAGE,
 ) -> Callable:
     """The compiled step of phase `index`; see `step.make_train_step`."""
     phase = plan.settings.phases[index]
@@ -51,7 +51,7 @@ def first_state(
     stats: Any,
     *,
     begin: int = 0,
-    average: str = "",
+    average: config.Average = config.NO_AVERAGE,
 ) -> step.TrainState:
     """The state that a phase starts with at global step `begin`, on the devices."""
     trainable, _ = trees.select(variables, groups.keys())

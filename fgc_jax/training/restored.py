@@ -11,7 +11,7 @@ from fgc_jax import config, console, mesh, trees
 from fgc_jax.data import dataset, pipeline
 from fgc_jax.evaluation import metrics, multiview, views
 from fgc_jax.runs import checkpoint, directory
-from fgc_jax.training import experiment
+from fgc_jax.training import experiment, rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ def load_run(
         views.parse(spec)
     workdir = Path(workdir).absolute()
     stored = directory.read_json(workdir / directory.CONFIG)
-    settings = config.parse(ml_collections.ConfigDict(stored))
+    settings = rules.parse(ml_collections.ConfigDict(stored))
     if batch_size is None:
         batch_size = up_to_multiple(settings.eval_batch_size, jax.device_count())
     elif batch_size < 1:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
-from fgc_jax import mesh, methods, models, trees
+from fgc_jax import config, mesh, methods, models, trees
 from fgc_jax.data import augment
 from fgc_jax.evaluation import multiview, views
 from fgc_jax.methods import losses
@@ -54,7 +54,7 @@ def make_train_step(
     device_mesh: jax.sharding.Mesh,
     accumulate: int = 1,
     sam_rho: float = 0.0,
-    average: str = "",
+    average: config.Average = config.NO_AVERAGE,
 ) -> Callable[[TrainState, dict, Any, float], tuple[TrainState, dict[str, jax.Array]]]:
     """Compiles one step: (state, batch, constants, scale) -> (new state, metrics).
 
