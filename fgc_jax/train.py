@@ -178,7 +178,9 @@ def _write_results(
         "dataset": plan.dataset.name,
         "num_classes": plan.num_classes,
         "pretrained": " + ".join(
-            filter(None, (plan.settings.model.pretrained, plan.settings.model.pretrained_b))
+            str(source)
+            for source in (plan.settings.model.pretrained, plan.settings.model.pretrained_b)
+            if source
         )
         or None,
         "params": trees.count(plan.params),

@@ -76,7 +76,9 @@ def subject(arguments: argparse.Namespace, changes: list[str]):
         variables, stats, _ = experiment.initial_variables(plan)
         variables, stats = mesh.replicate(plan.mesh, (variables, stats))
         pretrained = " + ".join(
-            filter(None, (settings.model.pretrained, settings.model.pretrained_b))
+            str(source)
+            for source in (settings.model.pretrained, settings.model.pretrained_b)
+            if source
         )
         return plan, variables, stats, settings.phases[-1], {"pretrained": pretrained or None}
     run = restored.load_run(arguments.workdir, arguments.checkpoint or "best")

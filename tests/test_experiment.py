@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, models, trees
+from fgc_jax import models, trees
 from fgc_jax.data import dataset
-from fgc_jax.training import experiment, overview
+from fgc_jax.training import experiment, overview, rules
 from tests import tiny_run
 
 LAST_LAYER = "layer1/1"
@@ -25,7 +25,7 @@ def make_plan(*phases, seed=0, splits=None, **model):
         for number, phase in enumerate(phases)
     )
     data = dataset.Dataset("none", tiny_run.CLASSES, splits or {})
-    return experiment.assemble(config.parse(recipe), data)
+    return experiment.assemble(rules.parse(recipe), data)
 
 
 def reinitialised(plan, index=1):
@@ -163,7 +163,7 @@ def test_durations_must_fit_the_data():
     recipe.data.update(name="synthetic_birds", options=options, val_fraction=0.0)
     recipe.phases[1].update(warmup="21 steps")
     with pytest.raises(ValueError, match="phase large: .*warmup='21 steps' .* 10 epochs of 2 st"):
-        experiment.prepare(config.parse(recipe))
+        experiment.prepare(rules.parse(recipe))
 
 
 def test_rates_of_frozen_layers_whose_batch_norms_train():
@@ -216,7 +216,7 @@ def test_box_crops_are_chosen_by_split_and_said():
     options = {"species": 3, "train_per_class": 4, "test_per_class": 2, "size": 64}
     recipe.data.update(name="synthetic_birds", options=options)
     recipe.data.update(box_crop=("train", "test"), box_square=True)
-    plan = experiment.prepare(config.parse(recipe))
+    plan = experiment.prepare(rules.parse(recipe))
     shapes = {name: plan.dataset.splits[name].read(0).shape[:2] for name in ("train", "val")}
     assert shapes["train"] < shapes["val"] == (64, 64)
     assert plan.views("test") == "raw, cropped to ground-truth boxes" and plan.views("val") == "raw"
@@ -229,7 +229,7 @@ def test_box_options_need_box_crop():
     recipe = tiny_run.recipe("")
     recipe.data.box_margin = 0.1
     with pytest.raises(ValueError, match="box_margin and .*box_square have no effect"):
-        config.parse(recipe)
+        rules.parse(recipe)
 
 
 @pytest.mark.parametrize(
@@ -247,14 +247,14 @@ def test_wrong_augmentations_are_named(ops, message):
     recipe.data.update(name="synthetic_birds", options={"species": 3, "size": 64})
     recipe.data.augment = ops
     with pytest.raises(ValueError, match=message):
-        experiment.prepare(config.parse(recipe))
+        experiment.prepare(rules.parse(recipe))
 
 
 def test_erased_places_become_zero():
     recipe = tiny_run.recipe("")
     recipe.data.update(name="synthetic_birds", options={"species": 3, "size": 64})
     recipe.data.update(augment=(("erase", {"p": 1.0}),), mean=(0.1, 0.6, 0.9))
-    plan = experiment.prepare(config.parse(recipe))
+    plan = experiment.prepare(rules.parse(recipe))
     batch = {"image": np.full((4, 32, 32, 3), 200, np.uint8), "mask": np.ones(4, np.float32)}
     images = plan.augment(plan.settings.phases[0])(jax.random.key(0), batch)["image"]
     erased = np.abs(np.asarray(images)).max(-1) < 1e-5

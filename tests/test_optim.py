@@ -305,7 +305,7 @@ def test_layers_thaw_from_the_head():
     rates = {"head": 1e-2, "last 2": 3e-3, "all": 1e-3}
     phases = parsed(common.gradual("thaw", rates, epochs=2, lr_thirds=THIRDS, momentum=0.5))
     assert [phase.name for phase in phases] == ["thaw_1", "thaw_2", "thaw_3"]
-    assert {phase.train: phase.lr for phase in phases} == rates
+    assert {str(phase.train): phase.lr for phase in phases} == rates
     assert {(phase.epochs, phase.momentum) for phase in phases} == {(2, 0.5)}
     counts = [len(optim.trained_groups(phase, LAYERS, PATHS, BN_PATHS)) for phase in phases]
     assert counts == [1, 3, 7]

@@ -125,7 +125,7 @@ def test_options_are_complete_and_typed():
         ),
         ({"count": 1, "few": (1, 2, 3)}, "at.few=.* each a whole number and 0 or 2 of them"),
         ({"count": 1, "how_long": "2 years"}, "at.how_long='2 years' must be one of 'N steps'"),
-        ({"count": 1, "note": 1}, "at.note=1 must be a text or None"),
+        ({"count": 1, "note": 1}, "at.note=1 must be None or a text"),
     ],
 )
 def test_what_cannot_be_read_is_named(given, message):
@@ -149,6 +149,10 @@ def test_what_cannot_be_read_is_named(given, message):
         (config.Sampling, "balanced", {"kind": "balanced"}),
         (config.Sampling, "4 classes x 8", {"kind": "classes", "classes": 4, "images": 8}),
         (config.FeatureMaps, "stage3+features", {"names": ("stage3", "features")}),
+        (config.Weights, "", {}),
+        (config.Weights, "a:b/c.pth", {"name": "a:b/c.pth"}),
+        (config.Weights, "package:birds", {"kind": "package", "name": "birds"}),
+        (config.Weights, "hub:a/b@v2", {"kind": "hub", "name": "a/b", "revision": "v2"}),
         (config.Monitor, "val_average_loss", {"source": "val_average", "metric": "loss"}),
     ],
 )

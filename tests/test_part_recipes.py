@@ -32,7 +32,7 @@ def test_settings_are_valid_and_the_weights_exist(name, variant, root):
     settings = config.parse(RECIPES[name].get_config(variant))
     model = settings.model
     facts = models.BACKBONES[model.backbone].weights[model.weights_tag]
-    assert model.pretrained == facts.source
+    assert str(model.pretrained) == facts.source
     got = RECIPES[name].get_config(f"{variant},tiny")
     got.data.root = str(root)
     experiment.prepare(config.parse(got)).method(None)

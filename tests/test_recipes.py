@@ -98,7 +98,7 @@ def test_quickstart_recipe_with_real_weights(tmp_path):
 
 
 def test_full_folder_recipe_is_valid():
-    assert config.parse(finetune_folder.get_config()).phases[1].train == "all"
+    assert config.parse(finetune_folder.get_config()).phases[1].train.kind == "all"
 
 
 @pytest.mark.parametrize("name", ["cub", "prepared"])

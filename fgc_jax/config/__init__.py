@@ -14,6 +14,7 @@ from fgc_jax.config.languages import (
     Monitor,
     NewLayers,
     Sampling,
+    Weights,
 )
 from fgc_jax.config.limits import (
     Count,
@@ -63,6 +64,7 @@ __all__ = (
     "Settings",
     "Share",
     "SplitName",
+    "Weights",
     "above",
     "at_least",
     "at_most",

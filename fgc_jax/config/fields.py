@@ -153,7 +153,7 @@ def _words(hint: Any) -> str:
     if origin is Literal:
         return " or ".join(map(repr, parts))
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(_words, parts))
+        return " or ".join(sorted(map(_words, parts), key=lambda words: words != "None"))
     if origin is tuple:
         if parts[1:] == (...,):
             return f"a tuple, each {_words(parts[0])}"

@@ -129,6 +129,22 @@ class FeatureMaps(Text):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
+class Weights(Text):
+    """Where weights are: "hub:timm/NAME.TAG", "package:NAME", a file or directory; "" for none."""
+
+    kind: str = "path"  # or "hub", "package"
+    name: str = ""  # behind the colon; the whole path
+    revision: str = ""  # of "hub"
+
+    FORMS = {
+        "''": "",
+        "'hub:OWNER/NAME[@REVISION]'": "(?P<kind>hub):(?P<name>[^@]*)@?(?P<revision>.*)",
+        "'package:NAME'": "(?P<kind>package):(?P<name>.*)",
+        "a file or directory": "(?s:(?P<name>.+))",
+    }
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Monitor(Text):
     """Which number says what is best: the `metric` of the weights or of their average."""
 

@@ -21,6 +21,7 @@ from fgc_jax.config.languages import (
     Monitor,
     NewLayers,
     Sampling,
+    Weights,
 )
 from fgc_jax.config.limits import (
     Count,
@@ -49,9 +50,8 @@ class ModelSettings:
     backbone: str
     head: str
     backbone_b: str = ""  # second stream of a two-stream bilinear model; "" for none
-    # file, directory, "package:NAME", "hub:timm/NAME.TAG" or "" for random
-    pretrained: str = ""
-    pretrained_b: str = ""
+    pretrained: Weights = Weights("")  # "" for random ones
+    pretrained_b: Weights = Weights("")
     weights_tag: str = ""  # whose mean and std to use; "" for the backbone's default tag
     head_options: dict = dataclasses.field(default_factory=dict)
     # which named map the head reads, or several, "stage3+features"; "" for that of the published

@@ -67,7 +67,7 @@ def _read_published(name, spec):
     config = table.original_config(name, spec)
     if not spec:
         return config, None
-    state, tag = pretrained.read(spec, name, table.BACKBONES)
+    state, tag = pretrained.read(config.pretrained, name, table.BACKBONES)
     return dataclasses.replace(config, weights_tag=tag), state
 
 

@@ -6,7 +6,7 @@
 import dataclasses
 
 from fgc_jax import console
-from fgc_jax.config import ModelSettings, options
+from fgc_jax.config import ModelSettings, Weights, options
 from fgc_jax.models import pretrained
 from fgc_jax.models.backbone import Backbone, Preprocess
 from fgc_jax.models.backbones import (
@@ -70,7 +70,7 @@ class Stream:
     root: str
     name: str
     row: Backbone
-    pretrained: str
+    pretrained: Weights
     feature_maps: tuple[str, ...]
 
     @property
@@ -95,7 +95,7 @@ def original_config(name: str, pretrained: str = "") -> ModelSettings:
         ValueError: an unknown backbone.
     """
     head = lookup(BACKBONES, name, "backbone").head
-    return ModelSettings(backbone=name, head=head, pretrained=pretrained)
+    return ModelSettings(backbone=name, head=head, pretrained=Weights.parse(pretrained))
 
 
 def streams(config: ModelSettings) -> tuple[Stream, ...]:
