@@ -8,8 +8,8 @@ from collections.abc import Collection
 
 from ml_collections import ConfigDict
 
+from fgc_jax import methods, models
 from fgc_jax.config import ModelSettings, defaults
-from fgc_jax.methods import plain
 
 # What `make_tiny` takes instead of a network whose name begins like this.
 SMALL = {
@@ -58,7 +58,7 @@ def get_config() -> ConfigDict:
         }
     )
     config.method = "plain"
-    config.method_options = ConfigDict(defaults(plain.make))
+    config.method_options = ConfigDict(defaults(methods.METHODS["plain"].make))
     config.phases = ()
     config.final = False
     config.search = ""
@@ -185,24 +185,12 @@ def aircraft(config: ConfigDict, words: Collection[str] = ()) -> None:
 
 def attention(config: ConfigDict, method: str, *, maps: int = 32) -> None:
     """The method "wsdan" or "cal" and its head, with the numbers of CAL's published code."""
-    config.model.update(
-        head="attention_pooling", head_options=ConfigDict({"maps": maps, "epsilon": 1e-6})
-    )
+    head_options = {**defaults(models.HEADS["attention_pooling"]), "maps": maps}
+    config.model.update(head="attention_pooling", head_options=ConfigDict(head_options))
     config.method = method
-    config.method_options = ConfigDict(
-        {
-            "raw_weight": 1 / 3,
-            "crop_weight": 2 / 3,
-            "centre_weight": 1.0,
-            "centre_rate": 0.05,
-            "normalise_centres": True,
-            "crop_threshold": (0.4, 0.6),
-            "crop_padding": 0.1,
-            "drop_threshold": (0.2, 0.5),
-        }
-    )
-    if method == "cal":
-        config.method_options.effect_weight = 1.0
+    config.method_options = ConfigDict(defaults(methods.METHODS[method].make))
+    if method == "wsdan":
+        del config.method_options.effect_weight  # it has none
 
 
 def make_tiny(config: ConfigDict) -> None:
