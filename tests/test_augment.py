@@ -221,8 +221,8 @@ def test_size_after_crops():
             "scale=1.1 must be a tuple of 2, each a number from 0.01 to 100",
         ),
         ((("zoom", {"scale": (1.2, 1.1)}),), r"scale=\(1.2, 1.1\) must be .* in ascending order"),
-        ((("crop", {"size": 8.0}),), "size=8.0 must be a whole number"),
-        ((("crop", {"size": 0}),), "size=0 must be a whole number at least 1"),
+        ((("crop", {"size": 8.0}),), "size=8.0 must be None or a whole number"),
+        ((("crop", {"size": 0}),), "size=0 must be None or a whole number at least 1"),
         (
             (("rand_augment", {"magnitude": 31}),),
             "magnitude=31 must be a whole number from 0 to 30",
@@ -237,14 +237,7 @@ def test_size_after_crops():
         ((("mixup", {"alpha": 0}),), "alpha=0 must be a number above 0"),
         ((("cutmix", {}), ("flip", {})), "'flip' follows 'cutmix': .* must be the last one"),
         ((("mixup", {}), ("cutmix", {})), "'cutmix' follows 'mixup'"),
-        ((("flip", 5),), r"augmentation 0, 'flip': options must be a dict, e.g. .*, got 5"),
-        ((("flip", {}), ("crop", None)), "augmentation 1, 'crop': options must be a dict, .* None"),
         ((("flip", {2: 3}),), "'flip': 2 is unknown"),
-        ("flip", r"must be a list of \(name, options\), got 'flip'"),
-        ({"flip": {}}, r"must be a list of \(name, options\), got {'flip'"),
-        (None, "got None"),
-        (("flip", {}), r"augmentation 0 must be \(name, options\), got 'flip'"),
-        (("flip",), r"augmentation 0 must be \(name, options\), got 'flip'"),
     ],
 )
 def test_what_it_refuses(ops, message):
@@ -257,5 +250,3 @@ def test_checked_options_are_copies():
     ((name, copied),) = augment.checked([["flip", options]])
     copied["p"] = 0.0
     assert (name, options) == ("flip", {"p": 1.0})
-    with pytest.raises(ValueError, match="augmentation 0, 'crop': options must be a dict"):
-        augment.checked((("crop", None),))

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import pytest
 
 from fgc_jax import config, data, methods, models
+from fgc_jax.config import limits
 from fgc_jax.data import augment
 from fgc_jax.training import schedules
 
@@ -83,11 +84,11 @@ def test_a_wrong_value_is_named_with_what_is_allowed(table, name, option, value,
 def sample(
     positional: int,
     *,
-    count: config.Count,
-    rate: config.Rate = 0.5,
+    count: limits.Count,
+    rate: limits.Rate = 0.5,
     way: Literal["up", "down"] = "up",
     pair: tuple[()] | tuple[float, float] = (),
-    few: Annotated[tuple[int, ...], config.lengths(0, 2)] = (),
+    few: Annotated[tuple[int, ...], limits.lengths(0, 2)] = (),
     how_long: config.Duration = "1 epochs",
     note: str | None = None,
     rngs=None,

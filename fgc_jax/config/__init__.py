@@ -1,7 +1,8 @@
 """What a config may hold: the settings of a run, the options of a function, what each may be.
 
-Nothing here knows of a network, a method or a data set: names of those, and rules between keys, are
-checked by `fgc_jax.training.rules`, whose `parse` is what commands call.
+`limits` are what annotations say beyond a type. Nothing here knows of a network, a method or a data
+set: names of those, and rules between keys, are checked by `fgc_jax.training.rules`, whose `parse`
+is what commands call.
 """
 
 from fgc_jax.config.fields import defaults, options, read
@@ -15,21 +16,6 @@ from fgc_jax.config.languages import (
     NewLayers,
     Sampling,
     Weights,
-)
-from fgc_jax.config.limits import (
-    Count,
-    NotNegative,
-    Positive,
-    Rate,
-    Share,
-    above,
-    at_least,
-    at_most,
-    below,
-    between,
-    interval,
-    lengths,
-    rule,
 )
 from fgc_jax.config.settings import (
     DataSettings,
@@ -46,7 +32,6 @@ from fgc_jax.config.settings import (
 __all__ = (
     "NO_AVERAGE",
     "Average",
-    "Count",
     "DataSettings",
     "Duration",
     "FeatureMaps",
@@ -54,28 +39,16 @@ __all__ = (
     "ModelSettings",
     "Monitor",
     "NewLayers",
-    "NotNegative",
     "Phase",
-    "Positive",
-    "Rate",
     "ResizeMode",
     "Seed",
     "Sampling",
     "Settings",
-    "Share",
     "SplitName",
     "Weights",
-    "above",
-    "at_least",
-    "at_most",
-    "below",
-    "between",
     "defaults",
-    "interval",
-    "lengths",
     "options",
     "parse",
     "read",
     "resolved",
-    "rule",
 )

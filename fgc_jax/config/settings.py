@@ -84,7 +84,8 @@ class DataSettings:
     interpolation: Literal["bilinear", "bicubic"]
     random_crop: bool  # train crops at a random place instead of the centre
     sampling: Sampling  # order of train images
-    augment: tuple  # of train images on the device: (name, options), see `data.augment.build`
+    # of train images on the device: (name, options), see `data.augment.build`
+    augment: tuple[tuple[str, dict], ...]
     # of the channels of 0..1, for normalising; () for those of the weights
     mean: Annotated[tuple[Share, ...], lengths(0, 3)]
     std: Annotated[tuple[Annotated[float, between(1e-6, 1)], ...], lengths(0, 3)]

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.config import NotNegative, Share, above, at_most, interval
+from fgc_jax.config.limits import NotNegative, Share, above, at_most, interval
 from fgc_jax.methods import jigsaw, losses
 from fgc_jax.methods.method import Facts, Method
 from fgc_jax.models import regions

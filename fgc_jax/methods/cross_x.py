@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.config import NotNegative
+from fgc_jax.config.limits import NotNegative
 from fgc_jax.methods import losses
 from fgc_jax.methods.method import Facts, Method
 from fgc_jax.models.heads import basic

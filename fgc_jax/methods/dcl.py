@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.config import Count, NotNegative, at_least
+from fgc_jax.config.limits import Count, NotNegative, at_least
 from fgc_jax.methods import jigsaw, losses
 from fgc_jax.methods.method import Facts, Method
 

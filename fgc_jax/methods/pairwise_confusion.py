@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.config import Positive, Rate
+from fgc_jax.config.limits import Positive, Rate
 from fgc_jax.methods import losses
 from fgc_jax.methods.method import Facts, Method
 

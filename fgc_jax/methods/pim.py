@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.config import Count, NotNegative, Positive
+from fgc_jax.config.limits import Count, NotNegative, Positive
 from fgc_jax.methods import losses
 from fgc_jax.methods.method import Facts, Method
 from fgc_jax.models.heads import pyramid

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.config import Rate, Share, above, at_most, between
+from fgc_jax.config.limits import Rate, Share, above, at_most, between
 from fgc_jax.methods import distillation, losses
 from fgc_jax.methods.method import Facts, Method
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import jax
 from flax import nnx
 
-from fgc_jax.config import Positive, at_least
+from fgc_jax.config.limits import Positive, at_least
 from fgc_jax.methods import jigsaw, losses
 from fgc_jax.methods.method import Facts, Method
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.config import Rate, at_least, below
+from fgc_jax.config.limits import Rate, at_least, below
 from fgc_jax.methods import losses
 from fgc_jax.methods.method import Facts, Method
 from fgc_jax.models.heads import basic

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from fgc_jax import config
-from fgc_jax.config import Duration, Share, at_least, between
+from fgc_jax.config import Duration
+from fgc_jax.config.limits import Share, at_least, between
 
 Curve = Callable[[jax.Array | int], jax.Array]  # step of the phase -> f32
 Factor = Annotated[float, between(1e-6, 1)]  # that a rate falls by

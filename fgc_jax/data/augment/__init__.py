@@ -85,24 +85,13 @@ def checked(ops):
     """`ops` as a tuple of pairs (name, options as a new dict).
 
     Raises:
-        ValueError: `ops` is not such a list, or a name is unknown; options are checked by build.
+        ValueError: a name, an option or a value is not allowed.
     """
-    if not isinstance(ops, (tuple, list)):
-        raise ValueError(f"augmentations must be a list of (name, options), got {ops!r}")
-    pairs = []
-    for number, pair in enumerate(ops):
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], str):
-            raise ValueError(f"augmentation {number} must be (name, options), got {pair!r}")
-        name, options = pair
+    for name, options in ops:
         if name not in OPS:
             raise ValueError(f"unknown augmentation {name!r}, allowed: {', '.join(OPS)}")
-        if not hasattr(options, "keys"):
-            raise ValueError(
-                f"augmentation {number}, {name!r}: options must be a dict, e.g. ({name!r}, {{}}), "
-                f"got {options!r}"
-            )
-        pairs.append((name, dict(options)))
-    return tuple(pairs)
+        config.options(OPS[name], options, f"augmentation {name!r}: ")
+    return tuple((name, dict(options)) for name, options in ops)
 
 
 def normalise(images, mean, std):

@@ -8,7 +8,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from fgc_jax.config import NotNegative, Share, between, interval
+from fgc_jax.config.limits import NotNegative, Share, between, interval
 from fgc_jax.data.augment import operation
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601

@@ -12,7 +12,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from fgc_jax.config import Count, Share, between, interval
+from fgc_jax.config.limits import Count, Share, between, interval
 from fgc_jax.data.augment import operation
 from fgc_jax.data.augment.operation import Padding
 
@@ -28,8 +28,11 @@ def flip(*, p: Share = 0.5):
     return operation.Warp(maps, mirrors=True)
 
 
-def crop(*, size: Count):
-    """A square of `size` pixels from anywhere in the picture, on whole pixels."""
+def crop(*, size: Count | None = None):
+    """A square of `size` pixels, which must be given, from anywhere in the picture, on whole
+    pixels."""
+    if size is None:
+        raise ValueError("size must be given")
 
     def maps(keys, shape):
         if size > min(shape):

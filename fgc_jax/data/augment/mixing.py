@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
-from fgc_jax.config import Positive, Share, between, interval
+from fgc_jax.config.limits import Positive, Share, between, interval
 from fgc_jax.data.augment import operation
 
 GREY = 127.5

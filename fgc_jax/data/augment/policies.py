@@ -7,7 +7,7 @@ from typing import Annotated
 
 import jax.numpy as jnp
 
-from fgc_jax.config import between
+from fgc_jax.config.limits import between
 from fgc_jax.data.augment import colour, geometry, operation
 from fgc_jax.data.augment.operation import Padding
 

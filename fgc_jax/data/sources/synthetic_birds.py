@@ -12,7 +12,7 @@ from typing import Annotated
 import cv2
 import numpy as np
 
-from fgc_jax.config import Count, at_least, between
+from fgc_jax.config.limits import Count, at_least, between
 from fgc_jax.data import dataset
 from fgc_jax.data.sources import bird_drawing, bird_outlines, bird_scenery
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.config import Count
+from fgc_jax.config.limits import Count
 from fgc_jax.models import attention, bridge, layers, parts, position
 from fgc_jax.models.backbone import Backbone, by_tag
 

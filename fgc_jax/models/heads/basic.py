@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fgc_jax.config import Count, NotNegative, Rate, at_least
+from fgc_jax.config.limits import Count, NotNegative, Rate, at_least
 from fgc_jax.models import layers
 from fgc_jax.models.heads import matrix_root
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.config import Count
+from fgc_jax.config.limits import Count
 from fgc_jax.models import layers
 from fgc_jax.models.heads import basic
 

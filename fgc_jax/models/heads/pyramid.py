@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fgc_jax.config import Count, Rate
+from fgc_jax.config.limits import Count, Rate
 from fgc_jax.models import layers
 from fgc_jax.models.heads import basic
 
