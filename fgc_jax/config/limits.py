@@ -35,23 +35,17 @@ def between(least: float, most: float) -> Limit:
     return Limit(f"from {least:.10g} to {most:.10g}", lambda value: least <= value <= most)
 
 
-def rule(words: str, holds: Callable[[Any], bool]) -> Limit:
-    """Any other limit; `words` as those of `Limit`."""
-    return Limit(words, holds)
-
-
 Count = Annotated[int, at_least(1)]
 Positive = Annotated[float, above(0)]
 NotNegative = Annotated[float, at_least(0)]
 Share = Annotated[float, between(0, 1)]
-
 Rate = Annotated[float, at_least(0), below(1)]  # of dropout, smoothing and the like
 
 
 def interval(least: float, most: float) -> Any:
     """The type of (smallest, largest) within `least` to `most`."""
     number = Annotated[float, between(least, most) if most < math.inf else at_least(least)]
-    return Annotated[tuple[number, number], rule("in ascending order", lambda x: x[0] <= x[1])]
+    return Annotated[tuple[number, number], Limit("in ascending order", lambda x: x[0] <= x[1])]
 
 
 def lengths(*allowed: int) -> Limit:

@@ -25,19 +25,19 @@ from fgc_jax.config.languages import (
 )
 from fgc_jax.config.limits import (
     Count,
+    Limit,
     NotNegative,
     Share,
     above,
     at_least,
     between,
     lengths,
-    rule,
 )
 
 NotNegativeInt = Annotated[int, at_least(0)]
 Seed = Annotated[int, between(0, 2**32 - 1)]  # what a JAX key and a grain shuffle tell apart
 PhaseName = Annotated[
-    str, rule("of letters, digits, '_', '.' and '-'", re.compile(r"[\w.-]+").fullmatch)
+    str, Limit("of letters, digits, '_', '.' and '-'", re.compile(r"[\w.-]+").fullmatch)
 ]
 ResizeMode = Literal["squash", "short_side", "letterbox"]  # see `data.images`
 SplitName = Literal["train", "val", "test"]
@@ -90,7 +90,7 @@ class DataSettings:
     mean: Annotated[tuple[Share, ...], lengths(0, 3)]
     std: Annotated[tuple[Annotated[float, between(1e-6, 1)], ...], lengths(0, 3)]
     # splits whose pictures are cut to their annotated box
-    box_crop: Annotated[tuple[SplitName, ...], rule("not twice", lambda x: len(set(x)) == len(x))]
+    box_crop: Annotated[tuple[SplitName, ...], Limit("not twice", lambda x: len(set(x)) == len(x))]
     box_margin: NotNegative  # share of the box that is added on each side
     box_square: bool  # widen the box to a square where the picture allows it
     on_bad_image: Literal["raise", "skip"]
@@ -149,7 +149,7 @@ class Settings:
     data: DataSettings
     method: str
     method_options: dict
-    phases: Annotated[tuple[Phase, ...], rule("and at least one", len)]
+    phases: Annotated[tuple[Phase, ...], Limit("and at least one", len)]
     final: bool  # train on train + val, select nothing, test the last state
     search: str  # of a final run: the finished run whose best epochs it trains; "" for all epochs
     views: str  # of the final test, and what evaluate and predict begin with; see `views`

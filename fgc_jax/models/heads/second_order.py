@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fgc_jax.config.limits import Count, NotNegative, Rate, at_least, rule
+from fgc_jax.config.limits import Count, Limit, NotNegative, Rate, at_least
 from fgc_jax.models import layers
 from fgc_jax.models.heads import basic, matrix_root
 
@@ -186,7 +186,7 @@ class LowRankBilinear(nnx.Module):
         num_classes,
         *,
         dimension: Count = 100,
-        rank: Annotated[int, at_least(2), rule("even", lambda rank: rank % 2 == 0)] = 8,
+        rank: Annotated[int, at_least(2), Limit("even", lambda rank: rank % 2 == 0)] = 8,
         epsilon: NotNegative = 1e-5,
         rngs,
     ):
