@@ -11,7 +11,7 @@ from fgc_jax.runs import checkpoint, directory, results, session
 from fgc_jax.runs.progress import Progress
 from fgc_jax.runs.results import Evaluation, Logits, Results
 from fgc_jax.runs.writer import check_wandb
-from fgc_jax.training import averaging, classification, loop, overview, phases, plans
+from fgc_jax.training import averaging, classification, loop, overview, phases, plans, rules
 
 
 def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
@@ -22,7 +22,7 @@ def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
         meter.NonFiniteLoss, checkpoint.CheckpointError, stop.Stopped: see there.
     """
     workdir = Path(workdir).absolute()
-    settings, resolved = config.parse(recipe), config.resolved(recipe)
+    settings, resolved = rules.parse(recipe), config.resolved(recipe)
     directory.check(workdir, resolved)
     finished = results.finished(workdir)
     if finished:
@@ -102,7 +102,8 @@ def _write_results(
         config=live.session.config,
         dataset=plan.dataset.name,
         num_classes=plan.num_classes,
-        pretrained=" + ".join(filter(None, (model.pretrained, model.pretrained_b))) or None,
+        pretrained=" + ".join(str(each) for each in (model.pretrained, model.pretrained_b) if each)
+        or None,
         params=trees.count(plan.network.params),
         forward_gflops=gflops,
         phases=tuple(progress.history),

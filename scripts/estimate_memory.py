@@ -15,7 +15,7 @@ from absl import app, flags
 from fgc_jax import config, console, files, trees
 from fgc_jax.cli import recipe_flags
 from fgc_jax.data import dataset
-from fgc_jax.training import classification, phases, plans, trainable
+from fgc_jax.training import classification, phases, plans, rules, trainable
 
 CLASSES = flags.DEFINE_integer("classes", 200, "Number of classes of the images.", lower_bound=2)
 STEPS = 1000  # an epoch's; what is compiled does not depend on it
@@ -57,7 +57,7 @@ def table(plan: plans.Plan) -> str:
         rows.append(
             (
                 phase.name,
-                phase.train,
+                str(phase.train),
                 str(phase.crop),
                 str(phase.batch_size),
                 f"{trained:,}",
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
     recipe_flags.prepare(argv)
     files.keep_compiled()
     try:
-        settings = config.parse(recipe_flags.CONFIG.value)
+        settings = rules.parse(recipe_flags.CONFIG.value)
         print(table(assembled(settings, CLASSES.value)))
     except ValueError as error:
         recipe_flags.fail(error)

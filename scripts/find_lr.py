@@ -37,12 +37,12 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
     """Raises ValueError where flags, recipe, data or the run to start from cannot be used."""
-    from fgc_jax import config, console
-    from fgc_jax.training import classification, lr_finder, phases, plans
+    from fgc_jax import console
+    from fgc_jax.training import classification, lr_finder, phases, plans, rules
 
     sweep = {"lowest": LOWEST.value, "highest": HIGHEST.value, "steps": STEPS.value}
     lr_finder.check(**sweep)
-    settings = config.parse(recipe_flags.CONFIG.value)
+    settings = rules.parse(recipe_flags.CONFIG.value)
     numbers = lr_finder.chosen_phases(settings, PHASE.value)
     plan = plans.prepare(settings)
     method, task = phases.method_of(plan), classification.task(plan)

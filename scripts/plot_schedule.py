@@ -241,16 +241,16 @@ def _caption(axes, phase, end) -> None:
 
 def run(arguments: argparse.Namespace, changes: list[str]) -> None:
     """Writes the picture. Raises ValueError where recipe, data or output cannot be used."""
-    from fgc_jax import config
     from fgc_jax.cli import recipe
     from fgc_jax.plots import style
+    from fgc_jax.training import rules
 
     output, images = arguments.output, arguments.train_images
     if output.suffix.lower() != ".png":
         raise ValueError(f"--output={output}: must end in .png")
     if images is not None and images < 1:
         raise ValueError(f"--train_images={images}: must be at least 1")
-    settings = config.parse(recipe.read(arguments.config, changes))
+    settings = rules.parse(recipe.read(arguments.config, changes))
     plan, images = assembled(settings, images)
     phases = curves(settings, plan, images)
     title = f"{arguments.config}, {images:,} training images"

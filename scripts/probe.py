@@ -64,18 +64,20 @@ def subject(arguments: argparse.Namespace, changes: list[str]):
     """(plan, params, stats, phase, facts): what is probed, its variables on the devices."""
     import dataclasses
 
-    from fgc_jax import config, mesh
+    from fgc_jax import mesh
     from fgc_jax.cli import recipe
     from fgc_jax.runs import directory
-    from fgc_jax.training import plans, restored
+    from fgc_jax.training import plans, restored, rules
 
     if arguments.config:
-        settings = config.parse(recipe.read(arguments.config, changes))
+        settings = rules.parse(recipe.read(arguments.config, changes))
         plan = plans.assemble(settings, plans.load_data(settings))
         variables, stats, _ = plans.initial_variables(plan)
         variables, stats = mesh.replicate(plan.mesh, (variables, stats))
         pretrained = " + ".join(
-            filter(None, (settings.model.pretrained, settings.model.pretrained_b))
+            str(source)
+            for source in (settings.model.pretrained, settings.model.pretrained_b)
+            if source
         )
         return plan, variables, stats, settings.phases[-1], {"pretrained": pretrained or None}
     run = restored.load_run(arguments.workdir, arguments.checkpoint or "best")

@@ -87,12 +87,12 @@ def first_phase(recipe: Any, classes: int) -> tuple[Any, Mapping]:
     without a data set."""
     import numpy as np
 
-    from fgc_jax import config, mesh
+    from fgc_jax import mesh
     from fgc_jax.data import dataset
-    from fgc_jax.training import classification, phases, plans
+    from fgc_jax.training import classification, phases, plans, rules
 
     names = tuple(map(str, range(classes)))
-    plan = plans.assemble(config.parse(recipe), dataset.Dataset("none", names, {}))
+    plan = plans.assemble(rules.parse(recipe), dataset.Dataset("none", names, {}))
     task = classification.task(plan)
     phase = phases.prepare(plan, 0, phases.method_of(plan), task, steps_per_epoch=100)
     rows, side = phase.phase.batch_size, phase.phase.crop

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from configs import common
-from fgc_jax import config, mesh, trees
+from fgc_jax import mesh, trees
 from fgc_jax.data import dataset
-from fgc_jax.training import classification, phases, plans, step
+from fgc_jax.training import classification, phases, plans, rules, step
 from tests import tiny_run
 
 FROZEN_BN = ((r".*/bn\d/.*", "bn", 0.0), (".*", "rest", 1.0))
@@ -58,7 +58,7 @@ def make(*, head_options=(), augment=(), **phase) -> Trainer:
 
 def of(recipe, *, noise: float = 0.0) -> Trainer:
     """The trainer of a recipe of one phase, with three classes and no data."""
-    settings = config.parse(recipe)
+    settings = rules.parse(recipe)
     plan = plans.assemble(settings, dataset.Dataset("none", tiny_run.CLASSES, {}))
     method = phases.method_of(plan)
     ready = phases.prepare(plan, 0, method, classification.task(plan), steps_per_epoch=10)

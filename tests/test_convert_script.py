@@ -10,7 +10,7 @@ import pytest
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from fgc_jax import models, trees
+from fgc_jax import config, models, trees
 from fgc_jax.convert import weights
 from fgc_jax.models import pretrained
 from fgc_jax.training import restored
@@ -193,7 +193,7 @@ def test_what_no_file_holds_is_said(stride, tmp_path, capsys, monkeypatch):
     assert mean.startswith("trained with mean=(0.485,") and "std=(0.3, 0.2, 0.1)" in mean
     # So the file names no tag, whose mean and std would be others.
     assert weights.metadata(tmp_path / "a.safetensors").keys() == {"format", "architecture"}
-    known = {option for row in models.BACKBONES.values() for option in row.options}
+    known = {option for row in models.BACKBONES.values() for option in config.defaults(row.adapt)}
     assert convert_weights.TIMM_NEEDS.keys() == known
 
 

@@ -10,10 +10,10 @@ import pytest
 from flax import nnx
 
 from configs import common
-from fgc_jax import config, methods, models, train, trees
+from fgc_jax import methods, models, train, trees
 from fgc_jax.data import dataset
 from fgc_jax.runs import checkpoint, results, stop
-from fgc_jax.training import phases, plans, restored
+from fgc_jax.training import phases, plans, restored, rules
 from tests import commands, data_files, made_up, test_losses, test_train, tiny_run
 
 SHARE, TEMPERATURE = 0.75, 4.0
@@ -147,7 +147,7 @@ def fingerprint(workdir):
 def test_a_taught_run_trains_and_continues_to_the_same_bits(images, teacher, tmp_path, monkeypatch):
     before = fingerprint(teacher)
     straight = test_train.watched_run(taught(images, teacher), tmp_path / "straight", ())
-    split = plans.prepare(config.parse(taught(images, teacher))).dataset.splits["train"]
+    split = plans.prepare(rules.parse(taught(images, teacher))).dataset.splits["train"]
     for positions in straight.batches[0]:
         np.testing.assert_array_equal(np.bincount(split.labels[positions]), [2, 2, 2])
     rows = [row for row in commands.logged(tmp_path / "straight") if "teacher_loss" in row]
@@ -181,7 +181,7 @@ def test_a_teacher_must_take_the_students_images(finished, monkeypatch):
         )
         recipe.method_options.update(options)
         data = dataset.Dataset("none", tiny_run.CLASSES, {})
-        return plans.assemble(config.parse(recipe), data)
+        return plans.assemble(rules.parse(recipe), data)
 
     run = types.SimpleNamespace(plan=plan("vit_tiny_patch16_224", 64))
     monkeypatch.setattr(restored, "load_run", lambda workdir: run)

@@ -11,7 +11,7 @@ import pytest
 from fgc_jax import config, train, trees
 from fgc_jax.runs import checkpoint, override, results, stop
 from fgc_jax.runs.results import LrByHand
-from fgc_jax.training import averaging, plans
+from fgc_jax.training import averaging, plans, rules
 from tests import commands, made_up, watched
 from tests.watched import (
     STEPS,
@@ -201,9 +201,9 @@ def test_a_search_must_be_finished_and_of_the_same_config(straight, images, tmp_
 
 def test_final_data_hold_every_image_once(images):
     recipe = constant(images)
-    parts = plans.load_data(config.parse(recipe)).splits
+    parts = plans.load_data(rules.parse(recipe)).splits
     recipe.final = True
-    found = plans.load_data(config.parse(recipe))
+    found = plans.load_data(rules.parse(recipe))
     assert found.splits.keys() == {"train", "test"}
     together = found.splits["train"]
     assert sorted(together.names) == sorted([*parts["train"].names, *parts["val"].names])
@@ -226,7 +226,7 @@ def test_final_data_hold_every_image_once(images):
     ],
 )
 def test_a_wrong_override_names_what_is_wrong(text, message, tmp_path):
-    phases = config.parse(two_phases("none")).phases
+    phases = rules.parse(two_phases("none")).phases
     (tmp_path / override.FILE).write_text(text)
     with pytest.raises(ValueError, match=message):
         read(phases, phases[0], tmp_path)
@@ -238,7 +238,7 @@ def read(phases, phase, folder):
 
 
 def test_an_override_is_for_its_phase_alone(tmp_path):
-    phases = config.parse(two_phases("none")).phases
+    phases = rules.parse(two_phases("none")).phases
     assert read(phases, phases[0], tmp_path) is None
     (tmp_path / override.FILE).write_text(json.dumps({"phase": "two", "lr": 0.5}))
     assert [read(phases, phase, tmp_path) for phase in phases] == [None, 0.5]
@@ -253,15 +253,15 @@ def test_an_override_is_for_its_phase_alone(tmp_path):
         ({"average": "ema 1.5"}, "'ema DECAY'"),
         ({"average": "swa 1"}, "'swa N'"),
         ({"schedule": "plateau", "patience": 3}, "patience=3 stops the phase before"),
-        ({"sam_rho": float("inf")}, "must be at most"),
+        ({"sam_rho": float("inf")}, "sam_rho=inf must be a number at least 0"),
         ({"accumulate": 4}, "batch_size=6 cannot be cut into accumulate=4 equal parts"),
-        ({"sam_rho": -0.1}, "must be at least 0"),
+        ({"sam_rho": -0.1}, "sam_rho=-0.1 must be a number at least 0"),
     ],
 )
 def test_what_cannot_be_averaged_or_accumulated(changes, message):
     recipe = make_recipe("none", {"name": "one", "epochs": 2, **changes})
     with pytest.raises(ValueError, match=message):
-        config.parse(recipe)
+        rules.parse(recipe)
 
 
 def test_the_epochs_of_a_search_are_those_that_led_to_what_each_phase_gave(tmp_path):

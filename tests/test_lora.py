@@ -10,12 +10,12 @@ from flax import nnx
 from safetensors import numpy as safetensors_numpy
 
 from configs import common, lora_folder
-from fgc_jax import config, models, train, trees
+from fgc_jax import models, train, trees
 from fgc_jax.convert import timm
 from fgc_jax.data import dataset
 from fgc_jax.models import layers, lora
 from fgc_jax.runs import checkpoint, stop
-from fgc_jax.training import plans, restored, trainable
+from fgc_jax.training import plans, restored, rules, trainable
 from scripts import convert_weights, estimate_memory, evaluate
 from tests import commands, data_files, seeded, small_networks, tiny_run
 
@@ -135,7 +135,7 @@ def recipe(*phases, backbone="vit", **model):
 )
 def test_keys_that_cannot_be_or_do_nothing_are_errors(phases, model, message):
     with pytest.raises(ValueError, match=message):
-        plans.assemble(config.parse(recipe(*phases, **model)), NO_DATA)
+        plans.assemble(rules.parse(recipe(*phases, **model)), NO_DATA)
 
 
 NO_DATA = dataset.Dataset("none", tiny_run.CLASSES, {})
@@ -145,7 +145,7 @@ def compiled(**phase):
     """(compiled train step, shapes of its state) of the small ViT with remat: 8 images, 128 px."""
     made = recipe({**phase, "batch_size": 8, "resize": 128, "crop": 128}, lora_rank=2, remat=True)
     made.data.augment = ()
-    return estimate_memory.compiled(estimate_memory.assembled(config.parse(made), 3), 0)
+    return estimate_memory.compiled(estimate_memory.assembled(rules.parse(made), 3), 0)
 
 
 def test_no_gradient_of_a_frozen_kernel_is_computed():
@@ -172,7 +172,7 @@ def test_no_gradient_of_a_frozen_kernel_is_computed():
     ("variant", "trained"), [("", 3_145_728), ("bias", 272_384), ("full", 303_301_632)]
 )
 def test_the_recipe_trains_as_much_as_the_documentation_says(variant, trained):
-    plan = estimate_memory.assembled(config.parse(lora_folder.get_config(variant)), 200)
+    plan = estimate_memory.assembled(rules.parse(lora_folder.get_config(variant)), 200)
     (phase,) = plan.settings.phases
     flat = trees.flatten(plan.network.params)
     paths = trainable.trained_paths(plan.labels(phase))
@@ -182,7 +182,7 @@ def test_the_recipe_trains_as_much_as_the_documentation_says(variant, trained):
 def test_memory_is_estimated_for_each_phase():
     made = recipe({"train": "lora"}, {"train": "head"}, lora_rank=2)
     first, second = estimate_memory.table(
-        estimate_memory.assembled(config.parse(made), 3)
+        estimate_memory.assembled(rules.parse(made), 3)
     ).splitlines()[2:]
     assert first.split()[:4] == ["phase0", "lora", "32", "6"]
     assert second.split()[4] == str(3 * 25)
@@ -231,7 +231,7 @@ def changed(first, second):
 
 def test_a_phase_changes_what_it_trains_and_nothing_else(images, finished):
     workdir, found = finished
-    plan = plans.prepare(config.parse(two_phases(images)))
+    plan = plans.prepare(rules.parse(two_phases(images)))
     start = trees.flatten(plans.initial_variables(plan)[0])
     bias, last = (stored(workdir, phase.best.step) for phase in found.phases)
     head = {path for path in start if path.startswith("head/")}

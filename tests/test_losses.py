@@ -9,12 +9,12 @@ import pytest
 from flax import nnx
 
 from configs import common
-from fgc_jax import config, mesh, methods, models, trees
+from fgc_jax import mesh, methods, models, trees
 from fgc_jax.data import augment, dataset
 from fgc_jax.methods import losses
 from fgc_jax.models.backbone import Preprocess
 from fgc_jax.models.network import Network
-from fgc_jax.training import classification, inputs, phases, plans, step
+from fgc_jax.training import classification, inputs, phases, plans, rules, step
 
 NAMES = ("gull", "tern", "wren")
 COUNTS = (6, 3, 1)
@@ -199,7 +199,7 @@ def one_step(method, batch, **phase) -> Stepped:
     recipe, network = common.get_config(), network_of(OneLayer())
     recipe.phases = (common.phase("test", lr=0.1, momentum=0.0, **phase),)
     classes = dataset.Dataset("none", NAMES, {})
-    plan = plans.Plan(config.parse(recipe), classes, network, mesh.make())
+    plan = plans.Plan(rules.parse(recipe), classes, network, mesh.make())
     given = inputs.Inputs({}, network, None, None, augment=lambda key, batch: batch)
     task = classification.task(plan)
     prepared = phases.prepare(plan, 0, method, task, given=given, steps_per_epoch=1)
@@ -309,17 +309,17 @@ def test_each_loss_takes_a_step_of_its_own():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "hinge"}, r"loss='hinge' is unknown, allowed: \('cross_entropy', 'focal', 'bce'"),
-        ({"class_weights": "inverse"}, "class_weights='inverse' is unknown, allowed: .*balanced"),
-        ({"label_smoothing": 1.0}, r"label_smoothing=1.0 must lie in \[0, 1\)"),
-        ({"label_smoothing": float("nan")}, "label_smoothing=nan must lie in"),
-        ({"loss": "focal"}, r"focal_gamma=0.0 must lie in \(0, 10\]"),
+        ({"loss": "hinge"}, "loss='hinge' must be 'cross_entropy' or 'focal' or 'bce'"),
+        ({"class_weights": "inverse"}, "class_weights='inverse' must be '' or 'balanced'"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1.0 must be .* at least 0 and below 1"),
+        ({"label_smoothing": float("nan")}, "label_smoothing=nan must be"),
+        ({"loss": "focal"}, "focal_gamma must be above 0 with loss='focal'"),
         ({"focal_gamma": 2.0}, "focal_gamma=2.0 has no effect with loss='cross_entropy'"),
         ({"temperature": 2.0}, "temperature=2.0 have no effect without a teacher"),
         ({"teacher_share": 0.5}, "teacher_share=0.5 .* no effect without a teacher"),
-        ({"teacher": "run"}, r"teacher_share=0.0 must lie in \(0, 1\]"),
-        ({"teacher": "run", "teacher_share": 0.5, "temperature": 0.0}, "temperature=0.0 must lie"),
-        ({"gamma": 1.0}, r"config.method_options: 'plain' has no \['gamma'\]; it has \["),
+        ({"teacher": "run"}, "teacher_share must be above 0 with a teacher"),
+        ({"teacher": "run", "teacher_share": 0.5, "temperature": 0.0}, "temperature=0.0 must be"),
+        ({"gamma": 1.0}, "config.method_options.gamma is unknown: did you mean 'focal_gamma'"),
     ],
 )
 def test_wrong_options_are_named(options, message):

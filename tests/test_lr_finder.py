@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, trees
+from fgc_jax import trees
 from fgc_jax.runs import checkpoint
 from fgc_jax.runs.progress import Progress
-from fgc_jax.training import classification, lr_finder, phases, plans, step, trainable
+from fgc_jax.training import classification, lr_finder, phases, plans, rules, step, trainable
 from tests import commands, data_files, made_up, tiny_run
 
 STEPS = 40
@@ -43,7 +43,7 @@ def plan(tmp_path_factory):
             **size,
         ),
     )
-    return plans.prepare(config.parse(recipe))
+    return plans.prepare(rules.parse(recipe))
 
 
 @pytest.fixture(scope="module")

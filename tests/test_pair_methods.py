@@ -217,17 +217,3 @@ def test_an_even_batch_counts_each_pair_once_over_its_images():
     p = np.float32([[1, 0], [0.5, 0.5], [0, 1], [0.2, 0.8]])
     found = pairwise_confusion.confusion(p, np.int32([0, 0, 1, 0]), np.ones(4, np.float32))
     np.testing.assert_allclose(found, (2 + 0) / 4)  # Images 0 and 2; 1 and 3 are of one class.
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("api_net", {"margin": -0.1}, r"margin=-0.1 must lie in \[0, 1\]"),
-        ("api_net", {"ranking_weight": float("nan")}, "ranking_weight=nan must not be below 0"),
-        ("pairwise_confusion", {"confusion_weight": 0.0}, "confusion_weight=0.0 must be above 0"),
-        ("pairwise_confusion", {"label_smoothing": 1.0}, r"must lie in \[0, 1\)"),
-    ],
-)
-def test_wrong_options_are_refused(name, options, message):
-    with pytest.raises(ValueError, match=message):
-        methods.build(name, options, test_losses.FACTS)

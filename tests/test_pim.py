@@ -150,20 +150,6 @@ def test_nothing_dropped_costs_nothing():
     np.testing.assert_array_equal(pim.dropped(jnp.ones((2, 1, 2, 3)), jnp.ones((2, 1, 2))), [0, 0])
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("pim", {"lambda_c": 0.0}, "lambda_c=0.0 must be above 0"),
-        ("pim", {"lambda_n": -1.0}, "lambda_n=-1.0 must be at least 0"),
-        ("herbs", {"lambda_r": 0.0}, "lambda_r=0.0 must be above 0"),
-        ("herbs", {"halve_every": 0}, "halve_every=0 must be above 0"),
-    ],
-)
-def test_wrong_options_of_the_methods_are_refused(name, options, message):
-    with pytest.raises(ValueError, match=message):
-        methods.build(name, options, test_losses.FACTS)
-
-
 def test_constant_maps_give_finite_losses_and_gradients():
     head = pyramid.Herbs(CHANNELS, 3, rngs=nnx.Rngs(0), **OPTIONS)
     graphdef, params, stats = nnx.split(head, nnx.Param, nnx.BatchStat)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, trees
+from fgc_jax import trees
 from fgc_jax.data import dataset
 from fgc_jax.models import bridge
 from fgc_jax.models import network as networks
-from fgc_jax.training import classification, inputs, overview, plans
+from fgc_jax.training import classification, inputs, overview, plans, rules
 from tests import tiny_run
 
 LAST_LAYER = "layer1/1"
@@ -27,7 +27,7 @@ def make_plan(*phases, seed=0, splits=None, **model):
         for number, phase in enumerate(phases)
     )
     data = dataset.Dataset("none", tiny_run.CLASSES, splits or {})
-    return plans.assemble(config.parse(recipe), data)
+    return plans.assemble(rules.parse(recipe), data)
 
 
 def reinitialised(plan, index=1):
@@ -166,7 +166,7 @@ def test_durations_must_fit_the_data():
     recipe.data.update(name="synthetic_birds", options=options, val_fraction=0.0)
     recipe.phases[1].update(warmup="21 steps")
     with pytest.raises(ValueError, match="phase large: .*warmup='21 steps' .* 10 epochs of 2 st"):
-        plans.prepare(config.parse(recipe))
+        plans.prepare(rules.parse(recipe))
 
 
 def test_rates_of_frozen_layers_whose_batch_norms_train():
@@ -215,7 +215,7 @@ def test_box_crops_are_chosen_by_split_and_said():
     options = {"species": 3, "train_per_class": 4, "test_per_class": 2, "size": 64}
     recipe.data.update(name="synthetic_birds", options=options)
     recipe.data.update(box_crop=("train", "test"), box_square=True)
-    plan = plans.prepare(config.parse(recipe))
+    plan = plans.prepare(rules.parse(recipe))
     shapes = {name: plan.dataset.splits[name].read(0).shape[:2] for name in ("train", "val")}
     assert shapes["train"] < shapes["val"] == (64, 64)
     words = functools.partial(classification.views_in_words, plan.settings.data)
@@ -229,7 +229,7 @@ def test_box_options_need_box_crop():
     recipe = tiny_run.recipe("")
     recipe.data.box_margin = 0.1
     with pytest.raises(ValueError, match="box_margin and .*box_square have no effect"):
-        config.parse(recipe)
+        rules.parse(recipe)
 
 
 @pytest.mark.parametrize(
@@ -247,14 +247,14 @@ def test_wrong_augmentations_are_named(ops, message):
     recipe.data.update(name="synthetic_birds", options={"species": 3, "size": 64})
     recipe.data.augment = ops
     with pytest.raises(ValueError, match=message):
-        plans.prepare(config.parse(recipe))
+        plans.prepare(rules.parse(recipe))
 
 
 def test_erased_places_become_zero():
     recipe = tiny_run.recipe("")
     recipe.data.update(name="synthetic_birds", options={"species": 3, "size": 64})
     recipe.data.update(augment=(("erase", {"p": 1.0}),), mean=(0.1, 0.6, 0.9))
-    plan = plans.prepare(config.parse(recipe))
+    plan = plans.prepare(rules.parse(recipe))
     batch = {"image": np.full((4, 32, 32, 3), 200, np.uint8), "mask": np.ones(4, np.float32)}
     (phase, _) = plan.settings.phases
     augmented = inputs.augmentation(plan.settings, plan.network, phase)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from configs import common
-from fgc_jax import config
+from fgc_jax.training import rules
 from scripts import plot_schedule
 from tests import tiny_run
 
@@ -21,7 +21,7 @@ def make_curves(*phases, images=60):
         common.phase(f"phase{index}", batch_size=6, resize=36, crop=32, **each)
         for index, each in enumerate(phases)
     )
-    settings = config.parse(recipe)
+    settings = rules.parse(recipe)
     plan, images = plot_schedule.assembled(settings, images)
     return plot_schedule.curves(settings, plan, images)
 

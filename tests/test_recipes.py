@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from configs import bundles, finetune_folder, methods_birds, tricks
-from fgc_jax import config
 from fgc_jax.data import pipeline
-from fgc_jax.training import inputs, phases, plans
+from fgc_jax.training import inputs, phases, plans, rules
 from tests import commands, data_files
 
 SMALLER = "--config.model.backbone=resnet18"  # where the images matter, not the network
@@ -37,7 +36,7 @@ def test_bundles_augment_in_training_alone(name, tmp_path):
     data_files.write_folder(tmp_path / "data", splits=12, size=(90, 70))
     recipe = finetune_folder.get_config(f"{name},tiny")
     recipe.data.root = str(tmp_path / "data")
-    plan = plans.prepare(config.parse(recipe))
+    plan = plans.prepare(rules.parse(recipe))
     (phase, _) = plan.settings.phases
     given = inputs.of(plan.settings, plan.dataset, plan.network, phase)
     train = given.transform
@@ -99,7 +98,7 @@ def test_quickstart_recipe_with_real_weights(tmp_path):
 
 
 def test_full_folder_recipe_is_valid():
-    assert config.parse(finetune_folder.get_config()).phases[1].train == "all"
+    assert rules.parse(finetune_folder.get_config()).phases[1].train.kind == "all"
 
 
 @pytest.mark.parametrize("name", ["cub", "prepared"])
@@ -107,13 +106,13 @@ def test_folder_recipe_brings_no_options_that_other_data_sets_lack(name):
     recipe = finetune_folder.get_config()
     recipe.data.update(name=name, root="/no/such/place")
     with pytest.raises(ValueError, match="/no/such/place: .*no such folder"):
-        plans.prepare(config.parse(recipe))
+        plans.prepare(rules.parse(recipe))
 
 
 @pytest.mark.parametrize("name", [*tricks.STEPS, "reinit"])
 def test_each_trick_is_a_recipe_of_its_own(name):
     recipe = tricks.get_config(name)
-    settings = config.parse(recipe)
+    settings = rules.parse(recipe)
     assert sum(phase.epochs for phase in settings.phases) == 7
     assert bool(settings.phases[-1].reinit) == (name == "reinit")
     assert settings.phases[-1].schedule == ("constant" if name == "constant" else "one_cycle")
@@ -134,7 +133,7 @@ def test_each_trick_is_a_recipe_of_its_own(name):
     ],
 )
 def test_each_method_is_a_recipe_of_equal_epochs(name):
-    settings = config.parse(methods_birds.get_config(name))
+    settings = rules.parse(methods_birds.get_config(name))
     plan = plans.prepare(settings)
     assert plan.num_classes == 12
     assert phases.method_of(plan).losses

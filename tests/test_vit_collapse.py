@@ -5,7 +5,7 @@ import colorsys
 import numpy as np
 
 from fgc_jax import config
-from fgc_jax.training import plans
+from fgc_jax.training import plans, rules
 from scripts import show_vit_collapse as demonstration
 from tests import commands
 
@@ -45,7 +45,7 @@ def test_the_recipes_differ_in_what_they_are_to_show(tmp_path):
     recipes = demonstration.recipes(root, "weights.safetensors", seed=1)
     resolved = {name: flat(config.resolved(recipe)) for name, recipe in recipes.items()}
     for recipe in recipes.values():
-        plans.prepare(config.parse(recipe))
+        plans.prepare(rules.parse(recipe))
 
     def changed(name, base):
         return {key for key, value in resolved[name].items() if value != resolved[base].get(key)}

@@ -11,7 +11,7 @@ from fgc_jax import config
 from fgc_jax.runs import checkpoint, directory
 from fgc_jax.runs.progress import Progress
 from fgc_jax.runs.results import Best
-from fgc_jax.training import plans
+from fgc_jax.training import plans, rules
 from tests import data_files
 
 CLASSES = ("gull", "tern", "wren")
@@ -44,7 +44,7 @@ def run(tmp_path_factory) -> Path:
 def write(workdir: Path, settings) -> None:
     """The run directory of a recipe of two phases: three checkpoints, the classifier's weights of
     each drawn anew."""
-    plan = plans.prepare(config.parse(settings))
+    plan = plans.prepare(rules.parse(settings))
     variables, stats, _ = plans.initial_variables(plan)
     workdir.mkdir()
     directory.begin(workdir, config.resolved(settings), plan.dataset.facts())

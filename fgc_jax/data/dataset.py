@@ -5,15 +5,17 @@ import dataclasses
 import functools
 import hashlib
 import os
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
 import numpy as np
 
+from fgc_jax import config
 from fgc_jax.data import images
 
-SPLITS = ("train", "val", "test")
+SPLITS = typing.get_args(config.SplitName)
 # Other spellings that a folder or a CSV column may use.
 SPLIT_ALIASES = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"}
 

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import NotNegative, Share
 from fgc_jax.methods import losses
 from fgc_jax.methods.method import Facts, Method, Report
 
 
-def make(facts: Facts, *, margin: float = 0.05, ranking_weight: float = 1.0) -> Method:
+def make(facts: Facts, *, margin: Share = 0.05, ranking_weight: NotNegative = 1.0) -> Method:
     """Cross-entropy of both images of each pair, through its own gate and through the other
     image's, and ranking_weight times a hinge: the true class is `margin` more probable through the
     own gate.
@@ -18,15 +19,7 @@ def make(facts: Facts, *, margin: float = 0.05, ranking_weight: float = 1.0) -> 
 
     Paper: Learning Attentive Pairwise Interaction for Fine-Grained Classification
     (arXiv 2002.10191).
-
-    Raises:
-        ValueError: a margin or weight out of range.
     """
-    at = "config.method_options"
-    if not 0 <= margin <= 1:
-        raise ValueError(f"{at}.margin={margin} must lie in [0, 1]")
-    if not ranking_weight >= 0:
-        raise ValueError(f"{at}.ranking_weight={ranking_weight} must not be below 0")
 
     def loss(model, batch, key, state, constants):
         rngs = nnx.Rngs(dropout=key)

@@ -3,10 +3,13 @@
 Paper: Destruction and Construction Learning for Fine-Grained Image Recognition (CVPR 2019).
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import Count, NotNegative, at_least
 from fgc_jax.methods import jigsaw, losses
 from fgc_jax.methods.method import Facts, Method, Report
 
@@ -14,10 +17,10 @@ from fgc_jax.methods.method import Facts, Method, Report
 def make(
     facts: Facts,
     *,
-    tiles: int = 7,
-    reach: int = 2,
-    swap_weight: float = 1.0,
-    location_weight: float = 1.0,
+    tiles: Annotated[int, at_least(2)] = 7,
+    reach: Count = 2,
+    swap_weight: NotNegative = 1.0,
+    location_weight: NotNegative = 1.0,
 ) -> Method:
     """Images and copies of them whose `tiles` x `tiles` tiles moved fewer than 2 * `reach` places,
     in one forward pass of the head "dcl".
@@ -29,17 +32,11 @@ def make(
     resizes, here every pixel is kept.
 
     Raises:
-        ValueError: a value out of range, or a location map that is not tiles x tiles.
+        ValueError: a reach of all tiles, or a location map that is not tiles x tiles.
     """
     at = "config.method_options."
-    if not (isinstance(tiles, int) and tiles > 1):
-        raise ValueError(f"{at}tiles={tiles!r} must be a number above 1")
-    if not (isinstance(reach, int) and 1 <= reach < tiles):
-        raise ValueError(f"{at}reach={reach!r} must be a number from 1 to tiles - 1 = {tiles - 1}")
-    for name, weight in (("swap_weight", swap_weight), ("location_weight", location_weight)):
-        if not weight >= 0:
-            raise ValueError(f"{at}{name}={weight} must not be below 0")
-
+    if reach >= tiles:
+        raise ValueError(f"{at}reach={reach} must be below tiles={tiles}")
     for index, shapes in enumerate(facts.shapes):
         places = shapes["head/location"]
         if places != (tiles, tiles):

@@ -4,14 +4,22 @@ Paper: Fine-Grained Visual Classification via Progressive Multi-Granularity Trai
 Patches (arXiv 2003.03836).
 """
 
+from typing import Annotated
+
 import jax
 from flax import nnx
 
+from fgc_jax.config.limits import Positive, at_least
 from fgc_jax.methods import jigsaw, losses
 from fgc_jax.methods.method import Facts, Method, Report
 
 
-def make(facts: Facts, *, tiles: tuple = (8, 4, 2), concat_weight: float = 2.0) -> Method:
+def make(
+    facts: Facts,
+    *,
+    tiles: tuple[Annotated[int, at_least(2)], ...] = (8, 4, 2),
+    concat_weight: Positive = 2.0,
+) -> Method:
     """An optimiser step for each level of the head "pmg" and one for all levels together.
 
     Step i is the cross-entropy of level i on images whose tiles[i] x tiles[i] tiles are shuffled,
@@ -20,16 +28,9 @@ def make(facts: Facts, *, tiles: tuple = (8, 4, 2), concat_weight: float = 2.0) 
     batch.
 
     Raises:
-        ValueError: numbers of tiles that are not above 1, not one for each level of the head, or
-            more than some phase's images have pixels.
+        ValueError: not one number of tiles for each level of the head, or more than some phase's
+            images have pixels.
     """
-    tiles = tuple(tiles)
-    if not tiles or not all(isinstance(n, int) and n > 1 for n in tiles):
-        raise ValueError(
-            f"config.method_options.tiles={tiles!r} must be numbers above 1, one for each level"
-        )
-    if not concat_weight > 0:
-        raise ValueError(f"config.method_options.concat_weight={concat_weight} must be above 0")
     for index, shapes in enumerate(facts.shapes):
         if sum(name.startswith("head/level") for name in shapes) != len(tiles):
             raise ValueError(

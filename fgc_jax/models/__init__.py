@@ -1,14 +1,6 @@
 """Networks: the tables of backbones and heads, what is built from them, and their weights.
 
-A model config is anything with these attributes: backbone, backbone_b ("" for one stream), head,
-head_options (dict), feature_map ("" for the vector that the published classifier reads under a
-head of that kind, and for "features" elsewhere; "stage3+features" for a head that reads several),
-backbone_options (dict, of the first backbone; what there is depends on the family), dtype
-("float32" or "bfloat16", of the backbones), drop_path (largest rate of stochastic depth), remat
-(bool: gradient checkpointing),
-lora_rank (0 for none), lora_alpha and lora_targets (see `models.lora`),
-pretrained, pretrained_b ("" for random weights, else a spec of `convert.weights.read`), and
-weights_tag ("" for the tag whose source `pretrained` is, or else the backbone's first).
+A model config is a `fgc_jax.config.ModelSettings`.
 """
 
 from fgc_jax.models.bridge import apply, infer

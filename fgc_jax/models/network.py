@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax import config
 from fgc_jax.models import bridge, builder, conv, table
 from fgc_jax.models.backbone import Preprocess
 from fgc_jax.models.classifier import on_embeddings
@@ -22,7 +23,7 @@ class Network:
     are normalised with; None where it is called with embeddings.
     """
 
-    settings: "object"
+    settings: config.ModelSettings
     model: nnx.Module
     params: Mapping
     stats: Mapping
@@ -35,7 +36,9 @@ class Network:
         return builder.evaluation_graphdef(self.model)
 
 
-def describe(settings, num_classes: int, *, mean: tuple = (), std: tuple = ()) -> Network:
+def describe(
+    settings: config.ModelSettings, num_classes: int, *, mean: tuple = (), std: tuple = ()
+) -> Network:
     """The network of model settings; mean, std: of the images where the weights' own do not hold.
 
     Raises:

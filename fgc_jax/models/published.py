@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from fgc_jax import trees
+from fgc_jax.config import ModelSettings
 from fgc_jax.convert import timm
 from fgc_jax.models import bridge, builder, lora, pretrained, table
 from fgc_jax.models import weights as filling
@@ -66,8 +67,8 @@ def _read_published(name, spec):
     config = table.original_config(name, spec)
     if not spec:
         return config, None
-    state, config.weights_tag = pretrained.read(spec, name, table.BACKBONES)
-    return config, state
+    state, tag = pretrained.read(config.pretrained, name, table.BACKBONES)
+    return dataclasses.replace(config, weights_tag=tag), state
 
 
 def load(
@@ -117,7 +118,7 @@ def timm_state(name: str, weights: str) -> tuple[dict[str, np.ndarray], str]:
     return _to_timm(name, params, stats), config.weights_tag
 
 
-def to_timm(config, params, stats) -> tuple[dict[str, np.ndarray], int, bool]:
+def to_timm(config: ModelSettings, params, stats) -> tuple[dict[str, np.ndarray], int, bool]:
     """A trained classifier as (state dict with timm's names and shapes, number of classes, whether
     timm's network with as many classes finds every key in it).
 

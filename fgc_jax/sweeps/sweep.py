@@ -25,6 +25,7 @@ import ml_collections
 from fgc_jax import config, files
 from fgc_jax.runs import directory, results
 from fgc_jax.sweeps import comparison
+from fgc_jax.training import rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +104,7 @@ def plan(
             name = ",".join(filter(None, (combination, f"seed={seed}")))
             job = Job(name, combination, chosen, seed)
             settings = read([*changes, *job.changes])
-            config.parse(settings)
+            rules.parse(settings)
             resolved = config.resolved(settings)
             other = same.setdefault(json.dumps(resolved, sort_keys=True), name)
             if other != name:

@@ -115,7 +115,7 @@ def _validation(live: Run, ready: phases.Prepared) -> Callable:
     and of their average ("val_average"); {} where no split validates)."""
     plan, phase, progress = live.plan, live.phase, live.progress
     evaluate = live.task.evaluator(ready.setup.inputs)
-    statistics = _statistics(ready) if phase.average.startswith("swa") else None
+    statistics = _statistics(ready) if phase.average.kind == "swa" else None
 
     def metrics_of(params, stats):
         found, unreadable = evaluate("val", params, stats)
@@ -173,10 +173,9 @@ def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: floa
     """Compares the epoch with the best one, decides on learning rate and early stopping; its score
     (greater is better)."""
     progress, phase, number = live.progress, live.phase, int(state.step)
-    source, _, name = phase.monitor.rpartition("_")
-    chosen = val.get(source)
-    sign = -1 if live.task.monitors[name] == "lower" else 1
-    score = sign * chosen[name] if chosen else None
+    metric, chosen = phase.monitor.metric, val.get(phase.monitor.source)
+    sign = -1 if live.task.monitors[metric] == "lower" else 1
+    score = sign * chosen[metric] if chosen else None
     better = progress.end_epoch(number, score, chosen)
     stopping = bool(phase.patience) and bool(val) and progress.stale >= phase.patience
     if stopping or progress.epoch == live.epochs:

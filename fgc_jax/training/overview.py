@@ -37,7 +37,7 @@ def text(plan: plans.Plan, gflops: float, epochs: Sequence[int]) -> str:
         rows.append(
             (
                 phase.name,
-                phase.train + (" + bn" if phase.train_bn_while_frozen else ""),
+                str(phase.train) + (" + bn" if phase.train_bn_while_frozen else ""),
                 *_counts(plan, phase),
                 str(trained),
                 str(phase.crop),

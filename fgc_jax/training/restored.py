@@ -12,7 +12,7 @@ from fgc_jax.data import dataset, pipeline
 from fgc_jax.evaluation import metrics, multiview, views
 from fgc_jax.models.network import Network
 from fgc_jax.runs import checkpoint, directory, results
-from fgc_jax.training import inputs, plans
+from fgc_jax.training import inputs, plans, rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ def load_run(
         views.parse(spec)
     workdir = Path(workdir).absolute()
     stored = files.read_json(workdir / directory.CONFIG)
-    settings = config.parse(ml_collections.ConfigDict(stored))
+    settings = rules.parse(ml_collections.ConfigDict(stored))
     if batch_size is None:
         batch_size = up_to_multiple(settings.eval_batch_size, jax.device_count())
     elif batch_size < 1:

@@ -115,8 +115,8 @@ def fresh_paths(labels: Labels, stats: Collection[str]) -> set[str]:
     return fresh | {path for path in stats if path.rsplit("/", 1)[0] in modules}
 
 
-def last_layers(spec: str, layers: Layers) -> tuple[str, ...]:
-    """The layer names that "", "head", "last N", "from LAYER" or "all" stands for.
+def last_layers(spec: config.Layers, layers: Layers) -> tuple[str, ...]:
+    """The layer names that `spec` stands for.
 
     N counts from the output; the classifier is not counted. "from layer4" takes every layer from
     the first whose name is `layer4` or lies below it.
@@ -125,28 +125,29 @@ def last_layers(spec: str, layers: Layers) -> tuple[str, ...]:
         ValueError: N exceeds the number of layers, or no layer has that name.
     """
     names = tuple(layers)
-    if spec in ("", "head"):
+    if spec.kind in ("", "head"):
         return ()
-    if spec == "all":
+    if spec.kind == "all":
         return names
-    word, value = spec.split(" ", 1)
-    if word == "last":
-        if int(value) > len(names):
+    if spec.kind == "last":
+        if spec.count > len(names):
             raise ValueError(
                 f"{spec!r}: the backbone has only {len(names)} layers: {', '.join(names)}"
             )
-        return names[-int(value) :]
+        return names[-spec.count :]
     for index, name in enumerate(names):
-        if trees.is_under(name, value):
+        if trees.is_under(name, spec.layer):
             return names[index:]
-    raise ValueError(f"{spec!r}: the backbone has no layer {value!r}; it has {', '.join(names)}")
+    raise ValueError(
+        f"{spec!r}: the backbone has no layer {spec.layer!r}; it has {', '.join(names)}"
+    )
 
 
-def paths_of(spec: str, layers: Layers, paths: Collection[str]) -> set[str]:
+def paths_of(spec: config.Layers, layers: Layers, paths: Collection[str]) -> set[str]:
     """The parameter paths of the backbone layers `last_layers(spec)`, of all biases ("bias") or of
     LoRA's leaves ("lora")."""
-    if spec in LEAVES:
-        return {path for path in paths if path.rpartition("/")[2] in LEAVES[spec]}
+    if spec.kind in LEAVES:
+        return {path for path in paths if path.rpartition("/")[2] in LEAVES[spec.kind]}
     prefixes = [prefix for name in last_layers(spec, layers) for prefix in layers[name]]
     return {path for path in paths if any(trees.is_under(path, prefix) for prefix in prefixes)}
 

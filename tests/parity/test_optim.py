@@ -24,7 +24,7 @@ ADAM = {"betas": (0.9, 0.999), "eps": 1e-8}
 
 def make_phase(**changes) -> config.Phase:
     phase = common.phase("test", **{"lr": LR, "epochs": STEPS // PER_EPOCH, **changes}).to_dict()
-    return config.Phase(**phase)
+    return config.read(config.Phase, phase, "phase")
 
 
 def torch_rates(build) -> np.ndarray:

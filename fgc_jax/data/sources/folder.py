@@ -4,10 +4,11 @@ import os
 
 import numpy as np
 
+from fgc_jax.config import Seed
 from fgc_jax.data import dataset, images, splitting
 
 
-def load(root, *, test_fraction=None, seed=0):
+def load(root, *, test_fraction: float | None = None, seed: Seed = 0):
     """The images below `root`, each labelled with its class folder.
 
     With a folder "train" in `root` the splits are folders ("valid" and "validation" count as

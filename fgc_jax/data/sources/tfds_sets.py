@@ -21,7 +21,7 @@ file_format='array_record').download_and_prepare()"
 A folder that holds it as TFRecord will not do: take another one, and give it as data.root."""
 
 
-def load(root, *, tfds_name, label_feature=""):
+def load(root, *, tfds_name, label_feature: str = ""):
     """The TFDS set `tfds_name`, as "food101", "cifar10_corrupted/fog_1" or "cars196:2.1.0" (without
     a version: the newest there), prepared below `root`; "" is TFDS's own folder. `root` may also be
     the folder of one version.
