@@ -128,6 +128,37 @@ def test_groups_step_as_one_optimiser_whose_updates_are_multiplied(name):
             np.testing.assert_allclose(trees.flatten(found)[path], expected, rtol=3e-7)
 
 
+def test_a_group_may_have_settings_of_its_own():
+    """Weight decay and optimiser of one group; the other has the phase's."""
+    own = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0}
+    groups = (("a/.*", "plain", 1.0, own), (".*", "rest", 1.0))
+    phase = test_trainable.make_phase(optimizer="adamw", lr=1.0, weight_decay=0.5, groups=groups)
+    labels = trainable.of(phase, {"one": ("a",)}, ["a/kernel", "head/kernel"], [])
+    optimizer = optim.make(phase, schedules.build(phase, 10), labels)
+    tree = trees.unflatten(dict.fromkeys(labels, jnp.full((2, 2), 4.0)))
+    grads = trees.unflatten(dict.fromkeys(labels, jnp.full((2, 2), 0.25)))
+    updates, _ = optimizer.update(grads, optimizer.init(tree), tree)
+    np.testing.assert_allclose(updates["a"]["kernel"], np.full((2, 2), -0.25))
+    # Adam's first step is the gradient's sign, the decay half the weight.
+    np.testing.assert_allclose(updates["head"]["kernel"], np.full((2, 2), -3.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"weight_decay": -1.0}, r"groups\[0\]: weight_decay=-1.0 must be a number at least 0"),
+        ({"lr": 1.0}, r"groups\[0\]: lr is unknown"),
+        ({"optimizer": "sgd"}, "optimizer='sgd' has no effect: the phase has it so"),
+        ({"beta2": 0.9}, "beta2 has no effect with optimizer='sgd'"),
+        ({}, "has no effect"),
+    ],
+)
+def test_settings_of_a_group_are_checked(own, message):
+    groups = (("head/.*", "head", 1.0, own), (".*", "rest", 1.0))
+    with pytest.raises(ValueError, match=message):
+        test_trainable.parsed((common.phase("test", groups=groups),))
+
+
 def test_what_is_frozen_gets_no_update():
     labels = {"a/kernel": trainable.Label("all", 0.5), "b/kernel": trainable.Label("all")}
     phase = test_trainable.make_phase(optimizer="adamw", weight_decay=0.1)
@@ -177,9 +208,8 @@ def test_phase_fields_match_the_recipes():
 
 
 def test_images_grow_and_batches_follow():
-    phases = test_trainable.parsed(
-        common.growing("all", (224, 299, 448), batch_size=32, lr=0.1, lr_batch=32)
-    )
+    grown = common.growing("all", (224, 299, 448), batch_size=32, lr=0.1, lr_batch=32)
+    phases = test_trainable.parsed(grown)
     assert [phase.name for phase in phases] == ["all_224", "all_299", "all_448"]
     assert [phase.crop for phase in phases] == [224, 299, 448]
     assert [phase.resize for phase in phases] == [256, 342, 512]

@@ -27,6 +27,7 @@ from fgc_jax.config.settings import (
     SplitName,
     parse,
     resolved,
+    with_changes,
 )
 
 __all__ = (
@@ -51,4 +52,5 @@ __all__ = (
     "parse",
     "read",
     "resolved",
+    "with_changes",
 )

@@ -39,7 +39,7 @@ def read(kind: type, values: Any, at: str):
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{at} must hold the keys of {kind.__name__}, not {values!r}")
-    return kind(**_checked(typing.get_type_hints(kind, include_extras=True), values, f"{at}."))
+    return kind(**checked(typing.get_type_hints(kind, include_extras=True), values, f"{at}."))
 
 
 def options(function: Callable, given: Mapping[str, Any], at: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def options(function: Callable, given: Mapping[str, Any], at: str) -> dict[str, 
     """
     known = _parameters(function)
     hints = {name: each.annotation for name, each in known.items()}
-    return _checked(hints, {**defaults(function), **given}, at)
+    return checked(hints, {**defaults(function), **given}, at)
 
 
 def defaults(kind: Callable) -> dict[str, Any]:
@@ -84,7 +84,8 @@ def _parameters(function: Callable) -> dict[str, inspect.Parameter]:
     }
 
 
-def _checked(hints: Mapping[str, Any], values: Mapping[str, Any], at: str) -> dict[str, Any]:
+def checked(hints: Mapping[str, Any], values: Mapping[str, Any], at: str) -> dict[str, Any]:
+    """The values as their annotations `hints` say. Raises ValueError as `read` and `options`."""
     for name in values:
         if name not in hints:
             close = difflib.get_close_matches(str(name), hints, n=1)

@@ -7,6 +7,7 @@ networks that are loaded without a recipe. In a config each key must be given.
 import dataclasses
 import json
 import re
+import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -106,8 +107,9 @@ class Phase:
     train: Layers  # the head trains always; "lora": see `fgc_jax.models.lora`
     reinit: NewLayers  # fresh weights at the phase's start
     start_from: Literal["best", "last"]  # checkpoint of the phase before
-    # ordered (regex, group, learning rate multiplier); multiplier 0 freezes
-    groups: tuple[tuple[str, str, NotNegative], ...]
+    # ordered (regex, group, learning rate multiplier), behind which may stand {KEY: VALUE} with the
+    # GROUP_KEYS that the group has otherwise than the phase; multiplier 0 freezes
+    groups: tuple[tuple[str, str, NotNegative] | tuple[str, str, NotNegative, dict], ...]
     train_bn_while_frozen: bool
     epochs: Count
     batch_size: Count  # global: over all devices and processes
@@ -138,6 +140,24 @@ class Phase:
     average: Average  # see `averaging`
     monitor: Monitor  # what "best" and early stopping look at
     patience: NotNegativeInt  # epochs without a better value before stopping; 0 for never
+
+
+# What a group of parameters may have otherwise than its phase.
+GROUP_KEYS = (
+    "optimizer", "momentum", "beta2", "nesterov", "weight_decay", "decay_norm_and_bias",
+)  # fmt: skip
+
+
+def with_changes(phase: Phase, changes: Mapping[str, Any], at: str) -> Phase:
+    """The phase as a group has it; errors call the keys `at`KEY.
+
+    Raises:
+        ValueError: a key that is not in GROUP_KEYS, or a value that it cannot have.
+    """
+    hints = typing.get_type_hints(Phase, include_extras=True)
+    known = {name: hints[name] for name in GROUP_KEYS}
+    kept = {name: getattr(phase, name) for name in GROUP_KEYS}
+    return dataclasses.replace(phase, **fields.checked(known, {**kept, **changes}, at))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,6 +74,9 @@ def _check_phase(at: str, settings: config.Settings, phase: config.Phase, *, fir
     if phase.train_bn_while_frozen and phase.train.kind == "all":
         raise ValueError(f"{at}: train_bn_while_frozen has no effect where train='all'")
     _check_optimiser(at, phase)
+    for number, (_, _, _, *own) in enumerate(phase.groups):
+        if own:
+            _check_group(f"{at}: groups[{number}]", phase, *own)
     _check_average(at, phase)
     if phase.cache_features:
         _check_cache(at, settings, phase)
@@ -182,6 +185,20 @@ def _check_optimiser(at: str, phase: config.Phase) -> None:
     spared = phase.weight_decay or phase.optimizer == "lamb"  # which adapts only what decays
     if not phase.decay_norm_and_bias and not spared:
         raise ValueError(f"{at}: decay_norm_and_bias has no effect without weight_decay")
+
+
+def _check_group(at: str, phase: config.Phase, own: dict) -> None:
+    """What a group has otherwise than its phase."""
+    changed = config.with_changes(phase, own, f"{at}: ")
+    schedules.build(changed, steps_per_epoch=10**9)
+    if not own:
+        raise ValueError(f"{at}: {{}} has no effect: leave it out")
+    useless = {"nesterov": changed.optimizer != "sgd", "beta2": changed.optimizer == "sgd"}
+    for name, value in own.items():
+        if getattr(phase, name) == value:
+            raise ValueError(f"{at}: {name}={value!r} has no effect: the phase has it so")
+        if useless.get(name):
+            raise ValueError(f"{at}: {name} has no effect with optimizer={changed.optimizer!r}")
 
 
 def _check_cache(at: str, settings: config.Settings, phase: config.Phase) -> None:
