@@ -70,7 +70,7 @@ def choices(value: Any, names: Collection[str]) -> str:
         return f"allowed: {', '.join(map(repr, names))}"
     close = difflib.get_close_matches(str(value), names, n=6, cutoff=0.5)
     similar = f"similar: {', '.join(map(repr, close))}; " if close else ""
-    return f"{similar}scripts/list_models.py prints all {len(names)}"
+    return f"{similar}`fgc list_models` prints all {len(names)}"
 
 
 def table(rows: list[tuple[str, ...]], left: Collection[int] = (0,)) -> str:

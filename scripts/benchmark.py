@@ -1,4 +1,14 @@
-"""Times forward pass and training step, side by side: python scripts/benchmark.py [...]."""
+"""Times forward pass and training step of two sides on this machine, model by model.
+
+Each side runs in a process of its own with its own peak memory, and the two take turns, pass by
+pass, so that a busy machine slows both. Prints images/s, the ratio of the turns (median,
+lowest..highest; above 1: the first side is faster), peak memory, and the seconds JAX compiles
+without and with its persistent cache.
+
+Examples:
+    python scripts/benchmark.py --suite=plain --models resnet50 tf_efficientnet_lite0
+    .venv-parity/bin/python scripts/benchmark.py --suite=timm
+"""
 
 import argparse
 import contextlib
@@ -13,11 +23,7 @@ import time
 
 import sides
 
-DESCRIPTION = """\
-Compares two sides on this machine, model by model. Each side runs in a process of its own with its
-own peak memory, and the two take turns, pass by pass, so that a busy machine slows both. Prints
-images/s, the ratio of the turns (median, lowest..highest; above 1: the first side is faster), peak
-memory, and the seconds JAX compiles without and with its persistent cache."""
+from fgc_jax.cli import command
 
 SUITES = """\
 suites:
@@ -49,12 +55,8 @@ WARM_UP = 2
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; exits with code 2 where they are wrong."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog=SUITES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser(__doc__)
+    parser.epilog = SUITES
     parser.add_argument(
         "--suite", choices=SIDES, default="timm", help="what is compared (default: timm)"
     )
@@ -101,7 +103,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if "timm" in SIDES[arguments.suite] and not installed:
         parser.error(
             f"--suite={arguments.suite} needs PyTorch and timm, which are not installed here; "
-            "see below"
+            "--help says how"
         )
     return arguments
 
@@ -278,16 +280,14 @@ def timm_side(spec):
     return {"forward": forward, "train": train, "peak": peak}, {"device": device}
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
     arguments = parse(argv)
     if arguments.worker:
         sides.answer(functools.partial(work, json.loads(arguments.worker)))
-        return
-    try:
-        compare(arguments)
-    except ValueError as error:
-        sys.exit(str(error))
+        return 0
+    return command.run(compare, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

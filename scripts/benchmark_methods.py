@@ -1,4 +1,14 @@
-"""Times CAL's training step against PyTorch: python scripts/benchmark_methods.py [...]."""
+"""Times a training step of CAL, and its crops and erasures alone, against PyTorch.
+
+CAL is counterfactual attention learning: 32 maps, stride 1 in the last stage, SGD. In PyTorch the
+crops and erasures are a loop over the images, as in the published code. Each side runs in a process
+of its own, and the two take turns, so that a busy machine slows both. Prints milliseconds, the
+ratio of the turns (median, lowest..highest; above 1: ours is faster) and peak memory. Needs PyTorch
+and timm: make parity-env.
+
+Examples:
+    .venv-parity/bin/python scripts/benchmark_methods.py --rounds=5
+"""
 
 import argparse
 import functools
@@ -9,13 +19,7 @@ import sys
 
 import sides
 
-DESCRIPTION = """\
-Compares a training step of CAL (counterfactual attention learning, 32 maps, stride 1 in the last
-stage, SGD) and its crops and erasures alone with the same in PyTorch, where they are a loop over
-the images as in the published code. Each side runs in a process of its own, and the two take turns,
-so that a busy machine slows both. Prints milliseconds, the ratio of the turns (median,
-lowest..highest; above 1: ours is faster) and peak memory. Needs PyTorch and timm: make parity-env,
-then .venv-parity/bin/python scripts/benchmark_methods.py"""
+from fgc_jax.cli import command
 
 KINDS = ("crops", "train")
 CLASSES = 100
@@ -25,11 +29,7 @@ WARM_UP = 2
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; exits with code 2 where they are wrong."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser(__doc__)
     parser.add_argument(
         "--model", default="resnet18", metavar="RESNET", help="backbone (default: resnet18)"
     )
@@ -47,7 +47,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} must be at least 1")
     if not all(map(importlib.util.find_spec, ("torch", "timm"))):
-        parser.error("PyTorch and timm are not installed here; see above")
+        parser.error("PyTorch and timm are not installed here; --help says how")
     return arguments
 
 
@@ -229,16 +229,14 @@ def torch_side(spec):
     return {"crops": crops, "train": train, "peak": peak}, {"device": device}
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
     arguments = parse(argv)
     if arguments.worker:
         sides.answer(functools.partial(work, json.loads(arguments.worker)))
-        return
-    try:
-        compare(arguments)
-    except ValueError as error:
-        sys.exit(str(error))
+        return 0
+    return command.run(compare, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,9 +7,9 @@ import pytest
 from matplotlib.text import Text
 
 from fgc_jax import files
+from fgc_jax.cli import compare
 from fgc_jax.runs import results
 from fgc_jax.sweeps import comparison
-from scripts import compare
 from tests import made_up
 
 

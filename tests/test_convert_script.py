@@ -1,4 +1,4 @@
-"""scripts/convert_weights.py: exit codes, and nothing half written."""
+"""`fgc convert_weights`: exit codes, and nothing half written."""
 
 import dataclasses
 import functools
@@ -11,10 +11,10 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from fgc_jax import config, models, trees
+from fgc_jax.cli import convert_weights
 from fgc_jax.convert import weights
 from fgc_jax.models import pretrained
 from fgc_jax.training import restored
-from scripts import convert_weights
 from tests import seeded
 from tests.tiny_run import run  # noqa: F401  (a fixture)
 

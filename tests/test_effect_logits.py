@@ -9,10 +9,10 @@ from PIL import Image
 
 from configs import common
 from fgc_jax import models, predict, train
+from fgc_jax.cli import evaluate
 from fgc_jax.evaluation import metrics, multiview, views
 from fgc_jax.plots import style
 from fgc_jax.runs import results
-from scripts import evaluate
 from tests import data_files, small_networks
 
 CLASSES = ("gull", "tern", "wren")

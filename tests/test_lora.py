@@ -11,13 +11,13 @@ from safetensors import numpy as safetensors_numpy
 
 from configs import common, lora_folder
 from fgc_jax import models, train, trees
+from fgc_jax.cli import convert_weights, estimate_memory, evaluate
 from fgc_jax.convert import timm
 from fgc_jax.data import dataset
 from fgc_jax.models import layers, lora
 from fgc_jax.runs import checkpoint, stop
-from fgc_jax.training import plans, restored, rules, trainable
-from scripts import convert_weights, estimate_memory, evaluate
-from tests import commands, data_files, seeded, small_networks, tiny_run
+from fgc_jax.training import memory, plans, restored, rules, trainable
+from tests import data_files, seeded, small_networks, tiny_run
 
 FAMILIES = ("vit", "eva", "convnext", "swin")
 
@@ -141,11 +141,15 @@ def test_keys_that_cannot_be_or_do_nothing_are_errors(phases, model, message):
 NO_DATA = dataset.Dataset("none", tiny_run.CLASSES, {})
 
 
+def assembled(made, classes):
+    return plans.assemble(rules.parse(made), dataset.without_images(classes))
+
+
 def compiled(**phase):
     """(compiled train step, shapes of its state) of the small ViT with remat: 8 images, 128 px."""
     made = recipe({**phase, "batch_size": 8, "resize": 128, "crop": 128}, lora_rank=2, remat=True)
     made.data.augment = ()
-    return estimate_memory.compiled(estimate_memory.assembled(rules.parse(made), 3), 0)
+    return memory.compiled(assembled(made, 3), 0)
 
 
 def test_no_gradient_of_a_frozen_kernel_is_computed():
@@ -172,7 +176,7 @@ def test_no_gradient_of_a_frozen_kernel_is_computed():
     ("variant", "trained"), [("", 3_145_728), ("bias", 272_384), ("full", 303_301_632)]
 )
 def test_the_recipe_trains_as_much_as_the_documentation_says(variant, trained):
-    plan = estimate_memory.assembled(rules.parse(lora_folder.get_config(variant)), 200)
+    plan = assembled(lora_folder.get_config(variant), 200)
     (phase,) = plan.settings.phases
     flat = trees.flatten(plan.network.params)
     paths = trainable.trained_paths(plan.labels(phase))
@@ -181,17 +185,16 @@ def test_the_recipe_trains_as_much_as_the_documentation_says(variant, trained):
 
 def test_memory_is_estimated_for_each_phase():
     made = recipe({"train": "lora"}, {"train": "head"}, lora_rank=2)
-    first, second = estimate_memory.table(
-        estimate_memory.assembled(rules.parse(made), 3)
-    ).splitlines()[2:]
+    first, second = memory.table(assembled(made, 3)).splitlines()[2:]
     assert first.split()[:4] == ["phase0", "lora", "32", "6"]
     assert second.split()[4] == str(3 * 25)
 
 
-def test_a_recipe_without_sense_is_one_line():
+def test_a_recipe_without_sense_is_one_line(capsys):
     arguments = ("--config=configs/lora_folder.py:tiny", "--config.model.lora_targets=qkv")
-    _, err = commands.run(*arguments, module="scripts/estimate_memory.py", code=1)
-    assert err.splitlines()[-1].startswith("error: lora_targets='qkv' matches the whole path of no")
+    assert estimate_memory.main(arguments) == 1
+    message = "error: lora_targets='qkv' matches the whole path of no"
+    assert capsys.readouterr().err.startswith(message)
 
 
 def two_phases(root):

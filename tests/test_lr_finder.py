@@ -11,6 +11,7 @@ import pytest
 
 from configs import common
 from fgc_jax import trees
+from fgc_jax.cli import find_lr
 from fgc_jax.runs import checkpoint
 from fgc_jax.runs.progress import Progress
 from fgc_jax.training import classification, lr_finder, phases, plans, rules, step, trainable
@@ -252,14 +253,14 @@ def test_ranges_are_checked(changes, message):
         lr_finder.check(**RANGE | changes)
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path, capsys):
     arguments = (*commands.SMALL, f"--output={tmp_path / 'lr'}", "--steps=10")
-    script = {"module": "scripts/find_lr.py", "env": {"PYTHONPATH": str(commands.ROOT)}}
-    out, err = commands.run(*arguments, "--phase=head", **script)
+    assert find_lr.main([*arguments, "--phase=head"]) == 0
+    out, err = capsys.readouterr()
     assert sorted(path.name for path in (tmp_path / "lr").iterdir()) == [
         "lr_head.csv",
         "lr_head.png",
     ]
     assert "phase" in out and "sweeping head" in err
-    _, err = commands.run(*arguments, "--phase=tail", code=1, **script)
-    assert err == "error: --phase='tail' is unknown; allowed: 'head', 'all'\n"
+    assert find_lr.main([*arguments, "--phase=tail"]) == 1
+    assert capsys.readouterr().err == "error: --phase='tail' is unknown; allowed: 'head', 'all'\n"

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from fgc_jax.cli import probe
 from fgc_jax.training import probes
 from fgc_jax.training.embeddings import Embedded
-from scripts import probe
 from tests.tiny_run import run  # noqa: F401  (a fixture)
 
 CLASSES = 4

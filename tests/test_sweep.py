@@ -13,9 +13,9 @@ import time
 import pytest
 
 from fgc_jax.cli import recipe
-from fgc_jax.runs import results
+from fgc_jax.cli import sweep as command
+from fgc_jax.runs import results, stop
 from fgc_jax.sweeps import comparison, sweep
-from scripts import sweep as command
 from tests import commands, made_up
 
 RECIPE = "configs/quickstart.py:tiny"
@@ -200,7 +200,7 @@ def test_a_signal_is_passed_on_and_everything_continues(stand_in, tmp_path, monk
 
     threading.Thread(target=interrupt, daemon=True).start()
     planned, handler = jobs("0.1", "0.2"), signal.getsignal(signal.SIGINT)
-    with pytest.raises(sweep.Stopped, match="not begun: 1"):
+    with pytest.raises(stop.Stopped, match="not begun: 1"):
         sweep.run(planned, tmp_path, stand_in, [{}], lambda text: None)
     first = json.loads(path.read_text())
     assert 0 < len(first) < 100 and len(set(first)) == 1
@@ -284,11 +284,12 @@ def test_errors_are_one_line_and_leave_nothing_behind(tmp_path, capsys, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sweep_of_real_runs(tmp_path):
+def test_a_sweep_of_real_runs(tmp_path, capsys):
     options = [*commands.SMALL, f"--workdir={tmp_path}", "--grid=phases[1].patience=7"]
-    out, _ = commands.run(*options, module="scripts/sweep.py")
+    assert command.main(options) == 0
+    out = capsys.readouterr().out
     assert "[1/1] phases1.patience=7,seed=0: val" in out
     stored = json.loads((tmp_path / "runs/phases1.patience=7,seed=0/config.json").read_text())
     assert [phase["patience"] for phase in stored["phases"]] == [0, 7]
-    out, _ = commands.run(f"--workdir={tmp_path}", "--table", module="scripts/sweep.py")
-    assert "1/1" in out and (tmp_path / "results.csv").exists()
+    assert command.main([f"--workdir={tmp_path}", "--table"]) == 0
+    assert "1/1" in capsys.readouterr().out and (tmp_path / "results.csv").exists()

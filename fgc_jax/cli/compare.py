@@ -1,29 +1,22 @@
-"""Compares finished runs: python scripts/compare.py WORKDIR... [--output=FILE.png]."""
+"""Prints a table of finished runs and draws their accuracy against their cost.
+
+The best validation top-1 comes first in the table; unfinished runs and other directories are named
+below it. The picture shows test top-1.
+
+Examples:
+    fgc compare runs/resnet50 runs/vit
+    fgc compare runs/lr/runs/* --output=lr.png --cost=seconds
+"""
 
 import argparse
-import sys
 from pathlib import Path
 
 from fgc_jax.cli import command
 
-DESCRIPTION = """\
-Prints a table of finished runs, the best validation top-1 first, and draws test top-1 against cost.
-Unfinished runs and other directories are named below the table."""
-
-EXAMPLES = """\
-examples:
-  python scripts/compare.py runs/resnet50 runs/vit
-  python scripts/compare.py runs/lr/runs/* --output=lr.png --cost=seconds"""
-
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; exits with code 2 where they are wrong."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("workdirs", type=Path, nargs="+", metavar="WORKDIR", help="run directories")
     parser.add_argument(
         "--output", type=Path, metavar="FILE.png", help="draw accuracy against cost into this file"
@@ -59,9 +52,4 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
-    arguments = parse(argv)
-    return command.run(run, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return command.run(run, parse(argv))

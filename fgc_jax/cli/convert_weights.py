@@ -1,29 +1,20 @@
-"""Writes weights as one .safetensors file with timm's key names and shapes."""
+"""Writes weights as one .safetensors file with timm's key names and shapes.
+
+The weights are published ones of any readable source (--model and --input), or a trained run's
+(--workdir), which timm then loads with strict key checking. A head unlike that of timm's network is
+left out, as the output says.
+
+Examples:
+    fgc convert_weights --model=vgg16 --input=vgg16-397923af.pth --output=FILE
+    fgc convert_weights --model=resnet50 --input=hub:timm/resnet50.a1_in1k --output=FILE
+    fgc convert_weights --workdir=runs/birds --output=birds.safetensors
+"""
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-import safetensors
-from safetensors import numpy as safetensors_numpy
-
-from fgc_jax import console, files, models
-from fgc_jax.cli import command
-from fgc_jax.models import pretrained
-
-DESCRIPTION = """\
-Writes weights as one .safetensors file with timm's key names and shapes: published weights of any
-readable source (--model and --input), or a trained run (--workdir), which timm then loads with
-strict key checking. A head unlike that of timm's network is left out, as the output says."""
-
-EXAMPLES = """\
-examples:
-  python scripts/convert_weights.py --model=vgg16 --input=vgg16-397923af.pth --output=FILE
-  python scripts/convert_weights.py --model=resnet50 --input=hub:timm/resnet50.a1_in1k --output=FILE
-  python scripts/convert_weights.py --workdir=runs/birds --output=birds.safetensors
-"""
-
+from fgc_jax.cli import command, run_flags
 
 # What timm's network needs to compute the same, by option of config.model.backbone_options.
 TIMM_NEEDS = {
@@ -40,44 +31,40 @@ TIMM_NEEDS = {
 TIMMS_OWN = {"last_stride": 2, "part_selection": False}
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; exits with code 2 where they are wrong."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser(__doc__)
     parser.add_argument(
         "--model",
         metavar="NAME",
-        help="the network of --input: a name that scripts/list_models.py prints",
+        help="the network of --input: a name that `fgc list_models` prints",
     )
     parser.add_argument("--input", help="file, directory, package:NAME or hub:ID")
     parser.add_argument("--workdir", type=Path, help="run directory of a training instead")
-    parser.add_argument(
-        "--checkpoint",
-        metavar="best|last|STEP",
-        help="of the run: the best of the last phase (default), the newest, or a step number",
-    )
+    run_flags.add_checkpoint(parser, default=None)
     parser.add_argument("--output", type=Path, required=True, help="the .safetensors file to write")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     if bool(options.workdir) == bool(options.input):
         parser.error("give either --model and --input, or --workdir")
     if options.input and (not options.model or options.checkpoint):
         parser.error("--input needs --model, and has no --checkpoint")
     if options.workdir and options.model:
         parser.error("--workdir knows its own model: leave --model out")
-    if options.model and options.model not in models.BACKBONES:
-        known = console.choices(options.model, models.BACKBONES)
-        parser.error(f"--model={options.model} is unknown; {known}")
     if options.output.suffix != ".safetensors":
         parser.error(f"--output must end in .safetensors, not {options.output.name!r}")
+    if options.model:
+        from fgc_jax import console, models
+
+        if options.model not in models.BACKBONES:
+            known = console.choices(options.model, models.BACKBONES)
+            parser.error(f"--model={options.model} is unknown; {known}")
     return options
 
 
 def of_run(directory: Path, checkpoint: str) -> tuple[dict, dict, str]:
     """(state dict, metadata, what to tell the user) of a checkpoint. Raises ValueError."""
+    from fgc_jax import models
+    from fgc_jax.models import pretrained
     from fgc_jax.training import restored
 
     run = restored.load_run(directory, checkpoint)
@@ -99,36 +86,40 @@ def of_run(directory: Path, checkpoint: str) -> tuple[dict, dict, str]:
     return state, pretrained.metadata(settings.backbone, tag), told
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 1 with one message where weights or output cannot be used; flags that
-    are wrong exit with 2."""
-    options = parse(arguments)
+def run(arguments: argparse.Namespace) -> None:
+    """Writes and prints. Raises ValueError where weights or output cannot be used."""
+    from fgc_jax import models
+    from fgc_jax.models import pretrained
+
     told = ""
-    try:
-        if options.workdir:
-            command.prepare()
-            state, metadata, told = of_run(options.workdir, options.checkpoint or "best")
-        else:
-            state, tag = models.timm_state(options.model, options.input)
-            metadata = pretrained.metadata(options.model, tag)
-        write(options.output, state, metadata)
-    except (ValueError, OSError, safetensors.SafetensorError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    size = options.output.stat().st_size
-    print(f"wrote {options.output}: {len(state)} tensors, {size:,} bytes")
+    if arguments.workdir:
+        state, metadata, told = of_run(arguments.workdir, arguments.checkpoint or "best")
+    else:
+        state, tag = models.timm_state(arguments.model, arguments.input)
+        metadata = pretrained.metadata(arguments.model, tag)
+    write(arguments.output, state, metadata)
+    size = arguments.output.stat().st_size
+    print(f"wrote {arguments.output}: {len(state)} tensors, {size:,} bytes")
     if told:
         print(told)
-    return 0
 
 
 def write(output: Path, state: dict, metadata: dict) -> None:
-    """Writes the whole file or none."""
-    with files.whole(output) as temporary:
-        safetensors_numpy.save_file(state, temporary, metadata=metadata)
-        os.umask(mask := os.umask(0))
-        temporary.chmod(0o666 & ~mask)  # as other files: safetensors' are the owner's alone
+    """Writes the whole file or none. Raises OSError where it cannot be written."""
+    import safetensors
+    from safetensors import numpy as safetensors_numpy
+
+    from fgc_jax import files
+
+    try:
+        with files.whole(output) as temporary:
+            safetensors_numpy.save_file(state, temporary, metadata=metadata)
+            os.umask(mask := os.umask(0))
+            temporary.chmod(0o666 & ~mask)  # as other files: safetensors' are the owner's alone
+    except safetensors.SafetensorError as error:
+        raise OSError(f"could not write {output}: {error}") from error
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    return command.run(run, parse(argv))

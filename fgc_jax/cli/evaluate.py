@@ -1,24 +1,20 @@
-"""Evaluates a trained run: python scripts/evaluate.py --workdir=DIR [--split=test] [...]."""
+"""Evaluates a run on a split of its data set, or on other labelled images (--input).
+
+Every image is counted once. Prints the metrics and writes metrics.json, per_class.csv,
+confusion.csv, confusion.png, most_confused.csv, predictions.csv and predictions.png.
+
+Examples:
+    fgc evaluate --workdir=runs/birds
+    fgc evaluate --workdir=runs/birds --split=val --checkpoint=last
+    fgc evaluate --workdir=runs/birds --views=crop3_flip
+    fgc evaluate --workdir=runs/birds --input=my_photos
+    fgc evaluate --workdir=runs/cars --input=test.csv --label_column=class
+"""
 
 import argparse
-import sys
 from pathlib import Path
 
 from fgc_jax.cli import command, run_flags
-
-DESCRIPTION = """\
-Evaluates a checkpoint of a run on a split of its data set, or on other labelled images (--input).
-Every image is counted once. Prints the metrics and writes metrics.json, per_class.csv,
-confusion.csv, confusion.png, most_confused.csv, predictions.csv and predictions.png."""
-
-EXAMPLES = """\
-examples:
-  python scripts/evaluate.py --workdir=runs/birds
-  python scripts/evaluate.py --workdir=runs/birds --split=val --checkpoint=last
-  python scripts/evaluate.py --workdir=runs/birds --views=crop3_flip
-  python scripts/evaluate.py --workdir=runs/birds --input=my_photos
-  python scripts/evaluate.py --workdir=runs/cars --input=test.csv --label_column=class
-"""
 
 SPLITS = ("test", "val", "train")
 CSV_OPTIONS = ("label_column", "path_column", "image_root", "first_label", "delimiter")
@@ -26,12 +22,7 @@ CSV_OPTIONS = ("label_column", "path_column", "image_root", "first_label", "deli
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; exits with code 2 where they are wrong."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="run directory of the training")
     run_flags.add(parser)
     what = parser.add_argument_group("what is evaluated")
@@ -40,9 +31,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         choices=SPLITS,
         help="split of the run's data set (default: test)",
     )
-    what.add_argument(
-        "--data_root", default="", metavar="DIR", help="where the data set lies now, if it moved"
-    )
+    run_flags.add_data_root(what)
     what.add_argument(
         "--input",
         metavar="FOLDER|CSV",
@@ -72,12 +61,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="where the files go (default: WORKDIR/evaluation/SPLIT or WORKDIR/evaluation/INPUT)",
     )
-    parser.add_argument(
-        "--multi_host",
-        default="",
-        metavar="auto|HOST:PORT,COUNT,INDEX",
-        help="join the other processes of this command, as in training",
-    )
+    run_flags.add_multi_host(parser)
     arguments = parser.parse_args(argv)
     if arguments.input and (arguments.split or arguments.data_root):
         parser.error("--input takes the place of --split and --data_root: give one of them")
@@ -123,11 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
     matrix = metrics.confusion_matrix(rows, len(class_names))
     console.say(scores.report(evaluation, matrix, class_names))
     if len(rows.unreadable):
-        names = [str(split.names[position]) for position in rows.unreadable]
-        console.say(f"\n{len(names)} unreadable images are in no number above:")
-        console.say("\n".join(f"  {name}" for name in names[:20]))
-        if len(names) > 20:
-            console.say(f"  ... all of them in {scores.METRICS}")
+        console.say(f"\n{scores.unreadable(rows, split)}")
     console.say(f"\nwritten to {output}: {', '.join(scores.FILES)}")
 
 
@@ -141,10 +121,4 @@ def default_output(arguments: argparse.Namespace, split_name: str | None) -> Pat
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
-    arguments = parse(argv)
-    command.prepare()
-    return command.run(run, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return command.run(run, parse(argv))

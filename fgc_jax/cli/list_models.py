@@ -1,24 +1,25 @@
-"""Lists the backbones and their published weights: python scripts/list_models.py [WORD...]."""
+"""Lists the backbones whose names hold one of the words, with their published weights.
+
+Each set of weights has a line: its tag, the size in pixels it was trained at and tested best at,
+the classes of its own classifier, its licence, and what config.model.pretrained reads it from.
+GFLOP: 1e9 multiply-adds of one image at the size of the first tag; MB: of its float32 file. "none
+published": no weights are, and the tag says the size and the normalisation that timm states.
+
+Examples:
+    fgc list_models
+    fgc list_models convnext vgg16 --json
+"""
 
 import argparse
 import dataclasses
 import json
-import sys
 
-from fgc_jax import console, models
 from fgc_jax.cli import command
-
-DESCRIPTION = """\
-Lists the backbones whose names hold one of the words (default: all), with each set of published
-weights: its tag, the size in pixels it was trained at and tested best at, the classes of its own
-classifier, its licence, and what config.model.pretrained reads it from. GFLOP: 1e9 multiply-adds of
-one image at the size of the first tag; MB: of its float32 file. "none published": no weights are,
-and the tag says the size and the normalisation that timm states."""
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; exits with code 2 where they are wrong."""
-    parser = argparse.ArgumentParser(description=DESCRIPTION, allow_abbrev=False)
+    parser = command.parser(__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="part of a name, e.g. convnext")
     parser.add_argument("--json", action="store_true", help="the same for programs, with all facts")
     return parser.parse_args(argv)
@@ -30,6 +31,8 @@ def chosen(words: list[str]) -> dict:
     Raises:
         ValueError: a word is in no name.
     """
+    from fgc_jax import models
+
     for word in words:
         if not any(word in name for name in models.BACKBONES):
             raise ValueError(f"no backbone has {word!r} in its name")
@@ -42,6 +45,8 @@ def chosen(words: list[str]) -> dict:
 
 def table(rows: dict) -> str:
     """A line for each set of weights; what belongs to the backbone stands on its first."""
+    from fgc_jax import console
+
     lines = [
         ("model", "parameters", "GFLOP", "MB", "tag", "px", "classes", "licence", "pretrained=")
     ]
@@ -92,7 +97,3 @@ def run(arguments: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
     return command.run(run, parse(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

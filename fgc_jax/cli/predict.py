@@ -1,34 +1,25 @@
-"""Predicts classes of new images: python scripts/predict.py --workdir=DIR --input=... [...]."""
+"""Predicts the classes of new images by a trained run, and writes them to a file.
+
+The file is a table (csv, jsonl) with the best classes, their probabilities and what could not be
+read, or a submission file (answer, cars, triplet), for which each image must be readable.
+
+Examples:
+    fgc predict --workdir=runs/birds --input=photos --output=birds.csv
+    fgc predict --workdir=runs/birds --input=a.jpg --output=a.jsonl --format=jsonl
+    fgc predict --workdir=runs/birds --input=testing_img_order.txt \\
+        --image_root=testing_images --views=crop3 --format=answer --output=answer.txt
+    fgc predict --workdir=runs/cars --input=cars_test --format=cars --output=cars.txt
+"""
 
 import argparse
-import sys
 from pathlib import Path
 
 from fgc_jax.cli import command, run_flags
 
-DESCRIPTION = """\
-Predicts the classes of images without labels by a trained run, and writes them to a file: a table
-(csv, jsonl) with the best classes, their probabilities and what could not be read, or a submission
-file (answer, cars, triplet), for which each image must be readable."""
-
-EXAMPLES = """\
-examples:
-  python scripts/predict.py --workdir=runs/birds --input=photos --output=birds.csv
-  python scripts/predict.py --workdir=runs/birds --input=a.jpg --output=a.jsonl --format=jsonl
-  python scripts/predict.py --workdir=runs/birds --input=testing_img_order.txt \\
-      --image_root=testing_images --views=crop3 --format=answer --output=answer.txt
-  python scripts/predict.py --workdir=runs/cars --input=cars_test --format=cars --output=cars.txt
-"""
-
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; exits with code 2 where they are wrong."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="run directory of the training")
     parser.add_argument(
         "--input",
@@ -110,10 +101,4 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
-    arguments = parse(argv)
-    command.prepare()
-    return command.run(run, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return command.run(run, parse(argv))

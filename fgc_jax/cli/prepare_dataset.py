@@ -1,37 +1,30 @@
-"""Prepares data: python scripts/prepare_dataset.py --name=NAME --root=DIR --output=DIR [...]."""
+"""Stores a data set as a few large files, its pictures shrunk once instead of in each epoch.
+
+The files are ArrayRecord. Labels, class names, splits, boxes, parts and all objects of an image are
+kept; segmentation masks are not. Killed at any moment, the same command goes on where it was; at
+the end every record is read back and compared. Train on the result with
+--config.data.name=prepared --config.data.root=OUTPUT, or open it with
+tensorflow_datasets.builder_from_directory (as_data_source needs no TensorFlow).
+
+Examples:
+    fgc prepare_dataset --name=folder --root=photos --output=photos_512 --resize=512
+    fgc prepare_dataset --name=aircraft --root=fgvc-aircraft-2013b \\
+        --options level=family train_split=trainval --output=aircraft_family
+    fgc prepare_dataset --output=photos_512 --verify
+"""
 
 import argparse
 import sys
 
-from fgc_jax.cli import command
-
-DESCRIPTION = """\
-Stores a data set as ArrayRecord: a few large files instead of many small ones, pictures shrunk once
-instead of in each epoch. Labels, class names, splits, boxes, parts and all objects of an image are
-kept; segmentation masks are not. Killed at any moment, the same command goes on where it was; at
-the end every record is read back and compared. Train on the result with
---config.data.name=prepared --config.data.root=OUTPUT, or open it with
-tensorflow_datasets.builder_from_directory (as_data_source needs no TensorFlow)."""
-
-EXAMPLES = """\
-examples:
-  python scripts/prepare_dataset.py --name=folder --root=photos --output=photos_512 --resize=512
-  python scripts/prepare_dataset.py --name=aircraft --root=fgvc-aircraft-2013b \\
-      --options level=family train_split=trainval --output=aircraft_family
-  python scripts/prepare_dataset.py --output=photos_512 --verify"""
+from fgc_jax.cli import command, data_flags, run_flags
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; exits with code 2 where they are wrong."""
-    from fgc_jax.data import flags, pipeline
+    from fgc_jax.data import pipeline
 
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    flags.add(parser, required=False)
+    parser = command.parser(__doc__)
+    data_flags.add(parser, required=False)
     parser.add_argument(
         "--output",
         required=True,
@@ -65,7 +58,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="raise: list unreadable images at the end and stop (default); skip: leave them out",
     )
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="that decode and encode (default: one a core)"
+        "--threads",
+        type=run_flags.positive,
+        metavar="N",
+        help="that decode and encode (default: one a core)",
     )
     parser.add_argument(
         "--download",
@@ -87,14 +83,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--resize_mode needs --resize, the size to shrink pictures to")
     if arguments.download and not arguments.root:
         parser.error("--download needs --root, the folder for the archives")
-    if arguments.threads is not None and arguments.threads < 1:
-        parser.error("--threads must be at least 1")
     return arguments
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Prepares, or verifies. Raises ValueError where data, output or options cannot be used."""
-    from fgc_jax.data import flags, prepare, records
+    from fgc_jax.data import prepare, records
 
     if arguments.verify:
         number = prepare.verify(arguments.output, threads=arguments.threads)
@@ -104,8 +98,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.name == "folder":  # whose next load would take the result for classes
         prepare.check_outside(arguments.output, arguments.root)
     if arguments.download:
-        download(arguments.name, arguments.root, flags.parse_options(arguments.options))
-    data, options = flags.dataset(arguments)
+        download(arguments.name, arguments.root, data_flags.parse_options(arguments.options))
+    data, options = data_flags.dataset(arguments)
     facts = prepare.prepare(
         data,
         arguments.output,
@@ -146,9 +140,4 @@ def download(name: str, folder: str, options: dict) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
-    arguments = parse(argv)
-    return command.run(run, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return command.run(run, parse(argv))

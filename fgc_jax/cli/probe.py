@@ -1,43 +1,33 @@
-"""Nearest neighbours or a linear classifier on frozen embeddings: python scripts/probe.py ..."""
+"""Measures how well a backbone's embeddings separate the classes, without training it.
+
+Nearest neighbours or logistic regression on embeddings of a recipe's pretrained weights (--config)
+or of a run (--workdir), with evaluation's transform at the size of the last phase. Embeddings are
+computed once and kept. k or the l2 penalty is chosen on the validation split; the test split is
+looked at once.
+
+Examples:
+    fgc probe --config=quickstart
+    fgc probe --config=quickstart --method=knn --k=10,20
+    fgc probe --workdir=runs/quickstart --output=probe.json
+"""
 
 import argparse
 import dataclasses
 import os
-import sys
 import time
 from pathlib import Path
 
-from fgc_jax.cli import command
-
-DESCRIPTION = """\
-Tells how well a backbone's embeddings separate the classes without training it: k nearest
-neighbours or logistic regression, of a recipe's pretrained weights (--config) or of a run
-(--workdir), with evaluation's transform at the size of the last phase. Embeddings are computed
-once and kept. k or the l2 penalty is chosen on the validation split; the test split is looked at
-once."""
-
-EXAMPLES = """\
-examples:
-  python scripts/probe.py --config=configs/quickstart.py
-  python scripts/probe.py --config=configs/quickstart.py --method=knn --k=10,20
-  python scripts/probe.py --workdir=runs/quickstart --output=probe.json"""
+from fgc_jax.cli import command, recipe, run_flags
 
 
-def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """(the flags, the changes --config.KEY=VALUE); exits with code 2 where they are wrong."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The flags; exits with code 2 where they are wrong."""
+    parser = command.parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config", metavar="FILE", help="recipe; --config.KEY=VALUE changes it")
+    recipe.add(what, required=False)
     what.add_argument("--workdir", type=Path, metavar="DIR", help="run directory of a training")
-    parser.add_argument("--checkpoint", metavar="best|last|STEP", help="of the run (default: best)")
-    parser.add_argument(
-        "--data_root", default="", metavar="DIR", help="where the run's data lie now"
-    )
+    run_flags.add_checkpoint(parser, default=None)
+    run_flags.add_data_root(parser)
     parser.add_argument("--method", choices=("linear", "knn"), default="linear")
     parser.add_argument("--k", metavar="N,N", help="numbers of neighbours to try (default: 10,20)")
     parser.add_argument(
@@ -47,59 +37,32 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
         "--cache", type=Path, metavar="DIR", help="where embeddings are kept (~/.cache/fgc_jax)"
     )
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the numbers there")
-    arguments, changes = parser.parse_known_args(argv)
-    strays = [change for change in changes if not change.startswith("--config.")]
-    if strays:
-        parser.error(f"unrecognized arguments: {' '.join(strays)}")
-    if arguments.workdir and changes:
-        parser.error(f"{changes[0]} is about --config; a run has its own")
+    arguments = recipe.parse(parser, argv)
+    if arguments.workdir and arguments.changes:
+        parser.error(f"{arguments.changes[0]} is about --config; a run has its own")
     if arguments.config and (arguments.checkpoint or arguments.data_root):
         parser.error("--checkpoint and --data_root are about --workdir")
     if arguments.method != "knn" and (arguments.k or arguments.temperature is not None):
         parser.error("--k and --temperature are about --method=knn")
-    return arguments, changes
+    return arguments
 
 
-def subject(arguments: argparse.Namespace, changes: list[str]):
-    """(plan, params, stats, phase, facts): what is probed, its variables on the devices."""
-    import dataclasses
-
-    from fgc_jax import mesh
-    from fgc_jax.cli import recipe
-    from fgc_jax.runs import directory
-    from fgc_jax.training import plans, restored, rules
-
-    if arguments.config:
-        settings = rules.parse(recipe.read(arguments.config, changes))
-        plan = plans.assemble(settings, plans.load_data(settings))
-        variables, stats, _ = plans.initial_variables(plan)
-        variables, stats = mesh.replicate(plan.mesh, (variables, stats))
-        pretrained = " + ".join(
-            str(source)
-            for source in (settings.model.pretrained, settings.model.pretrained_b)
-            if source
-        )
-        return plan, variables, stats, settings.phases[-1], {"pretrained": pretrained or None}
-    run = restored.load_run(arguments.workdir, arguments.checkpoint or "best")
-    settings = run.plan.settings
-    if arguments.data_root:
-        data = dataclasses.replace(settings.data, root=arguments.data_root)
-        settings = dataclasses.replace(settings, data=data)
-    found = plans.load_data(settings)
-    directory.check_dataset(arguments.workdir.absolute(), found.facts())
-    plan = dataclasses.replace(run.plan, settings=settings, dataset=found)
-    facts = {"workdir": str(arguments.workdir), "checkpoint": run.step}
-    return plan, run.params, run.stats, run.phase, facts
-
-
-def run(arguments: argparse.Namespace, changes: list[str]) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Probes and prints. Raises ValueError where recipe, run, data or options cannot be used."""
+    # The vectors of L-BFGS are too short for threads, which wait for each other by spinning.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from fgc_jax import console, files
-    from fgc_jax.training import classification, embeddings, probes
+    from fgc_jax.training import classification, embeddings, probes, rules
 
     ks = _numbers(arguments.k or "10,20")
     temperature = 0.07 if arguments.temperature is None else arguments.temperature
-    plan, variables, stats, phase, facts = subject(arguments, changes)
+    if arguments.config:
+        settings = rules.parse(recipe.read(arguments.config, arguments.changes))
+        subject = probes.of_recipe(settings)
+    else:
+        checkpoint = arguments.checkpoint or "best"
+        subject = probes.of_run(arguments.workdir, checkpoint, arguments.data_root)
+    plan, variables, stats, phase, facts = subject
     if "val" not in plan.dataset.splits:
         raise ValueError("a probe chooses on the validation split, which this run has none of")
     folder = arguments.cache or files.cache("embeddings")
@@ -156,14 +119,4 @@ def _numbers(text: str) -> list[int]:
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
-    arguments, changes = parse(argv)
-    # Recipes import each other from the folder that the command is called in, as under -m.
-    sys.path.insert(0, "")
-    # The vectors of L-BFGS are too short for threads, which wait for each other by spinning.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    command.prepare()
-    return command.run(run, arguments, changes)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return command.run(run, parse(argv))

@@ -1,36 +1,30 @@
-"""Trains a recipe with several seeds and values: python scripts/sweep.py --config=... [...]."""
+"""Trains a recipe with several seeds and values, each in a process and directory of its own.
+
+The runs follow one another, or there is one per accelerator. All keys and values are checked before
+the first run starts. Finished runs are skipped and killed ones continue, so the same command goes
+on after any interruption. Ends with a table: mean and standard deviation over the seeds, the best
+validation accuracy first; also in DIR/results.csv and DIR/results.json. Changes
+--config.KEY=VALUE hold for all runs. Commas inside brackets or quotes belong to a value:
+--grid="data.augment=(),(('flip',{}),('erase',{}))".
+
+Examples:
+    fgc sweep --config=quickstart --workdir=runs/lr --seeds=0,1,2 \\
+        --grid='phases[1].lr=3e-4,1e-3,3e-3' --config.data.threads=2
+    fgc sweep --workdir=runs/lr --table
+"""
 
 import argparse
 import functools
 import sys
 from pathlib import Path
 
-DESCRIPTION = """\
-Trains every combination of seeds and grid values in a process and directory of its own, one after
-another or one per accelerator. All keys and values are checked before the first run starts.
-Finished runs are skipped and killed ones continue, so the same command goes on after any
-interruption. Ends with a table: mean and standard deviation over the seeds, the best validation
-accuracy first; also in DIR/results.csv and DIR/results.json."""
-
-EXAMPLES = """\
-examples:
-  python scripts/sweep.py --config=configs/quickstart.py --workdir=runs/lr --seeds=0,1,2 \\
-      --grid='phases[1].lr=3e-4,1e-3,3e-3' --config.data.threads=2
-  python scripts/sweep.py --workdir=runs/lr --table
-
-Options --config.KEY=VALUE hold for all runs. Commas inside brackets or quotes belong to a value:
---grid="data.augment=(),(('flip',{}),('erase',{}))"."""
+from fgc_jax.cli import command, recipe
 
 
-def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """(the flags, the changes --config.KEY=VALUE); exits with code 2 where they are wrong."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", metavar="FILE", help="recipe, as for fgc_jax.main")
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The flags; exits with code 2 where they are wrong."""
+    parser = command.parser(__doc__)
+    recipe.add(parser, required=False)
     parser.add_argument(
         "--workdir", type=Path, required=True, metavar="DIR", help="directory of the sweep"
     )
@@ -50,34 +44,31 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
         "(default: one process, which uses all devices)",
     )
     parser.add_argument("--table", action="store_true", help="print the table of DIR only")
-    arguments, changes = parser.parse_known_args(argv)
-    strays = [change for change in changes if not change.startswith("--config.")]
-    if strays:
-        parser.error(f"unrecognized arguments: {' '.join(strays)}")
-    if arguments.table and (arguments.config or arguments.seeds or arguments.grid or changes):
+    arguments = recipe.parse(parser, argv)
+    given = (arguments.config, arguments.seeds, arguments.grid, arguments.changes)
+    if arguments.table and any(given):
         parser.error("--table takes nothing but --workdir: DIR knows its runs")
     if not arguments.table and not arguments.config:
         parser.error("the following arguments are required: --config")
     if arguments.accelerators < 0:
         parser.error("--accelerators must not be negative")
-    return arguments, changes
+    return arguments
 
 
-def run(arguments: argparse.Namespace, changes: list[str]) -> int:
-    """Trains and prints; returns the number of failed runs. Raises ValueError on wrong input."""
-    from fgc_jax.cli import recipe
+def run(arguments: argparse.Namespace) -> int:
+    """Trains and prints; returns 1 if a run failed. Raises ValueError on wrong input."""
     from fgc_jax.runs import directory
     from fgc_jax.sweeps import comparison, sweep
 
-    folder, failed = arguments.workdir, {}
+    folder, changes, failed = arguments.workdir, arguments.changes, {}
     if not arguments.table:
         read = functools.partial(recipe.read, arguments.config)
         base, jobs = sweep.plan(read, changes, seeds(arguments.seeds), arguments.grid or [], folder)
         environments = sweep.environments(arguments.accelerators)
-        command = ["-m", "fgc_jax.main", f"--config={arguments.config}", *changes]
+        training = ["-m", "fgc_jax.main", f"--config={arguments.config}", *changes]
         with directory.locked(folder):
             sweep.note(folder, base, jobs)
-            failed = sweep.run(jobs, folder, command, environments, _say)
+            failed = sweep.run(jobs, folder, training, environments, _say)
     jobs = sweep.noted(folder)
     if not jobs:
         raise ValueError(f"{folder} is no sweep: it holds no {comparison.SWEEP}")
@@ -88,7 +79,7 @@ def run(arguments: argparse.Namespace, changes: list[str]) -> int:
     )
     for name, text in failed.items():
         print(f"failed: {name}: {text}", file=sys.stderr)
-    return len(failed)
+    return min(len(failed), 1)
 
 
 def seeds(text: str | None) -> list[int]:
@@ -108,20 +99,4 @@ def _say(text: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
-    arguments, changes = parse(argv)
-    # Recipes import each other from the folder that the command is called in, as under -m.
-    sys.path.insert(0, "")
-    from fgc_jax.sweeps import sweep
-
-    try:
-        return 1 if run(arguments, changes) else 0
-    except sweep.Stopped as stopped:
-        print(f"{stopped}; the same command continues the sweep", file=sys.stderr)
-        return 143
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return command.run(run, parse(argv))

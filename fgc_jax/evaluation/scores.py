@@ -77,6 +77,15 @@ def report(evaluation: Evaluation, matrix: np.ndarray, class_names: Sequence[str
     return f"{console.table(rows)}\n\n{console.table(pairs)}"
 
 
+def unreadable(results: metrics.Results, split: Any) -> str:
+    """The images of a split that could not be read, for people; METRICS names all of them."""
+    names = [f"  {split.names[position]}" for position in results.unreadable]
+    more = [f"  ... all of them in {METRICS}"] if len(names) > 20 else []
+    return "\n".join(
+        [f"{len(names)} unreadable images are in no number above:", *names[:20], *more]
+    )
+
+
 def check_folder(folder: Path) -> None:
     """Raises ValueError if `folder` holds anything that writing an evaluation would delete."""
     if not folder.exists():

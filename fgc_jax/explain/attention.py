@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax import mesh
-from fgc_jax.data import pipeline
+from fgc_jax import console, mesh
+from fgc_jax.data import dataset, pipeline
 from fgc_jax.evaluation import inference
 from fgc_jax.models import regions
 from fgc_jax.training import restored
@@ -125,6 +125,36 @@ class Pointing:
         """Each kind of place: the percentage of images where it falls on such a part."""
         names = ("mean_map", "single_maps", "shuffled", "centre", "anywhere")
         return {name: 100 * float(getattr(self, name)) / self.images for name in names}
+
+
+def point(run: restored.Restored, split: dataset.Split) -> Pointing:
+    """Plays the game on all images of a split whose annotation "telling_boxes" has a box."""
+    game = Pointing()
+    with console.progress("pointing game", len(split)) as bar:
+        everything = (split.read(index) for index in range(len(split)))
+        for index, seen in enumerate(look(run, everything)):
+            boxes = split.annotations["telling_boxes"](index)
+            if len(boxes):
+                game.add(seen, coverage(run.transform, split.read(index), boxes))
+            bar.update()
+    return game
+
+
+def report(game: Pointing, total: int) -> str:
+    """The game on a split of `total` images, for people."""
+    if not game.images:
+        return "no image shows a part that tells its species from another one"
+    names = {
+        "mean_map": "the mean map's maximum",
+        "single_maps": "a single map's maximum, on average",
+        "shuffled": "the mean map of another image",
+        "centre": "the centre of the image",
+        "anywhere": "a random place",
+    }
+    counted = f"{game.images} of {total} images, those that show one"
+    shares = game.shares()
+    lines = [f"  {words:36} {shares[name]:5.1f} %" for name, words in names.items()]
+    return "\n".join([f"on a part that tells the species apart ({counted}):", *lines])
 
 
 def peak(values: np.ndarray) -> tuple[int, int]:

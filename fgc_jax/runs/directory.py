@@ -29,8 +29,9 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
     differing = differences(files.read_json(workdir / CONFIG), config, MAY_DIFFER)
     if differing:
         raise ValueError(
-            f"--workdir={workdir} holds the run of another config; choose another directory, or "
-            f"delete it to start anew. The differences:\n  " + "\n  ".join(differing[:10])
+            f"--workdir={workdir} holds the run of another config; name another directory with "
+            f"--workdir=DIR, or delete this one to start anew. The differences:\n  "
+            + "\n  ".join(differing[:10])
         )
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import ml_collections
 
 from fgc_jax import config, files
-from fgc_jax.runs import directory, results
+from fgc_jax.runs import directory, results, stop
 from fgc_jax.sweeps import comparison
 from fgc_jax.training import rules
 
@@ -130,10 +130,6 @@ def noted(folder: Path) -> list[Job]:
     return [Job(**entry) for entry in files.read_json(path)["runs"]] if path.exists() else []
 
 
-class Stopped(Exception):
-    """The sweep was asked to stop; its runs have saved themselves, or will begin again."""
-
-
 def run(
     jobs: Sequence[Job],
     folder: Path,
@@ -151,7 +147,7 @@ def run(
         What went wrong, for each run that failed.
 
     Raises:
-        Stopped: by a signal, after the runs have ended.
+        stop.Stopped: by a signal, after the runs have saved themselves or ended.
     """
     waiting = [job for job in jobs if not results.finished(folder / "runs" / job.name)]
     say(f"{len(jobs)} runs, {len(jobs) - len(waiting)} of them finished before")
@@ -190,7 +186,7 @@ def run(
             for _, process, _ in running.values():
                 process.kill()
     if received:
-        raise Stopped(f"stopped; runs not begun: {len(waiting)}")
+        raise stop.Stopped(f"stopped; runs not begun: {len(waiting)}")
     return failed
 
 

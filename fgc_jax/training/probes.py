@@ -2,15 +2,20 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
+from fgc_jax import config, mesh
 from fgc_jax.evaluation import metrics
 from fgc_jax.methods import losses
+from fgc_jax.runs import directory
 from fgc_jax.runs.results import Metrics
+from fgc_jax.training import plans, restored
 from fgc_jax.training.embeddings import Embedded
 
 CHUNK = 1024  # images compared with all training images at a time
@@ -26,6 +31,36 @@ class Outcome:
     tried: list[tuple[float, Metrics]]
     chosen: float
     test: Metrics | None
+
+
+# (plan, params, stats, phase, facts): what is probed, its variables on the devices.
+Subject = tuple[plans.Plan, Any, Any, config.Phase, dict[str, Any]]
+
+
+def of_recipe(settings: config.Settings) -> Subject:
+    """The network of a recipe before training."""
+    plan = plans.assemble(settings, plans.load_data(settings))
+    variables, stats, _ = plans.initial_variables(plan)
+    variables, stats = mesh.replicate(plan.mesh, (variables, stats))
+    pretrained = " + ".join(
+        str(each) for each in (settings.model.pretrained, settings.model.pretrained_b) if each
+    )
+    return plan, variables, stats, settings.phases[-1], {"pretrained": pretrained or None}
+
+
+def of_run(workdir: Path, checkpoint: str, data_root: str) -> Subject:
+    """A run's checkpoint, with the data set that it was trained on; `data_root` as in
+    `restored.load_split`. Raises ValueError where they cannot be had."""
+    run = restored.load_run(workdir, checkpoint)
+    settings = run.plan.settings
+    if data_root:
+        data = dataclasses.replace(settings.data, root=data_root)
+        settings = dataclasses.replace(settings, data=data)
+    found = plans.load_data(settings)
+    directory.check_dataset(workdir.absolute(), found.facts())
+    plan = dataclasses.replace(run.plan, settings=settings, dataset=found)
+    facts = {"workdir": str(workdir), "checkpoint": run.step}
+    return plan, run.params, run.stats, run.phase, facts
 
 
 def knn(
