@@ -15,7 +15,7 @@ BUNDLE = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else PACKAGE.pare
 BASE = "common"  # what the recipes of configs/ start from: no recipe itself
 
 
-def add(parser: argparse.ArgumentParser | argparse._ActionsContainer, required: bool = True):
+def add(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Adds --config to a parser or to a group of its flags; `parse` reads it."""
     parser.add_argument(
         "--config",

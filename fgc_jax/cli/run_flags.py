@@ -46,7 +46,7 @@ def add_checkpoint(parser: argparse.ArgumentParser, default: str | None = "best"
     )
 
 
-def add_data_root(parser: argparse._ActionsContainer) -> None:
+def add_data_root(parser: argparse.ArgumentParser) -> None:
     """Adds --data_root to a parser or a group of its flags."""
     parser.add_argument(
         "--data_root", default="", metavar="DIR", help="where the run's data lie now, if they moved"

@@ -55,12 +55,12 @@ def check_finished(root):
     if not root:
         raise ValueError("the data root is not set: give the prepared folder (data.root)")
     if not os.path.isdir(root):
-        raise ValueError(f"{root}: no such folder; scripts/prepare_dataset.py makes one")
+        raise ValueError(f"{root}: no such folder; `fgc prepare_dataset` makes one")
     if os.path.isfile(os.path.join(root, INFO)):
         return
     if os.path.isdir(os.path.join(root, UNFINISHED)):
         raise ValueError(
-            f"{root}: not finished; the same scripts/prepare_dataset.py command completes it"
+            f"{root}: not finished; the same `fgc prepare_dataset` command completes it"
         )
     raise ValueError(f"{root}: not a prepared data set, there is no {INFO}")
 
