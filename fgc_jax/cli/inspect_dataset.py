@@ -68,7 +68,8 @@ def run(arguments: argparse.Namespace) -> None:
     output.mkdir(parents=True, exist_ok=True)
     style.save(data_plots.contact_sheet(data, surveys, rows), output / "contact_sheet.png")
     style.save(data_plots.class_counts(data), output / "class_counts.png")
-    (output / "summary.txt").write_text(text + "\n", encoding="utf-8")
+    with files.whole(output / "summary.txt") as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
     files.write_json(output / inspection.INSPECTION, facts)
     print(f"{text}\n\nwritten to {output}: {', '.join(inspection.FILES)}")
 

@@ -38,6 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes the sheet. Raises ValueError where a flag or the picture cannot be used."""
+    from fgc_jax import files
     from fgc_jax.data.augment import examples
     from fgc_jax.plots import augmentations
 
@@ -48,8 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--{flag}={getattr(arguments, flag)}: must be at least {least}")
     batch = examples.batch(arguments.input, arguments.size)
     rows = list(examples.rows(batch, arguments.draws, arguments.seed))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    augmentations.sheet(rows, batch["image"][0]).save(arguments.output)
+    with files.whole(arguments.output) as temporary:
+        augmentations.sheet(rows, batch["image"][0]).save(temporary, "PNG")
     print(f"wrote {arguments.output}: {len(rows)} rows")
 
 

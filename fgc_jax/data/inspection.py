@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fgc_jax import console
+from fgc_jax import console, files
 
 INSPECTION = "inspection.json"
 FILES = (INSPECTION, "summary.txt", "contact_sheet.png", "class_counts.png")
@@ -16,7 +16,8 @@ def check_folder(folder: Path) -> None:
     """Raises ValueError if `folder` is no folder, or holds other things than an inspection."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"cannot write to {folder}: it is not a folder")
-    strays = {entry.name for entry in folder.iterdir()} - set(FILES) if folder.exists() else set()
+    names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    strays = {name for name in names - set(FILES) if not name.endswith(files.UNFINISHED)}
     if strays:
         raise ValueError(f"{folder} holds other files ({sorted(strays)[0]}): name an empty folder")
 

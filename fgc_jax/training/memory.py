@@ -39,7 +39,7 @@ def table(plan: plans.Plan) -> str:
         rows.append(
             (
                 phase.name,
-                phase.train,
+                str(phase.train),
                 str(phase.crop),
                 str(phase.batch_size),
                 f"{trained:,}",
