@@ -1,5 +1,6 @@
 """Results for tests: of any run, with what a test is about put in."""
 
+import dataclasses
 from typing import Any
 
 from fgc_jax.runs.results import Best, Evaluation, Metrics, Phase, Results
@@ -15,7 +16,7 @@ def evaluation(**changes: Any) -> Evaluation:
 
 
 def best(step: int = 4, epoch: int = 1, score: float = 0.5) -> Best:
-    return Best(step, epoch, score, metrics())
+    return Best(step, epoch, score, dataclasses.asdict(metrics()))
 
 
 def phase(**changes: Any) -> Phase:

@@ -54,7 +54,7 @@ def test_results_of_before_are_read_and_written_as_they_were(tmp_path):
     found = results.finished(tmp_path)
     first, second = found.phases
     assert first.lr_by_hand == (LrByHand(1, 0.01),) and second.lr_by_hand == ()
-    assert (second.best.step, second.best.val.top1) == (12, second.best_val_top1)
+    assert (second.best.step, second.best.val["top1"]) == (12, second.best_val_top1)
     assert (found.test.checkpoint, found.test.metrics.images) == (12, 15)
     results.write(tmp_path, found)
     assert path.read_text() == json.dumps(json.loads(RESULTS), indent=2) + "\n"
