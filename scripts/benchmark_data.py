@@ -150,13 +150,15 @@ def ours(spec):
     else:
         split = data.load("folder", spec["photos"], {"test_fraction": 0.0}).splits["train"]
     transform = pipeline.Transform(RESIZE, "squash", CROP, True, "bilinear")
-    options = {"batch_size": spec["batch_size"], "seed": 0, "threads": spec["jobs"]}
+    reader = pipeline.Reader(threads=spec["jobs"])
     steps, turn = len(split) // spec["batch_size"], itertools.count()
 
     def epoch():
         # Opened in each turn: what a buffer holds is read in the turn that is timed.
-        start = next(turn) * steps
-        with pipeline.train_batches(split, transform, start_step=start, **options) as batches:
+        start, b = next(turn) * steps, spec["batch_size"]
+        with pipeline.train_batches(
+            split, transform, reader, batch_size=b, seed=0, start_step=start
+        ) as batches:
             for _ in range(steps):
                 next(batches)
 

@@ -75,7 +75,8 @@ def scripted(monkeypatch):
 
 def sweep(plan, index, variables, stats, **changes):
     method, task = phases.method_of(plan), classification.task(plan)
-    return lr_finder.sweep(plan, index, method, task, (variables, stats), **RANGE | changes)
+    rates = lr_finder.growing(**RANGE | changes)
+    return lr_finder.sweep(plan, index, method, task, (variables, stats), rates)
 
 
 def valley(rates, fall=0.01, bottom=0.1):
@@ -140,7 +141,7 @@ def test_the_step_is_the_phases_own(plan, initial, scripted, index):
     np.testing.assert_allclose(curve.rates, np.geomspace(1e-4, 10, STEPS))
     phase, made = plan.settings.phases[index], scripted.setup
     assert (made.phase.accumulate, made.phase.sam_rho) == (phase.accumulate, phase.sam_rho)
-    assert made.phase.average == ""  # nobody evaluates it
+    assert not made.phase.average  # nobody evaluates it
     labels = plan.labels(phase)
     assert made.labels == labels
     # The rates are those of `lr`, which phase 1 states for half its batch size.
@@ -250,7 +251,7 @@ def test_where_a_phase_starts(plan, initial, tmp_path):
 )
 def test_ranges_are_checked(changes, message):
     with pytest.raises(ValueError, match=message):
-        lr_finder.check(**RANGE | changes)
+        lr_finder.growing(**RANGE | changes)
 
 
 def test_the_command(tmp_path, capsys):

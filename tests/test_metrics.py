@@ -52,9 +52,8 @@ def evaluated(logits, labels, *, batch_size=8, damaged=()):
     eval_step = metrics.compiled(network, device_mesh)
     names = [f"{i}.png" for i in range(len(labels))]
     split = dataset.Split(labels, names, Numbered(damaged))
-    with pipeline.eval_batches(
-        split, TRANSFORM, batch_size=batch_size, on_bad_image="skip"
-    ) as batches:
+    reader = pipeline.Reader(on_bad_image="skip")
+    with pipeline.eval_batches(split, TRANSFORM, reader, batch_size=batch_size) as batches:
         return metrics.run(eval_step, variables, {}, batches, device_mesh, len(split))
 
 

@@ -14,7 +14,7 @@ def epochs(scores, progress=None):
     """Progress after one epoch of 10 steps per score, and what each `end_epoch` said."""
     progress = progress or Progress()
     said = [
-        progress.end_epoch(10 * number, score, made_up.metrics(100 * score))
+        progress.end_epoch(10 * number, score, dataclasses.asdict(made_up.metrics(100 * score)))
         for number, score in enumerate(scores, start=1)
     ]
     return progress, said
@@ -37,7 +37,9 @@ def test_the_first_of_the_highest_scores_is_the_best(scores, better, best_epoch,
     assert progress.stale == stale
     assert progress.epoch == len(scores)
     score = scores[best_epoch - 1]
-    assert progress.best == Best(10 * best_epoch, best_epoch, score, made_up.metrics(100 * score))
+    assert progress.best == Best(
+        10 * best_epoch, best_epoch, score, dataclasses.asdict(made_up.metrics(100 * score))
+    )
 
 
 def finished():
@@ -69,7 +71,7 @@ def test_a_learning_rate_set_by_hand_leaves_its_trace():
     assert progress.follow(0.01)
     assert not progress.follow(0.01)
     assert progress.lr_scale(0.1) == pytest.approx(0.1)
-    progress.end_epoch(4, 0.5, made_up.metrics())
+    progress.end_epoch(4, 0.5, dataclasses.asdict(made_up.metrics()))
     assert progress.follow(None)
     assert progress.lr_scale(0.1) == 1.0
     progress.close_phase("one", 6)
@@ -92,6 +94,6 @@ def test_the_next_phase_begins_anew_where_this_one_ended():
 
 def test_json_keeps_it_exactly():
     progress = finished()
-    progress.best = Best(1, 1, 1 / 3, made_up.metrics(1 / 3))
+    progress.best = Best(1, 1, 1 / 3, dataclasses.asdict(made_up.metrics(1 / 3)))
     progress.follow(0.01)
     assert parse(json.loads(json.dumps(dataclasses.asdict(progress)))) == progress

@@ -10,7 +10,7 @@ from configs import common
 from fgc_jax import config
 from fgc_jax.data import dataset, pipeline, sampling
 from fgc_jax.training import plans, rules
-from tests import tiny_run
+from tests import data_files, tiny_run
 
 SIZES = (1, 3, 5, 12, 4)  # images of each class
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(5), SIZES))
@@ -39,7 +39,8 @@ SPLIT = dataset.Split(LABELS, [f"{i}.jpg" for i in range(len(LABELS))], picture)
 def train(spec, steps, **options):
     options = {"batch_size": 6, "seed": 3, "threads": 1} | options
     order = make(spec, options["batch_size"], options["seed"])
-    with pipeline.train_batches(SPLIT, TRANSFORM, order=order, **options) as batches:
+    reader = data_files.reader_of(options)
+    with pipeline.train_batches(SPLIT, TRANSFORM, reader, order=order, **options) as batches:
         return list(itertools.islice(batches, steps))
 
 

@@ -48,8 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     from fgc_jax import console
     from fgc_jax.training import classification, lr_finder, phases, plans, rules
 
-    sweep = {name: getattr(arguments, name) for name in ("lowest", "highest", "steps")}
-    lr_finder.check(**sweep)
+    rates = lr_finder.growing(arguments.lowest, arguments.highest, arguments.steps)
     settings = rules.parse(recipe.read(arguments.config, arguments.changes))
     numbers = lr_finder.chosen_phases(settings, arguments.phase)
     plan = plans.prepare(settings)
@@ -58,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     for index in numbers:
         phase = settings.phases[index]
         *variables, source = lr_finder.start(plan, index, arguments.start)
-        curve = lr_finder.sweep(plan, index, method, task, variables, **sweep)
+        curve = lr_finder.sweep(plan, index, method, task, variables, rates)
         title = f"{phase.name}: {settings.model.backbone}, {plan.dataset.name}, from {source}"
         png, table = lr_finder.write(curve, arguments.output, title)
         console.say(f"phase {phase.name}, from {source}: {png}, {table}")

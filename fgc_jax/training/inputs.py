@@ -115,16 +115,16 @@ def order(
 def eval_batches(settings: config.Settings, split: datasets.Split, transform) -> pipeline.Batches:
     """Every image of a split once, as this process's host batches."""
     return pipeline.eval_batches(
-        split, transform, batch_size=settings.eval_batch_size, **reading(settings.data)
+        split, transform, reader(settings.data), batch_size=settings.eval_batch_size
     )
 
 
-def reading(data: config.DataSettings) -> dict:
-    """Which share of a batch this process reads, and how."""
-    return {
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-        "threads": data.threads,
-        "workers": data.workers,
-        "on_bad_image": data.on_bad_image,
-    }
+def reader(data: config.DataSettings) -> pipeline.Reader:
+    """How this process reads its share of each batch."""
+    return pipeline.Reader(
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=data.threads,
+        workers=data.workers,
+        on_bad_image=data.on_bad_image,
+    )

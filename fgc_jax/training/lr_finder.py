@@ -39,14 +39,16 @@ class Curve:
     end: str  # why it ended
 
 
-def check(lowest: float, highest: float, steps: int) -> None:
-    """Raises ValueError unless 0 < lowest < highest and there are enough steps."""
+def growing(lowest: float, highest: float, steps: int) -> np.ndarray:
+    """Learning rates f64 [steps] that grow exponentially from lowest to highest. Raises ValueError
+    unless 0 < lowest < highest and there are enough steps."""
     if not 0 < lowest < highest < math.inf:
         raise ValueError(
             f"--lowest={lowest:g} and --highest={highest:g}: 0 < lowest < highest must hold"
         )
     if steps < LEAST_STEPS:
         raise ValueError(f"--steps={steps} must be at least {LEAST_STEPS}")
+    return lowest * (highest / lowest) ** (np.arange(steps) / (steps - 1))
 
 
 def chosen_phases(settings: config.Settings, name: str) -> list[int]:
@@ -85,23 +87,22 @@ def sweep(
     method: methods.Method,
     task: methods.Task,
     variables: tuple[Any, Any],
-    *,
-    lowest: float,
-    highest: float,
-    steps: int,
+    rates: np.ndarray,
 ) -> Curve:
-    """Trains phase `index` for up to `steps` steps from a copy of the variables (params, stats).
+    """Trains phase `index` with one step at each of `rates`, from a copy of the variables (params,
+    stats).
 
     The step is the phase's own - groups with their multipliers, accumulation, SAM - except that
-    the learning rate grows exponentially from `lowest` to `highest`, both as `lr` states them.
+    the learning rate grows as `rates` [N] say, in the terms of `lr`.
     It ends early when the smoothed loss is more than four times its best, or is not finite.
     """
     settings = plan.settings
     params, stats = variables
-    rates = lowest * (highest / lowest) ** (np.arange(steps) / (steps - 1))
+    steps = len(rates)
     level = dataclasses.replace(
         settings.phases[index],
-        lr=1.0, schedule="constant", schedule_options={}, warmup="", average="",
+        lr=1.0, schedule="constant", schedule_options={}, warmup=config.Duration(""),
+        average=config.NO_AVERAGE,
     )  # fmt: skip
     levels = (*settings.phases[:index], level, *settings.phases[index + 1 :])
     plan = dataclasses.replace(plan, settings=dataclasses.replace(settings, phases=levels))

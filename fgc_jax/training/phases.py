@@ -67,11 +67,11 @@ class Prepared:
         return pipeline.train_batches(
             given.splits["train"],
             given.transform,
+            inputs.reader(settings.data),
             batch_size=phase.batch_size,
             seed=seed,
             order=inputs.order(settings, self.plan.dataset, phase, seed),
             start_step=start_step,
-            **inputs.reading(settings.data),
         )
 
 
