@@ -1,11 +1,15 @@
 """Every key of a config with its default value. A recipe starts from here and sets what differs.
 
-`fgc_jax/config.py` documents each key and its allowed values.
+`fgc_jax/config/settings.py` documents each key and its allowed values. The defaults of a network
+stand there, and those of a method at its function.
 """
 
 from collections.abc import Collection
 
 from ml_collections import ConfigDict
+
+from fgc_jax import methods, models
+from fgc_jax.config import ModelSettings, defaults
 
 # The network that `make_tiny` uses instead of one whose name begins with the key.
 SMALL = {
@@ -27,20 +31,8 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         {
             "backbone": "resnet50",
-            "backbone_b": "",
-            "pretrained": "",
-            "pretrained_b": "",
-            "weights_tag": "",
             "head": "gap",
-            "head_options": ConfigDict({}),
-            "feature_map": "",
-            "backbone_options": ConfigDict({}),
-            "dtype": "float32",
-            "drop_path": 0.0,
-            "remat": False,
-            "lora_rank": 0,
-            "lora_alpha": 0.0,
-            "lora_targets": "",
+            **defaults(ModelSettings),
         }
     )
     config.data = ConfigDict(
@@ -66,17 +58,7 @@ def get_config() -> ConfigDict:
         }
     )
     config.method = "plain"
-    config.method_options = ConfigDict(
-        {
-            "loss": "cross_entropy",
-            "label_smoothing": 0.0,
-            "focal_gamma": 0.0,
-            "class_weights": "",
-            "teacher": "",
-            "teacher_share": 0.0,
-            "temperature": 1.0,
-        }
-    )
+    config.method_options = ConfigDict(defaults(methods.METHODS["plain"].make))
     config.phases = ()
     config.final = False
     config.search = ""
@@ -203,24 +185,12 @@ def aircraft(config: ConfigDict, words: Collection[str] = ()) -> None:
 
 def attention(config: ConfigDict, method: str, *, maps: int = 32) -> None:
     """Sets the method "wsdan" or "cal" and its head, with the numbers of CAL's published code."""
-    config.model.update(
-        head="attention_pooling", head_options=ConfigDict({"maps": maps, "epsilon": 1e-6})
-    )
+    head_options = {**defaults(models.HEADS["attention_pooling"]), "maps": maps}
+    config.model.update(head="attention_pooling", head_options=ConfigDict(head_options))
     config.method = method
-    config.method_options = ConfigDict(
-        {
-            "raw_weight": 1 / 3,
-            "crop_weight": 2 / 3,
-            "centre_weight": 1.0,
-            "centre_rate": 0.05,
-            "normalise_centres": True,
-            "crop_threshold": (0.4, 0.6),
-            "crop_padding": 0.1,
-            "drop_threshold": (0.2, 0.5),
-        }
-    )
-    if method == "cal":
-        config.method_options.effect_weight = 1.0
+    config.method_options = ConfigDict(defaults(methods.METHODS[method].make))
+    if method == "wsdan":
+        del config.method_options.effect_weight  # it has none
 
 
 def make_tiny(config: ConfigDict) -> None:

@@ -3,16 +3,17 @@
 import contextlib
 import difflib
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-import jax
 import tqdm
+
+from fgc_jax import mesh
 
 
 def say(text: str = "") -> None:
     """Prints a line above any progress bar, on the first process only."""
-    if jax.process_index() == 0:
+    if mesh.is_first_process():
         tqdm.tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 
@@ -35,10 +36,17 @@ def progress(
         dynamic_ncols=live,
         ncols=None if live else 100,
         mininterval=0.2 if live else 15,
-        disable=jax.process_index() > 0,
+        disable=not mesh.is_first_process(),
         file=sys.stderr if live else _Lines(sys.stderr),
     ) as bar:
         yield bar
+
+
+def counted(items: Iterable, bar: tqdm.tqdm) -> Iterator:
+    """The items, each of which moves the bar when it is done with."""
+    for item in items:
+        yield item
+        bar.update()
 
 
 class _Lines:
@@ -62,7 +70,7 @@ def choices(value: Any, names: Collection[str]) -> str:
         return f"allowed: {', '.join(map(repr, names))}"
     close = difflib.get_close_matches(str(value), names, n=6, cutoff=0.5)
     similar = f"similar: {', '.join(map(repr, close))}; " if close else ""
-    return f"{similar}scripts/list_models.py prints all {len(names)}"
+    return f"{similar}`fgc list_models` prints all {len(names)}"
 
 
 def table(rows: list[tuple[str, ...]], left: Collection[int] = (0,)) -> str:

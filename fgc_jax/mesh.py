@@ -27,6 +27,12 @@ def join_cluster(where: str) -> None:
         jax.distributed.initialize(*cluster)
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that writes and prints. Starts no device, which a command
+    that only starts others must leave alone."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
 def make() -> Mesh:
     """A one-axis mesh over all devices of all processes.
 

@@ -1,7 +1,7 @@
 """A trained run as a function of images."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 
@@ -9,9 +9,10 @@ import jax
 import numpy as np
 from PIL import Image
 
-from fgc_jax import mesh, models
+from fgc_jax import mesh
 from fgc_jax.data import images, pipeline
-from fgc_jax.training import restored, step
+from fgc_jax.evaluation import inference, multiview
+from fgc_jax.training import restored
 
 Picture = str | os.PathLike | Image.Image | np.ndarray
 
@@ -42,7 +43,7 @@ class Predictor:
             logits=logits,
         )
         self.class_names = self.run.class_names
-        self._forward = _make_forward(self.run)
+        self._infer = inference.compiled(self.run.plan.network, self.run.plan.mesh, self._work)
 
     def __call__(self, pictures: Sequence[Picture]) -> np.ndarray:
         """Probabilities f32 [N, K], in the order of `pictures`: image files, PIL images, or
@@ -94,6 +95,10 @@ class Predictor:
             return error
         return pipeline.transform_image(self.run.transform, pixels)
 
+    def _work(self, forward, images: jax.Array, batch: dict) -> jax.Array:
+        """Probabilities f32 [B, K] of normalised images, traced."""
+        return jax.nn.softmax(multiview.scores(self.run.seen, forward, images))
+
     def _dispatch(self, batch: list[np.ndarray | ValueError], size: int) -> jax.Array:
         """Starts the network on `size` images: the batch, black where there is none to show."""
         side = self.run.transform.crop
@@ -101,8 +106,8 @@ class Predictor:
         for row, pixels in enumerate(batch):
             if not isinstance(pixels, ValueError):
                 padded[row] = pixels
-        on_device = mesh.to_global(self.run.plan.mesh, {"image": padded})["image"]
-        return self._forward(self.run.params, self.run.stats, on_device)
+        on_device = mesh.to_global(self.run.plan.mesh, {"image": padded})
+        return self._infer(self.run.params, self.run.stats, on_device)
 
 
 def _rows(batch: list, probabilities: jax.Array) -> Iterator[np.ndarray | ValueError]:
@@ -130,20 +135,3 @@ def as_array(picture: Picture, name: str) -> np.ndarray:
             f"{name}: an array must be uint8 [H, W, 3], not {picture.dtype} {list(picture.shape)}"
         )
     return picture
-
-
-def _make_forward(run: restored.Restored) -> Callable:
-    """Compiles (params, stats, images uint8 [B, H, W, 3]) -> probabilities f32 [B, K]."""
-    facts = run.plan.preprocess
-    score = step.scorer(
-        graphdef=models.evaluation_graphdef(run.plan.model),
-        mean=facts.mean,
-        std=facts.std,
-        seen=run.seen,
-    )
-
-    def forward(variables, stats, pixels):
-        return jax.nn.softmax(score(variables, stats, pixels))
-
-    whole, cut = mesh.replicated(run.plan.mesh), mesh.sharded(run.plan.mesh)
-    return jax.jit(forward, in_shardings=(whole, whole, cut), out_shardings=cut)

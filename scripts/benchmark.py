@@ -1,4 +1,14 @@
-"""Times forward pass and training step, side by side: python scripts/benchmark.py [...]."""
+"""Times forward pass and training step of two sides on this machine, model by model.
+
+Each side runs in a process of its own with its own peak memory, and the two take turns, pass by
+pass, so that a busy machine slows both. Prints images/s, the ratio of the turns (median,
+lowest..highest; above 1: the first side is faster), peak memory, and the seconds JAX compiles
+without and with its persistent cache.
+
+Examples:
+    python scripts/benchmark.py --suite=plain --models resnet50 tf_efficientnet_lite0
+    .venv-parity/bin/python scripts/benchmark.py --suite=timm
+"""
 
 import argparse
 import contextlib
@@ -13,11 +23,7 @@ import time
 
 import sides
 
-DESCRIPTION = """\
-Compares two sides on this machine, model by model. Each side runs in a process of its own with its
-own peak memory, and the two take turns, pass by pass, so that a busy machine slows both. Prints
-images/s, the ratio of the turns (median, lowest..highest; above 1: the first side is faster), peak
-memory, and the seconds JAX compiles without and with its persistent cache."""
+from fgc_jax.cli import command
 
 SUITES = """\
 suites:
@@ -49,12 +55,8 @@ WARM_UP = 2
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; exits with code 2 where they are wrong."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog=SUITES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser(__doc__)
+    parser.epilog = SUITES
     parser.add_argument(
         "--suite", choices=SIDES, default="timm", help="what is compared (default: timm)"
     )
@@ -101,7 +103,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if "timm" in SIDES[arguments.suite] and not installed:
         parser.error(
             f"--suite={arguments.suite} needs PyTorch and timm, which are not installed here; "
-            "see below"
+            "--help says how"
         )
     return arguments
 
@@ -207,83 +209,42 @@ def jax_side(spec):
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     import jax
-    import jax.numpy as jnp
-    import optax
 
-    from configs import bundles
-    from fgc_jax import mesh, methods, models, trees
-    from fgc_jax.data import augment
+    from configs import bundles, common
+    from fgc_jax import mesh, models
+    from fgc_jax.evaluation import metrics
     from fgc_jax.models import conv
-    from fgc_jax.training import step
+    from fgc_jax.training import plans
 
-    config = models.original_config(spec["model"])
-    config.dtype, config.remat = spec["dtype"], spec["side"] == "remat"
-    device_mesh = mesh.make()
-    facts = models.preprocess(config)
-    model = models.abstract(config, CLASSES)
-    variables, stats, _ = models.initialise(config, CLASSES, seed=0)
-    trained = set(trees.flatten(variables))
-    if spec["side"] == "frozen":
-        trained = {path for path in trained if path.startswith("head/")}
-    optimizer = optax.sgd(1.0, momentum=0.9)
-    b, size = spec["batch_size"], spec["image_size"]
-    images = jax.random.randint(jax.random.key(0), (b, size, size, 3), 0, 256).astype(jnp.uint8)
-    batch = {"image": images, "label": jnp.arange(b) % CLASSES, "mask": jnp.ones(b)}
-    batch = jax.device_put(batch, mesh.sharded(device_mesh))
+    side, size = spec["side"], spec["image_size"]
+    recipe = common.get_config()
+    recipe.model.update(backbone=spec["model"], head=models.BACKBONES[spec["model"]].head)
+    recipe.model.update(dtype=spec["dtype"], remat=side == "remat")
+    recipe.data.augment = bundles.BUNDLES["fastai"]["augment"] if side == "augmented" else ()
+    sizes = {"batch_size": spec["batch_size"], "resize": size, "crop": size}
+    trained = "head" if side == "frozen" else "all"
+    recipe.phases = (common.phase("timed", train=trained, lr=1e-3, **sizes),)
+    phase, batch = sides.first_phase(recipe, CLASSES)
+    params, stats, _ = plans.initial_variables(phase.plan)
     compiled, runs = {}, {}
 
     def compile_pass(kind, function, *values):
         start = time.perf_counter()
-        with conv.plain() if spec["side"] == "plain" else contextlib.nullcontext():
+        with conv.plain() if side == "plain" else contextlib.nullcontext():
             program = function.lower(*values).compile()
         compiled[kind] = time.perf_counter() - start
         return program
 
     if "forward" in spec["passes"]:
-        infer = step.make_eval_step(
-            graphdef=models.evaluation_graphdef(model),
-            mean=facts.mean,
-            std=facts.std,
-            device_mesh=device_mesh,
-        )
-        weights = mesh.replicate(device_mesh, (variables, stats))
+        infer = metrics.compiled(phase.plan.network, phase.plan.mesh)
+        weights = mesh.replicate(phase.plan.mesh, (params, stats))
         forward = compile_pass("forward", infer, *weights, batch)
         runs["forward"] = lambda: jax.block_until_ready(forward(*weights, batch))
 
     if "train" in spec["passes"]:
-        ops = bundles.BUNDLES["fastai"]["augment"] if spec["side"] == "augmented" else ()
-        change = augment.build(ops)
-
-        def preprocess(key, batch):
-            batch = change(key, batch)
-            images = augment.normalise(batch["image"], facts.mean, facts.std)
-            return {**batch, "image": images}
-
-        names = tuple(map(str, range(CLASSES)))
-        method = methods.build("plain", {}, methods.Facts(names, (), facts, (), None))
-        update = step.make_train_step(
-            graphdef=step.train_graphdef(model, trained),
-            method=method,
-            optimizer=optimizer,
-            rate=optax.constant_schedule(1e-3),
-            phase_start=0,
-            trained=trained,
-            preprocess=preprocess,
-            key=jax.random.key(1),
-            device_mesh=device_mesh,
-        )
-        trainable, _ = trees.select(variables, trained)
-        moments = optimizer.init(trainable)
-        state = step.TrainState(jnp.int32(0), variables, stats, moments, method.state)
-        state = mesh.replicate(device_mesh, state)
-        train = compile_pass("train", update, state, batch, {}, 1.0)
-
-        def run():
-            nonlocal state
-            state, metrics = train(state, batch, {}, 1.0)
-            jax.block_until_ready((state, metrics))
-
-        runs["train"] = run
+        state, constants = phase.first_state(params, stats), phase.method.constants
+        train = compile_pass("train", phase.step, state, batch, constants, 1.0)
+        runs["train"] = sides.training(train, state, batch, constants)
     device, runs["peak"] = sides.jax_device()
     return runs, {"device": device, "compile": compiled}
 
@@ -319,16 +280,14 @@ def timm_side(spec):
     return {"forward": forward, "train": train, "peak": peak}, {"device": device}
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
     arguments = parse(argv)
     if arguments.worker:
         sides.answer(functools.partial(work, json.loads(arguments.worker)))
-        return
-    try:
-        compare(arguments)
-    except ValueError as error:
-        sys.exit(str(error))
+        return 0
+    return command.run(compare, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

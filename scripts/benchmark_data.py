@@ -1,4 +1,15 @@
-"""Times reading images, side by side with torchvision: python scripts/benchmark_data.py [...]."""
+"""Times reading images, side by side with torchvision.
+
+From JPEG files to shuffled training batches: decoded, resized (antialiased) to 512 x 512, cropped
+at a random place to 448 x 448. Each side runs in a process of its own, and all take turns. Prints
+images/s, processor time an image, peak memory with all loader processes (in the first epoch, and
+what the others add), and the first side's speed against each other one (median of the turns,
+lowest..highest; above 1: the first is faster).
+
+Examples:
+    .venv-parity/bin/python scripts/benchmark_data.py
+    python scripts/benchmark_data.py --sides files prepared --size=1024x768
+"""
 
 import argparse
 import contextlib
@@ -15,12 +26,7 @@ from pathlib import Path
 
 import sides
 
-DESCRIPTION = """\
-From JPEG files to shuffled training batches: decoded, resized (antialiased) to 512 x 512, cropped
-at a random place to 448 x 448. Each side runs in a process of its own, and all take turns. Prints
-images/s, processor time an image, peak memory with all loader processes (in the first epoch, and
-what the others add), and the first side's speed against each other one (median of the turns,
-lowest..highest; above 1: the first is faster)."""
+from fgc_jax.cli import command
 
 SIDES = {
     "files": "ours, from the JPEG files; flip and normalisation belong to the device",
@@ -34,12 +40,9 @@ RESIZE, CROP = 512, 448
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; exits with code 2 where they are wrong."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog="sides:\n" + "\n".join(f"  {name:10}  {what}" for name, what in SIDES.items()),
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser(__doc__)
+    lines = [f"  {name:10}  {what}" for name, what in SIDES.items()]
+    parser.epilog = "\n".join(["sides:", *lines])
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="which")
     parser.add_argument(
         "--input", metavar="DIR", help="a folder of class folders (default: drawn photos)"
@@ -147,13 +150,15 @@ def ours(spec):
     else:
         split = data.load("folder", spec["photos"], {"test_fraction": 0.0}).splits["train"]
     transform = pipeline.Transform(RESIZE, "squash", CROP, True, "bilinear")
-    options = {"batch_size": spec["batch_size"], "seed": 0, "threads": spec["jobs"]}
+    reader = pipeline.Reader(threads=spec["jobs"])
     steps, turn = len(split) // spec["batch_size"], itertools.count()
 
     def epoch():
         # Opened in each turn: what a buffer holds is read in the turn that is timed.
-        start = next(turn) * steps
-        with pipeline.train_batches(split, transform, start_step=start, **options) as batches:
+        start, b = next(turn) * steps, spec["batch_size"]
+        with pipeline.train_batches(
+            split, transform, reader, batch_size=b, seed=0, start_step=start
+        ) as batches:
             for _ in range(steps):
                 next(batches)
 
@@ -194,19 +199,17 @@ def torch_side(spec):
     return {"epoch": epoch}, {"images": len(loader) * spec["batch_size"]}
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
     arguments = parse(argv)
     if arguments.worker:
         spec = json.loads(arguments.worker)
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         start = torch_side if spec["side"].startswith("torch") else ours
         sides.answer(functools.partial(start, spec))
-        return
-    try:
-        compare(arguments)
-    except ValueError as error:
-        sys.exit(str(error))
+        return 0
+    return command.run(compare, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

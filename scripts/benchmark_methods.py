@@ -1,4 +1,14 @@
-"""Times CAL's training step against PyTorch: python scripts/benchmark_methods.py [...]."""
+"""Times a training step of CAL, and its crops and erasures alone, against PyTorch.
+
+CAL is counterfactual attention learning: 32 maps, stride 1 in the last stage, SGD. In PyTorch the
+crops and erasures are a loop over the images, as in the published code. Each side runs in a process
+of its own, and the two take turns, so that a busy machine slows both. Prints milliseconds, the
+ratio of the turns (median, lowest..highest; above 1: ours is faster) and peak memory. Needs PyTorch
+and timm: make parity-env.
+
+Examples:
+    .venv-parity/bin/python scripts/benchmark_methods.py --rounds=5
+"""
 
 import argparse
 import functools
@@ -9,13 +19,7 @@ import sys
 
 import sides
 
-DESCRIPTION = """\
-Compares a training step of CAL (counterfactual attention learning, 32 maps, stride 1 in the last
-stage, SGD) and its crops and erasures alone with the same in PyTorch, where they are a loop over
-the images as in the published code. Each side runs in a process of its own, and the two take turns,
-so that a busy machine slows both. Prints milliseconds, the ratio of the turns (median,
-lowest..highest; above 1: ours is faster) and peak memory. Needs PyTorch and timm: make parity-env,
-then .venv-parity/bin/python scripts/benchmark_methods.py"""
+from fgc_jax.cli import command
 
 KINDS = ("crops", "train")
 CLASSES = 100
@@ -25,11 +29,7 @@ WARM_UP = 2
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; exits with code 2 where they are wrong."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser(__doc__)
     parser.add_argument(
         "--model", default="resnet18", metavar="RESNET", help="backbone (default: resnet18)"
     )
@@ -47,7 +47,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} must be at least 1")
     if not all(map(importlib.util.find_spec, ("torch", "timm"))):
-        parser.error("PyTorch and timm are not installed here; see above")
+        parser.error("PyTorch and timm are not installed here; --help says how")
     return arguments
 
 
@@ -101,45 +101,22 @@ def jax_side(spec):
     """({kind: function that runs it}, {"device": its name}) of ours."""
     import jax
     import jax.numpy as jnp
-    import numpy as np
 
     from configs import common
-    from fgc_jax import config, mesh
-    from fgc_jax.data import dataset
     from fgc_jax.methods import attention
-    from fgc_jax.training import experiment, optim, phases, restored, schedules
+    from fgc_jax.training import plans
 
-    size = spec["image_size"]
+    b, size = spec["batch_size"], spec["image_size"]
     recipe = common.get_config()
     recipe.model.update(backbone=spec["model"], backbone_options={"last_stride": 1})
     common.attention(recipe, "cal", maps=MAPS)
     recipe.data.augment = ()
-    sizes = {"resize": size, "crop": size, "batch_size": spec["batch_size"]}
+    sizes = {"resize": size, "crop": size, "batch_size": b}
     recipe.phases = (common.phase("all", lr=1e-3, weight_decay=1e-5, **sizes),)
-    names = tuple(map(str, range(CLASSES)))
-    plan = experiment.assemble(config.parse(recipe), dataset.Dataset("none", names, {}))
-    (phase,) = plan.settings.phases
-    groups, schedule = plan.groups(phase), schedules.build(phase, 100)
-    method = plan.method(restored.load_run)
-    optimizer = optim.make(phase, schedule, groups, len(method.losses))
-    step = phases.train_step(plan, 0, method, groups, optimizer=optimizer, rate=schedule.rate)
-    variables, stats, _ = experiment.initial_variables(plan)
-    state = phases.first_state(plan, method, groups, optimizer, variables, stats)
-    rng = np.random.default_rng(0)
-    b = spec["batch_size"]
-    batch = {
-        "image": rng.integers(0, 256, (b, size, size, 3), np.uint8),
-        "label": np.arange(b, dtype=np.int32) % CLASSES,
-        "mask": np.ones(b, np.float32),
-        "index": np.arange(b, dtype=np.int32),
-    }
-    batch = mesh.to_global(plan.mesh, batch)
-
-    def train():
-        nonlocal state
-        state, metrics = step(state, batch, {}, np.float32(1))
-        jax.block_until_ready((state, metrics))
-
+    phase, batch = sides.first_phase(recipe, CLASSES)
+    params, stats, _ = plans.initial_variables(phase.plan)
+    state = phase.first_state(params, stats)
+    train = sides.training(phase.step, state, batch, phase.method.constants)
     maps = jnp.asarray(peaked_maps(b, size // 16))
     images = jax.random.normal(jax.random.key(1), (b, size, size, 3))
     change = jax.jit(
@@ -252,16 +229,14 @@ def torch_side(spec):
     return {"crops": crops, "train": train, "peak": peak}, {"device": device}
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
     arguments = parse(argv)
     if arguments.worker:
         sides.answer(functools.partial(work, json.loads(arguments.worker)))
-        return
-    try:
-        compare(arguments)
-    except ValueError as error:
-        sys.exit(str(error))
+        return 0
+    return command.run(compare, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,16 @@
-"""Shows how a ViT's pretraining is lost: python scripts/show_vit_collapse.py --output=DIR."""
+"""Shows how a vision transformer's pretraining is lost by a published recipe, on drawn pictures.
+
+Draws blobs on a noisy ground, whose classes are the hues of the blobs; trains ViT-Ti/16 on 24 hues
+and 4,800 pictures; then fine-tunes it on the 24 hues between them, ten pictures each, by the
+recipes of configs/cub_dogs.py with flips as the only augmentation: as published; that with another
+learning rate, the weights' own mean and std, or random weights; right; and that with the published
+optimiser. Prints the accuracies and draws those after each epoch (DIR/collapse.png). On two CPU
+cores the first training takes about ten minutes and each fine-tuning one or two; what is there
+already is not repeated.
+
+Examples:
+    python scripts/show_vit_collapse.py --output=runs/collapse --seeds=1,2,3
+"""
 
 import argparse
 import colorsys
@@ -8,15 +20,6 @@ import sys
 from pathlib import Path
 
 from fgc_jax.cli import command
-
-DESCRIPTION = """\
-Draws blobs on a noisy ground, whose classes are the hues of the blobs; trains ViT-Ti/16 on 24 hues
-and 4,800 pictures; then fine-tunes it on the 24 hues between them, ten pictures each, by the
-recipes of configs/cub_dogs.py with flips as the only augmentation: as published; that with another
-learning rate, the weights' own mean and std, or random weights; right; and that with the published
-optimiser. Prints the accuracies and draws those after each epoch (DIR/collapse.png). On two CPU
-cores the first training takes about ten minutes and each fine-tuning one or two; what is there
-already is not repeated."""
 
 SOURCE = tuple(15 * k for k in range(24))  # hues in degrees, a class each
 TARGET = tuple(15 * k + 7.5 for k in range(24))
@@ -152,8 +155,10 @@ def _words(values: list[float]) -> str:
 def run(arguments: argparse.Namespace) -> None:
     """Draws, trains and prints."""
     from fgc_jax import console, train
-    from scripts import convert_weights, sweep
+    from fgc_jax.cli import convert_weights, sweep
+    from fgc_jax.runs import checkpoint
 
+    checkpoint.mute_leftover_writes()
     seeds = sweep.seeds(arguments.seeds)
     if PRETRAINING_SEED in seeds:
         raise ValueError(
@@ -176,7 +181,7 @@ def run(arguments: argparse.Namespace) -> None:
             workdir = folder / f"run_{number}_seed{seed}"
             results = train.run(config, workdir)
             curves.setdefault(name, []).append(accuracies(workdir))
-            tests.setdefault(name, []).append(results["test"]["top1"])
+            tests.setdefault(name, []).append(results.test.metrics.top1)
     rows = [("recipe", *(f"epoch {number}" for number in SHOWN), "best", "test")]
     for name, lines in curves.items():
         shown = [[line[number - 1] for line in lines] for number in SHOWN]
@@ -191,20 +196,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser(__doc__)
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder of pictures and runs"
     )
     parser.add_argument("--seeds", default="1", metavar="N,N", help="of each (default: 1)")
     arguments = parser.parse_args(argv)
-    # Recipes import each other from the folder that the command is called in, as under -m.
-    sys.path.insert(0, "")
-    command.prepare()
-    return command.train(run, arguments)
+    return command.run(run, arguments)
 
 
 if __name__ == "__main__":

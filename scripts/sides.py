@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 PROC = os.path.isdir("/proc/self/task")  # Linux
 
@@ -79,6 +80,40 @@ def jax_device() -> tuple[str, Callable[[], int]]:
     if device.platform == "cpu":
         return "cpu", _peak
     return device.device_kind, lambda: device.memory_stats()["peak_bytes_in_use"]
+
+
+def first_phase(recipe: Any, classes: int) -> tuple[Any, Mapping]:
+    """(phase 0 of a recipe as `phases.prepare` makes it, a batch of random images on the devices),
+    without a data set."""
+    import numpy as np
+
+    from fgc_jax import mesh
+    from fgc_jax.data import dataset
+    from fgc_jax.training import classification, phases, plans, rules
+
+    names = tuple(map(str, range(classes)))
+    plan = plans.assemble(rules.parse(recipe), dataset.Dataset("none", names, {}))
+    task = classification.task(plan)
+    phase = phases.prepare(plan, 0, phases.method_of(plan), task, steps_per_epoch=100)
+    rows, side = phase.phase.batch_size, phase.phase.crop
+    batch = {
+        "image": np.random.default_rng(0).integers(0, 256, (rows, side, side, 3), np.uint8),
+        "label": np.arange(rows, dtype=np.int32) % classes,
+        "mask": np.ones(rows, np.float32),
+    }
+    return phase, mesh.to_global(plan.mesh, batch)
+
+
+def training(step: Callable, state: Any, batch: Mapping, constants: Any) -> Callable[[], None]:
+    """What takes one train step each time, from the state that the one before left."""
+    import jax
+
+    def run():
+        nonlocal state
+        state, metrics = step(state, batch, constants, 1.0)
+        jax.block_until_ready((state, metrics))
+
+    return run
 
 
 def torch_device() -> tuple[str, Callable[[], int], str]:

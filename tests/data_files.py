@@ -5,6 +5,7 @@ Classes can be told apart by colour, so that a small network learns them in a fe
 
 import colorsys
 import csv
+import dataclasses
 import io
 import struct
 import zlib
@@ -13,6 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
+
+from fgc_jax.data import pipeline
 
 # Variant, family, manufacturer: real names, with the spaces, dashes and slash of the real lists.
 AIRCRAFT = (
@@ -159,3 +162,9 @@ def write_aircraft(root, *, counts=None, size=(64, 68)):
     for name, content in lines.items():
         (data / f"{name}.txt").write_text("\n".join(content) + "\n")
     return Path(root)
+
+
+def reader_of(options: dict) -> pipeline.Reader:
+    """Takes what a Reader has out of the options of batches."""
+    names = [field.name for field in dataclasses.fields(pipeline.Reader)]
+    return pipeline.Reader(**{name: options.pop(name) for name in names if name in options})

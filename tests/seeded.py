@@ -2,7 +2,6 @@
 
 import math
 import re
-import types
 import zlib
 from collections.abc import Mapping
 
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 
 from fgc_jax import models
+from fgc_jax.config import ModelSettings, read
 from fgc_jax.convert import timm
 from fgc_jax.models import pretrained
 
@@ -17,11 +17,11 @@ from fgc_jax.models import pretrained
 _EFFICIENTNET_BRANCH = re.compile(r"blocks\.\d+\.[1-9]\d*\.conv_pwl\.weight")
 
 
-def config(backbone: str, **changes) -> types.SimpleNamespace:
+def config(backbone: str, **changes) -> ModelSettings:
     """A model config with the backbone's original head and random weights, and changes to it."""
-    values = vars(models.original_config(backbone))
-    assert changes.keys() <= values.keys()
-    return types.SimpleNamespace(**(values | changes))
+    return read(
+        ModelSettings, {**vars(models.original_config(backbone)), **changes}, "config.model"
+    )
 
 
 # Of vision transformers: as large as what they scale, or are added to.

@@ -10,6 +10,7 @@ from flax import nnx
 
 from fgc_jax import models, trees
 from fgc_jax.models.classifier import Classifier
+from tests import test_losses
 
 STEP = 1e-6
 
@@ -46,7 +47,7 @@ def assert_those_of(reference, function, tree):
         )
 
 
-def assert_those_of_a_loss(reference, loss, names, head, maps, batch, state=None):
+def assert_those_of_a_loss(reference, method, names, head, maps, batch):
     """That a method's loss and the terms `names` beside it have the values and slopes of
     reference(head, maps), for the maps and for every weight of the head."""
     graphdef, (weights, stats) = nnx.graphdef(head), models.split(head)
@@ -60,8 +61,8 @@ def assert_those_of_a_loss(reference, loss, names, head, maps, batch, state=None
             logits, named = live(tree)(tree["maps"])
             return logits, {f"head/{name}": x for name, x in named.items()}
 
-        value, aux = loss(model, batch, jax.random.key(0), state)
-        return jnp.stack([value, *(aux[name] for name in names)])
+        value, report = test_losses.call(method, model, batch)
+        return jnp.stack([value, *(report.scalars[name] for name in names)])
 
     tree = {"weights": weights, "maps": maps}
     assert_those_of(lambda tree: reference(live(tree), tree["maps"]), computed, tree)
@@ -82,7 +83,7 @@ class Given(nnx.Module):
         return {str(index): x for index, x in enumerate(several)}
 
 
-def assert_in_all_weights(head, loss, batch, state=None):
+def assert_in_all_weights(head, method, batch):
     """That each parameter of a head has a finite gradient other than 0 by a method's loss, with
     batch["image"] for the maps that it reads."""
     maps = batch["image"] if isinstance(batch["image"], tuple) else (batch["image"],)
@@ -93,7 +94,7 @@ def assert_in_all_weights(head, loss, batch, state=None):
     batch = jax.tree.map(jnp.asarray, batch)
 
     def total(variables):
-        call = lambda live: loss(live, batch, jax.random.key(0), state)[0]  # noqa: E731
+        call = lambda live: test_losses.call(method, live, batch)[0]  # noqa: E731
         return models.apply(graphdef, variables, stats, call)[0]
 
     for path, slope in trees.flatten(jax.jit(jax.grad(total))(variables)).items():

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from configs import common
-from fgc_jax import config, mesh, trees
+from fgc_jax import mesh, trees
 from fgc_jax.data import dataset
-from fgc_jax.training import experiment, optim, phases, restored, schedules, step
+from fgc_jax.training import classification, phases, plans, rules, step
 from tests import tiny_run
 
 FROZEN_BN = ((r".*/bn\d/.*", "bn", 0.0), (".*", "rest", 1.0))
@@ -58,25 +58,18 @@ def make(*, head_options=(), augment=(), **phase) -> Trainer:
 
 def of(recipe, *, noise: float = 0.0) -> Trainer:
     """The trainer of a recipe of one phase, with three classes and no data."""
-    settings = config.parse(recipe)
-    plan = experiment.assemble(settings, dataset.Dataset("none", tiny_run.CLASSES, {}))
-    (phase,) = settings.phases
-    groups = plan.groups(phase)
-    schedule = schedules.build(phase, 10)
-    method = plan.method(restored.load_run)
-    optimizer = optim.make(phase, schedule, groups, len(method.losses))
-    how = {"optimizer": optimizer, "rate": schedule.rate, "average": phase.average}
-    train_step = phases.train_step(plan, 0, method, groups, **how)
-    weights, stats, _ = experiment.initial_variables(plan)
+    settings = rules.parse(recipe)
+    plan = plans.assemble(settings, dataset.Dataset("none", tiny_run.CLASSES, {}))
+    method = phases.method_of(plan)
+    ready = phases.prepare(plan, 0, method, classification.task(plan), steps_per_epoch=10)
+    weights, stats, _ = plans.initial_variables(plan)
     rng = np.random.default_rng(0)
     noisy = {
         path: leaf + rng.normal(0, noise, leaf.shape).astype(np.float32)
         for path, leaf in trees.flatten(weights).items()
     }
-    before = phases.first_state(
-        plan, method, groups, optimizer, trees.unflatten(noisy), stats, average=phase.average
-    )
-    return Trainer(jax.tree.map(np.asarray, before), train_step, method.constants, plan.mesh)
+    before = ready.first_state(trees.unflatten(noisy), stats)
+    return Trainer(jax.tree.map(np.asarray, before), ready.step, method.constants, plan.mesh)
 
 
 def variables(state) -> dict[str, np.ndarray]:

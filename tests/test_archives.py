@@ -105,7 +105,7 @@ def interrupt(monkeypatch, path, folder):
     replace, written = os.replace, []
 
     def replacing(source, target):
-        if source.endswith("part"):
+        if str(source).endswith("part"):
             written.append(os.path.basename(target))
             if len(written) == 4:
                 raise Killed
@@ -201,7 +201,7 @@ def test_no_room_is_said_first_and_a_full_disk_can_be_continued(tmp_path, monkey
     replace = os.replace
 
     def full(source, target):
-        if target.endswith("c.jpg"):
+        if str(target).endswith("c.jpg"):
             raise OSError(errno.ENOSPC, "No space left on device", target)
         replace(source, target)
 

@@ -47,7 +47,6 @@ def batch_of(rows=5, seed=0):
         "image": rng.normal(size=(rows, SIZE, SIZE, 3)).astype(np.float32),
         "label": np.int32([1, 0, 1, 2, 1][:rows]),
         "mask": np.float32([1, 1, 1, 0, 1][:rows]),
-        "constants": {},
     }
 
 
@@ -55,12 +54,16 @@ def centres(seed=3):
     return np.random.default_rng(seed).normal(size=(CLASSES, WIDTH)).astype(np.float32)
 
 
-def run(name, batch, state=None, seed=0, **options):
-    method = methods.build(name, FIXED | options, FACTS)
-    (loss,) = method.losses
-    live = nnx.view(classifier(), use_running_average=True)
+def call(method, model, batch, state=None):
+    """(value, report), by default with centres at random places."""
     state = {"centres": jnp.asarray(centres())} if state is None else state
-    return loss(live, jax.tree.map(jnp.asarray, batch), jax.random.key(seed), state)
+    return test_losses.call(method, model, jax.tree.map(jnp.asarray, batch), state=state)
+
+
+def run(name, batch, state=None, **options):
+    method = methods.build(name, FIXED | options, FACTS)
+    live = nnx.view(classifier(), use_running_average=True)
+    return call(method, live, batch, state)
 
 
 def cross_entropy(logits, labels, mask):
@@ -155,38 +158,39 @@ def centre_loss(embedding, batch, before, normalise=True, rate=0.05):
 def test_the_loss_is_its_formula(name):
     batch = batch_of()
     hand = ByHand(batch, jax.random.key(0))
-    value, aux = run(name, batch)
+    value, report = run(name, batch)
     near = functools.partial(np.testing.assert_allclose, rtol=1e-5)
-    near(aux["raw_loss"], hand.raw)
-    near(aux["crop_loss"], hand.changed)
+    near(report.scalars["raw_loss"], hand.raw)
+    near(report.scalars["crop_loss"], hand.changed)
     centre, after = centre_loss(hand.embedding, batch, centres())
-    near(aux["centre_loss"], centre)
-    networks.assert_near(aux["state"]["centres"], after)
+    near(report.scalars["centre_loss"], centre)
+    networks.assert_near(report.state["centres"], after)
     total = hand.raw / 3 + 2 * hand.changed / 3 + centre
     if name == "cal":
-        near(aux["effect_loss"], hand.effect)
+        near(report.scalars["effect_loss"], hand.effect)
         total += hand.effect
     near(value, total)
-    np.testing.assert_array_equal(aux["state"]["centres"][2], centres()[2])  # masked alone
+    np.testing.assert_array_equal(report.state["centres"][2], centres()[2])  # masked alone
 
 
 def test_weights_and_options_reach_the_loss():
     batch = batch_of()
     options = {"raw_weight": 0.5, "crop_weight": 0.25, "centre_weight": 2.0, "centre_rate": 0.5}
-    value, aux = run("cal", batch, normalise_centres=False, effect_weight=3.0, **options)
-    by_hand = 0.5 * aux["raw_loss"] + 0.25 * aux["crop_loss"] + 3 * aux["effect_loss"]
-    np.testing.assert_allclose(value, by_hand + 2 * aux["centre_loss"], rtol=1e-6)
+    value, report = run("cal", batch, normalise_centres=False, effect_weight=3.0, **options)
+    said = report.scalars
+    by_hand = 0.5 * said["raw_loss"] + 0.25 * said["crop_loss"] + 3 * said["effect_loss"]
+    np.testing.assert_allclose(value, by_hand + 2 * said["centre_loss"], rtol=1e-6)
     embedding = ByHand(batch, jax.random.key(0)).embedding
     centre, after = centre_loss(embedding, batch, centres(), normalise=False, rate=0.5)
-    np.testing.assert_allclose(aux["centre_loss"], centre, rtol=1e-5)
-    networks.assert_near(aux["state"]["centres"], after)
+    np.testing.assert_allclose(said["centre_loss"], centre, rtol=1e-5)
+    networks.assert_near(report.state["centres"], after)
 
 
 def test_without_effect_cal_is_wsdan():
     """The same random numbers and parts, one less of them."""
-    (with_effect, aux), (without, less) = (run(name, batch_of()) for name in ("cal", "wsdan"))
-    np.testing.assert_allclose(with_effect - aux["effect_loss"], without, rtol=1e-6)
-    assert set(aux) - set(less) == {"effect_loss"}
+    (with_effect, more), (without, less) = (run(name, batch_of()) for name in ("cal", "wsdan"))
+    np.testing.assert_allclose(with_effect - more.scalars["effect_loss"], without, rtol=1e-6)
+    assert set(more.scalars) - set(less.scalars) == {"effect_loss"}
 
 
 def test_fake_attention_is_drawn_anew_below_2_without_touching_the_attention_layer():
@@ -219,14 +223,13 @@ def test_gradients():
     graphdef = models.evaluation_graphdef(classifier())
     variables, stats = models.split(classifier())
     batch = batch_of()
-    (loss,) = methods.build("cal", FIXED, FACTS).losses
+    method = methods.build("cal", FIXED, FACTS)
     names = ("raw_loss", "crop_loss", "effect_loss", "centre_loss")
 
     def parts(variables):
-        state = {"centres": jnp.asarray(centres())}
-        arrays = jax.tree.map(jnp.asarray, batch), jax.random.key(0), state
-        (value, aux), _ = models.apply(graphdef, variables, stats, loss, *arrays)
-        return jnp.stack([value, *(aux[name] for name in names)])
+        ask = lambda live: call(method, live, batch)  # noqa: E731
+        (value, report), _ = models.apply(graphdef, variables, stats, ask)
+        return jnp.stack([value, *(report.scalars[name] for name in names)])
 
     def reference(variables):
         hand = ByHand(batch, jax.random.key(0), variables)
@@ -271,14 +274,9 @@ def test_centres_start_at_zero_and_do_not_depend_on_the_order_of_images():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crop_threshold": (0.6, 0.4)}, r"crop_threshold=\(0.6, 0.4\) must be \(least, most\)"),
-        ({"drop_threshold": (0.5,)}, "drop_threshold"),
-        ({"centre_rate": 0.0}, r"centre_rate=0.0 must lie in \(0, 1\]"),
-        ({"crop_weight": -1.0}, "crop_weight=-1.0 must be at least 0"),
-        ({"crop_padding": 1.5}, r"crop_padding=1.5 must lie in \[0, 1\]"),
         ({"effect_weight": 0.5}, "effect_weight=0.5 has no effect: 'wsdan' has none"),
         ({"crop_weight": 0, "raw_weight": 0}, "are 0: nothing would be learnt"),
-        ({"effect": True}, r"'wsdan' has no \['effect'\]"),
+        ({"effect": True}, "effect is unknown: did you mean 'effect_weight'"),
     ],
 )
 def test_wrong_options_are_named(options, message):
@@ -289,6 +287,6 @@ def test_wrong_options_are_named(options, message):
 def test_images_that_point_nowhere_train():
     """Constant images, dead attention maps: all finite, the whole image is the crop."""
     batch = batch_of() | {"image": np.zeros((5, SIZE, SIZE, 3), np.float32)}
-    value, aux = run("cal", batch, {"centres": jnp.zeros((CLASSES, WIDTH))})
+    value, report = run("cal", batch, {"centres": jnp.zeros((CLASSES, WIDTH))})
     assert np.isfinite(value)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(aux))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(report))

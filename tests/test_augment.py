@@ -207,32 +207,37 @@ def test_size_after_crops():
     ("ops", "message"),
     [
         ((("flop", {}),), "unknown augmentation 'flop', allowed: flip, crop"),
-        ((("flip", {"q": 1}),), r"'flip': unknown options \['q'\], allowed: \['p'\]"),
+        ((("flip", {"q": 1}),), "'flip': q is unknown: there is 'p'"),
         ((("crop", {}),), "'crop': size must be given"),
-        ((("flip", {"p": 1.5}),), "'flip': p must be a number 0 to 1, got 1.5"),
-        ((("flip", {"p": "half"}),), "p must be a number 0 to 1, got 'half'"),
-        ((("flip", {"p": float("nan")}),), "p must be a number 0 to 1, got nan"),
-        ((("rotate", {"padding": "edge"}),), "must be one of 'reflect', 'zeros', 'border'"),
-        ((("zoom", {"scale": 1.1}),), "scale must be two numbers .least, most. 0.01 to 100"),
-        ((("zoom", {"scale": (1.2, 1.1)}),), r"got \(1.2, 1.1\)"),
-        ((("crop", {"size": 8.0}),), "size must be a whole number, got 8.0"),
-        ((("crop", {"size": 0}),), "size must be a number of at least 1, got 0"),
-        ((("rand_augment", {"magnitude": 31}),), "magnitude must be a number 0 to 30, got 31"),
+        ((("flip", {"p": 1.5}),), "'flip': p=1.5 must be a number from 0 to 1"),
+        ((("flip", {"p": "half"}),), "p='half' must be a number"),
+        ((("flip", {"p": float("nan")}),), "p=nan must be a number"),
+        (
+            (("rotate", {"padding": "edge"}),),
+            "padding='edge' must be 'reflect' or 'zeros' or 'border'",
+        ),
+        (
+            (("zoom", {"scale": 1.1}),),
+            "scale=1.1 must be a tuple of 2, each a number from 0.01 to 100",
+        ),
+        ((("zoom", {"scale": (1.2, 1.1)}),), r"scale=\(1.2, 1.1\) must be .* in ascending order"),
+        ((("crop", {"size": 8.0}),), "size=8.0 must be None or a whole number"),
+        ((("crop", {"size": 0}),), "size=0 must be None or a whole number at least 1"),
+        (
+            (("rand_augment", {"magnitude": 31}),),
+            "magnitude=31 must be a whole number from 0 to 30",
+        ),
         ((("colour_jitter", {}),), "brightness, contrast, saturation and hue must be above 0"),
-        ((("erase", {"fill": "red"}),), "fill must be 'noise', a number or three of 0..255"),
-        ((("erase", {"fill": (1, 2)}),), "fill must be 'noise', a number or three of 0..255"),
-        ((("erase", {"fill": 300}),), "fill must be a number 0 to 255, got 300"),
-        ((("mixup", {"alpha": 0}),), "alpha must be above 0, got 0"),
+        ((("erase", {"fill": "red"}),), "fill='red' must be None or 'noise' or a number"),
+        ((("erase", {"fill": (1, 2)}),), "fill=.* or a tuple of 3, each a number from 0 to 255"),
+        (
+            (("erase", {"fill": 300}),),
+            "fill=300 must be None or 'noise' or a number from 0 to 255",
+        ),
+        ((("mixup", {"alpha": 0}),), "alpha=0 must be a number above 0"),
         ((("cutmix", {}), ("flip", {})), "'flip' follows 'cutmix': .* must be the last one"),
         ((("mixup", {}), ("cutmix", {})), "'cutmix' follows 'mixup'"),
-        ((("flip", 5),), r"augmentation 0, 'flip': options must be a dict, e.g. .*, got 5"),
-        ((("flip", {}), ("crop", None)), "augmentation 1, 'crop': options must be a dict, .* None"),
-        ((("flip", {"q": 1, 2: 3}),), r"unknown options \[2, 'q'\]"),
-        ("flip", r"must be a list of \(name, options\), got 'flip'"),
-        ({"flip": {}}, r"must be a list of \(name, options\), got {'flip'"),
-        (None, "got None"),
-        (("flip", {}), r"augmentation 0 must be \(name, options\), got 'flip'"),
-        (("flip",), r"augmentation 0 must be \(name, options\), got 'flip'"),
+        ((("flip", {2: 3}),), "'flip': 2 is unknown"),
     ],
 )
 def test_what_it_refuses(ops, message):
@@ -245,5 +250,3 @@ def test_checked_options_are_copies():
     ((name, copied),) = augment.checked([["flip", options]])
     copied["p"] = 0.0
     assert (name, options) == ("flip", {"p": 1.0})
-    with pytest.raises(ValueError, match="augmentation 0, 'crop': options must be a dict"):
-        augment.checked((("crop", None),))

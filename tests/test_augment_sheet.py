@@ -1,34 +1,36 @@
-"""The contact sheet of scripts/plot_augmentations.py."""
+"""The contact sheet of `fgc plot_augmentations`."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fgc_jax.cli import plot_augmentations
 from fgc_jax.data import augment
-from scripts import plot_augmentations
+from fgc_jax.data.augment import examples
+from fgc_jax.plots import augmentations
 from tests import data_files
 
 FEW = (("flip", {"p": 1.0}), ("crop", {}), ("cutmix", {}))
 
 
 def test_every_operation_has_a_row():
-    assert {name for name, _ in plot_augmentations.ROWS} == set(augment.OPS)
-    augment.build(plot_augmentations.ROWS[2:-3])  # all options are right
+    assert {name for name, _ in examples.ROWS} == set(augment.OPS)
+    augment.build(examples.ROWS[2:-3])  # all options are right
 
 
 def test_sheet_shows_the_picture_and_the_draws(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(plot_augmentations, "ROWS", FEW)
+    monkeypatch.setattr(examples, "ROWS", FEW)
     path = data_files.write_image(tmp_path / "wide.png", data_files.picture(2, 5, (60, 32)))
     output = tmp_path / "new" / "sheet.png"
     flags = [f"--input={path}", f"--output={output}", "--size=32", "--draws=3"]
     assert plot_augmentations.main(flags) == 0
     assert "3 rows" in capsys.readouterr().out
     sheet = np.asarray(Image.open(output))
-    step, left = 32 + plot_augmentations.MARGIN, plot_augmentations.NAMES
-    assert sheet.shape[:2] == (3 * step + plot_augmentations.MARGIN, left + 4 * step)
+    step, left = 32 + augmentations.MARGIN, augmentations.NAMES
+    assert sheet.shape[:2] == (3 * step + augmentations.MARGIN, left + 4 * step)
 
     def tile(row, column):
-        top = plot_augmentations.MARGIN + row * step
+        top = augmentations.MARGIN + row * step
         return sheet[top : top + 32, left + column * step : left + column * step + 32]
 
     original = np.asarray(Image.open(path))[:, 14:46]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, train, trees
+from fgc_jax import train, trees
 from fgc_jax.runs import stop
-from fgc_jax.training import embeddings
+from fgc_jax.training import embeddings, rules
 from tests import commands, watched
 from tests.watched import STEPS, TEST_IMAGES, make_recipe, stored, watched_run
 
@@ -94,7 +94,7 @@ def test_what_it_is_not_possible_with(changes, message):
     made = common.get_config()
     made.data.update(augment=(), random_crop=False)
     made.phases = (common.phase("head", train="head", cache_features=True),)
-    config.parse(made)
+    rules.parse(made)
     for key, value in changes.items():
         if key in made.phases[0]:
             made.phases[0][key] = value
@@ -104,7 +104,7 @@ def test_what_it_is_not_possible_with(changes, message):
         else:
             made[key] = value
     with pytest.raises(ValueError, match=f"cache_features is not possible with.*{message}"):
-        config.parse(made)
+        rules.parse(made)
 
 
 def test_unreadable_images_are_said_to_be():

@@ -1,35 +1,29 @@
 """Comparing runs: which are compared, their table, and labels that can be read in the picture."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from fgc_jax.runs import directory
+from fgc_jax import files
+from fgc_jax.cli import compare
+from fgc_jax.runs import results
 from fgc_jax.sweeps import comparison
-from scripts import compare
+from tests import made_up
 
 
 def write_run(folder, *, val=50.0, test=40.0, complete=True, head="gap", gflops=2.0):
     folder.mkdir(parents=True)
     model = {"backbone": "resnet18", "backbone_b": "", "head": head}
     config = {"model": model, "phases": [{}, {}]}
-    directory.write_json(folder / "config.json", config)
-    phases = [{"seconds": 10.0, "best_val_top1": 1.0, "images_per_second": 7.0}]
+    files.write_json(folder / "config.json", config)
+    phases = [made_up.phase(seconds=10.0)]
     if complete:
-        phases.append({"seconds": 20.4, "best_val_top1": val, "images_per_second": 9.0})
-    results = {
-        "config": config,
-        "pretrained": None,
-        "params": 11_200_000,
-        "forward_gflops": gflops,
-        "phases": phases,
-        "complete": complete,
-        "test": test and {"top1": test, "mean_class_accuracy": test - 1, "ece": 3.5},
-    }
-    directory.write_json(folder / "results.json", results)
+        phases.append(made_up.phase(seconds=20.4, best_val_top1=val, images_per_second=9.0))
+    tested = made_up.evaluation(top1=test, mean_class_accuracy=test - 1)
+    facts = {"config": config, "forward_gflops": gflops, "complete": complete, "test": tested}
+    results.write(folder, made_up.results(*phases, **facts))
     return folder
 
 
@@ -120,7 +114,6 @@ def test_what_was_not_tested_is_drawn_by_validation():
 
 
 def test_measures_of_a_final_run_without_validation(tmp_path):
-    results = json.loads((write_run(tmp_path / "a", val=None) / "results.json").read_text())
-    found = comparison.measures(results)
-    assert (found["val_top1"], found["test_top1"]) == (None, 40.0)
+    measured = comparison.measures(results.read(write_run(tmp_path / "a", val=None)))
+    assert (measured["val_top1"], measured["test_top1"]) == (None, 40.0)
     assert comparison.load([tmp_path / "a"])[0][0]["val_top1"] is None

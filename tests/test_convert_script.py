@@ -1,4 +1,4 @@
-"""scripts/convert_weights.py: exit codes, and nothing half written."""
+"""`fgc convert_weights`: exit codes, and nothing half written."""
 
 import dataclasses
 import functools
@@ -10,11 +10,11 @@ import pytest
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from fgc_jax import models, trees
+from fgc_jax import config, models, trees
+from fgc_jax.cli import convert_weights
 from fgc_jax.convert import weights
 from fgc_jax.models import pretrained
 from fgc_jax.training import restored
-from scripts import convert_weights
 from tests import seeded
 from tests.tiny_run import run  # noqa: F401  (a fixture)
 
@@ -78,7 +78,7 @@ def test_an_output_that_cannot_be_made_is_one_line(convert, tmp_path, capsys):
     failed_with_one_line(convert(tmp_path / "file" / "a.safetensors"), capsys, "file")
     (tmp_path / "folder.safetensors").mkdir()
     failed_with_one_line(convert(tmp_path / "folder.safetensors"), capsys, "directory")
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_unusable_weights_exit_with_1(tmp_path, capsys):
@@ -193,7 +193,7 @@ def test_what_no_file_holds_is_said(stride, tmp_path, capsys, monkeypatch):
     assert mean.startswith("trained with mean=(0.485,") and "std=(0.3, 0.2, 0.1)" in mean
     # So the file names no tag, whose mean and std would be others.
     assert weights.metadata(tmp_path / "a.safetensors").keys() == {"format", "architecture"}
-    known = {option for row in models.BACKBONES.values() for option in row.options}
+    known = {option for row in models.BACKBONES.values() for option in config.defaults(row.adapt)}
     assert convert_weights.TIMM_NEEDS.keys() == known
 
 

@@ -7,6 +7,7 @@ import pytest
 from safetensors import numpy as safetensors
 
 from fgc_jax import models, trees
+from fgc_jax.convert import timm
 from fgc_jax.models.backbones import convnext
 from tests import networks, seeded
 
@@ -105,7 +106,7 @@ def test_metas_own_files_are_understood(name):
     model = models.abstract(seeded.config(name), 10)
     pairs = models.pretrained.original_names(models.BACKBONES[name])
     zeros = (jax.tree.map(lambda x: np.zeros(x.shape, bool), tree) for tree in models.split(model))
-    shapes = {key: x.shape for key, x in models.timm.to_state_dict(*zeros, pairs).items()}
+    shapes = {key: x.shape for key, x in timm.to_state_dict(*zeros, pairs).items()}
     expected = {key: np.broadcast_to(i, shape) for i, (key, shape) in enumerate(shapes.items())}
     theirs = {}
     for key, x in expected.items():
@@ -121,10 +122,10 @@ def test_metas_own_files_are_understood(name):
         # Meta's are linear layers in every size.
         theirs[key] = x[:, :, 0, 0] if "pwconv" in key and x.ndim == 4 else x
     assert "stages.0.1.pwconv2.weight" in theirs
-    found = models.timm.normalise(theirs)
+    found = timm.normalise(theirs)
     assert found.keys() == expected.keys()
-    params, _ = models.timm.fill(*models.split(model), found, pairs)
-    again = models.timm.to_state_dict(params, {}, pairs)
+    params, _ = timm.fill(*models.split(model), found, pairs)
+    again = timm.to_state_dict(params, {}, pairs)
     assert all((again[key] == x).all() for key, x in expected.items())
 
 
@@ -132,7 +133,7 @@ def test_weights_of_masked_autoencoding_have_no_norm_behind_the_pooling(tmp_path
     name = "convnextv2_atto"
     _, params, stats = seeded.trees(name, 10)
     pairs = models.pretrained.original_names(models.BACKBONES[name])
-    state = models.timm.to_state_dict(params, stats, pairs)
+    state = timm.to_state_dict(params, stats, pairs)
     path = tmp_path / "fcmae.safetensors"
     kept = {key: x for key, x in state.items() if not key.startswith("head.")}
     safetensors.save_file(kept, path)

@@ -10,11 +10,11 @@ import pytest
 from flax import nnx
 
 from configs import common
-from fgc_jax import config, methods, models, train, trees
+from fgc_jax import methods, models, train, trees
 from fgc_jax.data import dataset
-from fgc_jax.runs import checkpoint, directory, stop
-from fgc_jax.training import experiment, restored
-from tests import commands, data_files, test_losses, test_train, tiny_run
+from fgc_jax.runs import checkpoint, results, stop
+from fgc_jax.training import phases, plans, restored, rules
+from tests import commands, data_files, made_up, test_losses, test_train, tiny_run
 
 SHARE, TEMPERATURE = 0.75, 4.0
 OPTIONS = {"teacher_share": SHARE, "temperature": TEMPERATURE, "label_smoothing": 0.1}
@@ -27,7 +27,7 @@ def softmax(x):
 
 @pytest.fixture
 def finished(tmp_path):
-    directory.write_json(tmp_path / directory.RESULTS, {"complete": True})
+    results.write(tmp_path, made_up.results())
     return tmp_path
 
 
@@ -36,12 +36,12 @@ def facts_with(run):
 
 
 def one_layer_run(mean=(0.5,) * 3, std=(0.25,) * 3, names=test_losses.NAMES):
-    """What predict.load_run returns, as far as a teacher needs it."""
+    """What restored.load_run returns, as far as a teacher needs it."""
     model = test_losses.OneLayer()
     variables, stats = models.split(model)
     variables = jax.tree.map(lambda leaf: 3 * leaf + 0.5, variables)
     facts = dataclasses.replace(test_losses.FACTS.preprocess, mean=mean, std=std)
-    plan = types.SimpleNamespace(model=model, preprocess=facts)
+    plan = types.SimpleNamespace(network=test_losses.network_of(model, facts))
     return types.SimpleNamespace(plan=plan, params=variables, stats=stats, class_names=names)
 
 
@@ -52,12 +52,7 @@ def test_the_loss_is_its_formula_whatever_normalisation_the_teacher_has(finished
     method = methods.build("plain", OPTIONS | {"teacher": str(finished)}, facts_with(run))
     batch = test_losses.make_batch(mixed=True)
     logits = np.random.default_rng(1).normal(0, 3, (5, 3)).astype(np.float32)
-    value, aux = method.losses[0](
-        lambda images, rngs: (logits, {}),
-        {**batch, "constants": method.constants},
-        jax.random.key(0),
-        {},
-    )
+    value, report = test_losses.call(method, test_losses.answering(logits), batch)
     pixels = batch["image"] * 0.25 + 0.5
     seen = (pixels - np.reshape(mean, (1, 1, 1, 3))) / np.reshape(std, (1, 1, 1, 3))
     layer = jax.tree.map(np.asarray, run.params["fc"])
@@ -66,8 +61,8 @@ def test_the_loss_is_its_formula_whatever_normalisation_the_teacher_has(finished
     divergence = (wanted * np.log(wanted / given)).sum(-1)
     teacher_loss = TEMPERATURE**2 * (divergence * batch["mask"]).sum() / batch["mask"].sum()
     label_loss = test_losses.expected(logits, batch, {"label_smoothing": 0.1}, False)
-    np.testing.assert_allclose(aux["teacher_loss"], teacher_loss, rtol=1e-5)
-    np.testing.assert_allclose(aux["label_loss"], label_loss, rtol=1e-5)
+    np.testing.assert_allclose(report.scalars["teacher_loss"], teacher_loss, rtol=1e-5)
+    np.testing.assert_allclose(report.scalars["label_loss"], label_loss, rtol=1e-5)
     by_hand = (1 - SHARE) * label_loss + SHARE * teacher_loss
     np.testing.assert_allclose(value, by_hand, rtol=1e-5)
 
@@ -76,20 +71,13 @@ def test_no_gradient_reaches_the_teacher(finished):
     options = OPTIONS | {"teacher": str(finished)}
     method = methods.build("plain", options, facts_with(one_layer_run()))
     student = one_layer_run()
-    graphdef = nnx.graphdef(student.plan.model)
+    graphdef = nnx.graphdef(student.plan.network.model)
     batch = test_losses.make_batch()
 
     def value(variables, constants):
-        (loss, _), _ = models.apply(
-            graphdef,
-            variables,
-            {},
-            method.losses[0],
-            {**batch, "constants": constants},
-            jax.random.key(0),
-            {},
-        )
-        return loss
+        taught = dataclasses.replace(method, constants=constants)
+        call = lambda live: test_losses.call(taught, live, batch)[0]  # noqa: E731
+        return models.apply(graphdef, variables, {}, call)[0]
 
     ours = jax.tree.map(lambda leaf: -leaf, student.params)
     to_student, to_teacher = jax.grad(value, (0, 1))(ours, method.constants)
@@ -162,7 +150,7 @@ def fingerprint(workdir):
 def test_a_taught_run_trains_and_continues_to_the_same_bits(images, teacher, tmp_path, monkeypatch):
     before = fingerprint(teacher)
     straight = test_train.watched_run(taught(images, teacher), tmp_path / "straight", ())
-    split = experiment.prepare(config.parse(taught(images, teacher))).dataset.splits["train"]
+    split = plans.prepare(rules.parse(taught(images, teacher))).dataset.splits["train"]
     for positions in straight.batches[0]:
         np.testing.assert_array_equal(np.bincount(split.labels[positions]), [2, 2, 2])
     rows = [row for row in commands.logged(tmp_path / "straight") if "teacher_loss" in row]
@@ -181,13 +169,13 @@ def test_a_taught_run_trains_and_continues_to_the_same_bits(images, teacher, tmp
             train.run(taught(images, teacher), tmp_path / "stopped")
     continued = train.run(taught(images, teacher), tmp_path / "stopped")
     assert fingerprint(tmp_path / "stopped") == fingerprint(tmp_path / "straight")
-    assert continued["test"] == straight.results["test"]
+    assert continued.test == straight.results.test
     assert fingerprint(teacher) == before
     teacher.rename(tmp_path / "moved")  # to use the student nobody needs it
     assert restored.load_run(tmp_path / "stopped").class_names == tiny_run.CLASSES
 
 
-def test_a_teacher_must_take_the_students_images(finished):
+def test_a_teacher_must_take_the_students_images(finished, monkeypatch):
     def plan(backbone, crop, **options):
         recipe = tiny_run.recipe("unused")
         recipe.model.backbone = backbone
@@ -196,9 +184,10 @@ def test_a_teacher_must_take_the_students_images(finished):
         )
         recipe.method_options.update(options)
         data = dataset.Dataset("none", tiny_run.CLASSES, {})
-        return experiment.assemble(config.parse(recipe), data)
+        return plans.assemble(rules.parse(recipe), data)
 
     run = types.SimpleNamespace(plan=plan("vit_tiny_patch16_224", 64))
+    monkeypatch.setattr(restored, "load_run", lambda workdir: run)
     student = plan("resnet18", 40, teacher=str(finished), **OPTIONS)
     with pytest.raises(ValueError, match="teacher='.*': phase phase40: crop=40: .*the patch, 16"):
-        student.method(lambda workdir: run)
+        phases.method_of(student)

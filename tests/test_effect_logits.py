@@ -9,11 +9,10 @@ from PIL import Image
 
 from configs import common
 from fgc_jax import models, predict, train
-from fgc_jax.evaluation import multiview
+from fgc_jax.cli import evaluate
+from fgc_jax.evaluation import metrics, multiview, views
 from fgc_jax.plots import style
-from fgc_jax.runs import directory
-from fgc_jax.training import loop
-from scripts import evaluate
+from fgc_jax.runs import results
 from tests import data_files, small_networks
 
 CLASSES = ("gull", "tern", "wren")
@@ -53,53 +52,55 @@ def small(monkeypatch):
 @pytest.mark.usefixtures("small")
 def test_validation_chooses_the_logits_of_the_test(root, tmp_path, monkeypatch, capsys):
     settings = recipe(root)
-    looked_at, evaluate_split = [], loop.evaluate_split
+    seen_by, compiled, summarise = [], metrics.compiled, metrics.summarise
 
-    def better_effect(live, name, variables, stats, seen=None):
-        """Effect logits are right more often on validation images, and wrong on test ones."""
-        metrics, results = evaluate_split(live, name, variables, stats, seen)
-        looked_at.append((name, seen and str(seen)))
-        if name == "val" and seen:
-            metrics = {**metrics, "top1": {"plain": 40.0, "effect": 50.0}[seen.logits]}
-        return metrics, results
+    def noted(network, device_mesh, seen=views.RAW):
+        seen_by.append(str(seen))
+        return compiled(network, device_mesh, seen)
 
-    monkeypatch.setattr(loop, "evaluate_split", better_effect)
-    results = train.run(settings, tmp_path / "run")
+    def better_effect(rows, num_classes):
+        """The second and third evaluation are of validation images, with plain and effect logits:
+        these are right more often."""
+        found = summarise(rows, num_classes)
+        top1 = {2: 40.0, 3: 50.0}.get(len(seen_by))
+        return found if top1 is None else dataclasses.replace(found, top1=top1)
+
+    monkeypatch.setattr(metrics, "compiled", noted)
+    monkeypatch.setattr(metrics, "summarise", better_effect)
+    found = train.run(settings, tmp_path / "run")
     crops = "raw_crop (2 forward passes an image)"
     effect = "raw_crop (2 forward passes an image, effect logits)"
-    assert looked_at == [("val", None), ("val", crops), ("val", effect), ("test", effect)]
-    compared = {"chosen": "effect", "val_top1": {"plain": 40.0, "effect": 50.0}}
-    assert results["logits"] == compared and results["test"]["views"] == effect
-    assert directory.chosen_logits(tmp_path / "run") == "effect"
+    assert seen_by == ["raw", crops, effect, effect]
+    compared = results.Logits("effect", {"plain": 40.0, "effect": 50.0})
+    assert found.logits == compared and found.test.views == effect
+    assert results.chosen_logits(tmp_path / "run") == "effect"
     assert "logits: effect, by validation top-1: plain 40.00 %, effect 50.00 %" in (
         capsys.readouterr().out
     )
     # A final run, without validation, takes what its search has found.
     settings.update(final=True, search=str(tmp_path / "run"))
-    results = train.run(settings, tmp_path / "final")
-    assert results["logits"] == {"chosen": "effect", "val_top1": None}
-    assert results["test"]["views"] == effect
+    found = train.run(settings, tmp_path / "final")
+    assert found.logits == results.Logits("effect", None)
+    assert found.test.views == effect
 
     arguments = [f"--workdir={tmp_path / 'run'}"]
-    for flags, folder, views in (
+    for flags, folder, words in (
         ([], "test", effect),
         (["--views=raw", "--logits=plain"], "test-raw-plain", "raw"),
     ):
         assert evaluate.main(arguments + flags) == 0
-        metrics = json.loads(
-            (tmp_path / "run" / "evaluation" / folder / "metrics.json").read_text()
-        )
-        assert metrics["views"] == views
+        stored = json.loads((tmp_path / "run" / "evaluation" / folder / "metrics.json").read_text())
+        assert stored["views"] == words
     own = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
     again = json.loads((tmp_path / "run" / "evaluation" / "test" / "metrics.json").read_text())
     assert again["loss"] == pytest.approx(own["loss"], rel=1e-5)
 
     pictures = sorted((root / "test").rglob("*.jpg"))
-    found = {
+    by_logits = {
         logits: predict.Predictor(tmp_path / "run", logits=logits)(pictures)
         for logits in ("auto", "plain")
     }
-    assert np.abs(found["plain"] - found["auto"]).max() > 1e-4
+    assert np.abs(by_logits["plain"] - by_logits["auto"]).max() > 1e-4
 
 
 @pytest.mark.usefixtures("small")
@@ -108,12 +109,12 @@ def test_equal_logits_and_no_validation_mean_the_plain_ones(root, tmp_path, monk
     monkeypatch.setattr(multiview, "_chosen", lambda seen, logits, out: logits)
     settings = recipe(root)
     settings.views = "raw"
-    results = train.run(settings, tmp_path / "run")
-    assert results["logits"]["chosen"] == "plain" and results["test"]["views"] == "raw"
-    assert len(set(results["logits"]["val_top1"].values())) == 1
+    found = train.run(settings, tmp_path / "run")
+    assert found.logits.chosen == "plain" and found.test.views == "raw"
+    assert len(set(found.logits.val_top1.values())) == 1
     settings.final = True
-    results = train.run(settings, tmp_path / "final")
-    assert results["logits"] == {"chosen": "plain", "val_top1": None}
+    found = train.run(settings, tmp_path / "final")
+    assert found.logits == results.Logits("plain", None)
 
 
 @pytest.mark.usefixtures("small")
@@ -121,8 +122,8 @@ def test_logits_that_are_not_trained_are_not_chosen(root, tmp_path):
     settings = recipe(root)
     settings.method = "wsdan"
     del settings.method_options["effect_weight"]
-    results = train.run(settings, tmp_path / "run")
-    assert results["logits"] is None and results["test"]["views"].startswith("raw_crop")
+    found = train.run(settings, tmp_path / "run")
+    assert found.logits is None and found.test.views.startswith("raw_crop")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fgc_jax import models
-from fgc_jax.training import embeddings, experiment, restored, step
+from fgc_jax.evaluation import metrics
+from fgc_jax.training import embeddings, inputs, plans, restored
 from tests import tiny_run
 from tests.tiny_run import run  # noqa: F401  (a fixture)
 
@@ -17,7 +18,7 @@ from tests.tiny_run import run  # noqa: F401  (a fixture)
 def plan(run):  # noqa: F811
     """(plan with data, params, stats, phase) of the small run."""
     trained = restored.load_run(run / "run")
-    found = experiment.load_data(trained.plan.settings)
+    found = plans.load_data(trained.plan.settings)
     plan = dataclasses.replace(trained.plan, dataset=found)
     return plan, trained.params, trained.stats, trained.phase
 
@@ -41,18 +42,20 @@ def val(plan, folder):
 
 
 def test_the_head_makes_the_networks_logits_of_them(plan, tmp_path):
-    experiment_, variables, stats, phase = plan
+    plan_, variables, stats, phase = plan
     found = val(plan, tmp_path)
-    split = experiment_.dataset.splits["val"]
+    split = plan_.dataset.splits["val"]
     np.testing.assert_array_equal(found.index, np.arange(len(split)))
     np.testing.assert_array_equal(found.labels, split.labels)
     assert found.vectors.shape == (6, 512) and found.vectors.dtype == np.float32
     head = variables["head"]["fc"]
     logits = found.vectors @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
-    with experiment_.eval_batches(split, phase) as batches:
-        results = [experiment_.eval_step()(variables, stats, _inputs(batch)) for batch in batches]
+    infer = metrics.compiled(plan_.network, plan_.mesh)
+    transform = inputs.eval_transform(plan_.settings.data, phase)
+    with inputs.eval_batches(plan_.settings, split, transform) as batches:
+        results = [infer(variables, stats, _inputs(batch)) for batch in batches]
     losses = np.concatenate([result["loss"] for result in results])[:6]
-    np.testing.assert_allclose(step.scored(logits, found.labels)["loss"], losses, rtol=1e-5)
+    np.testing.assert_allclose(metrics.scored(logits, found.labels)["loss"], losses, rtol=1e-5)
 
 
 def _inputs(batch):
@@ -72,24 +75,25 @@ def test_a_second_time_nothing_is_computed(plan, tmp_path, computed):
 
 
 def test_whatever_they_depend_on_makes_them_anew(plan, tmp_path, computed, monkeypatch):
-    experiment_, variables, stats, phase = plan
+    plan_, variables, stats, phase = plan
     val(plan, tmp_path)
     head = jax.tree.map(lambda leaf: leaf + 1, variables["head"])
-    val((experiment_, {**variables, "head": head}, stats, phase), tmp_path)
+    val((plan_, {**variables, "head": head}, stats, phase), tmp_path)
     assert len(computed) == 1  # of the head they do not depend
     backbone = jax.tree.map(lambda leaf: leaf * 1.5, variables["backbone"])
-    val((experiment_, {**variables, "backbone": backbone}, stats, phase), tmp_path)
-    val((experiment_, variables, jax.tree.map(lambda leaf: leaf + 1, stats), phase), tmp_path)
-    val((experiment_, variables, stats, dataclasses.replace(phase, crop=48)), tmp_path)
-    facts = dataclasses.replace(experiment_.preprocess, mean=(0.5, 0.5, 0.5))
-    val((dataclasses.replace(experiment_, preprocess=facts), variables, stats, phase), tmp_path)
-    settings = experiment_.settings
+    val((plan_, {**variables, "backbone": backbone}, stats, phase), tmp_path)
+    val((plan_, variables, jax.tree.map(lambda leaf: leaf + 1, stats), phase), tmp_path)
+    val((plan_, variables, stats, dataclasses.replace(phase, crop=48)), tmp_path)
+    facts = dataclasses.replace(plan_.network.preprocess, mean=(0.5, 0.5, 0.5))
+    network = dataclasses.replace(plan_.network, preprocess=facts)
+    val((dataclasses.replace(plan_, network=network), variables, stats, phase), tmp_path)
+    settings = plan_.settings
     model = dataclasses.replace(settings.model, backbone_options={"last_stride": 1})
     settings = dataclasses.replace(settings, model=model)
-    val((dataclasses.replace(experiment_, settings=settings), variables, stats, phase), tmp_path)
+    val((dataclasses.replace(plan_, settings=settings), variables, stats, phase), tmp_path)
     assert len(computed) == 6
-    names = experiment_.dataset.splits["val"].names
-    path = os.path.join(experiment_.settings.data.root, names[0])
+    names = plan_.dataset.splits["val"].names
+    path = os.path.join(plan_.settings.data.root, names[0])
     os.utime(path, ns=(1, 1))  # as if another picture had taken its place
     val(plan, tmp_path)
     assert len(computed) == 7
@@ -122,8 +126,8 @@ def test_a_full_disk_leaves_nothing_half_written(plan, tmp_path, monkeypatch):
 
 
 def test_unreadable_images_are_listed(plan, tmp_path, monkeypatch):
-    experiment_, *rest = plan
-    split = experiment_.dataset.splits["val"]
+    plan_, *rest = plan
+    split = plan_.dataset.splits["val"]
 
     def read(index):
         if index == 2:
@@ -131,7 +135,7 @@ def test_unreadable_images_are_listed(plan, tmp_path, monkeypatch):
         return split.read(index)
 
     torn = dataclasses.replace(split, read=read)
-    found = embeddings.compute(experiment_, *rest, torn, "")
+    found = embeddings.compute(plan_, *rest, torn, "")
     assert list(found.index) == [0, 1, 3, 4, 5] and list(found.unreadable) == [2]
 
 

@@ -1,4 +1,4 @@
-"""scripts/evaluate.py, as a user calls it."""
+"""`fgc evaluate`, as a user calls it."""
 
 import csv
 import json
@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from fgc_jax import predict
+from fgc_jax.cli import evaluate
 from fgc_jax.evaluation import scores
 from fgc_jax.plots import style
-from scripts import evaluate
 from tests import commands, data_files, tiny_run
 from tests.tiny_run import run  # noqa: F401  (a fixture)
 
-SCRIPT = Path(evaluate.__file__).resolve()
+SCRIPT = commands.ROOT / "scripts" / "evaluate.py"
 
 
 @pytest.fixture

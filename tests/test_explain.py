@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from configs import common
+from fgc_jax.cli import explain
 from fgc_jax.data import images, pipeline
 from fgc_jax.data.sources import synthetic_birds
 from fgc_jax.explain import attention, pictures
-from scripts import explain
 from tests import data_files, tiny_run
 
 

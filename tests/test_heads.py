@@ -98,8 +98,6 @@ def test_streams_of_different_grids_are_refused():
         (lambda rngs: basic.Gap((4, 4), 3, rngs=rngs), "one feature map"),
         (lambda rngs: basic.VggFc((4, 4), 3, rngs=rngs), "one feature map"),
         (lambda rngs: basic.Bilinear((4, 4, 4), 3, rngs=rngs), "one or two"),
-        (lambda rngs: basic.Bilinear((4,), 3, projection=-1, rngs=rngs), "projection"),
-        (lambda rngs: basic.Gap((4,), 3, pool="max", rngs=rngs), "'avgmax'"),
     ],
 )
 def test_wrong_options_are_refused(build, message):

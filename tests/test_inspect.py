@@ -1,4 +1,4 @@
-"""scripts/inspect_dataset.py and what it measures."""
+"""`fgc inspect_dataset` and what it measures."""
 
 import json
 import re
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgc_jax.data import dataset, duplicates, images, statistics
+from fgc_jax.cli import inspect_dataset
+from fgc_jax.data import dataset, duplicates, images, inspection, statistics
 from fgc_jax.data.sources import folder, synthetic_birds
 from fgc_jax.plots import data as data_plots
 from fgc_jax.plots import style
-from scripts import inspect_dataset
 from tests import data_files
 
 
@@ -49,7 +49,7 @@ def test_numbers_of_a_whole_data_set(tmp_path, capsys):
     root, out = planted(tmp_path / "photos"), tmp_path / "out"
     flags = ["--name=folder", f"--root={root}", f"--output={out}"]
     assert inspect_dataset.main(flags) == 0
-    assert sorted(path.name for path in out.iterdir()) == sorted(inspect_dataset.FILES)
+    assert sorted(path.name for path in out.iterdir()) == sorted(inspection.FILES)
     facts = json.loads((out / "inspection.json").read_text())
     train = facts["splits"]["train"]
     assert list(train["unreadable"]) == ["train/c/text.jpg"]

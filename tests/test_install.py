@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -55,6 +56,56 @@ def test_locks_agree() -> None:
 
 def test_oracles_are_no_dependency() -> None:
     assert not {"torch", "torchvision", "timm"} & read_lock(LOCKS[0]).keys()
+
+
+OWN_RECIPE = """
+from configs import common, own
+
+
+def get_config(variant=""):
+    assert "bundled" in common.__file__ and "bundled" not in own.__file__
+    return common.get_config()
+"""
+PROGRAM = """
+import pathlib, sys
+
+# An editable installation of a checkout would help out.
+sys.path = [x for x in sys.path if not pathlib.Path(x, "configs", "common.py").exists()]
+from fgc_jax.cli import recipe
+from {module} import {function}
+
+for name in ("mine", "quickstart:tiny", "configs/quickstart.py"):
+    assert recipe.read(name).seed == 0
+    assert recipe.find(name.partition(":")[0]).exists()
+sys.exit({function}())
+"""
+
+
+def test_an_installed_package_has_its_recipes_and_its_program(tmp_path: Path) -> None:
+    """The wheel's files, laid out as pyproject.toml says, away from the checkout; the user's own
+    recipes import each other and those of the package."""
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    files = {name: name for name in wheel["packages"]} | wheel["force-include"]
+    assert {Path(target).parts[0] for target in files.values()} == {"fgc_jax"}
+    for source, target in files.items():
+        no_caches = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / source, tmp_path / "site" / target, ignore=no_caches)
+    own = tmp_path / "work" / "configs"
+    own.mkdir(parents=True)
+    (own / "mine.py").write_text(OWN_RECIPE)
+    (own / "own.py").touch()
+    module, _, function = PROJECT["project"]["scripts"]["fgc"].partition(":")
+    program = tmp_path / "fgc"
+    program.write_text(PROGRAM.format(module=module, function=function))
+    out = subprocess.run(
+        [sys.executable, program, "--help"],
+        cwd=own.parent,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert "evaluate" in out
 
 
 # Stands in for Python: answers the version check, makes an "environment" that holds itself, and

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from fgc_jax import models
-from scripts import list_models
+from fgc_jax.cli import list_models
 
 
 def test_every_backbone_and_tag_is_listed(capsys):

@@ -1,6 +1,7 @@
 """What the loop does at the end of an epoch: averages, learning rate, override.json, final runs."""
 
 import contextlib
+import dataclasses
 import json
 
 import jax
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 
 from fgc_jax import config, train, trees
-from fgc_jax.runs import checkpoint, directory, override, stop
-from fgc_jax.training import averaging, experiment
-from tests import commands, watched
+from fgc_jax.runs import checkpoint, override, results, stop
+from fgc_jax.runs.results import LrByHand
+from fgc_jax.training import averaging, plans, rules
+from tests import commands, made_up, watched
 from tests.watched import (
     STEPS,
     TEST_IMAGES,
@@ -103,8 +105,8 @@ def test_learning_rates_follow_plateaus_and_hands(straight):
     run, _ = straight
     rows = [row for row in commands.logged(run.workdir) if "learning_rate" in row]
     np.testing.assert_allclose([row["learning_rate"] for row in rows], RATES, rtol=1e-6)
-    changes = [phase["lr_by_hand"] for phase in run.results["phases"]]
-    assert changes == [[{"epoch": 3, "lr": 0.01}, {"epoch": 4, "lr": None}], []]
+    changes = [phase.lr_by_hand for phase in run.results.phases]
+    assert changes == [(LrByHand(3, 0.01), LrByHand(4, None)), ()]
 
 
 def test_both_weights_are_validated_and_the_monitored_ones_chosen(straight):
@@ -114,9 +116,9 @@ def test_both_weights_are_validated_and_the_monitored_ones_chosen(straight):
     assert [row["val_loss"] for row in rows[:4]] == [loss for loss, _ in ONE[::2]]
     rows = [row for row in commands.logged(run.workdir) if "val_average_top1" in row]
     assert [row["val_average_top1"] for row in rows[4:]] == [10.0, 20.0, 30.0]
-    one, two = run.results["phases"]
-    assert (one["best"]["epoch"], one["best"]["score"]) == (3, -0.9)
-    assert (two["best"]["epoch"], two["best_val_top1"]) == (3, 30.0)
+    one, two = run.results.phases
+    assert (one.best.epoch, one.best.score) == (3, -0.9)
+    assert (two.best.epoch, two.best_val_top1) == (3, 30.0)
 
 
 def test_the_next_phase_begins_with_the_averaged_weights(straight):
@@ -137,7 +139,7 @@ def test_swa_is_what_is_tested_with_statistics_of_its_own(straight):
     statistics = [path for path in tested if path.endswith(("/mean", "/var"))]
     assert statistics
     assert all((tested[path] != last[path]).any() for path in statistics)
-    assert run.results["test"]["checkpoint"] == 7 * STEPS
+    assert run.results.test.checkpoint == 7 * STEPS
 
 
 def test_stopped_runs_continue_to_the_same_bits(straight, images, tmp_path, monkeypatch):
@@ -164,19 +166,17 @@ def test_a_final_run_trains_the_chosen_epochs_on_all_images(straight, images, tm
     with pytest.raises(ValueError, match="'plateau' follows the validation images"):
         train.run(recipe, tmp_path / "final")
     search = watched_run(constant(images), tmp_path / "search", [(1, 1), (0.9, 1), (1, 1), (1, 1)])
-    assert [phase["best"]["epoch"] for phase in search.results["phases"]] == [2, 1]
+    assert [phase.best.epoch for phase in search.results.phases] == [2, 1]
     recipe = constant(images)
     recipe.final, recipe.search = True, str(search.workdir)
     final = watched_run(recipe, tmp_path / "final", [])
     assert final.evaluated == [TEST_IMAGES]
-    assert [phase["epochs"] for phase in final.results["phases"]] == [2, 1]
+    assert [phase.epochs for phase in final.results.phases] == [2, 1]
     assert {int(n) for batch in final.batches[0] for n in batch} == set(range(24))
     steps = len(final.batches[0]) + len(final.batches[1])
     assert steps == 3 * 4  # 24 images in batches of 6
-    assert final.results["phases"][0]["best_val_top1"] is None
-    assert (
-        final.results["test"]["checkpoint"] == checkpoint.find_step(final.workdir, "best") == steps
-    )
+    assert final.results.phases[0].best_val_top1 is None
+    assert final.results.test.checkpoint == checkpoint.find_step(final.workdir, "best") == steps
 
 
 def constant(root):
@@ -201,9 +201,9 @@ def test_a_search_must_be_finished_and_of_the_same_config(straight, images, tmp_
 
 def test_final_data_hold_every_image_once(images):
     recipe = constant(images)
-    parts = experiment.load_data(config.parse(recipe)).splits
+    parts = plans.load_data(rules.parse(recipe)).splits
     recipe.final = True
-    found = experiment.load_data(config.parse(recipe))
+    found = plans.load_data(rules.parse(recipe))
     assert found.splits.keys() == {"train", "test"}
     together = found.splits["train"]
     assert sorted(together.names) == sorted([*parts["train"].names, *parts["val"].names])
@@ -226,7 +226,7 @@ def test_final_data_hold_every_image_once(images):
     ],
 )
 def test_a_wrong_override_names_what_is_wrong(text, message, tmp_path):
-    phases = config.parse(two_phases("none")).phases
+    phases = rules.parse(two_phases("none")).phases
     (tmp_path / override.FILE).write_text(text)
     with pytest.raises(ValueError, match=message):
         read(phases, phases[0], tmp_path)
@@ -238,7 +238,7 @@ def read(phases, phase, folder):
 
 
 def test_an_override_is_for_its_phase_alone(tmp_path):
-    phases = config.parse(two_phases("none")).phases
+    phases = rules.parse(two_phases("none")).phases
     assert read(phases, phases[0], tmp_path) is None
     (tmp_path / override.FILE).write_text(json.dumps({"phase": "two", "lr": 0.5}))
     assert [read(phases, phase, tmp_path) for phase in phases] == [None, 0.5]
@@ -253,34 +253,34 @@ def test_an_override_is_for_its_phase_alone(tmp_path):
         ({"average": "ema 1.5"}, "'ema DECAY'"),
         ({"average": "swa 1"}, "'swa N'"),
         ({"schedule": "plateau", "patience": 3}, "patience=3 stops the phase before"),
-        ({"sam_rho": float("inf")}, "must be at most"),
+        ({"sam_rho": float("inf")}, "sam_rho=inf must be a number at least 0"),
         ({"accumulate": 4}, "batch_size=6 cannot be cut into accumulate=4 equal parts"),
-        ({"sam_rho": -0.1}, "must be at least 0"),
+        ({"sam_rho": -0.1}, "sam_rho=-0.1 must be a number at least 0"),
     ],
 )
 def test_what_cannot_be_averaged_or_accumulated(changes, message):
     recipe = make_recipe("none", {"name": "one", "epochs": 2, **changes})
     with pytest.raises(ValueError, match=message):
-        config.parse(recipe)
+        rules.parse(recipe)
 
 
 def test_the_epochs_of_a_search_are_those_that_led_to_what_each_phase_gave(tmp_path):
     recipe = constant("none")
     recipe.phases[1].start_from = "last"
     resolved = config.resolved(recipe)
-    phases = [{"epochs": 9, "best": {"epoch": 4}}, {"epochs": 8, "best": {"epoch": 3}}]
-    results = {"config": resolved, "complete": True, "phases": phases}
-    directory.write_json(tmp_path / directory.RESULTS, results)
-    assert directory.chosen_epochs(tmp_path, resolved) == [9, 3]
-    by_hand = [{**phases[0], "name": "one", "lr_by_hand": [{"epoch": 3, "lr": 0.1}]}, phases[1]]
-    directory.write_json(tmp_path / directory.RESULTS, {**results, "phases": by_hand})
+    phases = [made_up.phase(epochs=9, best=made_up.best(epoch=4))]
+    phases.append(made_up.phase(epochs=8, best=made_up.best(epoch=3)))
+
+    def chosen(config, *phases):
+        results.write(tmp_path, made_up.results(*phases, config=config))
+        return results.chosen_epochs(tmp_path, resolved)
+
+    assert chosen(resolved, *phases) == [9, 3]
+    by_hand = dataclasses.replace(phases[0], name="one", lr_by_hand=(LrByHand(3, 0.1),))
     with pytest.raises(ValueError, match="the learning rate of one was changed by hand"):
-        directory.chosen_epochs(tmp_path, resolved)
-    results["config"] = {**resolved, "final": True}
-    directory.write_json(tmp_path / directory.RESULTS, results)
+        chosen(resolved, by_hand, phases[1])
     with pytest.raises(ValueError, match="is a final run itself"):
-        directory.chosen_epochs(tmp_path, resolved)
-    results["config"] = {**resolved, "method_options": {}}  # an empty value differs, too
-    directory.write_json(tmp_path / directory.RESULTS, results)
+        chosen({**resolved, "final": True}, *phases)
+    # An empty value differs, too.
     with pytest.raises(ValueError, match="method_options.*absent"):
-        directory.chosen_epochs(tmp_path, resolved)
+        chosen({**resolved, "method_options": {}}, *phases)

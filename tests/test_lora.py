@@ -10,13 +10,14 @@ from flax import nnx
 from safetensors import numpy as safetensors_numpy
 
 from configs import common, lora_folder
-from fgc_jax import config, models, train, trees
+from fgc_jax import models, train, trees
+from fgc_jax.cli import convert_weights, estimate_memory, evaluate
+from fgc_jax.convert import timm
 from fgc_jax.data import dataset
 from fgc_jax.models import layers, lora
 from fgc_jax.runs import checkpoint, stop
-from fgc_jax.training import experiment, restored
-from scripts import convert_weights, estimate_memory, evaluate
-from tests import commands, data_files, seeded, small_networks, tiny_run
+from fgc_jax.training import memory, plans, restored, rules, trainable
+from tests import data_files, seeded, small_networks, tiny_run
 
 FAMILIES = ("vit", "eva", "convnext", "swin")
 
@@ -134,17 +135,21 @@ def recipe(*phases, backbone="vit", **model):
 )
 def test_keys_that_cannot_be_or_do_nothing_are_errors(phases, model, message):
     with pytest.raises(ValueError, match=message):
-        experiment.assemble(config.parse(recipe(*phases, **model)), NO_DATA)
+        plans.assemble(rules.parse(recipe(*phases, **model)), NO_DATA)
 
 
 NO_DATA = dataset.Dataset("none", tiny_run.CLASSES, {})
+
+
+def assembled(made, classes):
+    return plans.assemble(rules.parse(made), dataset.without_images(classes))
 
 
 def compiled(**phase):
     """(compiled train step, shapes of its state) of the small ViT with remat: 8 images, 128 px."""
     made = recipe({**phase, "batch_size": 8, "resize": 128, "crop": 128}, lora_rank=2, remat=True)
     made.data.augment = ()
-    return estimate_memory.compiled(estimate_memory.assembled(config.parse(made), 3), 0)
+    return memory.compiled(assembled(made, 3), 0)
 
 
 def test_no_gradient_of_a_frozen_kernel_is_computed():
@@ -171,25 +176,25 @@ def test_no_gradient_of_a_frozen_kernel_is_computed():
     ("variant", "trained"), [("", 3_145_728), ("bias", 272_384), ("full", 303_301_632)]
 )
 def test_the_recipe_trains_as_much_as_the_documentation_says(variant, trained):
-    plan = estimate_memory.assembled(config.parse(lora_folder.get_config(variant)), 200)
+    plan = assembled(lora_folder.get_config(variant), 200)
     (phase,) = plan.settings.phases
-    flat = trees.flatten(plan.params)
-    assert sum(flat[path].size for path in plan.groups(phase)) == trained + 200 * 1025
+    flat = trees.flatten(plan.network.params)
+    paths = trainable.trained_paths(plan.labels(phase))
+    assert sum(flat[path].size for path in paths) == trained + 200 * 1025
 
 
 def test_memory_is_estimated_for_each_phase():
     made = recipe({"train": "lora"}, {"train": "head"}, lora_rank=2)
-    first, second = estimate_memory.table(
-        estimate_memory.assembled(config.parse(made), 3)
-    ).splitlines()[2:]
+    first, second = memory.table(assembled(made, 3)).splitlines()[2:]
     assert first.split()[:4] == ["phase0", "lora", "32", "6"]
     assert second.split()[4] == str(3 * 25)
 
 
-def test_a_recipe_without_sense_is_one_line():
+def test_a_recipe_without_sense_is_one_line(capsys):
     arguments = ("--config=configs/lora_folder.py:tiny", "--config.model.lora_targets=qkv")
-    _, err = commands.run(*arguments, module="scripts/estimate_memory.py", code=1)
-    assert err.splitlines()[-1].startswith("error: lora_targets='qkv' does not match the whole")
+    assert estimate_memory.main(arguments) == 1
+    message = "error: lora_targets='qkv' does not match the whole"
+    assert capsys.readouterr().err.startswith(message)
 
 
 def two_phases(root):
@@ -228,10 +233,10 @@ def changed(first, second):
 
 
 def test_a_phase_changes_what_it_trains_and_nothing_else(images, finished):
-    workdir, results = finished
-    plan = experiment.prepare(config.parse(two_phases(images)))
-    start = trees.flatten(experiment.initial_variables(plan)[0])
-    bias, last = (stored(workdir, phase["best"]["step"]) for phase in results["phases"])
+    workdir, found = finished
+    plan = plans.prepare(rules.parse(two_phases(images)))
+    start = trees.flatten(plans.initial_variables(plan)[0])
+    bias, last = (stored(workdir, phase.best.step) for phase in found.phases)
     head = {path for path in start if path.startswith("head/")}
     biases = {path for path in start if path.endswith("/bias")}
     assert len(biases) == 1 + 2 * 6 + 1 + 1
@@ -254,14 +259,14 @@ def test_a_stopped_run_continues_to_the_same_bits(images, finished, tmp_path, mo
 
 
 def test_a_trained_run_is_evaluated_and_exported_merged(finished, tmp_path, capsys):
-    workdir, results = finished
+    workdir, found = finished
     assert evaluate.main([f"--workdir={workdir}"]) == 0
-    assert f"{results['test']['top1']:.2f} %" in capsys.readouterr().out
+    assert f"{found.test.metrics.top1:.2f} %" in capsys.readouterr().out
     output = tmp_path / "merged.safetensors"
     assert convert_weights.main([f"--workdir={workdir}", f"--output={output}"]) == 0
     assert not [key for key in safetensors_numpy.load_file(output) if "lora" in key]
     run = restored.load_run(workdir)
-    graphdef = models.evaluation_graphdef(run.plan.model)
+    graphdef = models.evaluation_graphdef(run.plan.network.model)
     pixels = seeded.images(4, 32, 32)
     wanted, _ = models.forward(graphdef, run.params, run.stats, pixels)
     found, _ = models.load("vit", str(output))(pixels)
@@ -274,7 +279,7 @@ def test_pretrained_weights_leave_lora_at_its_start(tmp_path):
     path = tmp_path / "vit.safetensors"
     pairs = models.pretrained.original_names(models.BACKBONES["vit"])
     _, weights, stats = seeded.trees("vit", 5)
-    safetensors_numpy.save_file(models.timm.to_state_dict(weights, stats, pairs), path)
+    safetensors_numpy.save_file(timm.to_state_dict(weights, stats, pairs), path)
     settings = seeded.config("vit", lora_rank=2, pretrained=str(path))
     found, _, report = models.initialise(settings, 5, seed=3, classifier=True)
     adapters, rest = trees.select(found, lora.paths(found))

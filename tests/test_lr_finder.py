@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, trees
+from fgc_jax import trees
+from fgc_jax.cli import find_lr
 from fgc_jax.runs import checkpoint
-from fgc_jax.training import experiment, lr_finder, step
-from tests import commands, data_files, tiny_run
+from fgc_jax.runs.progress import Progress
+from fgc_jax.training import classification, lr_finder, phases, plans, rules, step, trainable
+from tests import commands, data_files, made_up, tiny_run
 
 STEPS = 40
 RANGE = {"lowest": 1e-4, "highest": 10.0, "steps": STEPS}
@@ -42,12 +44,12 @@ def plan(tmp_path_factory):
             **size,
         ),
     )
-    return experiment.prepare(config.parse(recipe))
+    return plans.prepare(rules.parse(recipe))
 
 
 @pytest.fixture(scope="module")
 def initial(plan):
-    return experiment.initial_variables(plan)[:2]
+    return plans.initial_variables(plan)[:2]
 
 
 @pytest.fixture
@@ -58,17 +60,23 @@ def scripted(monkeypatch):
     class Scripted:
         losses = (1.0,)
 
-    def make_train_step(**arguments):
-        Scripted.arguments, script = arguments, iter(Scripted.losses)
-        return lambda state, *_: (state, {"loss": next(script)})
+    def make_train_step(setup, *_):
+        Scripted.setup, script, Scripted.scales = setup, iter(Scripted.losses), []
+
+        def train_step(state, batch, constants, scale):
+            Scripted.scales.append(float(scale))
+            return state, {"loss": next(script)}
+
+        return train_step
 
     monkeypatch.setattr(step, "make_train_step", make_train_step)
     return Scripted
 
 
 def sweep(plan, index, variables, stats, **changes):
-    method = plan.method(None)
-    return lr_finder.sweep(plan, index, method, variables, stats, **RANGE | changes)
+    method, task = phases.method_of(plan), classification.task(plan)
+    rates = lr_finder.growing(**RANGE | changes)
+    return lr_finder.sweep(plan, index, method, task, (variables, stats), rates)
 
 
 def valley(rates, fall=0.01, bottom=0.1):
@@ -131,20 +139,20 @@ def test_the_step_is_the_phases_own(plan, initial, scripted, index):
     assert len(curve.losses) == STEPS
     assert curve.end == "all steps were taken"
     np.testing.assert_allclose(curve.rates, np.geomspace(1e-4, 10, STEPS))
-    phase, made = plan.settings.phases[index], scripted.arguments
-    assert (made["accumulate"], made["sam_rho"]) == (phase.accumulate, phase.sam_rho)
-    assert made["average"] == ""  # nobody looks at it
-    groups = plan.groups(phase)
-    assert set(made["trained"]) == set(groups)
+    phase, made = plan.settings.phases[index], scripted.setup
+    assert (made.phase.accumulate, made.phase.sam_rho) == (phase.accumulate, phase.sam_rho)
+    assert not made.phase.average  # nobody evaluates it
+    labels = plan.labels(phase)
+    assert made.labels == labels
     # The rates are those of `lr`, which phase 1 states for half its batch size.
-    rates = [float(made["rate"](jnp.int32(done))) for done in range(STEPS)]
+    rates = [float(made.rate(jnp.int32(done))) * scripted.scales[done] for done in range(STEPS)]
     np.testing.assert_allclose(rates, curve.rates * (1, 2)[index], rtol=1e-5)
-    trained, _ = trees.select(initial[0], groups.keys())
+    trained, _ = trees.select(initial[0], trainable.trained_paths(labels))
     ones = jax.tree.map(jnp.ones_like, trained)
-    optimizer = made["optimizer"]
+    optimizer = made.optimizer
     updates, _ = optimizer.update(ones, optimizer.init(trained), trained)
     for path, update in trees.flatten(updates).items():
-        np.testing.assert_allclose(update, -groups[path][1])
+        np.testing.assert_allclose(update, -labels[path].factor)
 
 
 def test_a_sweep_ends_when_the_loss_explodes(plan, initial, scripted):
@@ -192,8 +200,7 @@ def saved_run(plan, directory, initial, phase, history, best):
                 manager,
                 number,
                 {"params": tiny_run.shaken(variables, number), "stats": stats},
-                {"phase": phase, "best": best, "history": history},
-                phase=phase,
+                Progress(phase=phase, best=best, history=history),
                 score=1 / number,
                 wait=True,
             )
@@ -205,17 +212,17 @@ def test_where_a_phase_starts(plan, initial, tmp_path):
     same, _, source = lr_finder.start(plan, 0, None)
     assert trees.fingerprint(same) == trees.fingerprint(variables)
     assert source == "the initial weights"
-    finished = [{"best": {"step": 4}, "steps": 6}]
-    run = saved_run(plan, tmp_path / "run", initial, 0, finished, {"step": 4})
+    finished = [made_up.phase(steps=6)]
+    run = saved_run(plan, tmp_path / "run", initial, 0, finished, made_up.best())
     files = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     found, _, source = lr_finder.start(plan, 1, run)
     assert source == f"step 4 of {run}"
     expected = tiny_run.shaken(variables, 4)
     # Phase 1 draws its last layer anew, as it does in training.
-    redrawn = experiment.reinitialised(plan, 1, expected, stats)[0]
+    redrawn = plans.reinitialised(plan, 1, expected, stats)[0]
     assert trees.fingerprint(found) == trees.fingerprint(redrawn)
     assert trees.fingerprint(found) != trees.fingerprint(expected)
-    unfinished = saved_run(plan, tmp_path / "half", initial, 0, [], {"step": 4})
+    unfinished = saved_run(plan, tmp_path / "half", initial, 0, [], made_up.best())
     assert lr_finder.start(plan, 1, unfinished)[2] == f"step 4 of {unfinished}"
     phases = (
         plan.settings.phases[0],
@@ -244,17 +251,17 @@ def test_where_a_phase_starts(plan, initial, tmp_path):
 )
 def test_ranges_are_checked(changes, message):
     with pytest.raises(ValueError, match=message):
-        lr_finder.check(**RANGE | changes)
+        lr_finder.growing(**RANGE | changes)
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path, capsys):
     arguments = (*commands.SMALL, f"--output={tmp_path / 'lr'}", "--steps=10")
-    script = {"module": "scripts/find_lr.py", "env": {"PYTHONPATH": str(commands.ROOT)}}
-    out, err = commands.run(*arguments, "--phase=head", **script)
+    assert find_lr.main([*arguments, "--phase=head"]) == 0
+    out, err = capsys.readouterr()
     assert sorted(path.name for path in (tmp_path / "lr").iterdir()) == [
         "lr_head.csv",
         "lr_head.png",
     ]
     assert "phase" in out and "sweeping head" in err
-    _, err = commands.run(*arguments, "--phase=tail", code=1, **script)
-    assert err == "error: --phase='tail' is unknown; allowed: 'head', 'all'\n"
+    assert find_lr.main([*arguments, "--phase=tail"]) == 1
+    assert capsys.readouterr().err == "error: --phase='tail' is unknown; allowed: 'head', 'all'\n"

@@ -10,7 +10,7 @@ from flax import nnx
 from fgc_jax import mesh, models
 from fgc_jax.data import dataset, pipeline
 from fgc_jax.evaluation import metrics
-from fgc_jax.training import step
+from fgc_jax.models.network import Network
 
 CLASSES = 7
 TRANSFORM = pipeline.Transform(
@@ -45,17 +45,15 @@ def evaluated(logits, labels, *, batch_size=8, damaged=()):
     model = Lookup(logits)
     variables = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     device_mesh = mesh.make()
-    eval_step = step.make_eval_step(
-        graphdef=models.evaluation_graphdef(model),
-        mean=(0.0, 0.0, 0.0),
-        std=(1 / 255, 1 / 255, 1 / 255),  # pixels come through as 0..255
-        device_mesh=device_mesh,
-    )
+    (facts, *_) = models.BACKBONES["resnet18"].weights.values()
+    # Pixels come through as 0..255.
+    as_they_are = dataclasses.replace(facts, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    network = Network(None, model, variables, {}, {}, as_they_are)
+    eval_step = metrics.compiled(network, device_mesh)
     names = [f"{i}.png" for i in range(len(labels))]
     split = dataset.Split(labels, names, Numbered(damaged))
-    with pipeline.eval_batches(
-        split, TRANSFORM, batch_size=batch_size, on_bad_image="skip"
-    ) as batches:
+    reader = pipeline.Reader(on_bad_image="skip")
+    with pipeline.eval_batches(split, TRANSFORM, reader, batch_size=batch_size) as batches:
         return metrics.run(eval_step, variables, {}, batches, device_mesh, len(split))
 
 
@@ -107,7 +105,7 @@ def test_metrics_equal_numpy_whatever_the_padding(batch_size):
     logits, labels = random_case()
     results = evaluated(logits, labels, batch_size=batch_size)
     expected, matrix = by_the_book(logits, labels)
-    summary = metrics.summarise(results, CLASSES)
+    summary = dataclasses.asdict(metrics.summarise(results, CLASSES))
     assert (summary.pop("images"), summary.pop("unreadable")) == (45, 0)
     assert summary == pytest.approx(expected, rel=1e-5, abs=1e-5)
     np.testing.assert_array_equal(metrics.confusion_matrix(results, CLASSES), matrix)
@@ -130,7 +128,7 @@ def test_unreadable_images_are_listed_and_in_no_metric():
     results = evaluated(logits, labels, damaged=damaged)
     left = np.setdiff1d(np.arange(45), damaged)
     expected, matrix = by_the_book(logits[left], labels[left])
-    summary = metrics.summarise(results, CLASSES)
+    summary = dataclasses.asdict(metrics.summarise(results, CLASSES))
     assert (summary.pop("images"), summary.pop("unreadable")) == (42, 3)
     assert summary == pytest.approx(expected, rel=1e-5, abs=1e-5)
     np.testing.assert_array_equal(metrics.confusion_matrix(results, CLASSES), matrix)
@@ -186,7 +184,7 @@ def test_equal_logits_count_as_argmax_decides(classes):
     results = evaluated(logits, labels)
     expected, matrix = by_the_book(logits, labels)
     np.testing.assert_array_equal(results.rank, np.arange(classes))
-    summary = metrics.summarise(results, classes)
+    summary = dataclasses.asdict(metrics.summarise(results, classes))
     assert {name: summary[name] for name in expected} == pytest.approx(expected, rel=1e-5, abs=1e-5)
     np.testing.assert_array_equal(metrics.confusion_matrix(results, classes), matrix)
 
@@ -207,7 +205,7 @@ def test_scores_that_are_not_finite_are_errors(classes, bad):
     broken = [0, 7, 19]
     logits[broken, labels[broken]] = bad
     results = evaluated(logits, labels)
-    summary = metrics.summarise(results, classes)
+    summary = dataclasses.asdict(metrics.summarise(results, classes))
     fine = np.setdiff1d(np.arange(20), broken)
     expected, matrix = by_the_book(logits[fine], labels[fine])
     assert summary["images"] == 20
@@ -220,7 +218,7 @@ def test_scores_that_are_not_finite_are_errors(classes, bad):
 
 def test_all_scores_not_finite():
     logits, labels = np.full((6, 3), np.nan, np.float32), np.arange(6, dtype=np.int32) % 3
-    summary = metrics.summarise(evaluated(logits, labels), 3)
+    summary = dataclasses.asdict(metrics.summarise(evaluated(logits, labels), 3))
     assert summary["top1"] == summary["top5"] == summary["mean_class_accuracy"] == 0
     assert np.isnan(summary["loss"]) and np.isnan(summary["ece"])
 

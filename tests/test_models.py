@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 from fgc_jax import models, trees
+from fgc_jax.config import ModelSettings, defaults, read
 from fgc_jax.models.heads import basic
 from tests import networks, seeded
 from tests.small_networks import SMALL
@@ -138,10 +139,16 @@ def test_a_head_may_read_several_maps_and_name_arrays(monkeypatch):
     ("changes", "message"),
     [
         ({"feature_map": "stage1+stage9"}, "unknown feature map of resnet18 'stage9'"),
-        ({"feature_map": "stage1+stage1"}, "'stage1.stage1' names a map twice"),
+        (
+            {"feature_map": "stage1+stage1"},
+            "feature_map='stage1.stage1' must be names of maps .* none twice",
+        ),
         ({"feature_map": "stage1+features"}, "'gap' reads one feature map, not 2"),
-        ({"backbone_options": {"last_stride": 3}}, "last_stride=3 must be 1 or 2"),
-        ({"backbone_options": {"patch": 8}}, "unknown option of the backbone resnet18 'patch'"),
+        ({"backbone_options": {"last_stride": 3}}, "backbone_options.last_stride=3 must be 1 or 2"),
+        (
+            {"backbone_options": {"patch": 8}},
+            "backbone_options.patch is unknown: there is 'last_stride'",
+        ),
         (
             {"backbone_options": {"last_stride": 1}, "feature_map": "stage3"},
             "'last_stride': 1. has no effect on .*feature_map='stage3', only on .*'features', 'st",
@@ -210,9 +217,12 @@ def test_a_name_of_both_streams_at_different_depths_keeps_both():
             {"head": "transformer"},
             "unknown head 'transformer'; allowed: 'gap', 'bilinear', 'vgg",
         ),
-        ({"head_options": {"drop": 0.5}}, "'drop'; allowed: 'pool', 'mlp', 'hidden', 'dropout'"),
+        (
+            {"head_options": {"drop": 0.5}},
+            "head_options.drop is unknown: did you mean 'dropout'.*'pool'",
+        ),
         ({"feature_map": "layer4"}, "unknown feature map of resnet18 'layer4'; allowed: 'stem'"),
-        ({"dtype": "float16"}, "unknown dtype 'float16'; allowed: 'float32', 'bfloat16'"),
+        ({"dtype": "float16"}, "dtype='float16' must be 'float32' or 'bfloat16'"),
         ({"weights_tag": "in22k"}, "unknown weights_tag of resnet18 'in22k'; allowed: 'a1_in1k'"),
         ({"num_classes": 1}, "at least two classes, not 1"),
         (
@@ -222,11 +232,10 @@ def test_a_name_of_both_streams_at_different_depths_keeps_both():
     ],
 )
 def test_wrong_configs_are_refused(changes, message):
-    changes = dict(changes)
+    changes = {"backbone": "resnet18", "head": "gap", **changes}
     num_classes = changes.pop("num_classes", 5)
-    config = seeded.config("resnet18")
-    vars(config).update(changes)
     with pytest.raises(ValueError, match=message):
+        config = read(ModelSettings, {**defaults(ModelSettings), **changes}, "config.model")
         models.abstract(config, num_classes)
         models.preprocess(config)
 

@@ -1,4 +1,4 @@
-"""Layers, groups and optimisers of a phase."""
+"""The optimisers of a phase."""
 
 import dataclasses
 
@@ -10,169 +10,29 @@ import pytest
 
 from configs import common
 from fgc_jax import config, trees
-from fgc_jax.training import optim, schedules
-
-LAYERS = {
-    "stem": ("backbone/conv1", "backbone/bn1"),
-    "layer1/0": ("backbone/layer1/0",),
-    "layer1/1": ("backbone/layer1/1",),
-    "layer2/0": ("backbone/layer2/0",),
-}
-PATHS = [
-    "backbone/bn1/bias",
-    "backbone/bn1/scale",
-    "backbone/conv1/kernel",
-    "backbone/layer1/0/kernel",
-    "backbone/layer1/1/kernel",
-    "backbone/layer2/0/kernel",
-    "head/fc/kernel",
-]
-BN_PATHS = {"backbone/bn1/bias", "backbone/bn1/scale"}
+from fgc_jax.training import optim, schedules, trainable
+from tests import test_trainable
+from tests.test_trainable import PATHS
 
 
-def make_phase(**changes) -> config.Phase:
-    return config.Phase(**common.phase("test", **changes).to_dict())
-
-
-@pytest.mark.parametrize(
-    ("spec", "layers"),
-    [
-        ("", ()),
-        ("head", ()),
-        ("last 1", ("layer2/0",)),
-        ("last 3", ("layer1/0", "layer1/1", "layer2/0")),
-        ("from layer1", ("layer1/0", "layer1/1", "layer2/0")),
-        ("from layer1/1", ("layer1/1", "layer2/0")),
-        ("all", tuple(LAYERS)),
-    ],
-)
-def test_layers_count_from_the_output(spec, layers):
-    assert optim.last_layers(spec, LAYERS) == layers
-
-
-@pytest.mark.parametrize("spec", ["last 5", "from layer3", "from layer"])
-def test_unknown_layers_are_errors(spec):
-    with pytest.raises(ValueError, match="has (only|no)"):
-        optim.last_layers(spec, LAYERS)
-
-
-def trained(**changes):
-    return optim.trained_groups(make_phase(**changes), LAYERS, PATHS, BN_PATHS)
-
-
-def test_head_phase_trains_the_head_only():
-    assert trained(train="head") == {"head/fc/kernel": ("all", 1.0)}
-
-
-def test_layer_decay_falls_from_the_head_to_the_stem():
-    found = trained(train="all", layer_decay=0.5)
-    assert found == {
-        "backbone/bn1/bias": ("all", 0.5**4),
-        "backbone/bn1/scale": ("all", 0.5**4),
-        "backbone/conv1/kernel": ("all", 0.5**4),
-        "backbone/layer1/0/kernel": ("all", 0.5**3),
-        "backbone/layer1/1/kernel": ("all", 0.5**2),
-        "backbone/layer2/0/kernel": ("all", 0.5),
-        "head/fc/kernel": ("all", 1.0),
-    }
-    groups = (("head/.*", "head", 10.0), (".*", "backbone", 1.0))
-    found = trained(train="last 1", layer_decay=0.5, groups=groups)
-    assert found == {"backbone/layer2/0/kernel": ("backbone", 0.5), "head/fc/kernel": ("head", 10)}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"train": "head", "layer_decay": 0.5}, "layer_decay=0.5 has no effect where train='head'"),
-        ({"train": "head", "lr_thirds": (0.1, 0.3, 1.0)}, "has no effect where train='head' trai"),
-        (
-            {"head_lr": 2.0, "groups": (("head/.*", "head", 0.0), (".*", "rest", 1.0))},
-            "head_lr=2.0 has no effect where train='all' and these groups leave the head frozen",
-        ),
-    ],
-)
-def test_rates_without_an_effect_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        trained(**changes)
-
-
-THIRDS = (0.1, 0.25, 0.5)
-
-
-def test_thirds_of_the_layers_have_rates_of_their_own():
-    """Four layers: two, one and one; the head belongs to the last third."""
-    assert trained(train="all", lr_thirds=THIRDS, head_lr=2.0) == {
-        "backbone/bn1/bias": ("all", 0.1),
-        "backbone/bn1/scale": ("all", 0.1),
-        "backbone/conv1/kernel": ("all", 0.1),
-        "backbone/layer1/0/kernel": ("all", 0.1),
-        "backbone/layer1/1/kernel": ("all", 0.25),
-        "backbone/layer2/0/kernel": ("all", 0.5),
-        "head/fc/kernel": ("all", 1.0),
-    }
-
-
-@pytest.mark.parametrize("total", [1, 2, 3, 7, 9])
-def test_thirds_are_as_equal_as_layers_allow(total):
-    layers = {f"block{i}": (f"backbone/block{i}",) for i in range(total)}
-    factor = optim._multiplier(make_phase(lr_thirds=(1.0, 2.0, 3.0)), layers)
-    found = [factor(f"backbone/block{i}/kernel") for i in range(total)]
-    counts = [found.count(third) for third in (1, 2, 3)]
-    assert found == sorted(found) and max(counts) - min(counts) <= 1
-    assert factor("head/fc/kernel") == 3
-
-
-def test_heads_own_rate():
-    assert trained(train="last 1", head_lr=10.0) == {
-        "backbone/layer2/0/kernel": ("all", 1.0),
-        "head/fc/kernel": ("all", 10.0),
-    }
+def plain(groups):
+    """Labels of these paths: path -> (group, factor)."""
+    return {path: trainable.Label(*each) for path, each in groups.items()}
 
 
 def test_a_step_is_scaled_by_each_layers_factor():
-    groups = trained(train="all", layer_decay=0.5)
-    phase = make_phase(optimizer="sgd", lr=1.0, momentum=0.0, layer_decay=0.5)
-    optimizer = optim.make(phase, schedules.build(phase, 10), groups)
+    phase = test_trainable.make_phase(optimizer="sgd", lr=1.0, momentum=0.0, layer_decay=0.5)
+    labels = test_trainable.labels_of(phase)
+    optimizer = optim.make(phase, schedules.build(phase, 10), labels)
     tree = trees.unflatten(dict.fromkeys(PATHS, jnp.ones(2)))
     updates, _ = optimizer.update(tree, optimizer.init(tree), tree)
     for path, update in trees.flatten(updates).items():
-        np.testing.assert_allclose(update, -groups[path][1] * np.ones(2), rtol=1e-6)
-
-
-def test_batch_norm_can_train_while_its_layer_is_frozen():
-    assert set(trained(train="head", train_bn_while_frozen=True)) == {"head/fc/kernel"} | BN_PATHS
-
-
-def test_groups_give_multipliers_and_zero_freezes():
-    groups = (
-        ("head/.*", "head", 10.0),
-        (".*/layer2/.*", "frozen", 0.0),
-        (".*", "rest", 0.1),
-    )
-    assert trained(train="last 2", groups=groups) == {
-        "backbone/layer1/1/kernel": ("rest", 0.1),
-        "head/fc/kernel": ("head", 10.0),
-    }
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"groups": (("haed/.*", "head", 1.0), (".*", "rest", 1.0))}, "haed"),
-        ({"groups": (("head/.*", "head", 1.0),)}, "no group rule matches"),
-        ({"train": "from layer9"}, "no layer 'layer9'"),
-        ({"groups": ((".*", "all", 0.0),)}, "trains nothing"),
-        ({"groups": (("head/.*", "a", 1.0), (".*", "a", 2.0))}, "two multipliers"),
-    ],
-)
-def test_phases_that_cannot_train_are_errors(changes, message):
-    with pytest.raises(ValueError, match=message):
-        trained(**changes)
+        np.testing.assert_allclose(update, -labels[path].factor * np.ones(2), rtol=1e-6)
 
 
 def run(phase, params, grads, groups, steps=3, updates=1):
     schedule = schedules.build(phase, 2)
-    optimizer = optim.make(phase, schedule, groups, updates)
+    optimizer = optim.make(phase, schedule, plain(groups), updates)
     state = optimizer.init(params)
     for step in np.repeat(range(steps), updates):
         updates, state = optimizer.update(grads, state, params)
@@ -213,7 +73,7 @@ def adam(weight, grad, rates, momenta, *, decay, kind, beta2):
 @pytest.mark.parametrize("one_cycle", [False, True], ids=["constant", "one_cycle"])
 @pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", "adamw", "lamb"])
 def test_optimisers_equal_their_formulas(name, one_cycle, updates):
-    phase = make_phase(
+    phase = test_trainable.make_phase(
         optimizer="sgd" if name == "nesterov" else name,
         nesterov=name == "nesterov",
         lr=0.1,
@@ -240,9 +100,77 @@ def test_optimisers_equal_their_formulas(name, one_cycle, updates):
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=5e-6)  # some end close to zero
 
 
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", "adamw", "lamb"])
+def test_groups_step_as_one_optimiser_whose_updates_are_multiplied(name):
+    """For three labels, clipped gradients and vectors that do not decay; but for the last bit, as
+    the compiler fuses the products of one leaf and of several differently."""
+    phase = test_trainable.make_phase(
+        optimizer="sgd" if name == "nesterov" else name, nesterov=name == "nesterov",
+        weight_decay=0.05, decay_norm_and_bias=False, clip_norm=1.5,
+    )  # fmt: skip
+    schedule = schedules.build(phase, 10)
+    rng = np.random.default_rng(0)
+    shapes = {"a/kernel": (3, 2), "a/bias": (2,), "b/kernel": (2, 4), "c/kernel": (4, 4)}
+    tree, *grads = (
+        trees.unflatten({p: jnp.float32(rng.normal(size=s)) for p, s in shapes.items()})
+        for _ in range(4)
+    )
+    factors = {"a/kernel": 0.1, "a/bias": 0.1, "b/kernel": 0.3, "c/kernel": 1.0}
+    labels = {path: trainable.Label(path[0], factor) for path, factor in factors.items()}
+    one = optim.make(phase, schedule, dict.fromkeys(shapes, trainable.Label("all", 1.0)))
+    many = optim.make(phase, schedule, labels)
+    state, state_of_many = one.init(tree), many.init(tree)
+    for grad in grads:
+        updates, state = one.update(grad, state, tree)
+        found, state_of_many = many.update(grad, state_of_many, tree)
+        for path, update in trees.flatten(updates).items():
+            expected = np.asarray(update) * np.float32(factors[path])
+            np.testing.assert_allclose(trees.flatten(found)[path], expected, rtol=3e-7)
+
+
+def test_a_group_may_have_settings_of_its_own():
+    """Weight decay and optimiser of one group; the other has the phase's."""
+    own = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0}
+    groups = (("a/.*", "plain", 1.0, own), (".*", "rest", 1.0))
+    phase = test_trainable.make_phase(optimizer="adamw", lr=1.0, weight_decay=0.5, groups=groups)
+    labels = trainable.of(phase, {"one": ("a",)}, ["a/kernel", "head/kernel"], [])
+    optimizer = optim.make(phase, schedules.build(phase, 10), labels)
+    tree = trees.unflatten(dict.fromkeys(labels, jnp.full((2, 2), 4.0)))
+    grads = trees.unflatten(dict.fromkeys(labels, jnp.full((2, 2), 0.25)))
+    updates, _ = optimizer.update(grads, optimizer.init(tree), tree)
+    np.testing.assert_allclose(updates["a"]["kernel"], np.full((2, 2), -0.25))
+    # Adam's first step is the gradient's sign, the decay half the weight.
+    np.testing.assert_allclose(updates["head"]["kernel"], np.full((2, 2), -3.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"weight_decay": -1.0}, r"groups\[0\]: weight_decay=-1.0 must be a number at least 0"),
+        ({"lr": 1.0}, r"groups\[0\]: lr is unknown"),
+        ({"optimizer": "sgd"}, "optimizer='sgd' has no effect: the phase has it so"),
+        ({"beta2": 0.9}, "beta2 has no effect with optimizer='sgd'"),
+        ({}, "has no effect"),
+    ],
+)
+def test_settings_of_a_group_are_checked(own, message):
+    groups = (("head/.*", "head", 1.0, own), (".*", "rest", 1.0))
+    with pytest.raises(ValueError, match=message):
+        test_trainable.parsed((common.phase("test", groups=groups),))
+
+
+def test_what_is_frozen_gets_no_update():
+    labels = {"a/kernel": trainable.Label("all", 0.5), "b/kernel": trainable.Label("all")}
+    phase = test_trainable.make_phase(optimizer="adamw", weight_decay=0.1)
+    optimizer = optim.make(phase, schedules.build(phase, 10), labels)
+    tree = {"a": {"kernel": jnp.ones((2, 2))}, "b": {"kernel": jnp.ones((2, 2))}}
+    updates, _ = optimizer.update(tree, optimizer.init(tree), tree)
+    assert updates["a"]["kernel"].all() and not updates["b"]["kernel"].any()
+
+
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lamb"])
 def test_norm_and_bias_need_not_decay(name):
-    phase = make_phase(
+    phase = test_trainable.make_phase(
         optimizer=name, momentum=0.0, lr=0.1, weight_decay=0.5, decay_norm_and_bias=False
     )
     tree = {"fc": {"bias": jnp.full(2, 4.0), "kernel": jnp.ones((2, 2))}}
@@ -255,7 +183,7 @@ def test_norm_and_bias_need_not_decay(name):
 
 
 def test_groups_scale_the_learning_rate():
-    phase = make_phase(lr=0.1, momentum=0.0)
+    phase = test_trainable.make_phase(lr=0.1, momentum=0.0)
     tree = {"a": {"k": jnp.zeros(2)}, "b": {"k": jnp.zeros(2)}}
     grads = jax.tree.map(jnp.ones_like, tree)
     got = run(phase, tree, grads, {"a/k": ("slow", 0.1), "b/k": ("fast", 1.0)}, steps=1)
@@ -264,7 +192,7 @@ def test_groups_scale_the_learning_rate():
 
 
 def test_clipping_limits_the_norm_over_all_groups():
-    phase = make_phase(lr=1.0, momentum=0.0, clip_norm=1.0)
+    phase = test_trainable.make_phase(lr=1.0, momentum=0.0, clip_norm=1.0)
     tree = {"a": {"k": jnp.zeros(1)}, "b": {"k": jnp.zeros(1)}}
     grads = {"a": {"k": jnp.float32([3.0])}, "b": {"k": jnp.float32([4.0])}}
     got = run(phase, tree, grads, {"a/k": ("x", 1.0), "b/k": ("y", 1.0)}, steps=1)
@@ -279,35 +207,16 @@ def test_phase_fields_match_the_recipes():
     }
 
 
-def parsed(phases) -> tuple[config.Phase, ...]:
-    """What `config.parse` makes of a recipe's phases."""
-    recipe = common.get_config()
-    recipe.phases = phases
-    return config.parse(recipe).phases
-
-
 def test_images_grow_and_batches_follow():
-    phases = parsed(common.growing("all", (224, 299, 448), batch_size=32, lr=0.1, lr_batch=32))
+    grown = common.growing("all", (224, 299, 448), batch_size=32, lr=0.1, lr_batch=32)
+    phases = test_trainable.parsed(grown)
     assert [phase.name for phase in phases] == ["all_224", "all_299", "all_448"]
     assert [phase.crop for phase in phases] == [224, 299, 448]
     assert [phase.resize for phase in phases] == [256, 342, 512]
     assert [phase.batch_size for phase in phases] == [32, 16, 8]
     assert [schedules.peak(phase) for phase in phases] == [0.1, 0.05, 0.025]
-    phases = parsed(common.growing("x", (100, 400), batch_size=20, resize=1.0))
+    phases = test_trainable.parsed(common.growing("x", (100, 400), batch_size=20, resize=1.0))
     assert [(phase.resize, phase.batch_size) for phase in phases] == [(100, 20), (400, 1)]
-
-
-def test_layers_thaw_from_the_head():
-    rates = {"head": 1e-2, "last 2": 3e-3, "all": 1e-3}
-    phases = parsed(common.gradual("thaw", rates, epochs=2, lr_thirds=THIRDS, momentum=0.5))
-    assert [phase.name for phase in phases] == ["thaw_1", "thaw_2", "thaw_3"]
-    assert {phase.train: phase.lr for phase in phases} == rates
-    assert {(phase.epochs, phase.momentum) for phase in phases} == {(2, 0.5)}
-    counts = [len(optim.trained_groups(phase, LAYERS, PATHS, BN_PATHS)) for phase in phases]
-    assert counts == [1, 3, 7]
-    phases = parsed(common.gradual("bn", rates, train_bn_while_frozen=True, layer_decay=0.5))
-    counts = [len(optim.trained_groups(phase, LAYERS, PATHS, BN_PATHS)) for phase in phases]
-    assert counts == [3, 5, 7]
 
 
 @pytest.mark.parametrize(
@@ -326,4 +235,4 @@ def test_layers_thaw_from_the_head():
     ],
 )
 def test_a_phases_rates_are_described(changes, text):
-    assert optim.describe(make_phase(**changes)) == text
+    assert optim.describe(test_trainable.make_phase(**changes)) == text

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from configs import cross_x_cub, dcl_cub, pmg_cub
-from fgc_jax import config, models, train
-from fgc_jax.training import experiment
+from fgc_jax import models, train
+from fgc_jax.training import phases, plans, rules
 from tests import data_benchmarks, small_networks
 
 RECIPES = {"pmg": pmg_cub, "dcl": dcl_cub, "cross_x": cross_x_cub}
@@ -29,13 +29,13 @@ def root(tmp_path_factory):
     ("name", "variant"), [("pmg", ""), ("dcl", ""), ("dcl", "readme"), ("cross_x", "")]
 )
 def test_settings_are_valid_and_the_weights_exist(name, variant, root):
-    settings = config.parse(RECIPES[name].get_config(variant))
+    settings = rules.parse(RECIPES[name].get_config(variant))
     model = settings.model
     facts = models.BACKBONES[model.backbone].weights[model.weights_tag]
-    assert model.pretrained == facts.source
+    assert str(model.pretrained) == facts.source
     got = RECIPES[name].get_config(f"{variant},tiny")
     got.data.root = str(root)
-    experiment.prepare(config.parse(got)).method(None)
+    plans.prepare(rules.parse(got)).method(None)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -52,7 +52,7 @@ def test_recipes_train(name, root, tmp_path, monkeypatch):
     monkeypatch.setitem(models.BACKBONES, got.model.backbone, row)
     if name != "dcl":  # whose tiles say how large images are
         got.phases[0].update(resize=40, crop=32)
-    assert train.run(got, tmp_path / "run")["complete"]
+    assert train.run(got, tmp_path / "run").complete
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     logged = [json.loads(line) for line in lines]
     found = {key.rpartition("/")[2]: line[key] for line in logged for key in line}
@@ -71,6 +71,6 @@ def test_levels_and_tiles_must_match(root):
     got = pmg_cub.get_config("tiny")
     got.data.root = str(root)
     got.model.feature_map = "stage3+features"
-    plan = experiment.prepare(config.parse(got))
+    plan = plans.prepare(rules.parse(got))
     with pytest.raises(ValueError, match="must have one number for each level of the head"):
-        plan.method(None)
+        phases.method_of(plan)

@@ -60,23 +60,22 @@ def terms_by_hand(logits, out, batch, levels=2):
 
 def call(name, options, outputs, state=None, mixed=False):
     method = methods.build(name, options, test_losses.FACTS)
-    model = lambda images, rngs: outputs  # noqa: E731
-    state = method.state if state is None else state
-    return method.losses[0](model, test_losses.make_batch(mixed=mixed), jax.random.key(0), state)
+    batch = test_losses.make_batch(mixed=mixed)
+    return test_losses.call(method, lambda images, rngs: outputs, batch, state=state)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_pims_loss_is_its_formula(mixed):
     logits, out = outputs()
     factors = {"lambda_b": 0.5, "lambda_n": 5.0, "lambda_s": 0.25, "lambda_c": 2.0}
-    value, aux = call("pim", factors, (logits, out), mixed=mixed)
+    value, report = call("pim", factors, (logits, out), mixed=mixed)
     terms = terms_by_hand(logits, out, test_losses.make_batch(mixed=mixed))
     by_name = dict(zip(("mean", "dropped", "picked", "graph"), factors.values(), strict=True))
     expected = sum(factor * terms[name] for name, factor in by_name.items())
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     for name, term in terms.items():
-        np.testing.assert_allclose(aux[f"{name}_loss"], term, rtol=1e-5)
-    assert "picked_loss" not in call("pim", {}, (logits, out))[1]
+        np.testing.assert_allclose(report.scalars[f"{name}_loss"], term, rtol=1e-5)
+    assert "picked_loss" not in call("pim", {}, (logits, out))[1].scalars
 
 
 def refinement_by_hand(early, late, temperature, mask):
@@ -96,15 +95,15 @@ def test_herbs_adds_the_refinement_at_a_falling_temperature(mixed):
     # Ten images to see in an epoch, a halving every two epochs.
     options = {"temperature": 4.0, "halve_every": 2}
     for seen, temperature in ((0, 4), (19, 4), (20, 2), (45, 1), (2_000_000_000, 1 / 16)):
-        value, aux = call("herbs", options, (logits, out), {"images": jnp.int32(seen)}, mixed)
+        value, report = call("herbs", options, (logits, out), {"images": jnp.int32(seen)}, mixed)
         late, early = (
             [out[f"head/{kind}/{index}"] for index in range(2)] for kind in ("scores", "early")
         )
         refined = refinement_by_hand(early, late, temperature, batch["mask"])
-        np.testing.assert_allclose(aux["temperature"], temperature)
-        np.testing.assert_allclose(aux["refinement_loss"], refined, rtol=1e-5)
+        np.testing.assert_allclose(report.scalars["temperature"], temperature)
+        np.testing.assert_allclose(report.scalars["refinement_loss"], refined, rtol=1e-5)
         np.testing.assert_allclose(value, plain + 1.375 * refined, rtol=1e-5)
-        assert int(aux["state"]["images"]) == seen + 5
+        assert int(report.state["images"]) == seen + 5
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -129,9 +128,7 @@ def test_their_gradients_are_those_of_the_formulas(kind):
         return value + 1.5 * refined, *each, refined
 
     names = [f"{name}_loss" for name in terms]
-    slopes.assert_those_of_a_loss(
-        reference, method.losses[0], names, live, maps, batch, method.state
-    )
+    slopes.assert_those_of_a_loss(reference, method, names, live, maps, batch)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -139,7 +136,7 @@ def test_each_weight_of_the_head_learns(name):
     head = shaken(KINDS[name](CHANNELS, 3, rngs=nnx.Rngs(0), **OPTIONS))
     method = methods.build(name, {}, test_losses.FACTS)
     batch = test_losses.make_batch() | {"image": make_maps(batch=5)}
-    slopes.assert_in_all_weights(head, method.losses[0], batch, method.state)
+    slopes.assert_in_all_weights(head, method, batch)
 
 
 def test_the_later_scores_learn_nothing_from_the_refinement():
@@ -151,20 +148,6 @@ def test_the_later_scores_learn_nothing_from_the_refinement():
 
 def test_nothing_dropped_costs_nothing():
     np.testing.assert_array_equal(pim.dropped(jnp.ones((2, 1, 2, 3)), jnp.ones((2, 1, 2))), [0, 0])
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("pim", {"lambda_c": 0.0}, "lambda_c=0.0 must be above 0"),
-        ("pim", {"lambda_n": -1.0}, "lambda_n=-1.0 must be at least 0"),
-        ("herbs", {"lambda_r": 0.0}, "lambda_r=0.0 must be above 0"),
-        ("herbs", {"halve_every": 0}, "halve_every=0 must be above 0"),
-    ],
-)
-def test_wrong_options_of_the_methods_are_refused(name, options, message):
-    with pytest.raises(ValueError, match=message):
-        methods.build(name, options, test_losses.FACTS)
 
 
 def test_constant_maps_give_finite_losses_and_gradients():
@@ -182,7 +165,7 @@ def test_constant_maps_give_finite_losses_and_gradients():
             return logits, {f"head/{name}": x for name, x in named.items()}
 
         batch = test_losses.make_batch() | {"image": maps}
-        return method.losses[0](model, batch, jax.random.key(0), method.state)[0]
+        return test_losses.call(method, model, batch)[0]
 
     for value in (0.0, 3.0, 1e4):
         pairs = zip(CHANNELS, GRIDS, strict=True)

@@ -26,12 +26,15 @@ def split(tmp_path_factory):
 
 def train(split, steps, **options):
     options = {"batch_size": 8, "seed": 3, "threads": 1} | options
-    with pipeline.train_batches(split, TRAIN, **options) as batches:
+    reader = data_files.reader_of(options)
+    with pipeline.train_batches(split, TRAIN, reader, **options) as batches:
         return list(itertools.islice(batches, steps))
 
 
 def evaluate(split, **options):
-    with pipeline.eval_batches(split, EVAL, **{"batch_size": 8, "threads": 1} | options) as batches:
+    options = {"batch_size": 8, "threads": 1} | options
+    reader = data_files.reader_of(options)
+    with pipeline.eval_batches(split, EVAL, reader, **options) as batches:
         return list(batches)
 
 
@@ -272,13 +275,14 @@ def test_wrong_transforms_are_refused(change, message):
     ],
 )
 def test_wrong_options_are_refused_before_the_first_batch(split, change, message):
+    options = {"batch_size": 8, "seed": 0} | change
     with pytest.raises(ValueError, match=message):
-        pipeline.train_batches(split, TRAIN, **{"batch_size": 8, "seed": 0} | change)
+        pipeline.train_batches(split, TRAIN, data_files.reader_of(options), **options)
 
 
 def test_evaluation_refuses_random_crops(split):
     with pytest.raises(ValueError, match="random_crop=False"):
-        pipeline.eval_batches(split, TRAIN, batch_size=8)
+        pipeline.eval_batches(split, TRAIN, pipeline.Reader(), batch_size=8)
 
 
 def test_few_batches_are_read_ahead(split):
@@ -291,7 +295,7 @@ def test_few_batches_are_read_ahead(split):
             return np.zeros((32, 32, 3), np.uint8)
 
     counted = dataset.Split(split.labels, split.names, Counting())
-    with pipeline.train_batches(counted, TRAIN, batch_size=8, seed=0, threads=2) as batches:
+    with pipeline.train_batches(counted, TRAIN, pipeline.Reader(), batch_size=8, seed=0) as batches:
         next(batches)
         time.sleep(0.5)
         assert len(reads) <= 6 * 8

@@ -24,7 +24,9 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
             flags.FLAGS.mark_as_parsed()
             split = data.load("folder", sys.argv[1], {"test_fraction": 0}).splits["train"]
             transform = pipeline.Transform(32, "squash", 24, True, "bilinear")
-            batches = pipeline.train_batches(split, transform, batch_size=8, seed=0, workers=1)
+            batches = pipeline.train_batches(
+                split, transform, pipeline.Reader(workers=1), batch_size=8, seed=0
+            )
             next(batches)
             print("ready", flush=True)
             time.sleep(60)

@@ -1,4 +1,4 @@
-"""The picture of scripts/plot_schedule.py, and what it is drawn from."""
+"""The picture of `fgc plot_schedule`, and what it is drawn from."""
 
 import re
 
@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from configs import common
-from fgc_jax import config
-from scripts import plot_schedule
+from fgc_jax.cli import plot_schedule
+from fgc_jax.data import dataset
+from fgc_jax.plots import schedule
+from fgc_jax.training import curves, plans, rules
 from tests import tiny_run
 
 RECIPE = "--config=configs/quickstart.py:tiny"
@@ -21,9 +23,8 @@ def make_curves(*phases, images=60):
         common.phase(f"phase{index}", batch_size=6, resize=36, crop=32, **each)
         for index, each in enumerate(phases)
     )
-    settings = config.parse(recipe)
-    plan, images = plot_schedule.assembled(settings, images)
-    return plot_schedule.curves(settings, plan, images)
+    settings = rules.parse(recipe)
+    return curves.of_phases(plans.assemble(settings, dataset.without_images(2)), images)
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +55,19 @@ def test_many_rates_are_drawn_as_a_band():
     assert list(phase["rates"]) == ["top: head x 10", "body: stem to layer4/1 x 0.002 to 0.5"]
     band = phase["rates"]["body: stem to layer4/1 x 0.002 to 0.5"]
     np.testing.assert_allclose(band[:, 0], 0.5 ** np.arange(9, 0, -1), rtol=1e-6)
-    (axes,) = plot_schedule.figure([phase], "band").axes
+    (axes,) = schedule.figure([phase], "band").axes
     assert len(axes.lines) == 3 and len(axes.collections) == 1
 
 
 def test_long_phases_are_drawn_at_some_of_their_steps():
     (phase,) = make_curves({"epochs": 1000, "lr": 1.0, "train": "head"}, images=6000)
     assert phase["steps"] == 1_000_000
-    assert len(phase["epochs"]) == plot_schedule.POINTS
+    assert len(phase["epochs"]) == curves.POINTS
     np.testing.assert_allclose(phase["epochs"][[0, -1]], [0, 1000], atol=1e-3)
 
 
 def test_picture_has_borders_names_and_momentum(two_phases):
-    picture = plot_schedule.figure(two_phases, "a title")
+    picture = schedule.figure(two_phases, "a title")
     rates, momentum = picture.axes
     borders = [line for line in rates.lines if line.get_linestyle() == "--"]
     assert [line.get_xdata()[0] for line in borders] == [2]
@@ -80,13 +81,13 @@ def test_picture_has_borders_names_and_momentum(two_phases):
     (legend,) = picture.legends
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels[0] == "head" and len(labels) == len(set(labels)) == 4
-    (alone,) = plot_schedule.figure(two_phases[:1], "a title").axes
+    (alone,) = schedule.figure(two_phases[:1], "a title").axes
     assert alone.get_yscale() == "linear"
 
 
 def test_rates_far_apart_get_a_logarithmic_axis():
     phases = make_curves({"train": "head", "epochs": 1}, {"train": "head", "epochs": 1, "lr": 1e-5})
-    (axes,) = plot_schedule.figure(phases, "").axes
+    (axes,) = schedule.figure(phases, "").axes
     assert axes.get_yscale() == "log"
 
 

@@ -44,9 +44,9 @@ def probabilities_by_hand(trained, files):
 
 
 def logits_by_hand(trained, pixels):
-    preprocess = trained.plan.preprocess
+    preprocess = trained.plan.network.preprocess
     inputs = augment.normalise(pixels, preprocess.mean, preprocess.std)
-    graphdef = models.evaluation_graphdef(trained.plan.model)
+    graphdef = models.evaluation_graphdef(trained.plan.network.model)
 
     @jax.jit
     def forward(variables, stats):
@@ -185,7 +185,7 @@ def test_training_batch_sizes_need_not_fit_the_devices(run, tmp_path, monkeypatc
 
 
 def test_no_run_and_no_such_checkpoint(run, tmp_path):  # noqa: F811
-    with pytest.raises(ValueError, match="config.json does not exist: is .* a run directory"):
+    with pytest.raises(ValueError, match="config.json does not exist: is .* the right folder"):
         restored.load_run(tmp_path)
     with pytest.raises(
         ValueError, match=r"checkpoint '8' is not one of 'best', 'last', \[3, 7, 9\]"
@@ -226,7 +226,7 @@ def test_evaluation_and_predictor_agree(run, predictor, files):  # noqa: F811
     found = predictor([run / "data" / name for name in split.names])
     np.testing.assert_array_equal(results.classes, np.argsort(-found, axis=1))
     np.testing.assert_allclose(results.probabilities, -np.sort(-found, axis=1), atol=1e-5)
-    assert metrics.summarise(results, 3)["top1"] == pytest.approx(
+    assert metrics.summarise(results, 3).top1 == pytest.approx(
         100 * np.mean(found.argmax(1) == split.labels)
     )
 

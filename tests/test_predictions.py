@@ -1,4 +1,4 @@
-"""scripts/predict.py and the files that it writes, byte for byte."""
+"""`fgc predict` and the files that it writes, byte for byte."""
 
 import json
 import shutil
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fgc_jax import predict
+from fgc_jax.cli import predict as script
 from fgc_jax.evaluation import predictions
-from scripts import predict as script
 from tests import tiny_run
 from tests.tiny_run import run  # noqa: F401  (a fixture)
 

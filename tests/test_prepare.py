@@ -184,7 +184,8 @@ def test_the_pipeline_gives_the_same_batches(tmp_path, workers):
     seen = []
     for split in (data.splits["train"], prepared.load(out).splits["train"]):
         options = {"batch_size": 5, "seed": 1, "threads": 3, "workers": workers}
-        with pipeline.train_batches(split, transform, **options) as batches:
+        reader = data_files.reader_of(options)
+        with pipeline.train_batches(split, transform, reader, **options) as batches:
             seen.append([next(batches) for _ in range(6)])
     for ours, theirs in zip(*seen, strict=True):
         for key in ours:

@@ -1,13 +1,13 @@
-"""scripts/prepare_dataset.py: its flags, what it refuses and what it downloads."""
+"""`fgc prepare_dataset`: its flags, what it refuses and what it downloads."""
 
 import json
 import os
 
 import pytest
 
-from fgc_jax.data import download, flags
+from fgc_jax.cli import data_flags, prepare_dataset
+from fgc_jax.data import download
 from fgc_jax.data.sources import prepared
-from scripts import prepare_dataset
 from tests import data_files, data_prepared
 
 
@@ -104,7 +104,7 @@ def test_wrong_usage(words, message, capsys):
     ],
 )
 def test_options_are_json_python_or_text(text, value):
-    options = flags.parse_options([f"key={text}", "other=1"])
+    options = data_flags.parse_options([f"key={text}", "other=1"])
     assert options == {"key": value, "other": 1} and type(options["key"]) is type(value)
 
 

@@ -132,7 +132,7 @@ def test_damage_is_found(tmp_path):
     with pytest.raises(ValueError, match="index.npz: damaged"):
         prepared.load(out)
     (out / "prepared.json").write_text('{"format": 1')
-    with pytest.raises(ValueError, match="prepared.json: damaged"):
+    with pytest.raises(ValueError, match="prepared.json is not valid JSON"):
         prepared.load(out)
 
 

@@ -3,6 +3,7 @@ import pytest
 from safetensors import numpy as safetensors
 
 from fgc_jax import models, trees
+from fgc_jax.convert import timm
 from tests import seeded
 
 LICENCES = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-nc-4.0", "dinov3-license")
@@ -24,7 +25,7 @@ def save(tmp_path, name, classes=1000, **changes):
     """A file of seeded weights with timm's names, and the trees that it stands for."""
     _, params, stats = seeded.trees(name, classes)
     pairs = models.pretrained.original_names(models.BACKBONES[name])
-    state = models.timm.to_state_dict(params, stats, pairs) | changes
+    state = timm.to_state_dict(params, stats, pairs) | changes
     path = tmp_path / f"{name}.safetensors"
     safetensors.save_file({k: x for k, x in state.items() if x is not None}, path)
     return str(path), params, stats

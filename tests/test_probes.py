@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from fgc_jax.cli import probe
 from fgc_jax.training import probes
 from fgc_jax.training.embeddings import Embedded
-from scripts import probe
 from tests.tiny_run import run  # noqa: F401  (a fixture)
 
 CLASSES = 4
@@ -59,7 +59,7 @@ def test_linear_probe_by_the_formula(splits):
     train, val, test = splits
     outcome = probes.linear(train, val, test, CLASSES)
     assert [l2 for l2, _ in outcome.tried] == sorted(probes.L2, reverse=True)
-    tops = [metrics["top1"] for _, metrics in outcome.tried]
+    tops = [metrics.top1 for _, metrics in outcome.tried]
     assert outcome.chosen == outcome.tried[int(np.argmax(tops))][0]
     mean, deviation = train.vectors.mean(0), train.vectors.std(0)
     inputs = (train.vectors - mean) / deviation
@@ -69,10 +69,10 @@ def test_linear_probe_by_the_formula(splits):
         weights -= 0.5 * gradient(weights, inputs, train.labels, outcome.chosen)
     logits = (test.vectors - mean) / deviation @ weights[:-1] + weights[-1]
     hits = logits.argmax(1) == test.labels
-    assert outcome.test["top1"] == pytest.approx(100 * hits.mean(), abs=2.1)
+    assert outcome.test.top1 == pytest.approx(100 * hits.mean(), abs=2.1)
     loss = -np.log(softmax(logits)[np.arange(50), test.labels]).mean()
-    assert outcome.test["loss"] == pytest.approx(loss, rel=0.02)
-    assert outcome.test["images"] == 50 and outcome.test["top1"] > 50
+    assert outcome.test.loss == pytest.approx(loss, rel=0.02)
+    assert outcome.test.images == 50 and outcome.test.top1 > 50
 
 
 def test_a_coordinate_that_never_changes_does_no_harm(splits):
@@ -80,7 +80,7 @@ def test_a_coordinate_that_never_changes_does_no_harm(splits):
         Embedded(np.pad(each.vectors, ((0, 0), (0, 1))), each.labels, each.index, each.unreadable)
         for each in splits
     )
-    assert probes.linear(train, val, test, CLASSES, [0.1]).test["top1"] > 50
+    assert probes.linear(train, val, test, CLASSES, [0.1]).test.top1 > 50
 
 
 @pytest.mark.parametrize("chunk", [7, 1024])
@@ -102,10 +102,10 @@ def test_votes_by_the_formula(splits, chunk, monkeypatch):
         return 100 * hits / len(queries.labels)
 
     expected = [top1(val, k) for k in ks]
-    assert [metrics["top1"] for _, metrics in outcome.tried] == pytest.approx(expected)
+    assert [metrics.top1 for _, metrics in outcome.tried] == pytest.approx(expected)
     assert outcome.chosen == ks[int(np.argmax(expected))]
-    assert outcome.test["top1"] == pytest.approx(top1(test, outcome.chosen))
-    assert 0 < outcome.test["ece"] < 100
+    assert outcome.test.top1 == pytest.approx(top1(test, outcome.chosen))
+    assert 0 < outcome.test.ece < 100
 
 
 def test_neighbours_that_cannot_be(splits):

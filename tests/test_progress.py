@@ -5,14 +5,16 @@ import json
 
 import pytest
 
-from fgc_jax.runs.progress import Progress
+from fgc_jax.runs.progress import Progress, parse
+from fgc_jax.runs.results import Best, LrByHand, Phase
+from tests import made_up
 
 
 def epochs(scores, progress=None):
     """Progress after one epoch of 10 steps per score, and what each `end_epoch` said."""
     progress = progress or Progress()
     said = [
-        progress.end_epoch(10 * number, score, {"top1": 100 * score})
+        progress.end_epoch(10 * number, score, dataclasses.asdict(made_up.metrics(100 * score)))
         for number, score in enumerate(scores, start=1)
     ]
     return progress, said
@@ -35,12 +37,9 @@ def test_the_first_of_the_highest_scores_is_the_best(scores, better, best_epoch,
     assert progress.stale == stale
     assert progress.epoch == len(scores)
     score = scores[best_epoch - 1]
-    assert progress.best == {
-        "step": 10 * best_epoch,
-        "epoch": best_epoch,
-        "score": score,
-        "val": {"top1": 100 * score},
-    }
+    assert progress.best == Best(
+        10 * best_epoch, best_epoch, score, dataclasses.asdict(made_up.metrics(100 * score))
+    )
 
 
 def finished():
@@ -55,16 +54,15 @@ def test_a_closed_phase_stands_in_the_history():
     progress = finished()
     assert progress.finished
     assert progress.history == [
-        {
-            "name": "second",
-            "epochs": 3,
-            "steps": 30,
-            "best_val_top1": 50.0,
-            "best": progress.best,
-            "images_per_second": 50.0,
-            "seconds": 60.0,
-            "lr_by_hand": [],
-        }
+        Phase(
+            name="second",
+            epochs=3,
+            steps=30,
+            best_val_top1=50.0,
+            best=progress.best,
+            images_per_second=50.0,
+            seconds=60.0,
+        )
     ]
 
 
@@ -73,19 +71,18 @@ def test_a_learning_rate_set_by_hand_leaves_its_trace():
     assert progress.follow(0.01)
     assert not progress.follow(0.01)
     assert progress.lr_scale(0.1) == pytest.approx(0.1)
-    progress.end_epoch(4, 0.5, {"top1": 50.0})
+    progress.end_epoch(4, 0.5, dataclasses.asdict(made_up.metrics()))
     assert progress.follow(None)
     assert progress.lr_scale(0.1) == 1.0
     progress.close_phase("one", 6)
-    changes = [{"epoch": 2, "lr": 0.01}, {"epoch": 3, "lr": None}]
-    assert progress.history[0]["lr_by_hand"] == changes
+    assert progress.history[0].lr_by_hand == (LrByHand(2, 0.01), LrByHand(3, None))
     assert progress.next_phase().lr_by_hand == []
 
 
 def test_a_phase_without_a_timed_step_has_no_speed():
     progress, _ = epochs([0.5])
     progress.close_phase("short", 1)
-    assert progress.history[0]["images_per_second"] == 0.0
+    assert progress.history[0].images_per_second == 0.0
 
 
 def test_the_next_phase_begins_anew_where_this_one_ended():
@@ -97,5 +94,6 @@ def test_the_next_phase_begins_anew_where_this_one_ended():
 
 def test_json_keeps_it_exactly():
     progress = finished()
-    progress.best["score"] = progress.best["val"]["top1"] = 1 / 3
-    assert Progress(**json.loads(json.dumps(dataclasses.asdict(progress)))) == progress
+    progress.best = Best(1, 1, 1 / 3, dataclasses.asdict(made_up.metrics(1 / 3)))
+    progress.follow(0.01)
+    assert parse(json.loads(json.dumps(dataclasses.asdict(progress)))) == progress

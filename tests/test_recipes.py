@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from configs import bundles, finetune_folder, methods_birds, tricks
-from fgc_jax import config
 from fgc_jax.data import pipeline
-from fgc_jax.training import experiment
+from fgc_jax.training import inputs, phases, plans, rules
 from tests import commands, data_files
 
 SMALLER = "--config.model.backbone=resnet18"  # where the images matter, not the network
@@ -37,19 +36,20 @@ def test_bundles_augment_in_training_alone(name, tmp_path):
     data_files.write_folder(tmp_path / "data", splits=12, size=(90, 70))
     recipe = finetune_folder.get_config(f"{name},tiny")
     recipe.data.root = str(tmp_path / "data")
-    plan = experiment.prepare(config.parse(recipe))
+    plan = plans.prepare(rules.parse(recipe))
     (phase, _) = plan.settings.phases
-    train = plan.transform(phase, train=True)
+    given = inputs.of(plan.settings, plan.dataset, plan.network, phase)
+    train = given.transform
     row = {"label": np.zeros(2, np.int32), "mask": np.ones(2, np.float32)}
     picture = pipeline.transform_image(
         train, plan.dataset.splits["train"].read(0), np.random.default_rng(0)
     )
     batch = {"image": np.stack([picture] * 2), **row}
-    images = np.asarray(jax.jit(plan.augment(phase))(jax.random.key(1), batch)["image"])
+    images = np.asarray(jax.jit(given.augment)(jax.random.key(1), batch)["image"])
     assert images.shape == (2, phase.crop, phase.crop, 3) and np.isfinite(images).all()
-    evaluated = plan.transform(phase, train=False)
+    evaluated = given.eval_transform
     assert (evaluated.crop, evaluated.random_crop) == (phase.crop, False)
-    mean, std = plan.preprocess.mean, plan.preprocess.std
+    mean, std = plan.network.preprocess.mean, plan.network.preprocess.std
     assert (mean == (0.48194, 0.49756, 0.43214)) == (name == "wsdan_homework")
     assert images.min() >= -max(m / s for m, s in zip(mean, std, strict=True)) - 1e-4
 
@@ -98,7 +98,7 @@ def test_quickstart_recipe_with_real_weights(tmp_path):
 
 
 def test_full_folder_recipe_is_valid():
-    assert config.parse(finetune_folder.get_config()).phases[1].train == "all"
+    assert rules.parse(finetune_folder.get_config()).phases[1].train.kind == "all"
 
 
 @pytest.mark.parametrize("name", ["cub", "prepared"])
@@ -106,17 +106,17 @@ def test_folder_recipe_brings_no_options_that_other_data_sets_lack(name):
     recipe = finetune_folder.get_config()
     recipe.data.update(name=name, root="/no/such/place")
     with pytest.raises(ValueError, match="/no/such/place: .*no such folder"):
-        experiment.prepare(config.parse(recipe))
+        plans.prepare(rules.parse(recipe))
 
 
 @pytest.mark.parametrize("name", [*tricks.STEPS, "reinit"])
 def test_each_trick_is_a_recipe_of_its_own(name):
     recipe = tricks.get_config(name)
-    settings = config.parse(recipe)
+    settings = rules.parse(recipe)
     assert sum(phase.epochs for phase in settings.phases) == 7
     assert bool(settings.phases[-1].reinit) == (name == "reinit")
     assert settings.phases[-1].schedule == ("constant" if name == "constant" else "one_cycle")
-    assert experiment.prepare(settings).num_classes == 24
+    assert plans.prepare(settings).num_classes == 24
 
 
 @pytest.mark.parametrize(
@@ -133,10 +133,10 @@ def test_each_trick_is_a_recipe_of_its_own(name):
     ],
 )
 def test_each_method_is_a_recipe_of_equal_epochs(name):
-    settings = config.parse(methods_birds.get_config(name))
-    plan = experiment.prepare(settings)
+    settings = rules.parse(methods_birds.get_config(name))
+    plan = plans.prepare(settings)
     assert plan.num_classes == 12
-    assert plan.method(None).losses
+    assert phases.method_of(plan).losses
     if "tiny" not in name:
         assert sum(phase.epochs for phase in settings.phases) == 10
         assert {phase.batch_size for phase in settings.phases} == {16}

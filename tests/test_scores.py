@@ -12,9 +12,9 @@ from fgc_jax.data import dataset
 from fgc_jax.evaluation import metrics, scores
 from fgc_jax.plots import evaluation as pictures
 from fgc_jax.plots import style
+from fgc_jax.runs.results import Evaluation
 
 CLASSES = ("gull", "tern, arctic", "wren")
-FACTS = {"checkpoint": 12, "split": "test", "views": "raw"}
 
 
 def read_grey(index):
@@ -40,6 +40,14 @@ RESULTS = metrics.Results(
 )
 
 
+def write(folder, results=RESULTS, split=SPLIT, class_names=CLASSES, *, checkpoint=12):
+    """Writes the evaluation of one split and returns it."""
+    summary = metrics.summarise(results, len(class_names))
+    evaluation = Evaluation(checkpoint, "test", "raw", summary)
+    scores.write(folder, evaluation, results, split, class_names)
+    return evaluation
+
+
 def perfect(number):
     zeros = np.zeros(number, int)
     return metrics.Results(
@@ -61,7 +69,7 @@ def rows_of(path):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "evaluation" / "test"
-    scores.write(folder, FACTS, RESULTS, SPLIT, CLASSES)
+    write(folder)
     return folder
 
 
@@ -72,17 +80,12 @@ def test_all_files_are_there_and_nothing_else(folder):
 
 def test_metrics_have_facts_and_no_nan(folder):
     metrics = json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail)
-    assert {key: metrics[key] for key in FACTS} == FACTS
+    facts = {"checkpoint": 12, "split": "test", "views": "raw"}
+    assert {key: metrics[key] for key in facts} == facts
     assert metrics["top1"] == 50.0
     assert metrics["images"] == 6
     assert metrics["loss"] is None
     assert metrics["unreadable_images"] == ["1.jpg"]
-
-
-def test_summary_is_returned(tmp_path):
-    summary = scores.write(tmp_path / "test", FACTS, RESULTS, SPLIT, CLASSES)
-    expected = FACTS | metrics.summarise(RESULTS, 3)
-    assert summary == pytest.approx(expected, nan_ok=True)
 
 
 def test_per_class(folder):
@@ -150,7 +153,7 @@ def shown(monkeypatch, tmp_path, results, split=SPLIT, class_names=CLASSES):
         return style.Figure()
 
     monkeypatch.setattr(pictures, "predictions", keep)
-    scores.write(tmp_path / "test", FACTS, results, split, class_names)
+    write(tmp_path / "test", results, split, class_names)
     return seen[0]
 
 
@@ -189,25 +192,25 @@ def test_grid_mixes_errors_and_hits(monkeypatch, tmp_path, errors, expected):
 
 def test_perfect_and_hopeless_evaluations_are_written(tmp_path):
     split = dataset.Split(np.zeros(3), list("abc"), read_grey)
-    scores.write(tmp_path / "perfect", FACTS, perfect(3), split, ("gull", "tern"))
+    write(tmp_path / "perfect", perfect(3), split, ("gull", "tern"))
     nothing = dataclasses.replace(perfect(3), rank=np.full(3, 2), loss=np.full(3, np.nan))
-    summary = scores.write(tmp_path / "nothing", FACTS, nothing, split, ("gull", "tern"))
-    assert summary["top1"] == 0
+    evaluation = write(tmp_path / "nothing", nothing, split, ("gull", "tern"))
+    assert evaluation.metrics.top1 == 0
     metrics = json.loads((tmp_path / "nothing" / "metrics.json").read_text())
     assert metrics["ece"] is None
 
 
 def test_new_evaluation_replaces_the_earlier_one(tmp_path):
     folder = tmp_path / "test"
-    scores.write(folder, FACTS, RESULTS, SPLIT, CLASSES)
-    scores.write(folder, FACTS | {"checkpoint": 99}, RESULTS, SPLIT, CLASSES)
+    write(folder)
+    write(folder, checkpoint=99)
     assert json.loads((folder / "metrics.json").read_text())["checkpoint"] == 99
     assert [entry.name for entry in tmp_path.iterdir()] == ["test"]
 
 
 def test_failure_leaves_the_earlier_evaluation_and_nothing_else(tmp_path, monkeypatch):
     folder = tmp_path / "test"
-    scores.write(folder, FACTS, RESULTS, SPLIT, CLASSES)
+    write(folder)
     before = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
 
     def fail(figure, path):
@@ -216,7 +219,7 @@ def test_failure_leaves_the_earlier_evaluation_and_nothing_else(tmp_path, monkey
     monkeypatch.setattr(style, "save", fail)
     for target in (folder, tmp_path / "other"):
         with pytest.raises(OSError, match="no space"):
-            scores.write(target, FACTS | {"checkpoint": 99}, RESULTS, SPLIT, CLASSES)
+            write(target, checkpoint=99)
     assert {entry.name: entry.read_bytes() for entry in folder.iterdir()} == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["test"]
 
@@ -225,22 +228,22 @@ def test_remains_of_a_killed_process_do_no_harm(tmp_path):
     for remains in (".test.new", ".test.old"):
         (tmp_path / remains).mkdir()
         (tmp_path / remains / "metrics.json").write_text("half")
-    scores.write(tmp_path / "test", FACTS, RESULTS, SPLIT, CLASSES)
+    write(tmp_path / "test")
     assert [entry.name for entry in tmp_path.iterdir()] == ["test"]
 
 
 def test_other_peoples_files_are_never_deleted(tmp_path):
-    scores.write(tmp_path, FACTS, RESULTS, SPLIT, CLASSES)
+    write(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds other files \(notes.txt\)"):
-        scores.write(tmp_path, FACTS, RESULTS, SPLIT, CLASSES)
+        write(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
     with pytest.raises(ValueError, match="not a folder"):
-        scores.write(tmp_path / "notes.txt", FACTS, RESULTS, SPLIT, CLASSES)
+        write(tmp_path / "notes.txt")
 
 
 def test_report():
-    summary = FACTS | metrics.summarise(RESULTS, 3)
+    summary = Evaluation(12, "test", "raw", metrics.summarise(RESULTS, 3))
     text = scores.report(summary, metrics.confusion_matrix(RESULTS, 3), CLASSES)
     for part in ("test, checkpoint of step 12", "50.00 %", "raw", "nan nats", "67 %"):
         assert part in text

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fgc_jax import config, models, trees
+from fgc_jax import models, trees
+from fgc_jax.training import rules
 from tests import step_trainer, tiny_run
 from tests.step_trainer import variables
 
@@ -83,7 +84,7 @@ def test_metrics_are_those_of_the_trained_network_before_the_step():
 
     recipe = tiny_run.recipe("unused")
     recipe.model.feature_map = "stage1"
-    settings = config.parse(recipe).model
+    settings = rules.parse(recipe).model
     graphdef = models.evaluation_graphdef(models.abstract(settings, 3))
     facts = models.preprocess(settings)
     mean, std = (np.reshape(each, (1, 1, 1, 3)) for each in (facts.mean, facts.std))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from fgc_jax import config, data
+from fgc_jax import data
 from fgc_jax.data.sources import tfds_sets
-from fgc_jax.training import experiment
+from fgc_jax.training import plans, rules
 from tests import data_files, tiny_run
 
 SIZE = (40, 30)
@@ -98,7 +98,7 @@ def test_roots_and_names(plain):
 def test_a_run_names_it(plain):
     recipe = tiny_run.recipe(plain)
     recipe.data.update(name="tfds:toy", val_fraction=0.25)
-    plan = experiment.prepare(config.parse(recipe))
+    plan = plans.prepare(rules.parse(recipe))
     assert plan.dataset.class_names == CLASSES
     with pytest.raises(
         ValueError, match=r"unknown options \['level'\], allowed: \['label_feature'"

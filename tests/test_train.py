@@ -4,14 +4,14 @@ What validation measures is scripted where a test is about what follows from it.
 """
 
 import contextlib
-import json
+import dataclasses
 
 import jax
 import numpy as np
 import pytest
 
 from fgc_jax import train, trees
-from fgc_jax.runs import checkpoint, stop
+from fgc_jax.runs import checkpoint, results, stop
 from fgc_jax.training import loop
 from tests import commands, watched
 from tests.watched import (
@@ -96,7 +96,7 @@ def test_a_phase_starts_from_the_best_checkpoint_of_the_one_before(straight):
 def test_a_phase_starts_from_the_last_state_of_the_one_before(slow):
     last, start = of_state(slow.ends[1]), of_state(slow.starts[2])
     assert not differing(last, start)
-    best = slow.results["phases"][1]["best"]["step"]
+    best = slow.results.phases[1].best.step
     assert differing(stored(slow.workdir, best), start)
 
 
@@ -111,7 +111,7 @@ def test_the_methods_state_goes_on_from_where_a_phase_starts(straight, slow):
 
 
 def test_learning_rate_zero_ends_with_what_it_started_from(slow):
-    final = slow.results["phases"][2]["best"]["step"]
+    final = slow.results.phases[2].best.step
     assert not differing(stored(slow.workdir, final), of_state(slow.ends[1]))
 
 
@@ -139,38 +139,38 @@ def test_the_optimiser_begins_anew_with_each_phase(straight):
 
 
 def test_early_stopping_by_validation_loss(straight):
-    first, second = straight.results["phases"]
-    assert (first["epochs"], first["best"]["epoch"], first["best_val_top1"]) == (3, 2, 20.0)
+    first, second = straight.results.phases
+    assert (first.epochs, first.best.epoch, first.best_val_top1) == (3, 2, 20.0)
     # Epoch 3 only ties with epoch 2, so epoch 4 is the second one without a better value.
-    assert (second["epochs"], second["best"]["epoch"], second["best_val_top1"]) == (4, 2, 50.0)
+    assert (second.epochs, second.best.epoch, second.best_val_top1) == (4, 2, 50.0)
 
 
 def test_early_stopping_when_nothing_is_learned(slow):
-    still, worse, _ = slow.results["phases"]
-    assert (still["epochs"], still["best"]["epoch"]) == (3, 1)  # patience 2
-    assert (worse["epochs"], worse["best"]["epoch"], worse["best_val_top1"]) == (2, 1, 50.0)
+    still, worse, _ = slow.results.phases
+    assert (still.epochs, still.best.epoch) == (3, 1)  # patience 2
+    assert (worse.epochs, worse.best.epoch, worse.best_val_top1) == (2, 1, 50.0)
 
 
 def test_results_of_two_phases(straight):
-    results = json.loads((straight.workdir / "results.json").read_text())
-    assert results == straight.results
-    assert [phase["name"] for phase in results["phases"]] == ["first", "second"]
-    assert [phase["steps"] for phase in results["phases"]] == [3 * STEPS, 4 * STEPS]
-    for phase, expected in zip(results["phases"], (2 * STEPS, 5 * STEPS), strict=True):
-        assert phase["best"]["step"] == expected
+    found = results.read(straight.workdir)
+    assert found == straight.results
+    assert [phase.name for phase in found.phases] == ["first", "second"]
+    assert [phase.steps for phase in found.phases] == [3 * STEPS, 4 * STEPS]
+    for phase, expected in zip(found.phases, (2 * STEPS, 5 * STEPS), strict=True):
+        assert phase.best.step == expected
         assert checkpoint.find_step(straight.workdir, str(expected)) == expected
-        assert phase["seconds"] > 0
-        assert phase["images_per_second"] > 0
+        assert phase.seconds > 0
+        assert phase.images_per_second > 0
     assert checkpoint.find_step(straight.workdir, "best") == 5 * STEPS
     assert checkpoint.find_step(straight.workdir, "last") == 7 * STEPS
-    assert results["complete"] is True
-    assert results["num_classes"] == 3
-    assert results["pretrained"] is None
-    assert results["config"]["phases"][1]["reinit"] == "last 1"
-    test = results["test"]
-    assert (test["images"], test["unreadable"]) == (TEST_IMAGES, 0)
-    assert (test["checkpoint"], test["split"], test["views"]) == (5 * STEPS, "test", "raw")
-    assert results["params"] == sum(leaf.size for leaf in jax.tree.leaves(straight.ends[1].params))
+    assert found.complete is True
+    assert found.num_classes == 3
+    assert found.pretrained is None
+    assert found.config["phases"][1]["reinit"] == "last 1"
+    test = found.test
+    assert (test.metrics.images, test.metrics.unreadable) == (TEST_IMAGES, 0)
+    assert (test.checkpoint, test.split, test.views) == (5 * STEPS, "test", "raw")
+    assert found.params == sum(leaf.size for leaf in jax.tree.leaves(straight.ends[1].params))
 
 
 def test_the_test_split_is_looked_at_once_and_last(straight):
@@ -209,17 +209,16 @@ def test_stopped_runs_continue_to_the_same_bits(straight, images, tmp_path, monk
         for moment in moments:
             with pytest.raises(stop.Stopped, match=f"step {moment}$"):
                 train.run(two_phases(images), workdir)
-        results = train.run(two_phases(images), workdir)
+        found = train.run(two_phases(images), workdir)
     assert fingerprints(workdir) == fingerprints(straight.workdir)
     assert commands.logged(workdir) == commands.logged(straight.workdir)
     timed = ("seconds", "images_per_second")
-    for mine, theirs in zip(results["phases"], straight.results["phases"], strict=True):
+    for mine, theirs in zip(found.phases, straight.results.phases, strict=True):
         for phase in (mine, theirs):
-            assert all(phase[name] > 0 for name in timed)
-        assert {k: v for k, v in mine.items() if k not in timed} == {
-            k: v for k, v in theirs.items() if k not in timed
-        }
-    assert results["test"] == straight.results["test"]
+            assert all(getattr(phase, name) > 0 for name in timed)
+        times = {name: getattr(theirs, name) for name in timed}
+        assert dataclasses.replace(mine, **times) == theirs
+    assert found.test == straight.results.test
 
 
 @pytest.mark.parametrize(

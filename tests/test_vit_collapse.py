@@ -5,9 +5,8 @@ import colorsys
 import numpy as np
 
 from fgc_jax import config
-from fgc_jax.training import experiment
+from fgc_jax.training import plans, rules
 from scripts import show_vit_collapse as demonstration
-from tests import commands
 
 
 def test_blobs_have_the_hue_and_cover_a_minor_part():
@@ -45,7 +44,7 @@ def test_the_recipes_differ_in_what_they_are_to_show(tmp_path):
     recipes = demonstration.recipes(root, "weights.safetensors", seed=1)
     resolved = {name: flat(config.resolved(recipe)) for name, recipe in recipes.items()}
     for recipe in recipes.values():
-        experiment.prepare(config.parse(recipe))
+        plans.prepare(rules.parse(recipe))
 
     def changed(name, base):
         return {key for key, value in resolved[name].items() if value != resolved[base].get(key)}
@@ -63,7 +62,7 @@ def test_the_recipes_differ_in_what_they_are_to_show(tmp_path):
         assert values["seed"] == 1
 
 
-def test_what_cannot_be_used_is_named_before_anything_is_drawn(tmp_path):
+def test_what_cannot_be_used_is_named_before_anything_is_drawn(tmp_path, capsys):
     (tmp_path / "file").touch()
     bad = {
         (f"--output={tmp_path / 'file'}",): str(tmp_path / "file"),
@@ -71,7 +70,8 @@ def test_what_cannot_be_used_is_named_before_anything_is_drawn(tmp_path):
         (f"--output={tmp_path / 'out'}", "--seeds=1,1"): "--seeds=1,1: a seed stands there twice",
     }
     for flags, message in bad.items():
-        _, err = commands.run(*flags, module="scripts/show_vit_collapse.py", code=1)
+        assert demonstration.main(flags) == 1
+        err = capsys.readouterr().err
         assert err.startswith("error: ") and message in err
         assert err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

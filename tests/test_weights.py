@@ -8,6 +8,7 @@ import pytest
 from huggingface_hub import constants, file_download
 from safetensors import numpy as safetensors_numpy
 
+from fgc_jax.config import Weights
 from fgc_jax.convert import weights
 from tests import pickles
 
@@ -48,7 +49,7 @@ def test_a_directory_with_one_file_or_a_preferred_one(tmp_path):
     with pytest.raises(ValueError, match=r"one weights file.*found: a.pth, b.pth"):
         weights.read(str(tmp_path))
     save(tmp_path / "model.safetensors")
-    assert weights.locate(str(tmp_path)) == tmp_path / "model.safetensors"
+    assert weights.locate(Weights.parse(str(tmp_path))) == tmp_path / "model.safetensors"
 
 
 def test_bfloat16_in_safetensors(tmp_path):

@@ -9,7 +9,9 @@ import pytest
 from configs import common
 from fgc_jax import config
 from fgc_jax.runs import checkpoint, directory
-from fgc_jax.training import experiment
+from fgc_jax.runs.progress import Progress
+from fgc_jax.runs.results import Best
+from fgc_jax.training import plans, rules
 from tests import data_files
 
 CLASSES = ("gull", "tern", "wren")
@@ -42,20 +44,18 @@ def run(tmp_path_factory) -> Path:
 def write(workdir: Path, settings) -> None:
     """The run directory of a recipe of two phases: three checkpoints, the classifier's weights of
     each drawn anew."""
-    plan = experiment.prepare(config.parse(settings))
-    variables, stats, _ = experiment.initial_variables(plan)
+    plan = plans.prepare(rules.parse(settings))
+    variables, stats, _ = plans.initial_variables(plan)
     workdir.mkdir()
-    directory.write_json(workdir / directory.CONFIG, config.resolved(settings))
-    directory.write_json(workdir / directory.DATASET, plan.dataset.facts())
-    best = {"step": BEST, "epoch": 1, "score": 0.5, "val": {}}
+    directory.begin(workdir, config.resolved(settings), plan.dataset.facts())
+    best = Best(BEST, 1, 0.5, None)
     with checkpoint.opened(workdir) as manager:
         for number, phase, score in ((PHASE_0, 0, 0.1), (BEST, 1, 0.5), (LAST, 1, 0.4)):
             checkpoint.save(
                 manager,
                 number,
                 {"params": shaken(variables, number), "stats": stats, "opt_state": {}},
-                {"phase": phase, "best": best if phase else None, "history": []},
-                phase=phase,
+                Progress(phase=phase, best=best if phase else None),
                 score=score,
                 wait=True,
             )

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,6 +17,7 @@ from fgc_jax import methods, train, trees
 from fgc_jax.evaluation import metrics
 from fgc_jax.methods import plain
 from fgc_jax.runs import checkpoint
+from fgc_jax.runs.results import Results
 from fgc_jax.training import step
 from tests import data_files, tiny_run
 
@@ -31,7 +31,7 @@ class Watched:
     """What one run's train steps saw: per phase its first state, its last one, its batches."""
 
     workdir: Path
-    results: dict[str, Any]
+    results: Results
     starts: list[step.TrainState]
     ends: list[step.TrainState]
     batches: list[list[np.ndarray]]  # positions in the split
@@ -44,9 +44,9 @@ def make_counting(*arguments, **options) -> methods.Method:
     method = plain.make(*arguments, **options)
     (loss,) = method.losses
 
-    def counted(model, batch, key, state):
-        value, aux = loss(model, batch, key, state)
-        return value, {**aux, "state": {"steps": state["steps"] + 1}}
+    def counted(model, batch, key, state, constants):
+        value, report = loss(model, batch, key, state, constants)
+        return value, report.replace(state={"steps": state["steps"] + 1})
 
     return dataclasses.replace(method, losses=(counted,), state={"steps": np.int32(0)})
 
@@ -59,7 +59,7 @@ def scripted(values):
 
     def summarise(results, num_classes):
         loss_and_top1 = zip(("loss", "top1"), next(values, MEASURED), strict=False)
-        return real(results, num_classes) | dict(loss_and_top1)
+        return dataclasses.replace(real(results, num_classes), **dict(loss_and_top1))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "summarise", summarise)
@@ -71,8 +71,8 @@ def watched_run(recipe, workdir, values) -> Watched:
     starts, ends, batches, evaluated = [], [], [], []
     real, real_evaluation = step.make_train_step, metrics.run
 
-    def make_train_step(**arguments):
-        train_step, seen = real(**arguments), []
+    def make_train_step(*arguments):
+        train_step, seen = real(*arguments), []
         batches.append(seen)
 
         def watch(state, batch, constants, scale):

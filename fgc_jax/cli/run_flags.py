@@ -1,4 +1,4 @@
-"""The flags with which scripts say which checkpoint is used, and how it looks at images."""
+"""Flags of several commands: which checkpoint of a run is used, and how it looks at images."""
 
 import argparse
 import re
@@ -8,13 +8,7 @@ NAMES = ("checkpoint", "views", "average", "logits")
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds them to a parser."""
-    parser.add_argument(
-        "--checkpoint",
-        default="best",
-        metavar="best|last|STEP",
-        help="best: the best of the last phase on the validation split, as the run's own test "
-        "uses (default); last: the newest; or a step number",
-    )
+    add_checkpoint(parser)
     parser.add_argument(
         "--views",
         default="",
@@ -38,6 +32,36 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch_size", type=positive, metavar="N", help="over all devices (default: the run's own)"
+    )
+
+
+def add_checkpoint(parser: argparse.ArgumentParser, default: str | None = "best") -> None:
+    """Adds --checkpoint; `default` None tells a command whether it was given."""
+    parser.add_argument(
+        "--checkpoint",
+        default=default,
+        metavar="best|last|STEP",
+        help="of the run. best: the best of the last phase on the validation split, as the run's "
+        "own test uses (default); last: the newest; or a step number",
+    )
+
+
+def add_data_root(parser: argparse.ArgumentParser) -> None:
+    """Adds --data_root to a parser or a group of its flags."""
+    parser.add_argument(
+        "--data_root", default="", metavar="DIR", help="where the run's data lie now, if they moved"
+    )
+
+
+def add_multi_host(parser: argparse.ArgumentParser) -> None:
+    """Adds --multi_host, for `mesh.join_cluster`."""
+    parser.add_argument(
+        "--multi_host",
+        default="",
+        metavar="auto|HOST:PORT,COUNT,INDEX",
+        help="join the other processes of this command: 'auto' under Slurm, Open MPI, Kubernetes "
+        "or on TPUs; else the host and port of the first process, the number of processes, and "
+        "which one this is, from 0",
     )
 
 

@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from fgc_jax.config import Weights
 from fgc_jax.convert import torch_file
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -36,7 +37,7 @@ def read(spec: str, advice: str = "") -> dict[str, np.ndarray]:
     Raises:
         ValueError: the weights are missing or not readable, or contain other things than tensors.
     """
-    return read_file(locate(spec, advice))
+    return read_file(locate(Weights.parse(spec), advice))
 
 
 def read_file(path: Path) -> dict[str, np.ndarray]:
@@ -60,15 +61,14 @@ def metadata(path: Path) -> dict[str, str]:
         return {}
 
 
-def locate(spec: str, advice: str = "") -> Path:
-    """The local file of `spec` (see `read`); downloads it from the hub if necessary."""
-    kind, separator, name = spec.partition(":")
+def locate(source: Weights, advice: str = "") -> Path:
+    """The local file of a source; downloads it from the hub if necessary. Raises ValueError."""
     try:
-        if separator and kind == "package":
-            return _in_package(name)
-        if separator and kind == "hub":
-            return _from_hub(name)
-        path = Path(spec).expanduser()
+        if source.kind == "package":
+            return _in_package(source.name)
+        if source.kind == "hub":
+            return _from_hub(source.name, source.revision)
+        path = Path(source.name).expanduser()
         if path.is_dir():
             return _choose([p for p in sorted(path.iterdir()) if p.suffix in SUFFIXES], str(path))
         if not path.is_file():
@@ -78,7 +78,7 @@ def locate(spec: str, advice: str = "") -> Path:
         return path
     except ValueError as error:
         advice = f"\n{advice}" if advice else ""
-        raise ValueError(f"cannot get the weights {spec!r}: {error}{advice}") from error
+        raise ValueError(f"cannot get the weights {source!r}: {error}{advice}") from error
 
 
 def _choose(files, place):
@@ -105,12 +105,11 @@ def _in_package(name):
     return _choose([path for path in found if path.is_file()], f"package {name}")
 
 
-def _from_hub(name):
+def _from_hub(repo, revision):
     # Imported here, because it takes half a second and other sources do not need it.
     import huggingface_hub
     from huggingface_hub import errors
 
-    repo, _, revision = name.partition("@")
     # The cache first: published weights do not change, and this needs no network.
     for local in (True, False):
         for file in _PREFERRED:

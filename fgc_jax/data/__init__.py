@@ -1,9 +1,9 @@
 """Data sets: their sources (DATASETS), and images given by path for evaluation and prediction."""
 
 import functools
-import inspect
 import os
 
+from fgc_jax import config
 from fgc_jax.data import images
 from fgc_jax.data.sources import (
     aircraft,
@@ -59,18 +59,7 @@ def load(name, root, options):
     source = DATASETS[key]
     if of_tfds:
         source = functools.partial(source, tfds_name=of_tfds)
-    known = list(inspect.signature(source).parameters.values())[1:]
-    known = [option for option in known if option.name != "tfds_name"]
-    allowed = {option.name for option in known}
-    unknown = sorted(set(options) - allowed)
-    if unknown:
-        raise ValueError(
-            f"data set {name!r}: unknown options {unknown}, allowed: {sorted(allowed)}"
-        )
-    needed = {option.name for option in known if option.default is option.empty} - set(options)
-    if needed:
-        raise ValueError(f"data set {name!r}: the options {sorted(needed)} must be given")
-    return source(root, **options)
+    return source(root, **config.options(source, options, f"data set {name!r}: "))
 
 
 def labelled_split(path, class_names, *, label_column=None, path_column=0, **csv_options):

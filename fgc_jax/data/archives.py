@@ -7,12 +7,11 @@ import errno
 import fcntl
 import filecmp
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 
-from fgc_jax import console
+from fgc_jax import console, files
 from fgc_jax.data import members
 
 CHUNK = 2**20
@@ -77,7 +76,7 @@ def unpack(path, folder, *, size: int = 0, md5: str = "", sha256: str = "") -> N
     """
     path, folder = os.fspath(path), os.fspath(folder)
     work = _work(path, folder)
-    files, complete = os.path.join(work, "files"), os.path.join(work, "complete")
+    unpacked, complete = os.path.join(work, "files"), os.path.join(work, "complete")
     if not os.path.isfile(path) and not os.path.exists(complete):
         raise ValueError(f"{path}: no such file")
     with _naming(path, folder), locked(os.path.join(work, "lock"), path):
@@ -87,13 +86,13 @@ def unpack(path, folder, *, size: int = 0, md5: str = "", sha256: str = "") -> N
                 return
             try:
                 _prepare(path, work, size=size, md5=md5, sha256=sha256)
-                _write_files(path, files)
+                _write_files(path, unpacked)
             except ValueError:
                 _remove(work)
                 raise
-            _write_json(complete, {**_identity(path), "tops": sorted(os.listdir(files))})
-        _refuse_obstacles(files, folder, replace=bool(md5 or sha256))
-        _merge(files, folder)
+            files.write_json(complete, {**_identity(path), "tops": sorted(os.listdir(unpacked))})
+        _refuse_obstacles(unpacked, folder, replace=bool(md5 or sha256))
+        _merge(unpacked, folder)
         os.replace(complete, _done(path, folder))
         _remove(work)
 
@@ -213,7 +212,7 @@ def _prepare(path, work, **expected):
         return
     shutil.rmtree(os.path.join(work, "files"), ignore_errors=True)
     verify(path, **expected)
-    _write_json(os.path.join(work, "state"), checked)
+    files.write_json(os.path.join(work, "state"), checked)
 
 
 def _write_files(path, files):
@@ -321,14 +320,7 @@ def _is_done(path, folder):
 
 def _read_json(path):
     try:
-        with open(path, encoding="utf-8") as stream:
-            value = json.load(stream)
-    except (OSError, ValueError):
+        value = files.read_json(path)
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _write_json(path, value):
-    with open(path + ".new", "w", encoding="utf-8") as stream:
-        json.dump(value, stream)
-    os.replace(path + ".new", path)

@@ -5,15 +5,17 @@ import dataclasses
 import functools
 import hashlib
 import os
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
 import numpy as np
 
+from fgc_jax import config
 from fgc_jax.data import images
 
-SPLITS = ("train", "val", "test")
+SPLITS = typing.get_args(config.SplitName)
 # Other spellings that a folder or a CSV column may use.
 SPLIT_ALIASES = {name: name for name in SPLITS} | {"valid": "val", "validation": "val"}
 
@@ -194,6 +196,11 @@ class _Joined:
 
     def __call__(self, index):
         return self.first(index) if index < self.length else self.second(index - self.length)
+
+
+def without_images(classes: int) -> Dataset:
+    """So many classes and no splits, for what depends on their number alone."""
+    return Dataset("none", tuple(map(str, range(classes))), {})
 
 
 def _fingerprint(split):

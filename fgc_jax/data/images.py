@@ -4,10 +4,13 @@ import io
 import math
 import os
 import re
+import typing
 
 import cv2
 import numpy as np
 from PIL import Image
+
+from fgc_jax import config
 
 # The loader decodes many images in parallel; OpenCV's own threads would only slow its threads down,
 # and its log on stderr repeats what the ValueError below says.
@@ -19,7 +22,7 @@ EXTENSIONS = (
     ".ppm", ".pgm",
 )  # fmt: skip
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-MODES = ("squash", "short_side", "letterbox")
+MODES = typing.get_args(config.ResizeMode)
 _FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 

@@ -113,44 +113,75 @@ def steps_per_epoch(num_images, batch_size):
     return -(-num_images // batch_size)
 
 
-def train_batches(
-    split,
-    transform,
-    *,
-    batch_size,
-    seed,
-    start_step=0,
-    process_index=0,
-    process_count=1,
-    threads=2,
-    workers=0,
-    on_bad_image="raise",
-    order=None,
-):
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """How one of several processes reads its share of each batch.
+
+    threads: that decode in parallel; 0 for the caller's thread. workers: processes with as many
+    threads each, which is rarely faster, as decoding lets go of Python's lock. on_bad_image:
+    "raise" a ValueError naming the file, or "skip" it.
+    """
+
+    process_index: int = 0
+    process_count: int = 1
+    threads: int = 2
+    workers: int = 0
+    on_bad_image: str = "raise"
+
+    def __post_init__(self):
+        index, count = self.process_index, self.process_count
+        if not 0 <= index < count:
+            raise ValueError(f"process {index} of {count}: must lie in 0..count - 1")
+        if self.threads < 0 or self.workers < 0:
+            counts = f"{self.threads} and {self.workers}"
+            raise ValueError(f"threads and workers must not be negative, got {counts}")
+        if self.on_bad_image not in ON_BAD_IMAGE:
+            allowed = ", ".join(ON_BAD_IMAGE)
+            raise ValueError(f"on_bad_image is {self.on_bad_image!r}, allowed: {allowed}")
+
+    def local_batch(self, split, batch_size):
+        """How many rows of a batch the process gets. ValueError where they cannot be equal."""
+        if not len(split):
+            raise ValueError("the split holds no images")
+        if batch_size < 1 or batch_size % self.process_count:
+            raise ValueError(
+                f"the batch size {batch_size} (of all processes) must be a multiple of the number "
+                f"of processes, {self.process_count}"
+            )
+        return batch_size // self.process_count
+
+    def start(self, stream):
+        """The Batches of this process's share of a stream of batches."""
+        # grain's own buffer of 500 would be 500 batches.
+        options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=self.threads + 1)
+        batches = stream.to_iter_dataset(options)
+        if self.workers:
+            processes = grain.MultiprocessingOptions(num_workers=self.workers)
+            batches = batches.mp_prefetch(processes, worker_init_fn=_watch_parent)
+        return Batches(iter(batches))
+
+
+def train_batches(split, transform, reader, *, batch_size, seed, start_step=0, order=None):
     """Endless shuffled batches of `split`, from step `start_step` on, as a Batches.
 
     Each has `image` uint8 `[b, crop, crop, 3]`, `label` int32 `[b]`, `mask` float32 `[b]`, `index`
-    int32 `[b]` (the image's number in `split`), with b = batch_size / process_count. `batch_size`
-    is that of all processes together; process p gets the rows p * b to (p + 1) * b of the batch
-    that a single process would get.
+    int32 `[b]` (the image's number in `split`), with b = batch_size / reader.process_count.
+    `batch_size` is that of all processes together; process p gets the rows p * b to (p + 1) * b of
+    the batch that a single process would get.
 
     The stream consists of shuffled epochs, each in a new order, without a gap: a batch may contain
     the end of one epoch and the beginning of the next, no image is dropped, and a split smaller
     than a batch is repeated within it. `order`, from sampling.order, replaces the shuffle: a
     function from a place in the stream to the image's number.
 
-    `on_bad_image`: "raise" raises a ValueError that names the file. "skip" gives the row mask 0 and
-    the pixels of another random image of the split, so that no black image enters the statistics
-    of batch norms; `index` is that of the unreadable image.
-
-    `threads` decode in parallel (0: in the caller's thread). `workers` above 0 starts that many
-    processes with `threads` each; this is rarely faster, because decoding releases Python's lock.
+    An image that is skipped has mask 0, and the pixels of another random image of the split, so
+    that no black image enters the statistics of batch norms; `index` is that of the unreadable
+    image.
     """
-    b = _local_batch(split, batch_size, process_index, process_count)
-    _check_counts(threads, workers, on_bad_image)
+    b = reader.local_batch(split, batch_size)
     if start_step < 0:
         raise ValueError(f"start_step must not be negative, got {start_step}")
-    load = _Load(split, transform, on_bad_image == "skip")
+    load = _Load(split, transform, reader.on_bad_image == "skip")
     if order is None:
         stream = grain.MapDataset.range(len(split)).shuffle(seed=seed)
     else:
@@ -158,33 +189,22 @@ def train_batches(
     # The random numbers belong to a place in the common stream, so they are drawn before it is
     # divided among the processes: after that, all processes would draw the same numbers.
     stream = stream.random_map(load, seed=seed + 1).repeat().batch(b, drop_remainder=True)
-    return _start(stream[process_index::process_count][start_step:], threads, workers)
+    return reader.start(stream[reader.process_index :: reader.process_count][start_step:])
 
 
-def eval_batches(
-    split,
-    transform,
-    *,
-    batch_size,
-    process_index=0,
-    process_count=1,
-    threads=2,
-    workers=0,
-    on_bad_image="raise",
-):
+def eval_batches(split, transform, reader, *, batch_size):
     """Every image of `split` once, in order, in batches like those of train_batches, as a Batches.
 
     All processes get the same number of batches; the last is padded with black images of mask 0,
     label 0 and index -1. A skipped image is black too.
     """
-    b = _local_batch(split, batch_size, process_index, process_count)
-    _check_counts(threads, workers, on_bad_image)
+    b = reader.local_batch(split, batch_size)
     if transform.random_crop:
         raise ValueError("evaluation needs a Transform with random_crop=False")
-    load = _Load(split, transform, on_bad_image == "skip")
+    load = _Load(split, transform, reader.on_bad_image == "skip")
     total = steps_per_epoch(len(split), batch_size) * batch_size
     stream = grain.MapDataset.range(total).map(load).batch(b)
-    return _start(stream[process_index::process_count], threads, workers)
+    return reader.start(stream[reader.process_index :: reader.process_count])
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -235,38 +255,6 @@ class _Load:
             except ValueError:
                 continue
         return None
-
-
-def _local_batch(split, batch_size, process_index, process_count):
-    if not len(split):
-        raise ValueError("the split has no images")
-    if not 0 <= process_index < process_count:
-        raise ValueError(
-            f"process_index={process_index} must be 0 to process_count - 1 = {process_count - 1}"
-        )
-    if batch_size < 1 or batch_size % process_count:
-        raise ValueError(
-            f"the batch size {batch_size} (of all processes) must be a multiple of the number of "
-            f"processes, {process_count}"
-        )
-    return batch_size // process_count
-
-
-def _check_counts(threads, workers, on_bad_image):
-    if threads < 0 or workers < 0:
-        raise ValueError(f"threads and workers must not be negative, got {threads} and {workers}")
-    if on_bad_image not in ON_BAD_IMAGE:
-        raise ValueError(f"on_bad_image is {on_bad_image!r}, allowed: {', '.join(ON_BAD_IMAGE)}")
-
-
-def _start(stream, threads, workers):
-    # grain's own buffer of 500 would be 500 batches.
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
-    batches = stream.to_iter_dataset(options)
-    if workers:
-        processes = grain.MultiprocessingOptions(num_workers=workers)
-        batches = batches.mp_prefetch(processes, worker_init_fn=_watch_parent)
-    return Batches(iter(batches))
 
 
 def _watch_parent(_index, _count):

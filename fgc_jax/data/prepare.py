@@ -13,6 +13,7 @@ import shutil
 
 import numpy as np
 
+from fgc_jax import files
 from fgc_jax.data import concurrency, pipeline, records, shards
 from fgc_jax.data.sources import prepared
 
@@ -175,7 +176,7 @@ def _check_folder(output, identity):
     if os.path.isfile(os.path.join(output, prepared.INFO)):
         there = prepared.read_facts(output)["identity"]
     elif os.path.isfile(plan):
-        there = shards.read_json(plan)["identity"]
+        there = files.read_json(plan)["identity"]
     elif set(os.listdir(output)) <= {prepared.UNFINISHED}:
         return
     else:

@@ -6,17 +6,15 @@ shuffle. So a run continues at any step, and several processes can share a batch
 
 import dataclasses
 import functools
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
-SPECS = "shuffle|balanced|[1-9][0-9]* classes x [1-9][0-9]*"
-SPECS_IN_WORDS = "'shuffle', 'balanced', 'N classes x M'"
+from fgc_jax.config import Sampling
 
 
 def order(
-    spec: str,
+    spec: Sampling,
     labels: np.ndarray,
     class_names: Sequence[str],
     *,
@@ -29,12 +27,10 @@ def order(
     labels: int `[N]` of the train split. batch_size: of all processes together.
 
     Raises:
-        ValueError: an unknown spec, a class without images, a batch size that is not N x M, or
+        ValueError: a class without images, a batch size that is not N x M, or
             fewer than N classes; the message begins with `where`.
     """
-    if not re.fullmatch(SPECS, spec):
-        raise ValueError(f"{where}={spec!r} must be one of {SPECS_IN_WORDS}")
-    if spec == "shuffle":
+    if spec.kind == "shuffle":
         return None
     numbers = np.argsort(labels, kind="stable")
     counts = np.bincount(labels, minlength=len(class_names))
@@ -43,9 +39,9 @@ def order(
         shown = ", ".join(empty[:5]) + f" and {len(empty) - 5} more" * (len(empty) > 5)
         raise ValueError(f"{where}={spec!r}: the train split has no images of {shown}")
     members = tuple(np.split(numbers, np.cumsum(counts)[:-1]))
-    if spec == "balanced":
+    if spec.kind == "balanced":
         return Balanced(members, seed)
-    classes, images = (int(number) for number in spec.split(" classes x "))
+    classes, images = spec.classes, spec.images
     if batch_size != classes * images:
         raise ValueError(
             f"{where}={spec!r} makes batches of {classes * images}, but the batch size is "

@@ -17,6 +17,7 @@ from concurrent import futures
 import numpy as np
 from array_record.python import array_record_module
 
+from fgc_jax import files
 from fgc_jax.data import concurrency, dataset, records
 from fgc_jax.data.sources import prepared
 
@@ -34,7 +35,7 @@ def plan(encoder, output, identity):
     "shards": [{"split", "start", "stop", "file"}]}. ValueError if the disk is too small."""
     path = os.path.join(output, prepared.UNFINISHED, PLAN)
     if os.path.isfile(path):
-        made = read_json(path)
+        made = files.read_json(path)
     else:
         mean = _record_bytes(encoder)
         made = {"identity": identity, "record_bytes": mean, "shards": []}
@@ -55,7 +56,7 @@ def plan(encoder, output, identity):
             f"{output}: about {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free there"
         )
     if not os.path.isfile(path):
-        write_json(path, made)
+        files.write_json(path, made)
     return made
 
 
@@ -83,7 +84,7 @@ def write(encoder, output, plan, skip, threads):
         ValueError: images cannot be read; raised after all other shards are written.
     """
     for entry in os.scandir(os.path.join(output, prepared.UNFINISHED)):
-        if entry.name.endswith(".tmp"):
+        if entry.name.endswith(files.UNFINISHED):
             os.remove(entry.path)
     missing = [shard for shard in plan["shards"] if not _complete(encoder, output, shard, skip)]
     total = sum(shard["stop"] - shard["start"] for shard in plan["shards"])
@@ -113,7 +114,7 @@ def write(encoder, output, plan, skip, threads):
 def _write_shard(output, shard, results, stamp, skip):
     """Writes one shard and its note; returns the reasons why images are not in it."""
     unfinished = os.path.join(output, prepared.UNFINISHED)
-    temporary = os.path.join(unfinished, shard["file"] + ".tmp")
+    temporary = os.path.join(unfinished, shard["file"] + files.UNFINISHED)
     bad, kept, ragged, payload = {}, [], [], 0
     try:
         writer = array_record_module.ArrayRecordWriter(temporary, WRITER_OPTIONS)
@@ -138,7 +139,7 @@ def _write_shard(output, shard, results, stamp, skip):
     for kind in (ragged or [{}])[0]:
         columns[kind] = np.concatenate([arrays[kind] for arrays in ragged])
         columns[f"{kind}_rows"] = np.array([len(arrays[kind]) for arrays in ragged], np.int32)
-    _sync(temporary)
+    files.sync(temporary)
     _write_arrays(_note(output, shard), columns | {"note": np.array(json.dumps(note))})
     os.replace(temporary, os.path.join(output, shard["file"]))
     return list(bad.values())
@@ -218,7 +219,7 @@ def write_metadata(encoder, output, plan):
         )
     facts = _facts(encoder, identity, splits, skipped)
     _write_arrays(os.path.join(output, prepared.INDEX), index)
-    write_json(os.path.join(output, prepared.FACTS), facts)
+    files.write_json(os.path.join(output, prepared.FACTS), facts)
     _write_info(encoder, output, template.dataset_name, facts["dataset"], infos)
     return facts
 
@@ -274,7 +275,7 @@ def publish(output):
     """The last step: after it the folder is a complete data set."""
     unfinished = os.path.join(output, prepared.UNFINISHED)
     made = os.path.join(unfinished, METADATA, prepared.INFO)
-    _sync(made)
+    files.sync(made)
     os.replace(made, os.path.join(output, prepared.INFO))
     shutil.rmtree(unfinished)
 
@@ -285,35 +286,9 @@ def refuse(message, problems, most=20):
     raise ValueError("\n  ".join([f"{message}:", *map(str, problems[:most]), *more]))
 
 
-def read_json(path):
-    """The contents of a JSON file; ValueError naming the file if it is damaged."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: damaged ({error})") from error
-
-
-def write_json(path, value):
-    """Writes the file completely or not at all."""
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-    _sync(path + ".tmp")
-    os.replace(path + ".tmp", path)
-
-
 def _write_arrays(path, arrays):
-    with open(path + ".tmp", "wb") as file:
+    with files.whole(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-    _sync(path + ".tmp")
-    os.replace(path + ".tmp", path)
-
-
-def _sync(path):
-    """Waits until a file is on the disk. Else a power cut may keep its new name without its
-    content."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
 
 
 def _note(output, shard):

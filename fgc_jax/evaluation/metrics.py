@@ -1,14 +1,21 @@
 """Mask-exact evaluation: per-image results gathered over devices, metrics computed once."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Iterable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax import mesh
+from fgc_jax.evaluation import inference, multiview, views
+from fgc_jax.methods import losses
+from fgc_jax.models.network import Network
+from fgc_jax.runs.results import Metrics
 
 ECE_BINS = 15
+TOP_K = 5  # best classes that are kept of each image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,41 +38,45 @@ class Results:
 
 
 def run(
-    eval_step, variables: Any, stats: Any, batches: Iterable[dict], device_mesh, num_images: int
+    eval_step, params: Any, stats: Any, batches: Iterable[dict], device_mesh, num_images: int
 ) -> Results:
-    """Evaluates every image of a split; padding has mask 0 and is left out.
+    """Evaluates every image of a split once; arguments as of `inference.rows`, `eval_step` as
+    `compiled` makes it."""
+    rows, unreadable = inference.rows(eval_step, params, stats, batches, device_mesh, num_images)
+    return Results(**rows, unreadable=unreadable)
 
-    `batches` are host batches with `image`, `label`, `mask` and `index` (index -1 for padding).
-    One batch is in flight while the one before it is read back.
+
+@functools.lru_cache(maxsize=16)
+def compiled(network: Network, device_mesh: jax.sharding.Mesh, seen: views.Views = views.RAW):
+    """The compiled evaluation step, (params, stats, batch) -> `scored` of each image evaluated as
+    `seen` says; the batch holds `image` uint8 [B, H, W, 3] and `label` int32 [B]."""
+
+    def work(forward, images, batch):
+        return scored(multiview.scores(seen, forward, images), batch["label"])
+
+    return inference.compiled(network, device_mesh, work)
+
+
+def scored(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+    """What an evaluation keeps of each image, of logits f32 [B, K] and labels int32 [B].
+
+    `loss` f32 [B] (cross-entropy in nats), `rank` int32 [B] (classes scored above the true one; 0
+    is a hit), `classes` int32 and `probabilities` f32 [B, min(5, K)] (best first).
     """
-    columns: dict[str, list[np.ndarray]] = {}
-    for rows in _lagging(eval_step, variables, stats, batches, device_mesh):
-        for name, values in rows.items():
-            columns.setdefault(name, []).append(values)
-    rows = {name: np.concatenate(parts) for name, parts in columns.items()}
-    real = rows["index"] >= 0
-    if real.sum() != num_images or len(np.unique(rows["index"][real])) != num_images:
-        raise RuntimeError(f"evaluated {real.sum()} rows of a split of {num_images} images")
-    order = np.argsort(np.where(real, rows["index"], num_images), kind="stable")[:num_images]
-    rows = {name: values[order] for name, values in rows.items()}
-    read = rows.pop("mask") > 0
-    unreadable = rows["index"][~read]
-    return Results(**{name: values[read] for name, values in rows.items()}, unreadable=unreadable)
-
-
-def _lagging(eval_step, variables, stats, batches, device_mesh) -> Iterator[dict[str, np.ndarray]]:
-    pending = None
-    for batch in batches:
-        on_device = mesh.to_global(device_mesh, batch)
-        results = eval_step(
-            variables, stats, {name: on_device[name] for name in ("image", "label")}
-        )
-        results |= {name: on_device[name] for name in ("index", "label", "mask")}
-        if pending is not None:
-            yield mesh.gather(pending)
-        pending = results
-    if pending is not None:
-        yield mesh.gather(pending)
+    true_logit = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    # A logit equal to the true one counts against it where argmax would prefer it.
+    classes = jnp.arange(logits.shape[-1])[None, :]
+    above = (logits > true_logit) | ((logits == true_logit) & (classes < labels[:, None]))
+    # By logits, as rank is: in f32 close or small probabilities become equal.
+    _, order = jax.lax.top_k(logits, min(TOP_K, logits.shape[-1]))
+    # NaN logits compare false everywhere, which would make them hits.
+    rank = jnp.where(jnp.isfinite(logits).all(-1), above.sum(-1), logits.shape[-1])
+    return {
+        "loss": losses.cross_entropy(logits, losses.targets({"label": labels}, logits.shape[-1])),
+        "rank": rank.astype(jnp.int32),
+        "classes": order.astype(jnp.int32),
+        "probabilities": jnp.take_along_axis(jax.nn.softmax(logits), order, axis=-1),
+    }
 
 
 def confusion_matrix(results: Results, num_classes: int) -> np.ndarray:
@@ -86,7 +97,7 @@ def class_accuracy(results: Results, num_classes: int) -> np.ndarray:
     return 100 * np.divide(hits, counts, out=np.full(num_classes, np.nan), where=counts > 0)
 
 
-def summarise(results: Results, num_classes: int) -> dict[str, float]:
+def summarise(results: Results, num_classes: int) -> Metrics:
     """Metrics over all images: accuracies and calibration error in percent, loss in nats.
 
     `mean_class_accuracy` averages over the classes that have images. `ece` is the expected
@@ -100,15 +111,15 @@ def summarise(results: Results, num_classes: int) -> dict[str, float]:
     if not len(results.label):
         raise ValueError("no image of this split could be read")
     finite = results.rank < num_classes
-    return {
-        "images": len(results.label),
-        "unreadable": len(results.unreadable),
-        "loss": float(results.loss.mean(dtype=np.float64)),
-        "top1": float(100 * (results.rank == 0).mean()),
-        "top5": float(100 * (results.rank < min(5, num_classes)).mean()),
-        "mean_class_accuracy": float(np.nanmean(class_accuracy(results, num_classes))),
-        "ece": calibration_error(results.probabilities[finite, 0], results.rank[finite] == 0),
-    }
+    return Metrics(
+        images=len(results.label),
+        unreadable=len(results.unreadable),
+        loss=float(results.loss.mean(dtype=np.float64)),
+        top1=float(100 * (results.rank == 0).mean()),
+        top5=float(100 * (results.rank < min(5, num_classes)).mean()),
+        mean_class_accuracy=float(np.nanmean(class_accuracy(results, num_classes))),
+        ece=calibration_error(results.probabilities[finite, 0], results.rank[finite] == 0),
+    )
 
 
 def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:

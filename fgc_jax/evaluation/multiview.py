@@ -3,16 +3,16 @@ device, inside the compiled step."""
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax import models
+from fgc_jax import config, models
 from fgc_jax.evaluation import views
 from fgc_jax.evaluation.views import Views
 from fgc_jax.models import regions
+from fgc_jax.models.network import Network, map_shapes
 
 # In a classifier's `out`.
 EFFECT, ATTENTION = "head/effect", ("head/attention", "part_attention")
@@ -20,41 +20,35 @@ EFFECT, ATTENTION = "head/effect", ("head/attention", "part_attention")
 Forward = Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
-def of(plan: Any, phase: Any, spec: str = "", **choices: str) -> Views:
-    """How a plan's test images of the phase's size are looked at, by default as config.views says.
-
-    plan: an `experiment.Experiment`. choices: `average` and `logits`, as of `views.make`.
+def of(network: Network, phase: config.Phase, spec: str, **choices: str) -> Views:
+    """The views `spec` of images of the phase's size. choices: `average` and `logits`, as of
+    `views.make`.
 
     Raises:
         ValueError: an unknown or impossible view, or logits that the network does not have.
     """
-    streams = models.streams(plan.settings.model)
+    streams = models.streams(network.settings)
     made = views.make(
-        spec or plan.settings.views,
+        spec,
         crop=phase.crop,
         resize=phase.resize,
         stride=max(stride for each in streams for stride in each.row.strides.values()),
         feature_map=streams[0].last,
         **choices,
     )
+    maps = map_shapes(network, phase.crop)
     if made.attentive:
-        maps = plan.named_maps(phase.crop)
         jax.eval_shape(lambda out: attention(out, made.feature_map), maps)
-    if made.logits == "effect" and not has_effect(plan, phase):
+    if made.logits == "effect" and EFFECT not in maps:
         raise ValueError(
-            f"the head {plan.settings.model.head!r} has no effect logits, only plain ones"
+            f"the head {network.settings.head!r} has no effect logits, only plain ones"
         )
     for side in {each.side for each in made.passes} - {phase.crop}:
         try:
-            plan.named_maps(side)
+            map_shapes(network, side)
         except ValueError as error:
             raise ValueError(f"views {made.spec!r}: {side} pixels: {error}") from None
     return made
-
-
-def has_effect(plan: Any, phase: Any) -> bool:
-    """Whether the plan's classifier has effect logits beside the plain ones."""
-    return EFFECT in plan.named_maps(phase.crop)
 
 
 def attention(out: dict[str, jax.Array], feature_map: str) -> jax.Array:

@@ -19,11 +19,12 @@ import csv
 import dataclasses
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+
+from fgc_jax import files
 
 TOP_K = 5
 
@@ -117,26 +118,19 @@ def write(
             if not (each.error and kind.complete):
                 yield each
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with files.whole(path) as temporary:
         with temporary.open("w", encoding="utf-8", newline="") as file:
             separator = ""
             for line in kind.lines(noted(), class_names, top_k):
                 file.write(separator + line)
                 separator = "\n"
             file.write(kind.end)
-            file.flush()
-            os.fsync(file.fileno())
         if failed and kind.complete:
             shown = "\n".join(f"  {each.name}: {each.error}" for each in failed)
             raise ValueError(
                 f"{path} is not written: the format {file_format!r} needs a line for each image, "
                 f"and {len(failed)} have no prediction:\n{shown}"
             )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return failed
 
 

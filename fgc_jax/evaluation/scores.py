@@ -2,17 +2,17 @@
 
 import csv
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fgc_jax import console
+from fgc_jax import console, files, mesh
 from fgc_jax.evaluation import metrics
 from fgc_jax.plots import evaluation as pictures
 from fgc_jax.plots import style
-from fgc_jax.runs import directory
+from fgc_jax.runs.results import Evaluation
 
 METRICS = "metrics.json"
 FILES = (
@@ -24,47 +24,48 @@ PICTURES = 24  # in predictions.png
 
 def write(
     folder: Path,
-    facts: Mapping[str, Any],
+    evaluation: Evaluation,
     results: metrics.Results,
     split: Any,
     class_names: Sequence[str],
-) -> dict[str, Any]:
-    """Writes an evaluation of `split` into `folder` and returns {**facts, **metrics}.
+) -> None:
+    """Writes the evaluation of `split` that `results` gave into `folder`, on the first process
+    only.
 
-    `facts` say what stands behind the numbers: {"checkpoint", "split", "views"}. An earlier
-    evaluation in the folder stays until the new one is complete, then makes way for it.
+    An earlier evaluation in the folder stays until the new one is complete, then makes way for it.
 
     Raises:
-        ValueError: the folder holds other things than an evaluation, or no image could be read.
+        ValueError: the folder holds other things than an evaluation.
     """
+    if not mesh.is_first_process():
+        return
     folder = Path(folder)
     check_folder(folder)
-    summary = {**facts, **metrics.summarise(results, len(class_names))}
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)  # of a process that was killed here
     new.mkdir()
     try:
-        _write_files(new, summary, results, split, class_names)
+        _write_files(new, evaluation, results, split, class_names)
         _replace(folder, new)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
-    return summary
 
 
-def report(summary: Mapping[str, Any], matrix: np.ndarray, class_names: Sequence[str]) -> str:
+def report(evaluation: Evaluation, matrix: np.ndarray, class_names: Sequence[str]) -> str:
     """An evaluation for people: the metrics, what stands behind them, and the worst confusions."""
+    found = evaluation.metrics
     rows = [
-        (f"{summary['split']}, checkpoint of step {summary['checkpoint']}", ""),
-        ("top-1", f"{summary['top1']:.2f} %"),
-        ("top-5", f"{summary['top5']:.2f} %"),
-        ("mean class accuracy", f"{summary['mean_class_accuracy']:.2f} %"),
-        ("loss", f"{summary['loss']:.4f} nats"),
-        ("calibration error (ECE)", f"{summary['ece']:.2f} %"),
-        ("images", f"{summary['images']:,}"),
-        ("unreadable images, left out", f"{summary['unreadable']:,}"),
-        ("views", str(summary["views"])),
+        (f"{evaluation.split}, checkpoint of step {evaluation.checkpoint}", ""),
+        ("top-1", f"{found.top1:.2f} %"),
+        ("top-5", f"{found.top5:.2f} %"),
+        ("mean class accuracy", f"{found.mean_class_accuracy:.2f} %"),
+        ("loss", f"{found.loss:.4f} nats"),
+        ("calibration error (ECE)", f"{found.ece:.2f} %"),
+        ("images", f"{found.images:,}"),
+        ("unreadable images, left out", f"{found.unreadable:,}"),
+        ("views", evaluation.views),
     ]
     worst = metrics.most_confused(matrix, 5)
     if not worst:
@@ -74,6 +75,15 @@ def report(summary: Mapping[str, Any], matrix: np.ndarray, class_names: Sequence
         share = f"{100 * count / matrix[true].sum():.0f} %"
         pairs.append((class_names[true], class_names[predicted], str(count), share))
     return f"{console.table(rows)}\n\n{console.table(pairs)}"
+
+
+def unreadable(results: metrics.Results, split: Any) -> str:
+    """The images of a split that could not be read, for people; METRICS names all of them."""
+    names = [f"  {split.names[position]}" for position in results.unreadable]
+    more = [f"  ... all of them in {METRICS}"] if len(names) > 20 else []
+    return "\n".join(
+        [f"{len(names)} unreadable images are in no number above:", *names[:20], *more]
+    )
 
 
 def check_folder(folder: Path) -> None:
@@ -99,10 +109,10 @@ def _replace(folder: Path, new: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_files(new: Path, summary, results: metrics.Results, split, class_names) -> None:
+def _write_files(new: Path, evaluation, results: metrics.Results, split, class_names) -> None:
     matrix = metrics.confusion_matrix(results, len(class_names))
     names = [str(split.names[position]) for position in results.unreadable]
-    directory.write_json(new / METRICS, {**summary, "unreadable_images": names})
+    files.write_json(new / METRICS, {**evaluation.json(), "unreadable_images": names})
     _table(new / "per_class.csv", _per_class(results, matrix, class_names))
     _table(
         new / "confusion.csv",
@@ -113,9 +123,9 @@ def _write_files(new: Path, summary, results: metrics.Results, split, class_name
     )
     _table(new / "most_confused.csv", _most_confused(matrix, class_names))
     _table(new / "predictions.csv", _predictions(results, split, class_names))
-    name = style.shortened(str(summary["split"]), 60)
-    title = f"{name}: top-1 {summary['top1']:.2f} % of {summary['images']:,} images"
-    run = f"checkpoint of step {summary['checkpoint']}, views {summary['views']}"
+    name, found = style.shortened(evaluation.split, 60), evaluation.metrics
+    title = f"{name}: top-1 {found.top1:.2f} % of {found.images:,} images"
+    run = f"checkpoint of step {evaluation.checkpoint}, views {evaluation.views}"
     figure = pictures.confusion(matrix, class_names, f"{title}, {len(class_names)} classes\n{run}")
     style.save(figure, new / "confusion.png")
     tiles, shown = _tiles(results, split, class_names)

@@ -1,14 +1,16 @@
 """Attention maps of a trained network, and whether they are on the parts that differ by class."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax import mesh, models
-from fgc_jax.data import augment, pipeline
+from fgc_jax import console, mesh
+from fgc_jax.data import dataset, pipeline
+from fgc_jax.evaluation import inference
 from fgc_jax.models import regions
 from fgc_jax.training import restored
 
@@ -46,12 +48,15 @@ def look(run: restored.Restored, pictures: Sequence[np.ndarray]) -> Iterator[See
             f"the run's head is {run.plan.settings.model.head!r}; only the head "
             "'attention_pooling', which the methods 'wsdan' and 'cal' train, has attention maps"
         )
-    forward = _forward(run)
-    # All devices get the same image, because there may be more devices than pictures.
-    on_all = mesh.replicated(run.plan.mesh)
+    network = run.plan.network
+    work = functools.partial(_look, 255 * jnp.float32(network.preprocess.mean))
+    infer = inference.compiled(network, run.plan.mesh, work)
+    devices = jax.local_device_count()
     for picture in pictures:
         image = pipeline.transform_image(run.transform, picture)
-        found = forward(run.params, run.stats, jax.device_put(image[None], on_all))
+        # The batch is sharded, so that each device gets the same image.
+        batch = mesh.to_global(run.plan.mesh, {"image": np.stack([image] * devices)})
+        found = infer(run.params, run.stats, batch)
         found = {name: np.asarray(values[0]) for name, values in found.items()}
         crop, erased = (np.clip(np.round(found[name]), 0, 255).astype(np.uint8) for name in CHANGED)
         box = tuple(int(edge) for edge in found["box"])
@@ -62,32 +67,24 @@ def look(run: restored.Restored, pictures: Sequence[np.ndarray]) -> Iterator[See
 CHANGED = ("crop", "erased")
 
 
-def _forward(run: restored.Restored) -> Callable:
-    graphdef, facts = models.evaluation_graphdef(run.plan.model), run.plan.preprocess
-    grey = 255 * jnp.float32(facts.mean)
-
-    def forward(variables, stats, pixels):
-        images = augment.normalise(pixels, facts.mean, facts.std)
-        (logits, out), _ = models.apply(graphdef, variables, stats, lambda model: model(images))
-        attention, size = out["head/attention"], pixels.shape[1:3]
-        maps = [regions.upsample(attention[..., k], size) for k in range(attention.shape[-1])]
-        maps = jnp.stack(maps, axis=-1)
-        strongest = jnp.argmax(maps.sum((1, 2)), axis=-1)
-        strongest = jnp.take_along_axis(attention, strongest[:, None, None, None], -1)[..., 0]
-        box = regions.boxes(attention.mean(-1), THRESHOLD, PADDING, size)
-        shown = pixels.astype(jnp.float32)
-        # Erased places have the mean colour, which is zero once normalised.
-        erased = regions.drop(shown - grey.reshape(1, 1, 1, 3), strongest, ERASED)
-        return {
-            "attention": maps,
-            "box": box,
-            "crop": regions.crop(shown, box),
-            "erased": erased + grey.reshape(1, 1, 1, 3),
-            "plain": jax.nn.softmax(logits),
-            "effect": jax.nn.softmax(out["head/effect"]),
-        }
-
-    return jax.jit(forward)
+def _look(grey, forward, images, batch):
+    (logits, out), pixels = forward(images), batch["image"]
+    attention, size = out["head/attention"], pixels.shape[1:3]
+    maps = [regions.upsample(attention[..., k], size) for k in range(attention.shape[-1])]
+    maps = jnp.stack(maps, axis=-1)
+    strongest = jnp.argmax(maps.sum((1, 2)), axis=-1)
+    strongest = jnp.take_along_axis(attention, strongest[:, None, None, None], -1)[..., 0]
+    box = regions.boxes(attention.mean(-1), THRESHOLD, PADDING, size)
+    # Erased places have the mean colour, which is zero once normalised.
+    shown, grey = pixels.astype(jnp.float32), grey.reshape(1, 1, 1, 3)
+    return {
+        "attention": maps,
+        "box": box,
+        "crop": regions.crop(shown, box),
+        "erased": regions.drop(shown - grey, strongest, ERASED) + grey,
+        "plain": jax.nn.softmax(logits),
+        "effect": jax.nn.softmax(out["head/effect"]),
+    }
 
 
 @dataclasses.dataclass
@@ -128,6 +125,36 @@ class Pointing:
         """For each kind of place the percentage of images in which it is on such a part."""
         names = ("mean_map", "single_maps", "shuffled", "centre", "anywhere")
         return {name: 100 * float(getattr(self, name)) / self.images for name in names}
+
+
+def point(run: restored.Restored, split: dataset.Split) -> Pointing:
+    """Plays the game on all images of a split whose annotation "telling_boxes" has a box."""
+    game = Pointing()
+    with console.progress("pointing game", len(split)) as bar:
+        everything = (split.read(index) for index in range(len(split)))
+        for index, seen in enumerate(look(run, everything)):
+            boxes = split.annotations["telling_boxes"](index)
+            if len(boxes):
+                game.add(seen, coverage(run.transform, split.read(index), boxes))
+            bar.update()
+    return game
+
+
+def report(game: Pointing, total: int) -> str:
+    """The game on a split of `total` images, for people."""
+    if not game.images:
+        return "no image shows a part that tells its species from another one"
+    names = {
+        "mean_map": "the mean map's maximum",
+        "single_maps": "a single map's maximum, on average",
+        "shuffled": "the mean map of another image",
+        "centre": "the centre of the image",
+        "anywhere": "a random place",
+    }
+    counted = f"{game.images} of {total} images, those that show one"
+    shares = game.shares()
+    lines = [f"  {words:36} {shares[name]:5.1f} %" for name, words in names.items()]
+    return "\n".join([f"on a part that tells the species apart ({counted}):", *lines])
 
 
 def peak(values: np.ndarray) -> tuple[int, int]:

@@ -2,10 +2,10 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
+from fgc_jax import config
 from fgc_jax.methods import (
     api_net,
     attention,
@@ -17,9 +17,10 @@ from fgc_jax.methods import (
     pmg,
     transfg,
 )
-from fgc_jax.methods.method import Facts, Loss, Method
+from fgc_jax.methods.method import Facts, Loss, Method, Report
+from fgc_jax.methods.task import Task
 
-__all__ = ("METHODS", "Entry", "Facts", "Loss", "Method", "build")
+__all__ = ("METHODS", "Entry", "Facts", "Loss", "Method", "Report", "Task", "build")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +66,4 @@ def build(name: str, options: dict[str, Any], facts: Facts) -> Method:
         ValueError: an unknown option, or a value that is not allowed.
     """
     make = METHODS[name].make
-    parameters = inspect.signature(make).parameters.items()
-    allowed = [name for name, each in parameters if each.kind is each.KEYWORD_ONLY]
-    unknown = sorted(set(options) - set(allowed))
-    if unknown:
-        raise ValueError(
-            f"config.method_options: {name!r} has no {unknown}; it has {sorted(allowed)}"
-        )
-    return make(facts, **options)
+    return make(facts, **config.options(make, options, "config.method_options."))

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import NotNegative, Share
 from fgc_jax.methods import losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 
 
-def make(facts: Facts, *, margin: float = 0.05, ranking_weight: float = 1.0) -> Method:
+def make(facts: Facts, *, margin: Share = 0.05, ranking_weight: NotNegative = 1.0) -> Method:
     """Cross-entropy of both images of each pair, through their own gate and through the gate of the
     other image, plus ranking_weight times a hinge loss: through its own gate the probability of the
     true class should be higher by `margin`.
@@ -18,17 +19,9 @@ def make(facts: Facts, *, margin: float = 0.05, ranking_weight: float = 1.0) -> 
 
     Paper: Learning Attentive Pairwise Interaction for Fine-Grained Classification
     (arXiv 2002.10191).
-
-    Raises:
-        ValueError: a margin or weight out of range.
     """
-    at = "config.method_options"
-    if not 0 <= margin <= 1:
-        raise ValueError(f"{at}.margin={margin} must lie in [0, 1]")
-    if not ranking_weight >= 0:
-        raise ValueError(f"{at}.ranking_weight={ranking_weight} must not be below 0")
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         rngs = nnx.Rngs(dropout=key)
         logits, out = model(batch["image"], rngs=rngs)
         pooled, labels, mask = out["head/pooled"], batch["label"], batch["mask"]
@@ -42,7 +35,8 @@ def make(facts: Facts, *, margin: float = 0.05, ranking_weight: float = 1.0) -> 
         counted = jnp.concatenate([has_same, has_other] * 2).astype(jnp.float32)
         class_loss, ranking_loss = pair_losses(scores, labels, counted, margin)
         value = class_loss + ranking_weight * ranking_loss
-        return value, {"logits": logits, "class_loss": class_loss, "ranking_loss": ranking_loss}
+        scalars = {"class_loss": class_loss, "ranking_loss": ranking_loss}
+        return value, Report({"logits": logits}, scalars)
 
     return Method((loss,))
 

@@ -7,12 +7,15 @@ the network as one batch. Older WS-DAN code sends them one after the other, so t
 normalises them separately.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import NotNegative, Share, above, at_most, interval
 from fgc_jax.methods import jigsaw, losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 from fgc_jax.models import regions
 
 FAKE_ATTENTION = 2.0  # counterfactual attention is uniform below it
@@ -22,15 +25,15 @@ def make(
     effect: bool,
     facts: Facts,
     *,
-    raw_weight: float = 1 / 3,
-    crop_weight: float = 2 / 3,
-    effect_weight: float = 1.0,
-    centre_weight: float = 1.0,
-    centre_rate: float = 0.05,
+    raw_weight: NotNegative = 1 / 3,
+    crop_weight: NotNegative = 2 / 3,
+    effect_weight: NotNegative = 1.0,
+    centre_weight: NotNegative = 1.0,
+    centre_rate: Annotated[float, above(0), at_most(1)] = 0.05,
     normalise_centres: bool = True,
-    crop_threshold: tuple = (0.4, 0.6),
-    crop_padding: float = 0.1,
-    drop_threshold: tuple = (0.2, 0.5),
+    crop_threshold: interval(0, 1) = (0.4, 0.6),
+    crop_padding: Share = 0.1,
+    drop_threshold: interval(0, 1) = (0.2, 0.5),
 ) -> Method:
     """Cross-entropy of the images and of their crops and erasures, and the centre loss. With
     `effect` (CAL) also the cross-entropy of their effect logits: the logits minus those of the same
@@ -45,29 +48,14 @@ def make(
     the centres f32 [K, M C].
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: weights that leave nothing to learn, or one without effect.
     """
-    for name, weight in (
-        ("raw_weight", raw_weight),
-        ("crop_weight", crop_weight),
-        ("effect_weight", effect_weight),
-        ("centre_weight", centre_weight),
-    ):
-        if not weight >= 0:
-            raise ValueError(_at(f"{name}={weight} must be at least 0"))
     if not (raw_weight or crop_weight or (effect and effect_weight)):
         raise ValueError(_at("raw_weight and crop_weight are 0: nothing would be learnt"))
     if not effect and effect_weight != 1:
         raise ValueError(_at(f"effect_weight={effect_weight} has no effect: 'wsdan' has none"))
-    if not 0 < centre_rate <= 1:
-        raise ValueError(_at(f"centre_rate={centre_rate} must lie in (0, 1]"))
-    if not 0 <= crop_padding <= 1:
-        raise ValueError(_at(f"crop_padding={crop_padding} must lie in [0, 1]"))
-    for name, pair in (("crop_threshold", crop_threshold), ("drop_threshold", drop_threshold)):
-        if len(pair) != 2 or not 0 <= pair[0] <= pair[1] <= 1:
-            raise ValueError(_at(f"{name}={pair!r} must be (least, most) within [0, 1]"))
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         keys = jax.random.split(key, 7)
         labels, mask = batch["label"], batch["mask"]
         logits, out = model(batch["image"], rngs=nnx.Rngs(dropout=keys[0]))
@@ -99,9 +87,9 @@ def make(
             normalise=normalise_centres,
         )
         parts["centre_loss"] = centre_weight, losses.masked_mean(distances, mask)
-        aux = {name: value for name, (_, value) in parts.items()}
+        scalars = {name: value for name, (_, value) in parts.items()}
         total = sum(weight * value for weight, value in parts.values())
-        return total, {"logits": logits, "state": {"centres": centres}, **aux}
+        return total, Report({"logits": logits}, scalars, {"centres": centres})
 
     (features,) = facts.shapes[0]["head/embedding"]
     centres = jnp.zeros((facts.num_classes, features), jnp.float32)

@@ -7,18 +7,19 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import NotNegative
 from fgc_jax.methods import losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 from fgc_jax.models.heads import basic
 
 
 def make(
     facts: Facts,
     *,
-    gamma_high: float = 0.5,
-    gamma_low: float = 0.25,
-    gamma_merged: float = 0.5,
-    kl_weight: float = 1.0,
+    gamma_high: NotNegative = 0.5,
+    gamma_low: NotNegative = 0.25,
+    gamma_merged: NotNegative = 0.5,
+    kl_weight: NotNegative = 1.0,
 ) -> Method:
     """Cross-entropy of the summed logits of the head "cross_x", plus gamma times `c3s` of each
     level's parts, plus kl_weight times the mean over the images of KL(high || low) + KL(high ||
@@ -27,17 +28,10 @@ def make(
     The gammas of the authors' code for ResNet-50, as (high, low, merged): CUB and NABirds 0.5,
     0.25, 0.5; Cars 1, 0.25, 1; Dogs 0.01, 0.01, 1; Aircraft 0.5, 0.1, 0.5 (a misspelt key in their
     code turns these into 0, 0, 0). As there, the gradient of a divergence reaches both sides.
-
-    Raises:
-        ValueError: a weight below 0.
     """
     gammas = {"high": gamma_high, "low": gamma_low, "merged": gamma_merged}
-    weights = {f"gamma_{name}": gamma for name, gamma in gammas.items()} | {"kl_weight": kl_weight}
-    for name, weight in weights.items():
-        if not weight >= 0:
-            raise ValueError(f"config.method_options.{name}={weight} must not be below 0")
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         logits, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
         mask = batch["mask"]
         goal = losses.targets(batch, logits.shape[-1])
@@ -49,8 +43,8 @@ def make(
         apart = divergence(high, out["head/low"]) + divergence(high, out["head/merged"])
         kl_loss = losses.masked_mean(apart, mask)
         value = class_loss + c3s_loss + kl_weight * kl_loss
-        aux = {"class_loss": class_loss, "c3s_loss": c3s_loss, "kl_loss": kl_loss}
-        return value, {"logits": logits, **aux}
+        scalars = {"class_loss": class_loss, "c3s_loss": c3s_loss, "kl_loss": kl_loss}
+        return value, Report({"logits": logits}, scalars)
 
     return Method((loss,))
 

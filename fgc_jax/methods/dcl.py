@@ -3,21 +3,24 @@
 Paper: Destruction and Construction Learning for Fine-Grained Image Recognition (CVPR 2019).
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import Count, NotNegative, at_least
 from fgc_jax.methods import jigsaw, losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 
 
 def make(
     facts: Facts,
     *,
-    tiles: int = 7,
-    reach: int = 2,
-    swap_weight: float = 1.0,
-    location_weight: float = 1.0,
+    tiles: Annotated[int, at_least(2)] = 7,
+    reach: Count = 2,
+    swap_weight: NotNegative = 1.0,
+    location_weight: NotNegative = 1.0,
 ) -> Method:
     """The head "dcl" with images and copies of them in one forward pass. In the copies each of the
     `tiles` x `tiles` tiles moved fewer than 2 * `reach` places.
@@ -29,17 +32,11 @@ def make(
     and resizes; here every pixel is kept.
 
     Raises:
-        ValueError: a value out of range, or a location map that is not tiles x tiles.
+        ValueError: a reach of all tiles, or a location map that is not tiles x tiles.
     """
     at = "config.method_options."
-    if not (isinstance(tiles, int) and tiles > 1):
-        raise ValueError(f"{at}tiles={tiles!r} must be a number above 1")
-    if not (isinstance(reach, int) and 1 <= reach < tiles):
-        raise ValueError(f"{at}reach={reach!r} must be a number from 1 to tiles - 1 = {tiles - 1}")
-    for name, weight in (("swap_weight", swap_weight), ("location_weight", location_weight)):
-        if not weight >= 0:
-            raise ValueError(f"{at}{name}={weight} must not be below 0")
-
+    if reach >= tiles:
+        raise ValueError(f"{at}reach={reach} must be below tiles={tiles}")
     for index, shapes in enumerate(facts.shapes):
         places = shapes["head/location"]
         if places != (tiles, tiles):
@@ -50,7 +47,7 @@ def make(
                 f"another crop{fitting}"
             )
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         order_key, key = jax.random.split(key)
         images = batch["image"]
         order = jigsaw.confusion(order_key, len(images), tiles, reach)
@@ -68,7 +65,7 @@ def make(
         gaps = jnp.abs(places.reshape(wanted.shape) - wanted).mean(-1)
         location_loss = losses.masked_mean(gaps, mask)
         value = class_loss + swap_weight * swap_loss + location_weight * location_loss
-        aux = {"class_loss": class_loss, "swap_loss": swap_loss, "location_loss": location_loss}
-        return value, {"logits": logits[::2], **aux}
+        scalars = {"class_loss": class_loss, "swap_loss": swap_loss, "location_loss": location_loss}
+        return value, Report({"logits": logits[::2]}, scalars)
 
     return Method((loss,))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from fgc_jax import models
 from fgc_jax.methods.method import Facts
-from fgc_jax.runs import directory
+from fgc_jax.runs import results
 
 
 def load_teacher(workdir: str, facts: Facts) -> tuple[Callable[[Any, jax.Array], jax.Array], Any]:
@@ -24,23 +24,20 @@ def load_teacher(workdir: str, facts: Facts) -> tuple[Callable[[Any, jax.Array],
     """
     at = f"config.method_options.teacher={workdir!r}"
     try:
-        if directory.finished_results(Path(workdir)) is None:
+        if results.finished(Path(workdir)) is None:
             raise ValueError("there is no finished run")
         run = facts.load_run(workdir)
     except ValueError as error:
         raise ValueError(f"{at}: {error}") from None
     _check_classes(run.class_names, facts.class_names, at)
-    graphdef = models.evaluation_graphdef(run.plan.model)
-    rescale = facts.preprocess.rescale(run.plan.preprocess)
+    network = run.plan.network
+    rescale = facts.preprocess.rescale(network.preprocess)
 
     def teach(weights, images):
         if rescale is not None:
             factor, shift = (jnp.float32(v).reshape(1, 1, 1, 3) for v in rescale)
             images = images * factor + shift
-        (logits, _), _ = models.apply(
-            graphdef, weights["params"], weights["stats"], lambda model: model(images)
-        )
-        return logits
+        return models.infer(network.graphdef, weights["params"], weights["stats"], images)[0]
 
     return teach, {"params": run.params, "stats": run.stats}
 

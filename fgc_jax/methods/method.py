@@ -5,24 +5,39 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
+from flax import struct
 
 from fgc_jax.models.backbone import Preprocess
 
 
+@struct.dataclass
+class Report:
+    """What a loss says beside its value.
+
+    outputs: what the network answered, a row for each image of the batch, as {"logits": f32
+    [B, K]}. scalars: to log, f32 []. state: the method's state after the step; None if it keeps
+    none.
+    """
+
+    outputs: dict[str, jax.Array]
+    scalars: dict[str, jax.Array]
+    state: Any = None
+
+
 class Loss(Protocol):
-    """`loss(model, batch, key, state) -> (scalar loss, aux)`, traced inside the train step.
+    """`loss(model, batch, key, state, constants) -> (scalar loss, Report)`, traced inside the train
+    step.
 
     `model` is the live module: `logits, out = model(images, rngs=...)`. A batch holds `image` f32
     [B, H, W, 3] (augmented and normalised), `label` int32 [B] and `mask` f32 [B] (0 for images that
     could not be read). Mixed images also have `label_b` int32 [B] and `weight` f32 [B] in 0..1, the
-    share of `label`. `constants` is the method's own pytree of constants. `state` is the method's
-    state before the step. aux contains `logits` f32 [B, K], scalars to log, and, if the method has
-    a state, `state` after the step.
+    share of `label`. `state` is the method's state before the step, `constants` are the method's
+    own.
     """
 
     def __call__(
-        self, model: Any, batch: dict[str, Any], key: jax.Array, state: Any
-    ) -> tuple[jax.Array, dict[str, Any]]: ...
+        self, model: Any, batch: dict[str, Any], key: jax.Array, state: Any, constants: Any
+    ) -> tuple[jax.Array, Report]: ...
 
 
 @dataclasses.dataclass(frozen=True)

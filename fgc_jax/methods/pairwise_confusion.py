@@ -4,35 +4,29 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import Positive, Rate
 from fgc_jax.methods import losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 
 
-def make(facts: Facts, *, confusion_weight: float = 10.0, label_smoothing: float = 0.0) -> Method:
+def make(facts: Facts, *, confusion_weight: Positive = 10.0, label_smoothing: Rate = 0.0) -> Method:
     """Cross-entropy of the labels and confusion_weight times `confusion` of the batch.
 
     Paper: Pairwise Confusion for Fine-Grained Visual Classification (arXiv 1705.08016), which
     squares the Euclidean distance, as here. The authors' code does not square it and multiplies it
     by 0.1 to 0.2 times the number of classes, so its weights cannot be used here; the default is
     ours.
-
-    Raises:
-        ValueError: a weight that is not above 0, or a label_smoothing outside [0, 1).
     """
-    at = "config.method_options"
-    if not confusion_weight > 0:
-        raise ValueError(f"{at}.confusion_weight={confusion_weight} must be above 0")
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"{at}.label_smoothing={label_smoothing} must lie in [0, 1)")
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         logits, _ = model(batch["image"], rngs=nnx.Rngs(dropout=key))
         mask = batch["mask"]
         goal = losses.targets(batch, logits.shape[-1], label_smoothing)
         label_loss = losses.masked_mean(losses.cross_entropy(logits, goal), mask)
         confused = confusion(jax.nn.softmax(logits), batch["label"], mask)
         value = label_loss + confusion_weight * confused
-        return value, {"logits": logits, "label_loss": label_loss, "confusion": confused}
+        scalars = {"label_loss": label_loss, "confusion": confused}
+        return value, Report({"logits": logits}, scalars)
 
     return Method((loss,))
 

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import Count, NotNegative, Positive
 from fgc_jax.methods import losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 from fgc_jax.models.heads import pyramid
 
 LEAST_TEMPERATURE = 1 / 16
@@ -19,22 +20,17 @@ LEAST_TEMPERATURE = 1 / 16
 def make(
     facts: Facts,
     *,
-    lambda_b: float = 0.5,
-    lambda_n: float = 5.0,
-    lambda_s: float = 0.0,
-    lambda_c: float = 1.0,
+    lambda_b: NotNegative = 0.5,
+    lambda_n: NotNegative = 5.0,
+    lambda_s: NotNegative = 0.0,
+    lambda_c: Positive = 1.0,
 ) -> Method:
     """PIM: lambda_c times the cross-entropy of the logits, lambda_b times that of each level's mean
     scores, lambda_n times `dropped` and lambda_s times that of the picked positions.
-
-    Raises:
-        ValueError: a factor below 0, or logits that nothing trains.
     """
-    _check_at_least_0(lambda_b=lambda_b, lambda_n=lambda_n, lambda_s=lambda_s)
-    _check_above_0(lambda_c=lambda_c)
     factors = {"mean": lambda_b, "dropped": lambda_n, "picked": lambda_s, "graph": lambda_c}
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         logits, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
         return _total(factors, _terms(logits, out, batch), logits)
 
@@ -44,31 +40,24 @@ def make(
 def make_herbs(
     facts: Facts,
     *,
-    lambda_b: float = 0.3,
-    lambda_n: float = 5.0,
-    lambda_s: float = 0.0,
-    lambda_c: float = 1.0,
-    lambda_r: float = 1.375,
-    temperature: float = 64.0,
-    halve_every: int = 10,
+    lambda_b: NotNegative = 0.3,
+    lambda_n: NotNegative = 5.0,
+    lambda_s: NotNegative = 0.0,
+    lambda_c: Positive = 1.0,
+    lambda_r: Positive = 1.375,
+    temperature: Positive = 64.0,
+    halve_every: Count = 10,
 ) -> Method:
     """HERBS: PIM's terms, and lambda_r times `refinement` at a temperature that is halved every
     `halve_every` epochs, down to LEAST_TEMPERATURE.
 
     The state is the number of images trained on so far.
-
-    Raises:
-        ValueError: a factor below 0, logits that nothing trains, or a temperature or number of
-            epochs that is not above 0.
     """
-    _check_at_least_0(lambda_b=lambda_b, lambda_n=lambda_n, lambda_s=lambda_s)
-    _check_above_0(lambda_c=lambda_c, lambda_r=lambda_r)
-    _check_above_0(temperature=temperature, halve_every=halve_every)
     factors = {"mean": lambda_b, "dropped": lambda_n, "picked": lambda_s, "graph": lambda_c}
     factors["refinement"] = lambda_r
     period = halve_every * max(sum(facts.class_counts), 1)
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         logits, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
         halved = 0.5 ** (state["images"] // period).astype(jnp.float32)
         now = jnp.maximum(temperature * halved, LEAST_TEMPERATURE)
@@ -77,9 +66,10 @@ def make_herbs(
         pairs = zip(_levels(out, pyramid.EARLY), late, strict=True)
         apart = sum(refinement(first, last, now) for first, last in pairs)
         terms["refinement"] = losses.masked_mean(apart, batch["mask"])
-        value, aux = _total(factors, terms, logits)
+        value, report = _total(factors, terms, logits)
+        scalars = {**report.scalars, "temperature": now}
         state = {"images": state["images"] + len(logits)}
-        return value, aux | {"temperature": now, "state": state}
+        return value, report.replace(scalars=scalars, state=state)
 
     return Method((loss,), state={"images": jnp.int32(0)})
 
@@ -121,22 +111,10 @@ def _terms(logits, out, batch):
 def _total(factors, terms, logits):
     used = {name: terms[name] for name, factor in factors.items() if factor}
     value = sum(factors[name] * term for name, term in used.items())
-    return value, {"logits": logits} | {f"{name}_loss": term for name, term in used.items()}
+    return value, Report({"logits": logits}, {f"{name}_loss": term for name, term in used.items()})
 
 
 def _levels(out, kind):
     """The head's arrays "kind/0", "kind/1" and so on."""
     name = f"head/{kind}/"
     return [out[f"{name}{index}"] for index in range(sum(key.startswith(name) for key in out))]
-
-
-def _check_above_0(**values):
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"config.method_options.{name}={value} must be above 0")
-
-
-def _check_at_least_0(**values):
-    for name, value in values.items():
-        if not value >= 0:
-            raise ValueError(f"config.method_options.{name}={value} must be at least 0")

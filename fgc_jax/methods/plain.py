@@ -1,28 +1,26 @@
 """Plain fine-tuning: a loss of the classifier's logits, with or without distillation."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import Rate, Share, above, at_most, between
 from fgc_jax.methods import distillation, losses
-from fgc_jax.methods.method import Facts, Method
-
-LOSSES = ("cross_entropy", "focal", "bce")
-CLASS_WEIGHTS = ("", "balanced")
+from fgc_jax.methods.method import Facts, Method, Report
 
 
 def make(
     facts: Facts,
     *,
-    loss: str = "cross_entropy",
-    label_smoothing: float = 0.0,
-    focal_gamma: float = 0.0,
-    class_weights: str = "",
+    loss: Literal["cross_entropy", "focal", "bce"] = "cross_entropy",
+    label_smoothing: Rate = 0.0,
+    focal_gamma: Annotated[float, between(0, 10)] = 0.0,
+    class_weights: Literal["", "balanced"] = "",
     teacher: str = "",
-    teacher_share: float = 0.0,
-    temperature: float = 1.0,
+    teacher_share: Share = 0.0,
+    temperature: Annotated[float, above(0), at_most(100)] = 1.0,
 ) -> Method:
     """`loss` of the labels: "cross_entropy", "focal" (with focal_gamma above 0) or "bce".
 
@@ -35,19 +33,16 @@ def make(
         ValueError: a value that is not allowed or would have no effect, a balanced class without
             images, or a teacher that does not fit this run.
     """
-    _check_choice("loss", loss, LOSSES)
-    _check_choice("class_weights", class_weights, CLASS_WEIGHTS)
-    _check_number("label_smoothing", label_smoothing, "[0, 1)", 0 <= label_smoothing < 1)
-    if loss == "focal":
-        _check_number("focal_gamma", focal_gamma, "(0, 10]", 0 < focal_gamma <= 10)
-    elif focal_gamma:
+    if loss == "focal" and not focal_gamma:
+        raise ValueError(_at("focal_gamma must be above 0 with loss='focal'"))
+    if focal_gamma and loss != "focal":
         raise ValueError(_at(f"focal_gamma={focal_gamma} has no effect with loss={loss!r}"))
     constants: dict[str, Any] = {}
     if class_weights:
         constants["class_weights"] = _balanced_weights(facts)
     if teacher:
-        _check_number("teacher_share", teacher_share, "(0, 1]", 0 < teacher_share <= 1)
-        _check_number("temperature", temperature, "(0, 100]", 0 < temperature <= 100)
+        if not teacher_share:
+            raise ValueError(_at("teacher_share must be above 0 with a teacher"))
         teach, constants["teacher"] = distillation.load_teacher(teacher, facts)
     elif (teacher_share, temperature) != (0, 1):
         raise ValueError(
@@ -57,10 +52,10 @@ def make(
             )
         )
 
-    def of_labels(logits, batch):
+    def of_labels(logits, batch, constants):
         classes = logits.shape[-1]
         goal = losses.targets(batch, classes, label_smoothing)
-        mask, weights = batch["mask"], batch["constants"].get("class_weights")
+        mask, weights = batch["mask"], constants.get("class_weights")
         counted = mask
         if weights is not None:
             counted = mask * jnp.sum(losses.targets(batch, classes) * weights[None, :], axis=-1)
@@ -72,17 +67,18 @@ def make(
             values = losses.cross_entropy(logits, goal, weights)
         return losses.normalised_sum(values * mask, counted)
 
-    def alone(model, batch, key, state):
+    def alone(model, batch, key, state, constants):
         logits, _ = model(batch["image"], rngs=nnx.Rngs(dropout=key))
-        return of_labels(logits, batch), {"logits": logits}
+        return of_labels(logits, batch, constants), Report({"logits": logits}, {})
 
-    def taught(model, batch, key, state):
-        label_loss, aux = alone(model, batch, key, state)
-        wanted = teach(batch["constants"]["teacher"], batch["image"])
-        differences = losses.distillation(aux["logits"], wanted, temperature)
+    def taught(model, batch, key, state, constants):
+        label_loss, report = alone(model, batch, key, state, constants)
+        wanted = teach(constants["teacher"], batch["image"])
+        differences = losses.distillation(report.outputs["logits"], wanted, temperature)
         teacher_loss = losses.masked_mean(differences, batch["mask"])
         value = (1 - teacher_share) * label_loss + teacher_share * teacher_loss
-        return value, {**aux, "label_loss": label_loss, "teacher_loss": teacher_loss}
+        scalars = {"label_loss": label_loss, "teacher_loss": teacher_loss}
+        return value, report.replace(scalars=scalars)
 
     return Method((taught if teacher else alone,), constants=constants)
 
@@ -96,16 +92,6 @@ def _balanced_weights(facts: Facts) -> jax.Array:
             _at(f"class_weights='balanced': train has no images of the classes {shown}")
         )
     return jnp.asarray(losses.balanced_weights(facts.class_counts))
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(_at(f"{name}={value!r} is unknown, allowed: {allowed}"))
-
-
-def _check_number(name: str, value: float, interval: str, fits: bool) -> None:
-    if not fits:
-        raise ValueError(_at(f"{name}={value} must lie in {interval}"))
 
 
 def _at(message: str) -> str:

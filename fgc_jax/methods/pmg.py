@@ -4,14 +4,22 @@ Paper: Fine-Grained Visual Classification via Progressive Multi-Granularity Trai
 Patches (arXiv 2003.03836).
 """
 
+from typing import Annotated
+
 import jax
 from flax import nnx
 
+from fgc_jax.config.limits import Positive, at_least
 from fgc_jax.methods import jigsaw, losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 
 
-def make(facts: Facts, *, tiles: tuple = (8, 4, 2), concat_weight: float = 2.0) -> Method:
+def make(
+    facts: Facts,
+    *,
+    tiles: tuple[Annotated[int, at_least(2)], ...] = (8, 4, 2),
+    concat_weight: Positive = 2.0,
+) -> Method:
     """An optimiser step for each level of the head "pmg" and one for all levels together.
 
     The loss of step i is the cross-entropy of level i on images whose tiles[i] x tiles[i] tiles are
@@ -19,16 +27,9 @@ def make(facts: Facts, *, tiles: tuple = (8, 4, 2), concat_weight: float = 2.0) 
     cross-entropy of the concatenated levels on the original images. All steps use the same batch.
 
     Raises:
-        ValueError: numbers of tiles that are not above 1, not one for each level of the head, or
-            larger than the images of a phase.
+        ValueError: not one number of tiles for each level of the head, or a number of tiles larger
+            than the images of a phase.
     """
-    tiles = tuple(tiles)
-    if not tiles or not all(isinstance(n, int) and n > 1 for n in tiles):
-        raise ValueError(
-            f"config.method_options.tiles={tiles!r} must be numbers above 1, one for each level"
-        )
-    if not concat_weight > 0:
-        raise ValueError(f"config.method_options.concat_weight={concat_weight} must be above 0")
     for index, shapes in enumerate(facts.shapes):
         if sum(name.startswith("head/level") for name in shapes) != len(tiles):
             raise ValueError(
@@ -42,20 +43,20 @@ def make(facts: Facts, *, tiles: tuple = (8, 4, 2), concat_weight: float = 2.0) 
             )
 
     def level(name, n):
-        def loss(model, batch, key, state):
+        def loss(model, batch, key, state, constants):
             order_key, key = jax.random.split(key)
             images = jigsaw.shuffle(order_key, batch["image"], n)
             _, out = model(images, rngs=nnx.Rngs(dropout=key))
             value = _cross_entropy(out[f"head/{name}"], batch)
-            return value, {"logits": out[f"head/{name}"], f"{name}_loss": value}
+            return value, Report({"logits": out[f"head/{name}"]}, {f"{name}_loss": value})
 
         return loss
 
-    def whole(model, batch, key, state):
+    def whole(model, batch, key, state, constants):
         _, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
         logits = out["head/concat"]
         value = _cross_entropy(logits, batch)
-        return concat_weight * value, {"logits": logits, "concat_loss": value}
+        return concat_weight * value, Report({"logits": logits}, {"concat_loss": value})
 
     steps = [level(f"level{index}", n) for index, n in enumerate(tiles, start=1)]
     return Method((*steps, whole))

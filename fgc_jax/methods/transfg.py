@@ -4,41 +4,44 @@ Paper: TransFG: A Transformer Architecture for Fine-grained Recognition (arXiv 2
 changes of the network are the options patch_stride and part_selection of vision transformers.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import Rate, at_least, below
 from fgc_jax.methods import losses
-from fgc_jax.methods.method import Facts, Method
+from fgc_jax.methods.method import Facts, Method, Report
 from fgc_jax.models.heads import basic
 
 
-def make(facts: Facts, *, margin: float = 0.4, label_smoothing: float = 0.0) -> Method:
+def make(
+    facts: Facts,
+    *,
+    margin: Annotated[float, at_least(-1), below(1)] = 0.4,
+    label_smoothing: Rate = 0.0,
+) -> Method:
     """Cross-entropy plus `contrast` of the class tokens, the map "pooled".
 
     Raises:
-        ValueError: a value that is not allowed, or a backbone without class token.
+        ValueError: a backbone without class token.
     """
-    if not -1 <= margin < 1:
-        raise ValueError(f"config.method_options.margin={margin} must lie in [-1, 1)")
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(
-            f"config.method_options.label_smoothing={label_smoothing} must lie in [0, 1)"
-        )
     if not all("pooled" in shapes for shapes in facts.shapes):
         raise ValueError(
             "config.method='transfg' compares class tokens: config.model.backbone must be a "
             "transformer with the map 'pooled'"
         )
 
-    def loss(model, batch, key, state):
+    def loss(model, batch, key, state, constants):
         logits, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
         goal = losses.targets(batch, facts.num_classes, label_smoothing)
         label_loss = losses.masked_mean(losses.cross_entropy(logits, goal), batch["mask"])
         tokens = out["pooled"][:, 0, 0]
         contrastive = contrast(tokens, batch["label"], batch["mask"], margin)
         value = label_loss + contrastive
-        return value, {"logits": logits, "label_loss": label_loss, "contrastive_loss": contrastive}
+        scalars = {"label_loss": label_loss, "contrastive_loss": contrastive}
+        return value, Report({"logits": logits}, scalars)
 
     return Method((loss,))
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -47,6 +46,10 @@ class Preprocess:
         return factor, shift
 
 
+def as_it_is(row: "Backbone") -> "Backbone":
+    return row
+
+
 @dataclasses.dataclass(frozen=True)
 class Backbone:
     """One row of BACKBONES.
@@ -72,8 +75,7 @@ class Backbone:
         weights.
     in_timm: whether timm has the network under this name.
     resample: leaf name -> function (array, shape) that fits a stored leaf to another image size.
-    options: the keys of config.model.backbone_options: name -> function (row, value) -> changed
-        row, which raises ValueError for a value that is not allowed.
+    adapt: (row, *, OPTIONS) -> the row so changed; config.model.backbone_options are the options.
     """
 
     build: Callable
@@ -90,9 +92,7 @@ class Backbone:
     optional: tuple[str, ...] = ()
     in_timm: bool = True
     resample: dict[str, Callable] = dataclasses.field(default_factory=dict)
-    options: dict[str, Callable[["Backbone", Any], "Backbone"]] = dataclasses.field(
-        default_factory=dict
-    )
+    adapt: Callable[..., "Backbone"] = as_it_is
 
 
 def by_tag(weights: Iterable[Preprocess]) -> dict[str, Preprocess]:

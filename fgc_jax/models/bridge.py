@@ -17,6 +17,11 @@ def apply(graphdef, params, stats, function, *args):
     return result, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
 
+def infer(graphdef, params, stats, images):
+    """(logits, named maps) of images [B, H, W, 3] that are normalised; see `Classifier`."""
+    return apply(graphdef, params, stats, lambda model: model(images))[0]
+
+
 def run(block, x, *, rngs=None, remat=False):
     """block(x, rngs=rngs), an array. With `remat` the backward pass computes the block again
     instead of storing its activations (gradient checkpointing: less memory, more time).

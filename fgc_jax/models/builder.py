@@ -1,38 +1,29 @@
 """From a model config to a classifier: the module, its shapes, its static definitions."""
 
-import inspect
-
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax import config as settings
+from fgc_jax.config import ModelSettings
 from fgc_jax.models import lora, table
 from fgc_jax.models.classifier import Classifier
 from fgc_jax.models.heads import basic
 from fgc_jax.models.table import HEADS
 
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
-
-def build(config, num_classes: int, *, rngs: nnx.Rngs) -> Classifier:
+def build(config: ModelSettings, num_classes: int, *, rngs: nnx.Rngs) -> Classifier:
     """A classifier with new random weights; runs under nnx.eval_shape and jax.jit.
 
     Raises:
-        ValueError: an unknown backbone, head, option of the head, feature map or dtype; stochastic
-            depth in a backbone without residual branches; fewer than two classes; maps in a wrong
-            order for the head; two streams whose maps have different strides; or no linear layer
-            for LoRA.
+        ValueError: an unknown backbone, head, option of the head or feature map; stochastic depth
+            in a backbone without residual branches; fewer than two classes; maps in a wrong order
+            for the head; two streams whose maps have different strides; or no linear layer for
+            LoRA.
     """
     streams = table.streams(config)
     head = table.lookup(HEADS, config.head, "head")
-    dtype = table.lookup(_DTYPES, config.dtype, "dtype")
-    options = dict(config.head_options)
-    allowed = [
-        name
-        for name, parameter in inspect.signature(head.__init__).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name != "rngs"
-    ]
-    for option in options:
-        table.lookup(dict.fromkeys(allowed), option, f"option of the head {config.head!r}")
+    dtype = jnp.dtype(config.dtype)
+    options = settings.options(head, config.head_options, "config.model.head_options.")
     if num_classes < 2:
         raise ValueError(f"a classifier needs at least two classes, not {num_classes}")
     basic.check_order(head, config.head, streams)
@@ -44,8 +35,6 @@ def build(config, num_classes: int, *, rngs: nnx.Rngs) -> Classifier:
                 f"the grids of the two streams differ: {name!r} has stride {strides[0]} in "
                 f"{first.name} and {strides[1]} in {last.name}"
             )
-    if not 0 <= config.drop_path < 1:
-        raise ValueError(f"drop_path={config.drop_path} must lie in [0, 1)")
     backbones = [
         stream.row.build(
             dtype=dtype,
@@ -71,7 +60,7 @@ def build(config, num_classes: int, *, rngs: nnx.Rngs) -> Classifier:
     return model
 
 
-def abstract(config, num_classes: int) -> Classifier:
+def abstract(config: ModelSettings, num_classes: int) -> Classifier:
     """The classifier with shapes instead of arrays: it needs no memory and no computation."""
     return nnx.eval_shape(lambda: build(config, num_classes, rngs=nnx.Rngs(0)))
 

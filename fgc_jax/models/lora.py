@@ -14,12 +14,13 @@ import numpy as np
 from flax import nnx
 
 from fgc_jax import trees
+from fgc_jax.config import ModelSettings
 from fgc_jax.models import layers
 
 LEAVES = ("lora_a", "lora_b")
 
 
-def add(model: nnx.Module, config, *, rngs: nnx.Rngs) -> None:
+def add(model: nnx.Module, config: ModelSettings, *, rngs: nnx.Rngs) -> None:
     """Adds the two kernels to the linear layers that config.lora_targets selects.
 
     Raises:
@@ -52,7 +53,7 @@ def add(model: nnx.Module, config, *, rngs: nnx.Rngs) -> None:
         found[path].add_lora(config.lora_rank, _factor(config), rngs=rngs)
 
 
-def _factor(config) -> float:
+def _factor(config: ModelSettings) -> float:
     return (config.lora_alpha or config.lora_rank) / config.lora_rank
 
 
@@ -61,7 +62,7 @@ def paths(params: trees.Tree) -> set[str]:
     return {path for path in trees.flatten(params) if path.endswith(LEAVES)}
 
 
-def merged(config, params: trees.Tree) -> trees.Tree:
+def merged(config: ModelSettings, params: trees.Tree) -> trees.Tree:
     """The parameters of an equivalent network without LoRA: W + alpha / rank A B."""
     flat = trees.flatten(params)
     for path in sorted(path for path in flat if path.endswith(LEAVES[0])):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fgc_jax import trees
+from fgc_jax.config import Weights
 from fgc_jax.convert import timm, weights
 from fgc_jax.models.backbone import Backbone, Preprocess
 
@@ -17,7 +18,9 @@ def metadata(name: str, tag: str) -> dict[str, str]:
     return said | {"weights_tag": tag} if tag else said
 
 
-def read(spec: str, name: str, rows: Mapping[str, Backbone]) -> tuple[dict[str, np.ndarray], str]:
+def read(
+    spec: Weights, name: str, rows: Mapping[str, Backbone]
+) -> tuple[dict[str, np.ndarray], str]:
     """(state dict of `spec` with timm's names, for the network `name` of `rows`; the tag of the
     weights as stated in the file or else by its name, "" if it is not stated).
 
@@ -29,13 +32,11 @@ def read(spec: str, name: str, rows: Mapping[str, Backbone]) -> tuple[dict[str, 
     row = rows[name]
     _refuse_twins(spec, _owners(spec, rows), name, rows)
     path = weights.locate(spec, advice(name, row))
-    said = weights.metadata(path)
+    said, local = weights.metadata(path), Weights.parse(str(path))
     architecture = said.get("architecture")
-    owners = [architecture] if architecture in rows else _owners(str(path), rows)
+    owners = [architecture] if architecture in rows else _owners(local, rows)
     _refuse_twins(spec, owners, name, rows)
-    if any(_is_of(facts, str(path)) for facts in row.weights.values()) and (
-        facts_of(row.weights, str(path)) != facts_of(row.weights, spec)
-    ):
+    if tag_of(row.weights, local) and facts_of(row.weights, local) != facts_of(row.weights, spec):
         # The preprocessing of a run must not depend on the content of a directory.
         raise ValueError(f"{spec} contains {path.name}: give the path of the file itself")
     published = {facts.url.rpartition("/")[2] for facts in row.weights.values()}
@@ -54,21 +55,21 @@ def read(spec: str, name: str, rows: Mapping[str, Backbone]) -> tuple[dict[str, 
     return timm.normalise(weights.read_file(path)), tag
 
 
-def tag_of(table: Mapping[str, Preprocess], spec: str) -> str:
+def tag_of(table: Mapping[str, Preprocess], spec: Weights) -> str:
     """The tag whose source is `spec` (with any revision), or whose original file has its name; ""
     if there is none."""
     return next((tag for tag, facts in table.items() if _is_of(facts, spec)), "")
 
 
-def facts_of(table: Mapping[str, Preprocess], spec: str) -> Preprocess:
+def facts_of(table: Mapping[str, Preprocess], spec: Weights) -> Preprocess:
     """The facts for `tag_of`, or else the first ones of the table."""
     return table[tag_of(table, spec) or next(iter(table))]
 
 
-def _is_of(facts: Preprocess, spec: str) -> bool:
-    source = spec.partition("@")[0] if spec.startswith("hub:") else spec
-    file = source.rpartition("/")[2]
-    return bool(spec) and (facts.source == source or facts.url.endswith("/" + file))
+def _is_of(facts: Preprocess, spec: Weights) -> bool:
+    if spec.kind != "path":
+        return facts.source == f"{spec.kind}:{spec.name}"
+    return bool(spec) and facts.url.endswith("/" + spec.name.rpartition("/")[2])
 
 
 def _owners(spec, rows):

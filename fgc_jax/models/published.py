@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from fgc_jax import trees
+from fgc_jax.config import ModelSettings
 from fgc_jax.convert import timm
 from fgc_jax.models import bridge, builder, lora, pretrained, table
 from fgc_jax.models import weights as filling
@@ -19,7 +20,7 @@ ATTENTION, BLOCK = "attention/", "block"  # begin the names of attention maps an
 @functools.partial(jax.jit, static_argnums=0)
 def forward(graphdef, params, stats, images):
     """Logits f32 [B, K] and named maps of images f32 [B, H, W, 3], normalised."""
-    (logits, out), _ = bridge.apply(graphdef, params, stats, lambda model: model(images))
+    logits, out = bridge.infer(graphdef, params, stats, images)
     # Left out, because they take gigabytes: attention maps grow with the fourth power of the side.
     few = {name: x for name, x in out.items() if not name.startswith((ATTENTION, BLOCK))}
     return logits, few
@@ -28,7 +29,7 @@ def forward(graphdef, params, stats, images):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def maps_named(graphdef, kind, params, stats, images):
     """The maps whose names begin with `kind`."""
-    (_, out), _ = bridge.apply(graphdef, params, stats, lambda model: model(images))
+    _, out = bridge.infer(graphdef, params, stats, images)
     return {name: x for name, x in out.items() if name.startswith(kind)}
 
 
@@ -66,8 +67,8 @@ def _read_published(name, spec):
     config = table.original_config(name, spec)
     if not spec:
         return config, None
-    state, config.weights_tag = pretrained.read(spec, name, table.BACKBONES)
-    return config, state
+    state, tag = pretrained.read(config.pretrained, name, table.BACKBONES)
+    return dataclasses.replace(config, weights_tag=tag), state
 
 
 def load(
@@ -117,7 +118,7 @@ def timm_state(name: str, weights: str) -> tuple[dict[str, np.ndarray], str]:
     return _to_timm(name, params, stats), config.weights_tag
 
 
-def to_timm(config, params, stats) -> tuple[dict[str, np.ndarray], int, bool]:
+def to_timm(config: ModelSettings, params, stats) -> tuple[dict[str, np.ndarray], int, bool]:
     """A trained classifier as (state dict with timm's names and shapes, number of classes, whether
     it has every key of timm's network with that number of classes).
 

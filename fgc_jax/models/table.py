@@ -1,12 +1,12 @@
 """The tables of backbones and heads, and facts of a model config that need no built model.
 
-`fgc_jax.models` defines what a model config is.
+`config.ModelSettings` defines what a model config is.
 """
 
 import dataclasses
-import types
 
 from fgc_jax import console
+from fgc_jax.config import ModelSettings, Weights, options
 from fgc_jax.models import pretrained
 from fgc_jax.models.backbone import Backbone, Preprocess
 from fgc_jax.models.backbones import (
@@ -70,7 +70,7 @@ class Stream:
     root: str
     name: str
     row: Backbone
-    pretrained: str
+    pretrained: Weights
     feature_maps: tuple[str, ...]
 
     @property
@@ -88,32 +88,17 @@ def lookup(table, name, what):
     return table[name]
 
 
-def original_config(name: str, pretrained: str = "") -> types.SimpleNamespace:
-    """The model config of the published network `name`.
+def original_config(name: str, pretrained: str = "") -> ModelSettings:
+    """The settings of the published network `name`.
 
     Raises:
         ValueError: an unknown backbone.
     """
-    return types.SimpleNamespace(
-        backbone=name,
-        backbone_b="",
-        pretrained=pretrained,
-        pretrained_b="",
-        weights_tag="",
-        head=lookup(BACKBONES, name, "backbone").head,
-        head_options={},
-        backbone_options={},
-        feature_map="",
-        dtype="float32",
-        drop_path=0.0,
-        remat=False,
-        lora_rank=0,
-        lora_alpha=0.0,
-        lora_targets="",
-    )
+    head = lookup(BACKBONES, name, "backbone").head
+    return ModelSettings(backbone=name, head=head, pretrained=Weights.parse(pretrained))
 
 
-def streams(config) -> tuple[Stream, ...]:
+def streams(config: ModelSettings) -> tuple[Stream, ...]:
     """The config's one or two backbones.
 
     Raises:
@@ -128,35 +113,27 @@ def streams(config) -> tuple[Stream, ...]:
         if name or root == "backbone":
             own_row = row = lookup(BACKBONES, name, "backbone")
             if root == "backbone":
-                row = _with_options(row, name, config.backbone_options)
-            chosen = config.feature_map
-            if not chosen:  # What the published classifier reads, if the head is of its kind.
+                at = "config.model.backbone_options."
+                row = row.adapt(row, **options(row.adapt, config.backbone_options, at))
+            maps = config.feature_map.names
+            if not maps:  # What the published classifier reads, if the head is of its kind.
                 own = config.head == row.head and not config.backbone_b
-                chosen = "pooled" if own and "pooled" in row.channels else "features"
-            maps = tuple(chosen.split("+"))
+                maps = ("pooled" if own and "pooled" in row.channels else "features",)
             for each in maps:
                 lookup(row.channels, each, f"feature map of {name}")
-            if len(set(maps)) < len(maps):
-                raise ValueError(f"config.model.feature_map={chosen!r} names a map twice")
             stream = Stream(root, name, row, spec, maps)
             changed = {m for m, stride in row.strides.items() if stride != own_row.strides[m]}
             if changed and row.strides[stream.last] and stream.last not in changed:
+                read = "+".join(maps)
                 raise ValueError(
                     f"config.model.backbone_options={dict(config.backbone_options)!r} has no "
-                    f"effect on config.model.feature_map={chosen!r}, only on {sorted(changed)}"
+                    f"effect on config.model.feature_map={read!r}, only on {sorted(changed)}"
                 )
             found.append(stream)
     return tuple(found)
 
 
-def _with_options(row: Backbone, name: str, options) -> Backbone:
-    """The row with the family's options, as config.model.backbone_options gives them."""
-    for option, value in options.items():
-        row = lookup(row.options, option, f"option of the backbone {name}")(row, value)
-    return row
-
-
-def layer_prefixes(config) -> dict[str, tuple[str, ...]]:
+def layer_prefixes(config: ModelSettings) -> dict[str, tuple[str, ...]]:
     """Layer name -> path prefixes of its parameters, from input to output, head excluded.
 
     Layers after config.feature_map are not built and not listed. With two streams each entry has
@@ -181,20 +158,20 @@ def layer_prefixes(config) -> dict[str, tuple[str, ...]]:
     return paired
 
 
-def preprocess(config) -> Preprocess:
+def preprocess(config: ModelSettings) -> Preprocess:
     """The input that the weights of the (first) backbone expect."""
     stream = streams(config)[0]
     return lookup(stream.row.weights, weights_tag(config), f"weights_tag of {stream.name}")
 
 
-def weights_tag(config) -> str:
+def weights_tag(config: ModelSettings) -> str:
     """The tag of the weights whose mean and standard deviation are used for the input."""
     stream = streams(config)[0]
     known = config.weights_tag or pretrained.tag_of(stream.row.weights, stream.pretrained)
     return known or next(iter(stream.row.weights))
 
 
-def rescale(config):
+def rescale(config: ModelSettings):
     """(factor, shift), three numbers each, that convert pixels normalised for the first stream to
     those for the second; None if they are the same or there is one stream."""
     _, *others = streams(config)

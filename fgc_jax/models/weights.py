@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fgc_jax import trees
+from fgc_jax.config import ModelSettings
 from fgc_jax.convert import timm
 from fgc_jax.models import builder, lora, pretrained, table
 
 
-def load_pretrained(config, params, stats, *, classifier: bool = False):
+def load_pretrained(config: ModelSettings, params, stats, *, classifier: bool = False):
     """Puts the configured weights into the trees of a model of `build`: (params, stats, report).
 
     The trees may be abstract (see `abstract` and `split`); other leaves do not change.
@@ -27,7 +28,7 @@ def load_pretrained(config, params, stats, *, classifier: bool = False):
     return fill(config, params, stats, _read_all(config), classifier)
 
 
-def _read_all(config, own_input=False):
+def _read_all(config: ModelSettings, own_input=False):
     """The state dicts, with timm's names, of the streams; None for random weights.
 
     Raises:
@@ -56,7 +57,7 @@ def _read_all(config, own_input=False):
     return states
 
 
-def fill(config, params, stats, states, classifier):
+def fill(config: ModelSettings, params, stats, states, classifier):
     """`load_pretrained` from state dicts that are read already, None for a stream without."""
     report = []
     adapters, params = trees.select(params, lora.paths(params))  # no weights fill these
@@ -86,7 +87,7 @@ def fill(config, params, stats, states, classifier):
 
 
 def random_weights(
-    config, num_classes: int, *, seed, paths: Collection[str] | None = None
+    config: ModelSettings, num_classes: int, *, seed, paths: Collection[str] | None = None
 ) -> dict[str, jax.Array]:
     """Flat dict path -> newly drawn weight or statistic, of all leaves or of `paths` only.
 
@@ -107,7 +108,12 @@ def random_weights(
 
 
 def initialise(
-    config, num_classes: int, *, seed, classifier: bool = False, own_input: bool = False
+    config: ModelSettings,
+    num_classes: int,
+    *,
+    seed,
+    classifier: bool = False,
+    own_input: bool = False,
 ):
     """Weights of a new classifier: (params, stats, report), jax arrays.
 
@@ -118,7 +124,7 @@ def initialise(
     return initialise_from(config, num_classes, seed, _read_all(config, own_input), classifier)
 
 
-def initialise_from(config, num_classes, seed, states, classifier):
+def initialise_from(config: ModelSettings, num_classes, seed, states, classifier):
     """`initialise` from state dicts that are read already, None for a stream without."""
     shapes = builder.split(builder.abstract(config, num_classes))
     params, stats, report = fill(config, *shapes, states, classifier)

@@ -8,6 +8,8 @@ import matplotlib
 from matplotlib import ft2font
 from matplotlib.figure import Figure
 
+from fgc_jax import files
+
 HIT, ERROR, INK, FAINT = "#1a7f37", "#c5221f", "#1f2328", "#656d76"
 DPI = 150
 FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
@@ -15,7 +17,9 @@ FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
 
 def save(figure: Figure, path: Path) -> None:
     """Writes a PNG without empty margins."""
-    figure.savefig(path, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.15)
+    look = {"facecolor": "white", "bbox_inches": "tight", "pad_inches": 0.15}
+    with files.whole(path) as temporary:
+        figure.savefig(temporary, format="png", **look)
 
 
 def drawable(name: str, index: int) -> str:

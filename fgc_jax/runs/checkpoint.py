@@ -1,7 +1,7 @@
 """Checkpoints on disk: the only user of orbax.
 
 `checkpoints/step_N/` holds `state` (parameters, batch-norm statistics, optimiser state, step) and
-`meta` (JSON: phase, epoch, best so far, finished phases). Kept are the newest one and each
+`meta` (JSON: the `Progress`). Kept are the newest one and each
 phase's best. A half-written directory has another name and is never read.
 """
 
@@ -20,7 +20,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from fgc_jax import trees
+from fgc_jax import mesh, trees
+from fgc_jax.runs.progress import Progress, parse
 
 PREFIX = "step"
 WRITE_ERRORS = (OSError, ValueError, RuntimeError)  # what orbax and tensorstore raise
@@ -73,7 +74,7 @@ def opened(workdir: Path) -> Iterator[ocp.CheckpointManager]:
         best_fn=lambda metrics: metrics["score"],
         create=True,
     )
-    if jax.process_index() == 0:
+    if mesh.is_first_process():
         for half_written in directory(workdir).glob("*.orbax-checkpoint-tmp"):
             shutil.rmtree(half_written)
     manager = ocp.CheckpointManager(directory(workdir), options=options)
@@ -90,9 +91,8 @@ def save(
     manager: ocp.CheckpointManager,
     step: int,
     state: Any,
-    meta: dict[str, Any],
+    progress: Progress,
     *,
-    phase: int | None = None,
     score: float | None = None,
     wait: bool = False,
 ) -> None:
@@ -107,8 +107,9 @@ def save(
             f"no space left for the checkpoint of step {step} in {manager.directory}: it takes "
             f"{needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; the ones before are kept"
         )
-    metrics = None if score is None else {"phase": phase, "score": score}
-    arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+    metrics = None if score is None else {"phase": progress.phase, "score": score}
+    meta = ocp.args.JsonSave(dataclasses.asdict(progress))
+    arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=meta)
     try:
         manager.save(step, args=arguments, metrics=metrics, force=True)
         if wait:
@@ -126,24 +127,51 @@ def finish(manager: ocp.CheckpointManager) -> None:
 
 
 def restore(manager: ocp.CheckpointManager, step: int, state: Any) -> Any:
-    """Reads a whole training state into the structure and shardings of `state`."""
+    """Reads a whole training state into the structure and shardings of `state`.
+
+    Raises:
+        ValueError: the checkpoint is damaged, or another version of this package wrote it.
+    """
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    _check_layout(manager, step, target)
     arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     with _damage_named(manager, step):
         return manager.restore(step, args=arguments).state
 
 
-def read_meta(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """The JSON beside a checkpoint's state."""
+def _check_layout(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
+    """Raises ValueError if what is stored has other parts than `state`."""
+    with _reader(Path(manager.directory).parent) as reader, _damage_named(manager, step):
+        stored = reader.item_metadata(step).state
+        stored = getattr(stored, "tree", stored)
+    there, here = (
+        {tuple(map(_key, path)) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (stored, state)
+    )
+    if there != here:
+        raise ValueError(
+            f"{manager.directory / f'{PREFIX}_{step}'} holds a training state of another layout: "
+            "another version of fgc_jax wrote it. Finish the run with that version, or begin it "
+            "anew in another --workdir; evaluation and prediction read this run as it is"
+        )
+
+
+def _key(entry: Any) -> str:
+    """A step of a path, the same for a tuple with names and for the dict that is stored of it."""
+    return str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
+
+
+def read_progress(manager: ocp.CheckpointManager, step: int) -> Progress:
+    """What was saved beside the state of step `step`. Raises ValueError if damaged."""
     arguments = ocp.args.Composite(meta=ocp.args.JsonRestore())
     with _damage_named(manager, step):
-        return manager.restore(step, args=arguments).meta
+        return parse(manager.restore(step, args=arguments).meta)
 
 
-def load_meta(workdir: Path, step: int) -> dict[str, Any]:
-    """What was saved beside the state of step `step` of a run. Raises ValueError if damaged."""
-    with _reader(workdir) as manager, _damage_named(manager, step):
-        return read_meta(manager, step)
+def load_progress(workdir: Path, step: int) -> Progress:
+    """As `read_progress`, of a run directory."""
+    with _reader(workdir) as manager:
+        return read_progress(manager, step)
 
 
 def find_step(workdir: Path, which: str) -> int:
@@ -161,39 +189,39 @@ def find_step(workdir: Path, which: str) -> int:
         if which == "last":
             return steps[-1]
         if which == "best":
-            meta = read_meta(manager, steps[-1])
-            best = meta["best"] or (meta["history"][-1]["best"] if meta["history"] else None)
+            last = read_progress(manager, steps[-1])
+            best = last.best or (last.history[-1].best if last.history else None)
             if best is None:
                 raise ValueError(
                     f"no checkpoint in {workdir} is evaluated yet; use --checkpoint=last"
                 )
-            if best["step"] not in steps:  # of a final run, which keeps only its newest state
+            if best.step not in steps:  # of a final run, which keeps only its newest state
                 raise ValueError(
                     f"the result of the finished phases of {workdir} is no longer kept; use "
                     "--checkpoint=last"
                 )
-            return best["step"]
+            return best.step
         if which.isdigit() and int(which) in steps:
             return int(which)
         raise ValueError(f"checkpoint {which!r} is not one of 'best', 'last', {steps}")
 
 
-def load_variables(workdir: Path, step: int) -> tuple[Any, Any, dict[str, Any]]:
-    """(params, stats, meta) of a checkpoint as NumPy trees, whatever devices it was written on.
+def load_variables(workdir: Path, step: int) -> tuple[Any, Any, Progress]:
+    """(params, stats, progress) of a checkpoint, NumPy trees whatever devices it was written on.
 
-    They are the averaged ones where the phase's result is its average, which its meta says.
+    They are the averaged ones where the phase's result is its average.
 
     Raises:
         ValueError: the checkpoint is damaged.
     """
     with _reader(workdir) as manager, _damage_named(manager, step):
-        meta = read_meta(manager, step)
-        names = ("params", "stats", *(["average"] if meta.get("averaged") else []))
+        progress = read_progress(manager, step)
+        names = ("params", "stats", *(["average"] if progress.averaged else []))
         state = _parts(manager, step, names)
         if "average" in state:
             state["params"] = trees.replaced(state["params"], state["average"]["params"])
             state["stats"] = state["average"].get("stats", {})
-        return state["params"], state.get("stats", {}), meta
+        return state["params"], state.get("stats", {}), progress
 
 
 def load_method(workdir: Path, step: int) -> Any:
@@ -244,7 +272,7 @@ def _damage_named(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
     """Turns what orbax and tensorstore raise on unreadable files into one clear ValueError."""
     try:
         yield
-    except (*WRITE_ERRORS, KeyError, AttributeError) as error:
+    except (*WRITE_ERRORS, KeyError, TypeError, AttributeError) as error:
         path = manager.directory / f"{PREFIX}_{step}"
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"checkpoint {path} cannot be read: {first_line[:300]}") from error

@@ -2,14 +2,11 @@
 
 import contextlib
 import fcntl
-import json
-import math
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fgc_jax import console
+from fgc_jax import files, mesh
 
 CONFIG, DATASET, RESULTS, LOCK = "config.json", "dataset.json", "results.json", ".lock"
 # Where the files lie, how they are read and who is told does not change what is computed.
@@ -24,17 +21,22 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
         raise ValueError(f"--workdir={workdir} is not a directory")
     if not (workdir / CONFIG).exists():
         # A run killed in its first moments leaves the lock and half a config.
-        if any(entry.name not in (LOCK, CONFIG + ".tmp") for entry in workdir.iterdir()):
+        if any(not _is_beginning(entry.name) for entry in workdir.iterdir()):
             raise ValueError(
                 f"--workdir={workdir} is not empty and holds no {CONFIG}: choose a new directory"
             )
         return
-    differing = _differences(read_json(workdir / CONFIG), config, MAY_DIFFER)
+    differing = differences(files.read_json(workdir / CONFIG), config, MAY_DIFFER)
     if differing:
         raise ValueError(
-            f"--workdir={workdir} holds the run of another config; choose another directory, or "
-            f"delete it to start anew. The differences:\n  " + "\n  ".join(differing[:10])
+            f"--workdir={workdir} holds the run of another config; name another directory with "
+            f"--workdir=DIR, or delete this one to start anew. The differences:\n  "
+            + "\n  ".join(differing[:10])
         )
+
+
+def _is_beginning(name: str) -> bool:
+    return name == LOCK or (name.startswith(CONFIG) and name.endswith(files.UNFINISHED))
 
 
 def check_dataset(workdir: Path, facts: Mapping[str, Any]) -> None:
@@ -44,7 +46,7 @@ def check_dataset(workdir: Path, facts: Mapping[str, Any]) -> None:
     """
     if not (workdir / DATASET).exists():
         return
-    stored = read_json(workdir / DATASET)
+    stored = files.read_json(workdir / DATASET)
     differing = [key for key in ("class_names", "splits") if stored[key] != facts[key]]
     if differing:
         raise ValueError(
@@ -56,11 +58,15 @@ def check_dataset(workdir: Path, facts: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Creates the directory and keeps other processes from training in it meanwhile.
+    """Creates the directory and keeps other runs from training in it meanwhile. The first process
+    of a run does that for all of them.
 
     Raises:
         ValueError: another process trains there now.
     """
+    if not mesh.is_first_process():
+        yield
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / LOCK).open("w") as lock:
         try:
@@ -68,6 +74,13 @@ def locked(workdir: Path) -> Iterator[None]:
         except OSError:
             raise ValueError(f"another process is training in --workdir={workdir}") from None
         yield
+
+
+def begin(workdir: Path, config: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
+    """Notes the config and the facts of the data set that a run has, on the first process only."""
+    if mesh.is_first_process():
+        files.write_json(workdir / CONFIG, config)
+        files.write_json(workdir / DATASET, dataset)
 
 
 def in_use(workdir: Path) -> bool:
@@ -82,125 +95,14 @@ def in_use(workdir: Path) -> bool:
     return False
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes whole or not at all: a reader never sees half a file. NaN and infinity become null."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """Raises ValueError naming the file if it is missing or no JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist: is {path.parent} a run directory?") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-
-
-def finished_results(workdir: Path) -> dict[str, Any] | None:
-    """results.json of a run that has nothing left to do, else None."""
-    path = workdir / RESULTS
-    results = read_json(path) if path.exists() else None
-    return results if results and results["complete"] else None
-
-
-def chosen_logits(workdir: Path) -> str:
-    """Which logits a finished run scored its test by, as its validation had it: "plain" where there
-    was no choice, or is no finished run."""
-    results = finished_results(workdir) or {}
-    return (results.get("logits") or {"chosen": "plain"})["chosen"]
-
-
-def chosen_epochs(workdir: Path, config: Mapping[str, Any]) -> list[int]:
-    """How many epochs led each phase of a finished search to what it gave, its best or its last
-    state, for a final run of the same `config`.
-
-    Raises:
-        ValueError: the search is not finished, was one with another config, or one whose learning
-            rate was changed by hand.
-    """
-    results = finished_results(workdir)
-    if results is None:
-        raise ValueError(f"config.search={workdir} holds no finished run")
-    if results["config"]["final"]:
-        raise ValueError(f"config.search={workdir} is a final run itself, which chose nothing")
-    differing = _differences(results["config"], config, (*MAY_DIFFER, "final", "search", "seed"))
-    if differing:
-        raise ValueError(
-            f"config.search={workdir} is a run of another config, which chose no epochs for this "
-            "one. The differences:\n  " + "\n  ".join(differing[:10])
-        )
-    by_hand = [phase["name"] for phase in results["phases"] if phase.get("lr_by_hand")]
-    if by_hand:
-        raise ValueError(
-            f"config.search={workdir}: the learning rate of {', '.join(by_hand)} was changed by "
-            "hand, which a final run does not repeat"
-        )
-    chosen = []
-    for index, phase in enumerate(results["phases"]):
-        follower = config["phases"][index + 1 : index + 2]
-        last = any(each["start_from"] == "last" for each in follower)
-        chosen.append(phase["epochs"] if last else phase["best"]["epoch"])
-    return chosen
-
-
-def _differences(old, new, may_differ) -> list[str]:
+def differences(old: Any, new: Any, may_differ: Collection[str]) -> list[str]:
+    """A line for each key, as in "phases.0.lr", whose value is another one in two configs."""
     old, new = _flat(old), _flat(new)
     return [
         f"{key}: {old.get(key, '(absent)')!r} there, {new.get(key, '(absent)')!r} here"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and key not in may_differ
     ]
-
-
-def results_table(results: Mapping[str, Any]) -> str:
-    """results.json for people: a row per phase, then the test line with what stands behind it."""
-    rows = [("phase", "epochs", "best val top-1", "images/s", "seconds")]
-    for phase in results["phases"]:
-        rows.append(
-            (
-                phase["name"],
-                str(phase["epochs"]),
-                "-" if phase["best_val_top1"] is None else f"{phase['best_val_top1']:.2f} %",
-                f"{phase['images_per_second']:.0f}",
-                f"{phase['seconds']:.0f}",
-            )
-        )
-    lines = [console.table(rows), ""]
-    for phase in results["phases"]:
-        for change in phase.get("lr_by_hand", ()):
-            rate = "the recipe's lr again" if change["lr"] is None else f"lr {change['lr']:g}"
-            lines.append(f"by hand, phase {phase['name']}: {rate} from epoch {change['epoch']} on")
-    test = results["test"]
-    if test:
-        lines.append(
-            f"test: top-1 {test['top1']:.2f} %, top-5 {test['top5']:.2f} %, mean class accuracy "
-            f"{test['mean_class_accuracy']:.2f} %, ECE {test['ece']:.2f} %\n"
-            f"      {test['images']:,} images, views {test['views']}, checkpoint of step "
-            f"{test['checkpoint']}, pretrained: {results['pretrained'] or 'no'}"
-        )
-    else:
-        lines.append("no test split: nothing was tested")
-    compared = (results.get("logits") or {}).get("val_top1")
-    if compared:
-        found = ", ".join(f"{name} {top1:.2f} %" for name, top1 in compared.items())
-        lines.append(f"logits: {results['logits']['chosen']}, by validation top-1: {found}")
-    if results["bad_images"]:
-        lines.append(f"{len(results['bad_images'])} unreadable images were skipped, see {RESULTS}")
-    return "\n".join(lines)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

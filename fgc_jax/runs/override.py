@@ -5,8 +5,11 @@ schedule and multipliers go on around it. Without the file, the config's value h
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+
+from fgc_jax import console, mesh
 
 FILE = "override.json"
 HIGHEST = 3e38  # of float32
@@ -38,3 +41,18 @@ def read(workdir: Path, names: Sequence[str], name: str, lr: float) -> float | N
     if lr == 0:
         raise ValueError(f"{path}: phase {name!r} has lr=0, which no factor changes")
     return float(rate)
+
+
+def agreed(
+    workdir: Path, names: Sequence[str], name: str, lr: float, now: float | None
+) -> float | None:
+    """`read` by the first process, the same on every one, or some might see the file just before
+    and some just after it is edited. A wrong file is reported and leaves the rate of `now`."""
+    rate = now
+    if mesh.is_first_process():
+        try:
+            rate = read(workdir, names, name, lr)
+        except ValueError as error:
+            console.say(f"not followed: {error}")
+    rate = mesh.of_first_process(math.nan if rate is None else rate)
+    return None if math.isnan(rate) else rate

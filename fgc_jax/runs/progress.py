@@ -1,7 +1,11 @@
 """Where a run stands: saved as JSON beside each checkpoint."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
+
+from fgc_jax.runs import results
+from fgc_jax.runs.results import Best, LrByHand, Phase
 
 
 @dataclasses.dataclass
@@ -11,30 +15,30 @@ class Progress:
     phase: int = 0
     phase_start: int = 0  # global step
     epoch: int = 0  # completed in this phase
-    best: dict | None = None  # {"step", "epoch", "score", "val": metrics} of this phase
+    best: Best | None = None  # of this phase
     stale: int = 0  # epochs since then
     plateau_scale: float = 1.0  # of the learning rate, by the schedule "plateau"
     plateau_stale: int = 0  # epochs since the best one or the last reduction
     lr_override: float | None = None  # the learning rate set by hand, see `override`
-    lr_by_hand: list = dataclasses.field(default_factory=list)  # {"epoch", "lr"}: since when
-    epochs_of_phases: list = dataclasses.field(default_factory=list)  # to train, of all phases
+    lr_by_hand: list[LrByHand] = dataclasses.field(default_factory=list)  # in this phase
+    epochs_of_phases: list[int] = dataclasses.field(default_factory=list)  # to train, of all phases
     averaged: bool = False  # whether this phase's result is its averaged weights
     finished: bool = False  # this phase
     seconds: float = 0.0  # of this phase
     train_seconds: float = 0.0  # of its train steps, compilation and validation left out
     train_images: int = 0  # in those seconds
-    bad_images: list = dataclasses.field(default_factory=list)  # names, all phases
-    history: list = dataclasses.field(default_factory=list)  # finished phases
+    bad_images: list[str] = dataclasses.field(default_factory=list)  # names, all phases
+    history: list[Phase] = dataclasses.field(default_factory=list)  # finished phases
 
-    def end_epoch(self, step: int, score: float | None, val: dict[str, float]) -> bool:
+    def end_epoch(self, step: int, score: float | None, val: Mapping[str, float] | None) -> bool:
         """Counts an epoch; whether its score (greater is better) is the phase's best so far.
         None: nothing was validated."""
         self.epoch += 1
         if score is None:
             return False
-        better = self.best is None or score > self.best["score"]
+        better = self.best is None or score > self.best.score
         if better:
-            self.best = {"step": step, "epoch": self.epoch, "score": score, "val": val}
+            self.best = Best(step, self.epoch, score, val)
         self.stale = 0 if better else self.stale + 1
         return better
 
@@ -55,7 +59,7 @@ class Progress:
             return False
         self.lr_override = lr
         shown = None if lr is None else float(f"{lr:.6g}")  # it comes as float32
-        self.lr_by_hand.append({"epoch": self.epoch + 1, "lr": shown})
+        self.lr_by_hand.append(LrByHand(self.epoch + 1, shown))
         return True
 
     def lr_scale(self, lr: float) -> float:
@@ -67,26 +71,38 @@ class Progress:
         """Ends the phase after global step `step` and adds it to the history."""
         self.finished = True
         if self.best is None:  # nothing was validated: the last state stands for the phase
-            self.best = {"step": step, "epoch": self.epoch, "score": None, "val": None}
+            self.best = Best(step, self.epoch, None, None)
         speed = self.train_images / self.train_seconds if self.train_seconds else 0.0
-        entry: dict[str, Any] = {
-            "name": name,
-            "epochs": self.epoch,
-            "steps": step - self.phase_start,
-            "best_val_top1": self.best["val"] and self.best["val"]["top1"],
-            "best": self.best,
-            "images_per_second": speed,
-            "seconds": self.seconds,
-            "lr_by_hand": self.lr_by_hand,
-        }
+        entry = Phase(
+            name=name,
+            epochs=self.epoch,
+            steps=step - self.phase_start,
+            best_val_top1=(self.best.val or {}).get("top1"),
+            best=self.best,
+            images_per_second=speed,
+            seconds=self.seconds,
+            lr_by_hand=tuple(self.lr_by_hand),
+        )
         self.history.append(entry)
 
     def next_phase(self) -> "Progress":
         """The beginning of the phase after this finished one."""
         return Progress(
             phase=self.phase + 1,
-            phase_start=self.phase_start + self.history[-1]["steps"],
+            phase_start=self.phase_start + self.history[-1].steps,
             epochs_of_phases=self.epochs_of_phases,
             bad_images=self.bad_images,
             history=self.history,
         )
+
+
+def parse(stored: Mapping[str, Any]) -> Progress:
+    """The progress that `dataclasses.asdict` made a checkpoint's JSON of; runs of before may lack
+    keys. Raises KeyError or TypeError if it is none."""
+    best = stored.get("best")
+    parts = {
+        "best": results.parse_best(best) if best else None,
+        "lr_by_hand": results.parse_by_hand(stored.get("lr_by_hand", ())),
+        "history": [results.parse_phase(phase) for phase in stored.get("history", ())],
+    }
+    return Progress(**{**stored, **parts})

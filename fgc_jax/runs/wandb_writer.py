@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from clu import metric_writers
 
+from fgc_jax import files
+
 RUN = "wandb_run"  # file with the id
 
 
@@ -82,7 +84,6 @@ class WandbWriter(metric_writers.MetricWriter):
 def _run_id(path: Path) -> str:
     """The id in the file, or a new one that is put there."""
     if not path.exists():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(secrets.token_hex(4))
-        temporary.replace(path)
+        with files.whole(path) as temporary:
+            temporary.write_text(secrets.token_hex(4))
     return path.read_text()

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
+
+from fgc_jax import files, mesh
+from fgc_jax.data.images import decode
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -27,7 +29,7 @@ class Writer:
 
     def __init__(self, workdir: Path, start_step: int, wandb: str = ""):
         self._events = self._lines = None
-        if jax.process_index():
+        if not mesh.is_first_process():
             return
         self._events = _event_writer(Path(workdir), wandb)
         path = Path(workdir) / METRICS_FILE
@@ -48,6 +50,11 @@ class Writer:
         """Writes pictures: each uint8 [N, H, W, 3]."""
         if self._events is not None:
             self._events.write_images(step, images)
+
+    def pictures(self, step: int, paths: Mapping[str, Path]) -> None:
+        """Writes pictures that lie in files."""
+        if self._events is not None:
+            self.images(step, {name: decode(path)[None] for name, path in paths.items()})
 
     def start(self, config: Mapping[str, Any], overview: str) -> None:
         """Writes the hyper-parameters and the parameter overview once, at the beginning."""
@@ -104,9 +111,8 @@ def _drop_lines_after(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
             continue  # half a line, written at the moment of the kill
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    with files.whole(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
 
 
 def _flat_scalars(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from fgc_jax import console
+from fgc_jax import console, files
 from fgc_jax.plots import style
-from fgc_jax.runs import directory
+from fgc_jax.runs import directory, results
 
 SWEEP = "sweep.json"  # marks the directory of a sweep
 MEASURES = {
@@ -32,14 +32,14 @@ NAMED = 20  # so many runs have their names in a picture, more have their number
 COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#656d76")
 
 
-def measures(results: Mapping[str, Any]) -> dict[str, float | None]:
-    """Validation and test accuracies in percent and seconds of one run's results.json."""
-    test = results["test"] or {"top1": None, "mean_class_accuracy": None}
+def measures(found: results.Results) -> dict[str, float | None]:
+    """Validation and test accuracies in percent and seconds of one run's results."""
+    test = found.test and found.test.metrics
     return {
-        "val_top1": results["phases"][-1]["best_val_top1"],
-        "test_top1": test["top1"],
-        "mean_class_accuracy": test["mean_class_accuracy"],
-        "seconds": sum(phase["seconds"] for phase in results["phases"]),
+        "val_top1": found.phases[-1].best_val_top1,
+        "test_top1": test and test.top1,
+        "mean_class_accuracy": test and test.mean_class_accuracy,
+        "seconds": sum(phase.seconds for phase in found.phases),
     }
 
 
@@ -78,20 +78,19 @@ def _shown(value: float | None, digits: int) -> str:
 
 def write_seeds(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """results.json with the numbers of all runs, results.csv with a line per combination."""
-    directory.write_json(
-        folder / directory.RESULTS, {"sorted_by": "val_top1", "combinations": rows}
-    )
+    files.write_json(folder / directory.RESULTS, {"sorted_by": "val_top1", "combinations": rows})
     keys = list(dict.fromkeys(key for row in rows for key in row["grid"]))
     columns = list(itertools.product(MEASURES, ("mean", "std")))
-    temporary = folder / "results.csv.tmp"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        files.whole(folder / "results.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow([*keys, "runs", *("_".join(column) for column in columns)])
         for row in rows:
             values = [row["grid"].get(key, "") for key in keys]
             numbers = [row[name][kind] for name, kind in columns]
             writer.writerow([*values, len(row["runs"]), *numbers])
-    temporary.replace(folder / "results.csv")
 
 
 def load(directories: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -101,9 +100,7 @@ def load(directories: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
         try:
             problem = _why_not(workdir)
             if not problem:
-                rows.append(
-                    {"run": workdir, **_row(directory.read_json(workdir / directory.RESULTS))}
-                )
+                rows.append({"run": workdir, **_row(results.read(workdir))})
         except (ValueError, KeyError, TypeError) as error:
             problem = f"its files are damaged, or of another version: {error}"
         if problem:
@@ -130,25 +127,25 @@ def _why_not(workdir: Path) -> str:
         return f"a sweep; its runs are {workdir}/runs/*"
     if not (workdir / directory.CONFIG).exists():
         return f"no run: it holds no {directory.CONFIG}"
-    if not directory.finished_results(workdir):
-        planned = len(directory.read_json(workdir / directory.CONFIG)["phases"])
-        path = workdir / directory.RESULTS
-        done = len(directory.read_json(path)["phases"]) if path.exists() else 0
+    found = results.read(workdir)
+    if not (found and found.complete):
+        planned = len(files.read_json(workdir / directory.CONFIG)["phases"])
+        done = len(found.phases) if found else 0
         return f"unfinished, {done} of {planned} phases; its command continues it"
     return ""
 
 
-def _row(results: Mapping[str, Any]) -> dict[str, Any]:
-    model = results["config"]["model"]
+def _row(found: results.Results) -> dict[str, Any]:
+    model = found.config["model"]
     return {
         "backbone": " x ".join(filter(None, (model["backbone"], model["backbone_b"]))),
         "head": model["head"],
-        "pretrained": results["pretrained"] or "no",
-        "params": results["params"],
-        "forward_gflops": results["forward_gflops"],
-        **measures(results),
-        "ece": results["test"]["ece"] if results["test"] else None,
-        "images_per_second": results["phases"][-1]["images_per_second"],
+        "pretrained": found.pretrained or "no",
+        "params": found.params,
+        "forward_gflops": found.forward_gflops,
+        **measures(found),
+        "ece": found.test and found.test.metrics.ece,
+        "images_per_second": found.phases[-1].images_per_second,
     }
 
 

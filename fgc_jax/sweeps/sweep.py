@@ -22,9 +22,10 @@ from typing import Any
 
 import ml_collections
 
-from fgc_jax import config
-from fgc_jax.runs import directory
+from fgc_jax import config, files
+from fgc_jax.runs import directory, results, stop
 from fgc_jax.sweeps import comparison
+from fgc_jax.training import rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +104,7 @@ def plan(
             name = ",".join(filter(None, (combination, f"seed={seed}")))
             job = Job(name, combination, chosen, seed)
             settings = read([*changes, *job.changes])
-            config.parse(settings)
+            rules.parse(settings)
             resolved = config.resolved(settings)
             other = same.setdefault(json.dumps(resolved, sort_keys=True), name)
             if other != name:
@@ -117,20 +118,16 @@ def plan(
 
 def note(folder: Path, base: Mapping, jobs: Sequence[Job]) -> None:
     """Writes down which runs belong to the sweep; those of before stay in it."""
-    directory.write_json(folder / directory.CONFIG, base)
+    files.write_json(folder / directory.CONFIG, base)
     known = {job.name: job for job in (*noted(folder), *jobs)}
     entries = [dataclasses.asdict(job) for job in known.values()]
-    directory.write_json(folder / comparison.SWEEP, {"runs": entries})
+    files.write_json(folder / comparison.SWEEP, {"runs": entries})
 
 
 def noted(folder: Path) -> list[Job]:
     """The runs that `note` wrote down; [] if it never did."""
     path = folder / comparison.SWEEP
-    return [Job(**entry) for entry in directory.read_json(path)["runs"]] if path.exists() else []
-
-
-class Stopped(Exception):
-    """The sweep was asked to stop; its runs have saved themselves, or will begin again."""
+    return [Job(**entry) for entry in files.read_json(path)["runs"]] if path.exists() else []
 
 
 def run(
@@ -150,9 +147,9 @@ def run(
         What went wrong, for each run that failed.
 
     Raises:
-        Stopped: by a signal, after the runs have ended.
+        stop.Stopped: by a signal, after the runs have saved themselves or ended.
     """
-    waiting = [job for job in jobs if not directory.finished_results(folder / "runs" / job.name)]
+    waiting = [job for job in jobs if not results.finished(folder / "runs" / job.name)]
     say(f"{len(jobs)} runs, {len(jobs) - len(waiting)} of them finished before")
     running: dict[int, tuple[Job, subprocess.Popen, float]] = {}
     failed: dict[str, str] = {}
@@ -189,7 +186,7 @@ def run(
             for _, process, _ in running.values():
                 process.kill()
     if received:
-        raise Stopped(f"stopped; runs not begun: {len(waiting)}")
+        raise stop.Stopped(f"stopped; runs not begun: {len(waiting)}")
     return failed
 
 
@@ -203,9 +200,9 @@ def table(jobs: Sequence[Job], folder: Path) -> list[dict[str, Any]]:
         members = [job for job in jobs if job.combination == combination]
         runs = []
         for job in members:
-            results = directory.finished_results(folder / "runs" / job.name)
-            if results:
-                runs.append({"name": job.name, "seed": job.seed, **comparison.measures(results)})
+            found = results.finished(folder / "runs" / job.name)
+            if found:
+                runs.append({"name": job.name, "seed": job.seed, **comparison.measures(found)})
         rows.append(
             {
                 "combination": combination or "(as it stands)",
@@ -274,7 +271,7 @@ def _outcome(job: Job, folder: Path, code: int) -> str:
     """One line on how a run ended."""
     log = folder / "logs" / f"{job.name}.log"
     if code == 0:
-        found = comparison.measures(directory.finished_results(folder / "runs" / job.name))
+        found = comparison.measures(results.finished(folder / "runs" / job.name))
         top1 = ", ".join(
             f"{kind} {found[f'{kind}_top1']:.2f} %"
             for kind in ("val", "test")

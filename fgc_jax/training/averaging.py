@@ -15,28 +15,30 @@ import jax.numpy as jnp
 from fgc_jax import config
 
 
-def start(average: str, trainable: Any, stats: Any) -> dict[str, Any]:
-    """What the phase's `average` ("ema 0.999", "swa 5" or "") starts with; {} for none."""
+def start(average: config.Average, trainable: Any, stats: Any) -> dict[str, Any]:
+    """What the phase's `average` starts with; {} for none."""
     return {"params": trainable, "stats": stats} if average else {}
 
 
-def after_step(average: str, kept: Any, trainable: Any, stats: Any, done: jax.Array) -> Any:
+def after_step(
+    average: config.Average, kept: Any, trainable: Any, stats: Any, done: jax.Array
+) -> Any:
     """The average after a train step, of which `done` (int32 []) came before in this phase."""
-    if not average.startswith("ema"):
+    if average.kind != "ema":
         return kept
-    decay = jnp.minimum(float(average.split()[1]), (1.0 + done) / (10.0 + done))
+    decay = jnp.minimum(average.decay, (1.0 + done) / (10.0 + done))
     newest = {"params": trainable, "stats": stats}
     return jax.tree.map(lambda old, new: new + decay * (old - new), kept, newest)
 
 
 def swa_count(phase: config.Phase, epoch: int) -> int:
     """How many weights the mean holds after `epoch` (from 1): 1 until the last N epochs begin."""
-    return max(epoch - phase.epochs + int(phase.average.split()[1]), 1)
+    return max(epoch - phase.epochs + phase.average.epochs, 1)
 
 
 def differs(phase: config.Phase, epoch: int) -> bool:
     """Whether after `epoch` (from 1) the average is another than the newest weights."""
-    return not phase.average.startswith("swa") or swa_count(phase, epoch) > 1
+    return phase.average.kind != "swa" or swa_count(phase, epoch) > 1
 
 
 @jax.jit
@@ -49,4 +51,4 @@ def mean_of_weights(kept: Any, trainable: Any, count: jax.Array) -> Any:
 
 def is_result(phase: config.Phase) -> bool:
     """Whether the phase's averaged weights are what it gives: if they are what it monitors."""
-    return phase.monitor.startswith("val_average")
+    return phase.monitor.source == "val_average"

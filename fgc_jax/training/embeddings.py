@@ -17,10 +17,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from fgc_jax import cache, config, console, mesh, models, trees
-from fgc_jax.data import augment, dataset, pipeline
-from fgc_jax.models import classifier
-from fgc_jax.training import experiment, step
+from fgc_jax import config, console, files, trees
+from fgc_jax.data import dataset, pipeline
+from fgc_jax.evaluation import inference
+from fgc_jax.models import network as networks
+from fgc_jax.training import inputs, plans
 
 SOURCES = ("data", "models")  # folders of fgc_jax whose code makes the vectors
 
@@ -37,8 +38,8 @@ class Embedded:
 
 
 def of_splits(
-    plan: experiment.Experiment,
-    variables: Any,
+    plan: plans.Plan,
+    params: Any,
     stats: Any,
     phase: config.Phase,
     names: Collection[str],
@@ -52,7 +53,7 @@ def of_splits(
     Raises:
         ValueError: an image cannot be read and config.data.on_bad_image is "raise".
     """
-    weights = _without_head(variables), _without_head(stats)
+    weights = _without_head(params), _without_head(stats)
     facts, images = _facts(plan, phase, trees.fingerprint(weights)), plan.dataset.facts()["splits"]
     found, read = {}, []
     for name in names:
@@ -60,34 +61,16 @@ def of_splits(
         about = {**facts, "split": images[name], "files": _files(plan, split)}
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
         if folder is None:
-            found[name] = compute(plan, variables, stats, phase, split, f"embedding {name}")
+            found[name] = compute(plan, params, stats, phase, split, f"embedding {name}")
             continue
         path = folder / f"{plan.settings.model.backbone}-{name}-{digest[:32]}.npz"
         found[name] = _stored(path)
         if found[name] is not None:
             read.append(name)
             continue
-        found[name] = compute(plan, variables, stats, phase, split, f"embedding {name}")
+        found[name] = compute(plan, params, stats, phase, split, f"embedding {name}")
         _store(path, found[name])
     return found, read
-
-
-@dataclasses.dataclass(frozen=True)
-class OnEmbeddings(experiment.Experiment):
-    """A phase's experiment with an embedding in place of each image, through the head alone."""
-
-    def transform(self, phase, *, train):
-        """Nothing is left to do."""
-        return pipeline.Ready(self.dataset.splits["train"].read.vectors.shape[1:])
-
-    def augment(self, phase):
-        """As it stands: neither changed nor normalised."""
-        return lambda key, batch: batch
-
-    def eval_step(self):
-        """See `fgc_jax.training.step.make_eval_step`."""
-        graphdef = models.evaluation_graphdef(self.model)
-        return step.make_eval_step(graphdef=graphdef, mean=None, std=None, device_mesh=self.mesh)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,99 +95,68 @@ def as_split(embedded: Embedded, labels: np.ndarray, names: Sequence[str]) -> da
     return dataset.Split(labels, names, _Vectors(vectors, unreadable, names))
 
 
-def for_phase(
-    plan: experiment.Experiment, phase: config.Phase, variables: Any, stats: Any
-) -> experiment.Experiment:
-    """`plan`, or with cache_features what stands in for it while the phase trains and validates."""
-    if not phase.cache_features:
-        return plan
+def inputs_of(plan: plans.Plan, phase: config.Phase, params: Any, stats: Any) -> inputs.Inputs:
+    """The inputs of a phase with cache_features: an embedding in place of each image of the splits
+    that train and validate, for the head alone."""
     # Several processes compute together, so one that finds its files must not leave the others.
-    folder = None if jax.process_count() > 1 else cache.folder("embeddings")
+    folder = None if jax.process_count() > 1 else files.cache("embeddings")
     names = [name for name in ("train", "val") if name in plan.dataset.splits]
-    found, _ = of_splits(plan, variables, stats, phase, names, folder)
+    found, _ = of_splits(plan, params, stats, phase, names, folder)
     splits = {}
     for name, embedded in found.items():
         split = plan.dataset.splits[name]
         splits[name] = as_split(embedded, split.labels, split.names)
-    fields = {
-        field.name: getattr(plan, field.name) for field in dataclasses.fields(plan) if field.init
-    }
-    model = classifier.on_embeddings(plan.model)
-    return OnEmbeddings(
-        **fields | {"dataset": dataclasses.replace(plan.dataset, splits=splits), "model": model}
+    ready = pipeline.Ready(found["train"].vectors.shape[1:])
+    return inputs.Inputs(
+        splits=splits,
+        network=networks.of_embeddings(plan.network),
+        transform=ready,
+        eval_transform=ready,
+        augment=lambda key, batch: batch,
     )
 
 
 def compute(
-    plan: experiment.Experiment,
-    variables: Any,
-    stats: Any,
-    phase: config.Phase,
-    split: dataset.Split,
-    title: str,
+    plan: plans.Plan, params: Any, stats: Any, phase: config.Phase, split: dataset.Split, title: str
 ) -> Embedded:
-    """The embeddings of a split, with a progress bar; variables and stats lie on the devices."""
-    forward = _make_forward(plan)
-    columns: dict[str, list[np.ndarray]] = {}
-    total = pipeline.steps_per_epoch(len(split), plan.settings.eval_batch_size)
-    with plan.eval_batches(split, phase) as batches, console.progress(title, total) as bar:
-        for rows in _lagging(forward, variables, stats, batches, plan.mesh):
-            bar.update()
-            for name, values in rows.items():
-                columns.setdefault(name, []).append(values)
-    rows = {name: np.concatenate(parts) for name, parts in columns.items()}
-    order = np.argsort(rows["index"], kind="stable")
-    order = order[rows["index"][order] >= 0]  # padding has index -1
-    rows = {name: values[order] for name, values in rows.items()}
-    readable = rows["mask"] > 0
-    return Embedded(
-        vectors=rows["vectors"][readable],
-        labels=rows["label"][readable],
-        index=rows["index"][readable],
-        unreadable=rows["index"][~readable],
-    )
+    """The embeddings of a split, with a progress bar; params and stats lie on the devices."""
+    settings = plan.settings
+    total = pipeline.steps_per_epoch(len(split), settings.eval_batch_size)
+    transform = inputs.eval_transform(settings.data, phase)
+    infer = inference.compiled(plan.network, plan.mesh, _embed)
+    with (
+        inputs.eval_batches(settings, split, transform) as batches,
+        console.progress(title, total) as bar,
+    ):
+        counted = console.counted(batches, bar)
+        rows, unreadable = inference.rows(infer, params, stats, counted, plan.mesh, len(split))
+    return Embedded(rows["vectors"], rows["label"], rows["index"], unreadable)
 
 
-def _make_forward(plan):
-    """Compiles (params, stats, images uint8 [B, H, W, 3]) -> vectors f32 [B, D]."""
-    graphdef = models.evaluation_graphdef(plan.model)
-    whole, cut = mesh.replicated(plan.mesh), mesh.sharded(plan.mesh)
-
-    def forward(variables, stats, pixels):
-        images = augment.normalise(pixels, plan.preprocess.mean, plan.preprocess.std)
-        return models.apply(graphdef, variables, stats, lambda model: model.embed(images))[0]
-
-    return jax.jit(forward, in_shardings=(whole, whole, cut), out_shardings=cut)
-
-
-def _lagging(forward, variables, stats, batches, device_mesh) -> Iterator[dict[str, np.ndarray]]:
-    """Rows of all batches; the device works on one while the next is read."""
-    pending = None
-    for batch in batches:
-        on_device = mesh.to_global(device_mesh, batch)
-        rows = {"vectors": forward(variables, stats, on_device.pop("image")), **on_device}
-        if pending is not None:
-            yield mesh.gather(pending)
-        pending = rows
-    if pending is not None:
-        yield mesh.gather(pending)
+def _embed(forward, images, batch):
+    return {"vectors": forward(images, call=lambda model, images: model.embed(images))}
 
 
 def _without_head(tree: Mapping) -> dict:
     return {name: branch for name, branch in tree.items() if name != "head"}
 
 
-def _facts(plan: experiment.Experiment, phase: config.Phase, weights: str) -> dict[str, Any]:
+def _facts(plan: plans.Plan, phase: config.Phase, weights: str) -> dict[str, Any]:
     """What the embeddings depend on, but for the images, as JSON values."""
     model, data = plan.settings.model, plan.settings.data
     return {
         "weights": weights,
-        "backbones": [model.backbone, model.backbone_b, plan.model.feature_maps, model.dtype],
+        "backbones": [
+            model.backbone,
+            model.backbone_b,
+            plan.network.model.feature_maps,
+            model.dtype,
+        ],
         "options": repr(sorted(model.backbone_options.items())),
-        "rescale_b": repr(plan.model.rescale_b),
+        "rescale_b": repr(plan.network.model.rescale_b),
         "head": [model.head, repr(sorted(model.head_options.items()))],
-        "transform": repr(plan.transform(phase, train=False)),
-        "normalise": [plan.preprocess.mean, plan.preprocess.std],
+        "transform": repr(inputs.eval_transform(data, phase)),
+        "normalise": [plan.network.preprocess.mean, plan.network.preprocess.std],
         "data": [data.name, repr(sorted(data.options.items()))],
         "boxes": [data.box_crop, data.box_margin, data.box_square],
         "code": _code(),
@@ -222,7 +174,7 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _files(plan: experiment.Experiment, split: dataset.Split) -> str:
+def _files(plan: plans.Plan, split: dataset.Split) -> str:
     """A digest of names, sizes and times of the files that a split is read from."""
     paths = [
         os.path.join(files.root, name) for files in _readers(split.read) for name in files.names
@@ -261,13 +213,5 @@ def _stored(path: Path) -> Embedded | None:
 
 
 def _store(path: Path, embedded: Embedded) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **dataclasses.asdict(embedded))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.whole(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **dataclasses.asdict(embedded))

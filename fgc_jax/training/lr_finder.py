@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from fgc_jax import config, console, mesh, methods, trees
+from fgc_jax import config, console, files, mesh, methods
 from fgc_jax.plots import style
 from fgc_jax.runs import checkpoint
-from fgc_jax.training import experiment, optim, phases, restored, schedules
+from fgc_jax.training import phases, plans, restored
 
 MEMORY = 0.05  # of the exponential mean, as a share of the sweep's steps
 CAP = 1.2  # times the loss at the start: what is worse than that all counts alike
@@ -40,14 +39,16 @@ class Curve:
     end: str  # why it ended
 
 
-def check(lowest: float, highest: float, steps: int) -> None:
-    """Raises ValueError unless 0 < lowest < highest and there are enough steps."""
+def growing(lowest: float, highest: float, steps: int) -> np.ndarray:
+    """Learning rates f64 [steps] that grow exponentially from lowest to highest. Raises ValueError
+    unless 0 < lowest < highest and there are enough steps."""
     if not 0 < lowest < highest < math.inf:
         raise ValueError(
             f"--lowest={lowest:g} and --highest={highest:g}: 0 < lowest < highest must hold"
         )
     if steps < LEAST_STEPS:
         raise ValueError(f"--steps={steps} must be at least {LEAST_STEPS}")
+    return lowest * (highest / lowest) ** (np.arange(steps) / (steps - 1))
 
 
 def chosen_phases(settings: config.Settings, name: str) -> list[int]:
@@ -58,7 +59,7 @@ def chosen_phases(settings: config.Settings, name: str) -> list[int]:
     return [index for index, each in enumerate(names) if name in ("", each)]
 
 
-def start(plan: experiment.Experiment, index: int, workdir: Path | None) -> tuple[Any, Any, str]:
+def start(plan: plans.Plan, index: int, workdir: Path | None) -> tuple[Any, Any, str]:
     """(params, stats, where from) that phase `index` begins with, what it re-initialises included.
 
     Without a `workdir` these are the run's initial weights. With one, the checkpoint of that run
@@ -68,60 +69,54 @@ def start(plan: experiment.Experiment, index: int, workdir: Path | None) -> tupl
         ValueError: the run has not got so far, or its parameters are not those of `plan`.
     """
     if index == 0 or workdir is None:
-        variables, stats, _ = experiment.initial_variables(plan)
+        params, stats, _ = plans.initial_variables(plan)
         source = "the initial weights"
     else:
         number = _step_before(plan, index, workdir)
-        variables, stats, _ = checkpoint.load_variables(workdir, number)
-        for expected, found in ((plan.params, variables), (plan.stats, stats)):
-            restored.check_fit(trees.flatten(expected), trees.flatten(found), number)
+        params, stats, _ = checkpoint.load_variables(workdir, number)
+        restored.check_fit(plan.network, params, stats, number)
         source = f"step {number} of {workdir}"
     if plan.settings.phases[index].reinit:
-        variables, stats = experiment.reinitialised(plan, index, variables, stats)
-    return variables, stats, source
+        params, stats = plans.reinitialised(plan, index, params, stats)
+    return params, stats, source
 
 
 def sweep(
-    plan: experiment.Experiment,
+    plan: plans.Plan,
     index: int,
     method: methods.Method,
-    variables: Any,
-    stats: Any,
-    *,
-    lowest: float,
-    highest: float,
-    steps: int,
+    task: methods.Task,
+    variables: tuple[Any, Any],
+    rates: np.ndarray,
 ) -> Curve:
-    """Trains phase `index` for up to `steps` steps from a copy of the given variables.
+    """Trains phase `index` with one step at each of `rates`, from a copy of the variables (params,
+    stats).
 
     The step is the phase's own - groups with their multipliers, accumulation, SAM - except that
-    the learning rate grows exponentially from `lowest` to `highest`, both as `lr` states them.
+    the learning rate grows as `rates` [N] say, in the terms of `lr`.
     It ends early when the smoothed loss is more than four times its best, or is not finite.
     """
-    phase = plan.settings.phases[index]
-    rates = lowest * (highest / lowest) ** (np.arange(steps) / (steps - 1))
-    level = dataclasses.replace(phase, lr=1.0, schedule="constant", schedule_options={}, warmup="")
-    schedule = schedules.build(level, steps_per_epoch=steps)
-    groups = plan.groups(phase)
-    optimizer = optim.make(level, schedule, groups, len(method.losses))
-    train_step = phases.train_step(
-        plan,
-        index,
-        method,
-        groups,
-        optimizer=optimizer,
-        rate=lambda done: schedule.rate(done) * jnp.float32(rates)[done],
-    )
-    state = phases.first_state(plan, method, groups, optimizer, variables, stats)
+    settings = plan.settings
+    params, stats = variables
+    steps = len(rates)
+    level = dataclasses.replace(
+        settings.phases[index],
+        lr=1.0, schedule="constant", schedule_options={}, warmup=config.Duration(""),
+        average=config.NO_AVERAGE,
+    )  # fmt: skip
+    levels = (*settings.phases[:index], level, *settings.phases[index + 1 :])
+    plan = dataclasses.replace(plan, settings=dataclasses.replace(settings, phases=levels))
+    ready = phases.prepare(plan, index, method, task, steps_per_epoch=steps)
+    state = ready.first_state(params, stats)
     keep = math.exp(-1 / (MEMORY * steps))
     losses, best, end = [], math.inf, "all steps were taken"
     with (
-        phases.train_batches(plan, index) as batches,
-        console.progress(f"sweeping {phase.name}", steps) as bar,
+        ready.batches() as batches,
+        console.progress(f"sweeping {level.name}", steps) as bar,
     ):
         for rate in rates:
             batch = mesh.to_global(plan.mesh, next(batches))
-            state, metrics = train_step(state, batch, method.constants, np.float32(1))
+            state, metrics = ready.step(state, batch, method.constants, np.float32(rate))
             loss = float(metrics["loss"])
             if not math.isfinite(loss):
                 end = f"the loss was {loss} at {rate:.2g}"
@@ -135,11 +130,11 @@ def sweep(
                 break
             best = min(best, newest)
     if not losses:
-        raise ValueError(f"phase {phase.name}: the loss is not finite before the first step")
+        raise ValueError(f"phase {level.name}: the loss is not finite before the first step")
     smoothed = smooth(losses, keep)
     if len(losses) == steps and np.argmin(smoothed) == steps - 1:
         end += ", the loss still falling: raise --highest"
-    return Curve(phase.name, rates[: len(losses)], np.array(losses), smoothed, end)
+    return Curve(level.name, rates[: len(losses)], np.array(losses), smoothed, end)
 
 
 def exponential_mean(losses: Sequence[float], keep: float) -> np.ndarray:
@@ -205,10 +200,12 @@ def figure(curve: Curve, title: str) -> Figure:
 
 def write(curve: Curve, folder: Path, title: str) -> tuple[Path, Path]:
     """Writes `lr_PHASE.png` and `lr_PHASE.csv` and returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     png, table = folder / f"lr_{curve.phase}.png", folder / f"lr_{curve.phase}.csv"
     style.save(figure(curve, title), png)
-    with table.open("w", newline="", encoding="utf-8") as file:
+    with (
+        files.whole(table) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(("step", "learning_rate", "loss", "smoothed_loss"))
         rows = zip(curve.rates, curve.losses, curve.smoothed, strict=True)
@@ -216,18 +213,18 @@ def write(curve: Curve, folder: Path, title: str) -> tuple[Path, Path]:
     return png, table
 
 
-def _step_before(plan: experiment.Experiment, index: int, workdir: Path) -> int:
+def _step_before(plan: plans.Plan, index: int, workdir: Path) -> int:
     """The step of the run's checkpoint that phase `index` starts from."""
     newest = checkpoint.find_step(workdir, "last")
-    meta = checkpoint.load_meta(workdir, newest)
-    finished, best = meta["history"], plan.settings.phases[index].start_from == "best"
+    progress = checkpoint.load_progress(workdir, newest)
+    finished, best = progress.history, plan.settings.phases[index].start_from == "best"
     if len(finished) >= index:
         if best:
-            return finished[index - 1]["best"]["step"]
-        steps = sum(entry["steps"] for entry in finished[:index])
+            return finished[index - 1].best.step
+        steps = sum(entry.steps for entry in finished[:index])
         return checkpoint.find_step(workdir, str(steps))
-    if meta["phase"] == index - 1 and (meta["best"] or not best):  # not at its end yet
-        return meta["best"]["step"] if best else newest
+    if progress.phase == index - 1 and (progress.best or not best):  # not at its end yet
+        return progress.best.step if best else newest
     raise ValueError(
         f"--from={workdir}: phase {plan.settings.phases[index].name!r} starts from the phase "
         f"before it, which that run has not trained yet"

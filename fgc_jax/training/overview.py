@@ -3,21 +3,20 @@
 from collections.abc import Sequence
 
 import jax
-import numpy as np
 
-from fgc_jax import console, trees
-from fgc_jax.training import experiment, optim
+from fgc_jax import config, console, trees
+from fgc_jax.training import optim, plans
 
 MEGABYTE = 1e6
 
 
-def text(plan: experiment.Experiment, gflops: float, epochs: Sequence[int]) -> str:
+def text(plan: plans.Plan, gflops: float, epochs: Sequence[int]) -> str:
     """What will run, for people: data, parameters by part, cost, and what each phase trains, for
     how many `epochs`."""
     settings, dataset = plan.settings, plan.dataset
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in dataset.splits.items())
-    total = trees.count(plan.params)
-    head = plan.params["head"]
+    total = trees.count(plan.network.params)
+    head = plan.network.params["head"]
     phase = settings.phases[-1]
     lines = [
         f"data     {dataset.name}: {plan.num_classes} classes; images: {sizes}"
@@ -34,18 +33,12 @@ def text(plan: experiment.Experiment, gflops: float, epochs: Sequence[int]) -> s
     rows = [
         ("phase", "trains", "re-initialises", "parameters by group", "epochs", "px", "batch", "lr")
     ]
-    flat = trees.flatten(plan.params)
     for phase, trained in zip(settings.phases, epochs, strict=True):
-        sums: dict[str, int] = {}
-        for path, (group, _) in plan.groups(phase).items():
-            sums[group] = sums.get(group, 0) + int(np.prod(flat[path].shape))
-        by_group = ", ".join(f"{group} {count:,}" for group, count in sums.items())
         rows.append(
             (
                 phase.name,
-                phase.train + (" + bn" if phase.train_bn_while_frozen else ""),
-                phase.reinit or "-",
-                by_group,
+                str(phase.train) + (" + bn" if phase.train_bn_while_frozen else ""),
+                *_counts(plan, phase),
                 str(trained),
                 str(phase.crop),
                 str(phase.batch_size),
@@ -53,3 +46,19 @@ def text(plan: experiment.Experiment, gflops: float, epochs: Sequence[int]) -> s
             )
         )
     return "\n".join([*lines, "", console.table(rows)])
+
+
+def _counts(plan: plans.Plan, phase: config.Phase) -> tuple[str, str]:
+    """(how many parameters are re-initialised, how many train in each group and how many are
+    frozen), counted by their labels."""
+    sizes = {path: leaf.size for path, leaf in trees.flatten(plan.network.params).items()}
+    fresh = frozen = 0
+    counts: dict[str, int] = {}
+    for path, label in plan.labels(phase).items():
+        fresh += sizes[path] * label.fresh
+        frozen += sizes[path] * (not label.trains)
+        if label.trains:
+            counts[label.group] = counts.get(label.group, 0) + sizes[path]
+    groups = [f"{group} {count:,}" for group, count in counts.items()]
+    groups += [f"frozen {frozen:,}"] if frozen else []
+    return f"{phase.reinit}: {fresh:,}" if fresh else "-", ", ".join(groups)

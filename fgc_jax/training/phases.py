@@ -1,91 +1,143 @@
 """What training a phase starts with: its compiled step, its first state, its batches."""
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from fgc_jax import mesh, methods, trees
+from fgc_jax import config, mesh, methods, trees
 from fgc_jax.data import pipeline
-from fgc_jax.training import averaging, experiment, step
+from fgc_jax.models import network as networks
+from fgc_jax.training import averaging, inputs, optim, restored, schedules, step, trainable
+from fgc_jax.training.plans import Plan, check_crop
 
 
-def train_step(
-    plan: experiment.Experiment,
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A phase that is ready to train: `step` is compiled when it is first called."""
+
+    plan: Plan
+    index: int
+    method: methods.Method
+    setup: step.Setup
+    schedule: schedules.Schedule
+    steps_per_epoch: int
+    step: Callable
+
+    @property
+    def phase(self) -> config.Phase:
+        return self.setup.phase
+
+    @property
+    def trained(self) -> set[str]:
+        """The paths of what trains."""
+        return trainable.trained_paths(self.setup.labels)
+
+    def first_state(self, params: Any, stats: Any, begin: int = 0) -> step.TrainState:
+        """The state that the phase starts with at global step `begin`, on the devices; of shapes
+        under jax.eval_shape."""
+        trained, _ = trees.select(params, self.trained)
+        state = step.TrainState(
+            step=jnp.int32(begin),
+            params=params,
+            stats=stats,
+            opt_state=self.setup.optimizer.init(trained),
+            # Copies: a step gives each buffer away once.
+            average=jax.tree.map(jnp.copy, averaging.start(self.phase.average, trained, stats)),
+            method=self.method.state,
+        )
+        return mesh.replicate(self.plan.mesh, state)
+
+    def state_shapes(self) -> step.TrainState:
+        """The state's shapes and shardings, for reading a checkpoint into."""
+        network, sharding = self.plan.network, mesh.replicated(self.plan.mesh)
+        shapes = jax.eval_shape(self.first_state, network.params, network.stats)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
+        )
+
+    def batches(self, start_step: int = 0) -> pipeline.Batches:
+        """The batches of training images from the phase's step `start_step` on, endless."""
+        settings, phase, given = self.plan.settings, self.phase, self.setup.inputs
+        # Each phase shuffles anew; below 2**31, whatever the run's seed.
+        seed = int(np.random.SeedSequence((settings.seed, self.index)).generate_state(1)[0]) // 2
+        return pipeline.train_batches(
+            given.splits["train"],
+            given.transform,
+            inputs.reader(settings.data),
+            batch_size=phase.batch_size,
+            seed=seed,
+            order=inputs.order(settings, self.plan.dataset, phase, seed),
+            start_step=start_step,
+        )
+
+
+def prepare(
+    plan: Plan,
     index: int,
     method: methods.Method,
-    groups: Mapping[str, tuple[str, float]],
+    task: methods.Task,
     *,
-    optimizer: optax.GradientTransformation,
-    rate: Callable,
-    phase_start: int = 0,
-    average: str = "",
-) -> Callable:
-    """The compiled step of phase `index`; see `step.make_train_step`."""
-    phase = plan.settings.phases[index]
-    return step.make_train_step(
-        graphdef=step.train_graphdef(plan.model, groups),
-        method=method,
-        optimizer=optimizer,
-        rate=rate,
-        phase_start=phase_start,
-        trained=groups.keys(),
-        preprocess=plan.augment(phase),
-        key=plan.key(index, 2),
-        device_mesh=plan.mesh,
-        accumulate=phase.accumulate,
-        sam_rho=phase.sam_rho,
-        average=average,
-    )
+    start: int = 0,
+    given: inputs.Inputs | None = None,
+    steps_per_epoch: int | None = None,
+) -> Prepared:
+    """Phase `index` of a plan, which begins at global step `start`.
 
-
-def first_state(
-    plan: experiment.Experiment,
-    method: methods.Method,
-    groups: Mapping[str, tuple[str, float]],
-    optimizer: optax.GradientTransformation,
-    variables: Any,
-    stats: Any,
-    *,
-    begin: int = 0,
-    average: str = "",
-) -> step.TrainState:
-    """The state that a phase starts with at global step `begin`, on the devices."""
-    trainable, _ = trees.select(variables, groups.keys())
-    state = step.TrainState(
-        step=jnp.int32(begin),
-        params=variables,
-        stats=stats,
-        opt_state=optimizer.init(trainable),
-        # Copies: a step gives each buffer away once.
-        average=jax.tree.map(jnp.copy, averaging.start(average, trainable, stats)),
-        method=method.state,
-    )
-    return mesh.replicate(plan.mesh, state)
-
-
-def train_batches(plan: experiment.Experiment, index: int, start_step: int = 0) -> pipeline.Batches:
-    """The batches of training images of phase `index` from its step `start_step` on, endless."""
+    given: its inputs, by default images. steps_per_epoch: by default those of the train split.
+    """
     settings, phase = plan.settings, plan.settings.phases[index]
-    seed = _data_seed(settings.seed, index)
-    return pipeline.train_batches(
-        plan.dataset.splits["train"],
-        plan.transform(phase, train=True),
-        batch_size=phase.batch_size,
-        seed=seed,
-        order=plan.order(phase, seed),
-        start_step=start_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        threads=settings.data.threads,
-        workers=settings.data.workers,
-        on_bad_image=settings.data.on_bad_image,
+    if given is None:
+        given = inputs.of(settings, plan.dataset, plan.network, phase)
+    if steps_per_epoch is None:
+        images = len(plan.dataset.splits["train"])
+        steps_per_epoch = pipeline.steps_per_epoch(images, phase.batch_size)
+    schedule, labels = schedules.build(phase, steps_per_epoch), plan.labels(phase)
+    setup = step.Setup(
+        phase=phase,
+        inputs=given,
+        labels=labels,
+        optimizer=optim.make(phase, schedule, labels, len(method.losses)),
+        rate=schedule.rate,
+        start=start,
+        key=plan.key(index, 2),
     )
+    train_step = step.make_train_step(setup, method, task, plan.mesh)
+    return Prepared(plan, index, method, setup, schedule, steps_per_epoch, train_step)
 
 
-def _data_seed(seed: int, phase: int) -> int:
-    """Each phase shuffles anew; below 2**31, whatever the run's seed."""
-    return int(np.random.SeedSequence((seed, phase)).generate_state(1)[0]) // 2
+def method_of(plan: Plan) -> methods.Method:
+    """The plan's training method, its constants on the devices.
+
+    Raises:
+        ValueError: an unknown option of the method, or a value that it cannot use.
+    """
+    settings = plan.settings
+
+    def load_checked(workdir):
+        run = restored.load_run(workdir)
+        for phase in settings.phases:
+            check_crop(run.plan.network, phase)
+        return run
+
+    train = plan.dataset.splits.get("train")
+    counts = () if train is None else np.bincount(train.labels, minlength=plan.num_classes)
+    facts = methods.Facts(
+        class_names=plan.dataset.class_names,
+        class_counts=tuple(int(count) for count in counts),
+        preprocess=plan.network.preprocess,
+        shapes=tuple(_shapes(plan, phase.crop) for phase in settings.phases),
+        load_run=load_checked,
+    )
+    method = methods.build(settings.method, settings.method_options, facts)
+    constants = mesh.replicate(plan.mesh, method.constants)
+    return dataclasses.replace(method, constants=constants)
+
+
+def _shapes(plan: Plan, crop: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of the classifier's `out` for one image, and of that "image"."""
+    maps = networks.map_shapes(plan.network, crop)
+    return {name: leaf.shape[1:] for name, leaf in maps.items()} | {"image": (crop, crop, 3)}

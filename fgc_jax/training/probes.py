@@ -2,15 +2,20 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
+from fgc_jax import config, mesh
 from fgc_jax.evaluation import metrics
 from fgc_jax.methods import losses
-from fgc_jax.training import step
+from fgc_jax.runs import directory
+from fgc_jax.runs.results import Metrics
+from fgc_jax.training import plans, restored
 from fgc_jax.training.embeddings import Embedded
 
 CHUNK = 1024  # images compared with all training images at a time
@@ -23,9 +28,39 @@ ITERATIONS = 2000
 class Outcome:
     """A probe: what was tried, [(value, validation metrics), ...], the choice, the test metrics."""
 
-    tried: list[tuple[float, dict[str, float]]]
+    tried: list[tuple[float, Metrics]]
     chosen: float
-    test: dict[str, float] | None
+    test: Metrics | None
+
+
+# (plan, params, stats, phase, facts): what is probed, its variables on the devices.
+Subject = tuple[plans.Plan, Any, Any, config.Phase, dict[str, Any]]
+
+
+def of_recipe(settings: config.Settings) -> Subject:
+    """The network of a recipe before training."""
+    plan = plans.assemble(settings, plans.load_data(settings))
+    variables, stats, _ = plans.initial_variables(plan)
+    variables, stats = mesh.replicate(plan.mesh, (variables, stats))
+    pretrained = " + ".join(
+        str(each) for each in (settings.model.pretrained, settings.model.pretrained_b) if each
+    )
+    return plan, variables, stats, settings.phases[-1], {"pretrained": pretrained or None}
+
+
+def of_run(workdir: Path, checkpoint: str, data_root: str) -> Subject:
+    """A run's checkpoint, with the data set that it was trained on; `data_root` as in
+    `restored.load_split`. Raises ValueError where they cannot be had."""
+    run = restored.load_run(workdir, checkpoint)
+    settings = run.plan.settings
+    if data_root:
+        data = dataclasses.replace(settings.data, root=data_root)
+        settings = dataclasses.replace(settings, data=data)
+    found = plans.load_data(settings)
+    directory.check_dataset(workdir.absolute(), found.facts())
+    plan = dataclasses.replace(run.plan, settings=settings, dataset=found)
+    facts = {"workdir": str(workdir), "checkpoint": run.step}
+    return plan, run.params, run.stats, run.phase, facts
 
 
 def knn(
@@ -51,7 +86,7 @@ def knn(
         raise ValueError(f"temperature={temperature} must be above 0")
     found = _votes(train, val, num_classes, ks, temperature)
     tried = [(k, _metrics(found[k], val, num_classes)) for k in sorted(ks)]
-    chosen = max(tried, key=lambda entry: entry[1]["top1"])[0]
+    chosen = max(tried, key=lambda entry: entry[1].top1)[0]
     if test is None:
         return Outcome(tried, chosen, None)
     votes = _votes(train, test, num_classes, [chosen], temperature)[chosen]
@@ -111,7 +146,7 @@ def linear(
         weights = logistic_regression(inputs, train.labels, num_classes, l2, start=weights)
         found = _metrics(_logits(weights, scaled(val)), val, num_classes)
         tried.append((l2, found))
-        if best is None or found["top1"] > best[1]["top1"]:
+        if best is None or found.top1 > best[1].top1:
             best = l2, found, weights
     if test is None:
         return Outcome(tried, best[0], None)
@@ -161,9 +196,9 @@ def _logits(weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     return (inputs @ weights[:-1] + weights[-1]).astype(np.float32)
 
 
-def _metrics(logits: np.ndarray, embedded: Embedded, num_classes: int) -> dict[str, float]:
+def _metrics(logits: np.ndarray, embedded: Embedded, num_classes: int) -> Metrics:
     """`metrics.summarise` of logits f32 [N, K]."""
-    rows = jax.device_get(jax.jit(step.scored)(logits, embedded.labels))
+    rows = jax.device_get(jax.jit(metrics.scored)(logits, embedded.labels))
     results = metrics.Results(
         index=embedded.index, label=embedded.labels, unreadable=embedded.unreadable, **rows
     )

@@ -7,18 +7,19 @@ from typing import Any
 import jax
 import ml_collections
 
-from fgc_jax import config, console, mesh, trees
+from fgc_jax import config, console, files, mesh, trees
 from fgc_jax.data import dataset, pipeline
 from fgc_jax.evaluation import metrics, multiview, views
-from fgc_jax.runs import checkpoint, directory
-from fgc_jax.training import experiment
+from fgc_jax.models.network import Network
+from fgc_jax.runs import checkpoint, directory, results
+from fgc_jax.training import inputs, plans, rules
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
     """A run's fixed parts with the variables of one of its checkpoints, placed on the devices."""
 
-    plan: experiment.Experiment  # its data set has class names, and no splits
+    plan: plans.Plan  # its data set has class names, and no splits
     params: Any
     stats: Any
     phase: config.Phase  # the one that the checkpoint was saved in; gives the image size
@@ -31,7 +32,7 @@ class Restored:
 
     @property
     def transform(self) -> pipeline.Transform:
-        return self.plan.eval_transform(self.phase, self.seen)
+        return inputs.eval_transform(self.plan.settings.data, self.phase, self.seen)
 
 
 def load_run(
@@ -57,8 +58,8 @@ def load_run(
     if spec:
         views.parse(spec)
     workdir = Path(workdir).absolute()
-    stored = directory.read_json(workdir / directory.CONFIG)
-    settings = config.parse(ml_collections.ConfigDict(stored))
+    stored = files.read_json(workdir / directory.CONFIG)
+    settings = rules.parse(ml_collections.ConfigDict(stored))
     if batch_size is None:
         batch_size = up_to_multiple(settings.eval_batch_size, jax.device_count())
     elif batch_size < 1:
@@ -69,19 +70,18 @@ def load_run(
         eval_batch_size=batch_size,
         data=dataclasses.replace(settings.data, on_bad_image="skip"),
     )
-    facts = directory.read_json(workdir / directory.DATASET)
+    facts = files.read_json(workdir / directory.DATASET)
     classes = dataset.Dataset(facts["name"], tuple(facts["class_names"]), {}, facts["notes"])
-    plan = experiment.assemble(settings, classes)
+    plan = plans.assemble(settings, classes)
     if logits == "auto":
-        logits = directory.chosen_logits(workdir)
+        logits = results.chosen_logits(workdir)
     number = checkpoint.find_step(workdir, checkpoint_name)
-    variables, stats, meta = checkpoint.load_variables(workdir, number)
-    phase = settings.phases[meta["phase"]]
-    seen = multiview.of(plan, phase, spec, average=average, logits=logits)
-    for expected, found in ((plan.params, variables), (plan.stats, stats)):
-        check_fit(trees.flatten(expected), trees.flatten(found), number)
-    variables, stats = mesh.replicate(plan.mesh, (variables, stats))
-    return Restored(plan, variables, stats, phase, number, seen)
+    params, stats, progress = checkpoint.load_variables(workdir, number)
+    phase = settings.phases[progress.phase]
+    seen = multiview.of(plan.network, phase, spec or settings.views, average=average, logits=logits)
+    check_fit(plan.network, params, stats, number)
+    params, stats = mesh.replicate(plan.mesh, (params, stats))
+    return Restored(plan, params, stats, phase, number, seen)
 
 
 def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") -> dataset.Split:
@@ -96,12 +96,12 @@ def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") ->
     if root:
         data = dataclasses.replace(settings.data, root=root)
         settings = dataclasses.replace(settings, data=data)
-    found = experiment.load_data(settings)
+    found = plans.load_data(settings)
     if name not in found.splits:
         raise ValueError(
             f"data set {found.name!r} has no split {name!r}, only {', '.join(found.splits)}"
         )
-    now, then = found.facts(), directory.read_json(Path(workdir) / directory.DATASET)
+    now, then = found.facts(), files.read_json(Path(workdir) / directory.DATASET)
     if now["class_names"] != then["class_names"] or now["splits"][name] != then["splits"].get(name):
         raise ValueError(
             f"the {name} split of {found.name!r} at {settings.data.root!r} has other classes, "
@@ -113,33 +113,33 @@ def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") ->
 
 def evaluate_split(run: Restored, split: dataset.Split) -> metrics.Results:
     """Every image of a split once, with a progress bar; unreadable ones are left out and listed."""
-    total = pipeline.steps_per_epoch(len(split), run.plan.settings.eval_batch_size)
+    settings = run.plan.settings
+    total = pipeline.steps_per_epoch(len(split), settings.eval_batch_size)
+    infer = metrics.compiled(run.plan.network, run.plan.mesh, run.seen)
     with (
-        run.plan.eval_batches(split, run.phase, run.seen) as batches,
+        inputs.eval_batches(settings, split, run.transform) as batches,
         console.progress("evaluating", total) as bar,
     ):
-
-        def counted():
-            for batch in batches:
-                yield batch
-                bar.update()
-
-        eval_step = run.plan.eval_step(run.seen)
-        return metrics.run(eval_step, run.params, run.stats, counted(), run.plan.mesh, len(split))
+        counted = console.counted(batches, bar)
+        return metrics.run(infer, run.params, run.stats, counted, run.plan.mesh, len(split))
 
 
-def check_fit(expected: dict, found: dict, number: int) -> None:
-    """Raises ValueError unless the flat trees hold the same paths with the same shapes."""
-    wanted = {path: tuple(leaf.shape) for path, leaf in expected.items()}
-    there = {path: tuple(leaf.shape) for path, leaf in found.items()}
-    differing = [
-        path for path in sorted(wanted.keys() | there.keys()) if wanted.get(path) != there.get(path)
-    ]
-    if differing:
-        raise ValueError(
-            f"the checkpoint of step {number} does not fit the config's model: "
-            f"{len(differing)} arrays are missing or of another shape, first {differing[:5]}"
-        )
+def check_fit(network: Network, params: Any, stats: Any, number: int) -> None:
+    """Raises ValueError unless the variables of step `number` have the network's paths and
+    shapes."""
+    for expected, found in ((network.params, params), (network.stats, stats)):
+        wanted = {path: tuple(leaf.shape) for path, leaf in trees.flatten(expected).items()}
+        there = {path: tuple(leaf.shape) for path, leaf in trees.flatten(found).items()}
+        differing = [
+            path
+            for path in sorted(wanted.keys() | there.keys())
+            if wanted.get(path) != there.get(path)
+        ]
+        if differing:
+            raise ValueError(
+                f"the checkpoint of step {number} does not fit the config's model: "
+                f"{len(differing)} arrays are missing or of another shape, first {differing[:5]}"
+            )
 
 
 def up_to_multiple(number: int, of: int) -> int:

@@ -7,18 +7,20 @@ defaults, are the keys of a phase's `schedule_options`. Durations are texts, see
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
-from fgc_jax import console
+from fgc_jax import config
+from fgc_jax.config import Duration
+from fgc_jax.config.limits import Share, at_least, between
 
 Curve = Callable[[jax.Array | int], jax.Array]  # step of the phase -> f32
-UNITS = re.compile(r"(\d+(?:\.\d+)?) ?(steps?|epochs?|%)")
-LEAST = 1e-6  # of a factor that a rate falls by
+Factor = Annotated[float, between(1e-6, 1)]  # that a rate falls by
+Momentum = Annotated[float, between(0, 0.9999)]
+AtLeastOne = Annotated[float, at_least(1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,17 +31,14 @@ class Span:
     per_epoch: int
     warmup: float = 0.0  # steps
 
-    def steps(self, name: str, duration: Any) -> float:
-        """ "500 steps", "1.5 epochs" or "30 %" (of the phase) as steps, whole or not.
+    def steps(self, name: str, duration: Duration) -> float:
+        """The duration in steps, whole or not.
 
         Raises:
-            ValueError: another text, none of the time, or more than the phase has.
+            ValueError: none of the time, or more than the phase has.
         """
-        parts = UNITS.fullmatch(duration) if isinstance(duration, str) else None
-        if parts is None:
-            raise ValueError(f"{name}={duration!r} must be 'N steps', 'N epochs' or 'N %'")
-        unit = {"s": 1, "e": self.per_epoch, "%": self.total / 100}[parts[2][0]]
-        steps = float(parts[1]) * unit
+        units = {"": 0, "step": 1, "epoch": self.per_epoch, "%": self.total / 100}
+        steps = duration.number * units[duration.unit]
         if not 0 < steps <= self.total:
             raise ValueError(
                 f"{name}={duration!r} must be longer than nothing and at most as long as the "
@@ -61,10 +60,9 @@ def constant(span: Span) -> tuple[Curve, None]:
     return lambda step: jnp.float32(1), None
 
 
-def cosine(span: Span, *, final: float = 0.0) -> tuple[Curve, None]:
+def cosine(span: Span, *, final: Share = 0.0) -> tuple[Curve, None]:
     """Half a cosine from the end of the warm-up down to the share `final` at the end of the phase
     (SGDR without restarts, arXiv:1608.03983)."""
-    _check_number("final", final, 0, 1)
 
     def share(step):
         progress = (step - span.warmup) / max(span.total - span.warmup, 1)
@@ -76,10 +74,10 @@ def cosine(span: Span, *, final: float = 0.0) -> tuple[Curve, None]:
 def one_cycle(
     span: Span,
     *,
-    peak: str = "30 %",
-    div: float = 25.0,
-    final: float = 25000.0,
-    momenta: tuple = (0.95, 0.85),
+    peak: Duration = "30 %",
+    div: AtLeastOne = 25.0,
+    final: AtLeastOne = 25000.0,
+    momenta: tuple[()] | tuple[Momentum, Momentum] = (0.95, 0.85),
 ) -> tuple[Curve, Curve | None]:
     """Half a cosine from lr / div up to lr, reached after `peak`, then one down to lr / final at
     the last step; momentum goes from the first of `momenta` to the second at the peak and back,
@@ -89,8 +87,6 @@ def one_cycle(
     """
     if span.warmup:
         raise ValueError("warmup has no place here: the cycle begins with a rise of its own")
-    _check_number("div", div, 1)
-    _check_number("final", final, 1)
     top = span.steps("peak", peak) - 1
     if top >= span.total - 1:
         raise ValueError(f"peak={peak!r} leaves nothing of the phase for the way down")
@@ -103,29 +99,25 @@ def one_cycle(
 
         return value
 
-    if momenta != ():
-        if not isinstance(momenta, tuple) or len(momenta) != 2:
-            raise ValueError(f"momenta={momenta!r} must be () or two numbers")
-        for momentum in momenta:
-            _check_number("momenta", momentum, 0, 0.9999)
     share = cycle(1 / div, 1.0, 1 / final)
     return share, cycle(momenta[0], momenta[1], momenta[0]) if momenta else None
 
 
 def step(
-    span: Span, *, every: str = "", milestones: tuple = (), factor: float = 0.1
+    span: Span,
+    *,
+    every: Duration = "",
+    milestones: tuple[Duration, ...] = (),
+    factor: Factor = 0.1,
 ) -> tuple[Curve, None]:
     """The rate times `factor` each time that `every` has passed, or at each of `milestones`, both
     counted from the phase's start."""
-    _check_number("factor", factor, LEAST, 1)
     if bool(every) == bool(milestones):
         raise ValueError("give every='30 epochs' or milestones=('50 %', '75 %'), one of the two")
     # Half a step more: to the nearest whole step, and quotients of whole ones round no other way.
     if every:
         length = max(span.steps("every", every), 1.0)
         return lambda step: jnp.float32(factor) ** jnp.floor((step + 0.5) / length), None
-    if not isinstance(milestones, tuple):
-        raise ValueError(f"milestones={milestones!r} must be a tuple of durations")
     borders = tuple(span.steps("milestones", milestone) for milestone in milestones)
     if list(borders) != sorted(set(borders)):
         raise ValueError(f"milestones={milestones!r} must grow")
@@ -137,20 +129,20 @@ def step(
     )
 
 
-def exponential(span: Span, *, factor: float = 0.9, every: str = "1 epochs") -> tuple[Curve, None]:
+def exponential(
+    span: Span, *, factor: Factor = 0.9, every: Duration = "1 epochs"
+) -> tuple[Curve, None]:
     """The rate times `factor` for each `every` since the warm-up, falling smoothly from step to
     step (Counterfactual Attention Learning, arXiv:2108.08728, has 0.9 and two epochs)."""
-    _check_number("factor", factor, LEAST, 1)
     length = span.steps("every", every)
     return lambda step: jnp.float32(factor) ** (jnp.maximum(step - span.warmup, 0.0) / length), None
 
 
-def plateau(span: Span, *, factor: float = 0.1, patience: int = 3) -> tuple[Curve, None]:
+def plateau(
+    span: Span, *, factor: Factor = 0.1, patience: Annotated[int, at_least(0)] = 3
+) -> tuple[Curve, None]:
     """The rate as it stands; training multiplies it by `factor` whenever the phase's monitor has
     not become better for more than `patience` epochs, which nothing here can know."""
-    _check_number("factor", factor, LEAST, 1)
-    if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
-        raise ValueError(f"patience={patience!r} must be a whole number of epochs")
     return constant(span)
 
 
@@ -164,30 +156,23 @@ SCHEDULES = {
 }
 
 
-def options(phase) -> dict[str, Any]:
+def options(phase: config.Phase) -> dict[str, Any]:
     """All options of a phase's schedule: the phase's own, else the defaults.
 
     Raises:
-        ValueError: `schedule_options` has one that the schedule lacks.
+        ValueError: `schedule_options` has one that the schedule lacks, or a wrong value.
     """
-    allowed = SCHEDULES[phase.schedule].__kwdefaults__ or {}
-    for name in phase.schedule_options:
-        if name not in allowed:
-            known = console.choices(name, allowed) if allowed else "it has none"
-            raise ValueError(
-                f"phase {phase.name}: schedule_options: {phase.schedule!r} has no option "
-                f"{name!r}; {known}"
-            )
-    return {**allowed, **phase.schedule_options}
+    at = f"phase {phase.name}: schedule {phase.schedule!r}: "
+    return config.options(SCHEDULES[phase.schedule], phase.schedule_options, at)
 
 
-def peak(phase) -> float:
+def peak(phase: config.Phase) -> float:
     """The learning rate that a phase's schedule takes shares of: `lr` as it stands, or in
     proportion to the batch (arXiv:1706.02677)."""
     return phase.lr * (phase.batch_size / phase.lr_batch if phase.lr_batch else 1)
 
 
-def build(phase, steps_per_epoch: int) -> Schedule:
+def build(phase: config.Phase, steps_per_epoch: int) -> Schedule:
     """The schedule of a `config.Phase`: linear warm-up times the phase's curve times `peak`.
 
     Raises:
@@ -223,11 +208,3 @@ def _anneal(start: float, end: float, progress) -> jax.Array:
     # The square keeps its precision near the end, where 1 + cos(pi) would be nothing but rounding.
     share = jnp.cos(0.5 * math.pi * jnp.clip(progress, 0.0, 1.0)) ** 2
     return end + (start - end) * share
-
-
-def _check_number(name: str, value: Any, least: float, most: float = math.inf) -> None:
-    """Raises ValueError unless value is a number of least..most, infinity excluded."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (number and least <= value <= most and math.isfinite(value)):
-        upper = f" to {most:g}" if math.isfinite(most) else " or more"
-        raise ValueError(f"{name}={value!r} must be a number of {least:g}{upper}")

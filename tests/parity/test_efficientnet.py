@@ -12,6 +12,7 @@ from PIL import Image
 from timm.data import ImageNetInfo, create_transform
 
 from fgc_jax import models
+from fgc_jax.config import Weights
 from fgc_jax.convert import timm as convert
 from fgc_jax.models import pretrained
 from tests import networks
@@ -27,7 +28,7 @@ def test_lite_sees_in_photographs_what_timm_sees(number):
     name, info = f"tf_efficientnet_lite{number}", ImageNetInfo()
     facts = models.BACKBONES[name].weights["package"]
     model = timm.create_model(name).eval()
-    path = pretrained.weights.locate(facts.source)
+    path = pretrained.weights.locate(Weights.parse(facts.source))
     state = convert.normalise(oracles.as_numpy(torch.load(path, weights_only=True)))
     result = model.load_state_dict({k: torch.tensor(x) for k, x in state.items()}, strict=False)
     assert all("num_batches" in key for key in result.missing_keys)

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from fgc_jax import models
+from fgc_jax.cli import convert_weights
 from fgc_jax.training import restored
-from scripts import convert_weights
 from tests import networks, seeded
 from tests.parity import oracles
 from tests.tiny_run import run  # noqa: F401  (a fixture)

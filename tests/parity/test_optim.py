@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler, swa_utils
 from configs import common
 from fgc_jax import config, models, trees
 from fgc_jax.runs import progress
-from fgc_jax.training import averaging, optim, schedules
+from fgc_jax.training import averaging, optim, schedules, trainable
 from tests import seeded
 from tests.parity import oracles
 
@@ -24,7 +24,7 @@ ADAM = {"betas": (0.9, 0.999), "eps": 1e-8}
 
 def make_phase(**changes) -> config.Phase:
     phase = common.phase("test", **{"lr": LR, "epochs": STEPS // PER_EPOCH, **changes}).to_dict()
-    return config.Phase(**phase)
+    return config.read(config.Phase, phase, "phase")
 
 
 def torch_rates(build) -> np.ndarray:
@@ -124,7 +124,7 @@ OPTIMISERS = {
 }
 SHAPES = {"backbone/kernel": (5, 4), "backbone/bias": (4,), "head/kernel": (4, 3)}
 FACTORS = {"backbone/kernel": 0.25, "backbone/bias": 0.25, "head/kernel": 1.0}
-GROUPS = {path: ("all", factor) for path, factor in FACTORS.items()}
+LABELS = {path: trainable.Label("all", factor) for path, factor in FACTORS.items()}
 
 
 def gradient(weights: dict, number: int) -> dict:
@@ -145,7 +145,7 @@ def start() -> dict:
 def ours(phase) -> list[dict]:
     """The weights after each step, float32."""
     schedule = schedules.build(phase, PER_EPOCH)
-    optimizer = optim.make(phase, schedule, GROUPS)
+    optimizer = optim.make(phase, schedule, LABELS)
     tree = trees.unflatten({path: jnp.float32(weight) for path, weight in start().items()})
     state, found = optimizer.init(tree), []
 

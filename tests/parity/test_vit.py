@@ -10,7 +10,7 @@ from timm.optim import param_groups_layer_decay
 from configs import common
 from fgc_jax import models
 from fgc_jax.models import pretrained
-from fgc_jax.training import optim
+from fgc_jax.training import trainable
 from scripts import make_golden
 from tests import networks, seeded
 from tests.parity import oracles
@@ -57,7 +57,7 @@ def test_layers_learn_as_fast_as_timms(name):
     expected = {names[id(x)]: group["lr_scale"] for group in groups for x in group["params"]}
     config = seeded.config(name)
     phase = common.phase("all", layer_decay=0.75)
-    decay = optim._multiplier(phase, models.layer_prefixes(config))
+    decay = trainable.factors(phase, models.layer_prefixes(config))
     places = oracles.paths(name, models.split(models.abstract(config, 10))[0])
     assert places.keys() == expected.keys()
     for key, path in places.items():

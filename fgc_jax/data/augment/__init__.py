@@ -5,11 +5,10 @@ Between operations images are f32 RGB of 0..255: the range of the uint8 images f
 fractions. `normalise` is applied after all operations.
 """
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 
+from fgc_jax import config
 from fgc_jax.data.augment import colour, geometry, mixing, operation, policies
 
 OPS = {
@@ -86,31 +85,13 @@ def checked(ops):
     """`ops` as a tuple of pairs (name, options as a new dict).
 
     Raises:
-        ValueError: `ops` is not such a list, or a name or option is unknown. `build` checks the
-            values of options.
+        ValueError: a name, an option or a value is not allowed.
     """
-    if not isinstance(ops, (tuple, list)):
-        raise ValueError(f"augmentations must be a list of (name, options), got {ops!r}")
-    pairs = []
-    for number, pair in enumerate(ops):
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], str):
-            raise ValueError(f"augmentation {number} must be (name, options), got {pair!r}")
-        name, options = pair
+    for name, options in ops:
         if name not in OPS:
             raise ValueError(f"unknown augmentation {name!r}, allowed: {', '.join(OPS)}")
-        if not hasattr(options, "keys"):
-            raise ValueError(
-                f"augmentation {number}, {name!r}: options must be a dict, e.g. ({name!r}, {{}}), "
-                f"got {options!r}"
-            )
-        allowed = list(inspect.signature(OPS[name]).parameters)
-        unknown = sorted(set(options) - set(allowed), key=str)
-        if unknown:
-            raise ValueError(
-                f"augmentation {name!r}: unknown options {unknown}, allowed: {allowed}"
-            )
-        pairs.append((name, dict(options)))
-    return tuple(pairs)
+        config.options(OPS[name], options, f"augmentation {name!r}: ")
+    return tuple((name, dict(options)) for name, options in ops)
 
 
 def normalise(images, mean, std):
@@ -127,19 +108,17 @@ def _operations(ops):
     """[(number in `ops`, Warp | Recolour | Mix), ...]; a policy becomes several with one number."""
     steps = []
     for number, (name, options) in enumerate(ops):
-        known = inspect.signature(OPS[name]).parameters
         if any(isinstance(step, operation.Mix) for _, step in steps):
             raise ValueError(
                 f"augmentation {name!r} follows {ops[number - 1][0]!r}: an operation that mixes "
                 "images must be the last one"
             )
-        needed = {k for k, v in known.items() if v.default is v.empty} - set(options)
-        if needed:
-            raise ValueError(f"augmentation {name!r}: {', '.join(sorted(needed))} must be given")
+        at = f"augmentation {name!r}: "
+        options = config.options(OPS[name], options, at)
         try:
             made = OPS[name](**options)
         except ValueError as error:
-            raise ValueError(f"augmentation {name!r}: {error}") from None
+            raise ValueError(f"{at}{error}") from None
         steps += [(number, step) for step in (made if isinstance(made, tuple) else (made,))]
     return steps
 

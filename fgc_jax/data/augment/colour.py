@@ -3,10 +3,12 @@ operations that use them. Sums are written out, because matrix products may lose
 """
 
 import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
+from fgc_jax.config.limits import NotNegative, Share, between, interval
 from fgc_jax.data.augment import operation
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -130,13 +132,16 @@ def adjust_lighting(image, shift, factor):
     return 255 * jax.nn.sigmoid((jnp.log(share) - jnp.log1p(-share) + shift) * factor)
 
 
-def colour_jitter(*, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, p=1.0):
+def colour_jitter(
+    *,
+    brightness: NotNegative = 0.0,
+    contrast: NotNegative = 0.0,
+    saturation: NotNegative = 0.0,
+    hue: Annotated[float, between(0, 0.5)] = 0.0,
+    p: Share = 1.0,
+):
     """Changes brightness, contrast and saturation by uniform factors of 1 +- these values, and the
     hue by up to +-`hue` turns. Always in this order; torchvision draws an order for each image."""
-    for name, value in (("brightness", brightness), ("contrast", contrast)):
-        operation.check_number(name, value, 0, math.inf)
-    operation.check_number("saturation", saturation, 0, math.inf)
-    operation.check_number("hue", hue, 0, 0.5)
     if not (brightness or contrast or saturation or hue):
         raise ValueError("one of brightness, contrast, saturation and hue must be above 0")
     steps = [
@@ -158,13 +163,15 @@ def colour_jitter(*, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, p=1.
     return _sometimes(len(steps), apply, p)
 
 
-def lighting(*, brightness=0.2, contrast=0.2, p=0.75):
+def lighting(
+    *,
+    brightness: Annotated[float, between(0, 0.99)] = 0.2,
+    contrast: Annotated[float, between(0, 0.99)] = 0.2,
+    p: Share = 0.75,
+):
     """fastai 1.0's lighting: with probability `p` each, the logits of the levels shift by the logit
     of 0.5 (1 +- `brightness`), uniform, and are multiplied by 1 - `contrast` to 1 / (1 -
     `contrast`), uniform in the logarithm."""
-    operation.check_number("brightness", brightness, 0, 0.99)
-    operation.check_number("contrast", contrast, 0, 0.99)
-    operation.check_number("p", p, 0, 1)
     stretch = -math.log(1 - contrast)
 
     def apply(keys, images):
@@ -180,14 +187,13 @@ def lighting(*, brightness=0.2, contrast=0.2, p=0.75):
     return operation.Recolour(apply)
 
 
-def greyscale(*, p=0.1):
+def greyscale(*, p: Share = 0.1):
     """Makes the image grey with probability `p`."""
     return _fixed(lambda image: jnp.broadcast_to(grey(image), image.shape), p)
 
 
-def gaussian_blur(*, sigma=(0.1, 2.0), p=0.5):
+def gaussian_blur(*, sigma: interval(0.01, 32) = (0.1, 2.0), p: Share = 0.5):
     """Blurs, with probability `p`, by a Gaussian of `sigma` pixels, uniform."""
-    operation.check_interval("sigma", sigma, 0.01, 32)
     radius = math.ceil(3 * sigma[1])
 
     def apply(shares, images):
@@ -197,9 +203,8 @@ def gaussian_blur(*, sigma=(0.1, 2.0), p=0.5):
     return _sometimes(1, apply, p)
 
 
-def sharpen(*, factor=(0.1, 1.9), p=0.5):
+def sharpen(*, factor: interval(0, math.inf) = (0.1, 1.9), p: Share = 0.5):
     """Sharpens (factor above 1) or softens with probability `p`, by a uniform factor."""
-    operation.check_interval("factor", factor, 0, math.inf)
 
     def apply(shares, images):
         return jax.vmap(adjust_sharpness)(images, operation.between(shares[:, 0], *factor))
@@ -207,29 +212,27 @@ def sharpen(*, factor=(0.1, 1.9), p=0.5):
     return _sometimes(1, apply, p)
 
 
-def posterised(*, bits=4, p=0.5):
+def posterised(*, bits: Annotated[int, between(1, 8)] = 4, p: Share = 0.5):
     """Keeps `bits` bits of each level with probability `p`."""
-    operation.check_whole("bits", bits, 1, 8)
     return _fixed(lambda image: posterise(image, bits), p)
 
 
-def solarised(*, threshold=128.0, p=0.5):
+def solarised(*, threshold: Annotated[float, between(0, 255)] = 128.0, p: Share = 0.5):
     """Inverts the levels of at least `threshold` with probability `p`."""
-    operation.check_number("threshold", threshold, 0, 255)
     return _fixed(lambda image: solarise(image, threshold), p)
 
 
-def inverted(*, p=0.5):
+def inverted(*, p: Share = 0.5):
     """Inverts all levels with probability `p`."""
     return _fixed(invert, p)
 
 
-def autocontrasted(*, p=0.5):
+def autocontrasted(*, p: Share = 0.5):
     """Stretches each channel's levels to 0..255 with probability `p`."""
     return _fixed(autocontrast, p)
 
 
-def equalised(*, p=0.5):
+def equalised(*, p: Share = 0.5):
     """Equalises each channel's histogram with probability `p`."""
     return _fixed(equalise, p)
 
@@ -240,7 +243,6 @@ def _blend(image, other, factor):
 
 def _fixed(change, p):
     """A Recolour by `change` with probability p."""
-    operation.check_number("p", p, 0, 1)
     changes = (lambda image, _: image, lambda image, _: change(image))
 
     def apply(keys, images):
@@ -253,7 +255,6 @@ def _fixed(change, p):
 def _sometimes(count, apply, p):
     """A Recolour by `apply(shares, images)` with probability p; other images do not change.
     `shares` `[B, count]` are random numbers of 0 to 1."""
-    operation.check_number("p", p, 0, 1)
 
     def sometimes(keys, images):
         shares = operation.uniform(keys, count + 1)

@@ -6,18 +6,21 @@ consecutive operations are multiplied, so an image is sampled only once.
 """
 
 import math
+import typing
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
+from fgc_jax.config.limits import Count, Share, between, interval
 from fgc_jax.data.augment import operation
+from fgc_jax.data.augment.operation import Padding
 
-PADDINGS = ("reflect", "zeros", "border")
+PADDINGS = typing.get_args(Padding)
 
 
-def flip(*, p=0.5):
+def flip(*, p: Share = 0.5):
     """Mirrors left to right with probability `p`."""
-    operation.check_number("p", p, 0, 1)
 
     def maps(keys, shape):
         return affine(xx=jnp.where(operation.uniform(keys, 1)[:, 0] < p, -1.0, 1.0))
@@ -25,9 +28,11 @@ def flip(*, p=0.5):
     return operation.Warp(maps, mirrors=True)
 
 
-def crop(*, size):
-    """A square of `size` pixels at a random place of the picture, on whole pixels."""
-    operation.check_whole("size", size, 1, math.inf)
+def crop(*, size: Count | None = None):
+    """A square of `size` pixels, which must be given, at a random place of the picture, on whole
+    pixels."""
+    if size is None:
+        raise ValueError("size must be given")
 
     def maps(keys, shape):
         if size > min(shape):
@@ -42,17 +47,18 @@ def crop(*, size):
     return operation.Warp(maps, size=size)
 
 
-def resized_crop(*, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), size=None):
+def resized_crop(
+    *,
+    scale: interval(0.0001, 1) = (0.08, 1.0),
+    ratio: interval(0.01, 100) = (3 / 4, 4 / 3),
+    size: Count | None = None,
+):
     """A part of the picture, resized to a square of `size` pixels (None: as large as the picture).
 
     `scale`: the part's share of the area, uniform; `ratio`: its width / height, uniform in the
     logarithm. The place is uniform. A part larger than `size` is not averaged, so the host should
     send squares of at most about 1.5 times `size`.
     """
-    operation.check_interval("scale", scale, 0.0001, 1)
-    operation.check_interval("ratio", ratio, 0.01, 100)
-    if size is not None:
-        operation.check_whole("size", size, 1, math.inf)
 
     def maps(keys, shape):
         height, width = shape
@@ -71,9 +77,13 @@ def resized_crop(*, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), size=None):
     return operation.Warp(maps, "reflect", size=size)
 
 
-def rotate(*, degrees=20.0, p=1.0, padding="reflect"):
+def rotate(
+    *,
+    degrees: Annotated[float, between(0, 180)] = 20.0,
+    p: Share = 1.0,
+    padding: Padding = "reflect",
+):
     """Rotates by an angle of -`degrees` to +`degrees`, with probability `p`."""
-    operation.check_number("degrees", degrees, 0, 180)
 
     def maps(shares, shape):
         return rotation_map(operation.between(shares[:, 0], -degrees, degrees))
@@ -81,10 +91,14 @@ def rotate(*, degrees=20.0, p=1.0, padding="reflect"):
     return _sometimes(1, maps, p, padding)
 
 
-def shear(*, x=0.1, y=0.0, p=1.0, padding="reflect"):
+def shear(
+    *,
+    x: Annotated[float, between(0, 2)] = 0.1,
+    y: Annotated[float, between(0, 2)] = 0.0,
+    p: Share = 1.0,
+    padding: Padding = "reflect",
+):
     """Moves rows by up to +-`x` pixels per row from the middle, columns by up to +-`y`."""
-    operation.check_number("x", x, 0, 2)
-    operation.check_number("y", y, 0, 2)
 
     def maps(shares, shape):
         by = operation.between(shares, -1, 1)
@@ -93,10 +107,8 @@ def shear(*, x=0.1, y=0.0, p=1.0, padding="reflect"):
     return _sometimes(2, maps, p, padding)
 
 
-def translate(*, x=0.1, y=0.1, p=1.0, padding="reflect"):
+def translate(*, x: Share = 0.1, y: Share = 0.1, p: Share = 1.0, padding: Padding = "reflect"):
     """Moves by up to +-`x` of the width and +-`y` of the height."""
-    operation.check_number("x", x, 0, 1)
-    operation.check_number("y", y, 0, 1)
 
     def maps(shares, shape):
         by = operation.between(shares, -1, 1)
@@ -105,10 +117,9 @@ def translate(*, x=0.1, y=0.1, p=1.0, padding="reflect"):
     return _sometimes(2, maps, p, padding)
 
 
-def zoom(*, scale=(1.0, 1.1), p=1.0, padding="reflect"):
+def zoom(*, scale: interval(0.01, 100) = (1.0, 1.1), p: Share = 1.0, padding: Padding = "reflect"):
     """Enlarges by a factor in `scale` around a random point. For factors above 1 every part of the
     picture that can fill the frame has the same probability; factors below 1 shrink."""
-    operation.check_interval("scale", scale, 0.01, 100)
 
     def maps(shares, shape):
         inverse = 1 / operation.between(shares[:, 0], *scale)
@@ -118,10 +129,14 @@ def zoom(*, scale=(1.0, 1.1), p=1.0, padding="reflect"):
     return _sometimes(3, maps, p, padding)
 
 
-def symmetric_warp(*, magnitude=0.2, p=1.0, padding="reflect"):
+def symmetric_warp(
+    *,
+    magnitude: Annotated[float, between(0, 0.9)] = 0.2,
+    p: Share = 1.0,
+    padding: Padding = "reflect",
+):
     """Views the picture from one side: each of its four sides becomes longer or shorter, around
     its middle, by up to `magnitude` of its length (the symmetric warp of fastai 1.0)."""
-    operation.check_number("magnitude", magnitude, 0, 0.9)
 
     def maps(shares, shape):
         lengths = operation.between(shares, 1 - magnitude, 1 + magnitude)
@@ -132,10 +147,14 @@ def symmetric_warp(*, magnitude=0.2, p=1.0, padding="reflect"):
     return _sometimes(4, maps, p, padding)
 
 
-def perspective(*, distortion=0.5, p=0.5, padding="zeros"):
+def perspective(
+    *,
+    distortion: Annotated[float, between(0, 0.9)] = 0.5,
+    p: Share = 0.5,
+    padding: Padding = "zeros",
+):
     """Moves each corner towards the centre, by up to `distortion` / 2 of the width and of the
     height (torchvision's RandomPerspective)."""
-    operation.check_number("distortion", distortion, 0, 0.9)
 
     def maps(shares, shape):
         by = 1 - distortion * shares
@@ -244,8 +263,6 @@ def _neighbours(place, length, padding):
 def _sometimes(count, maps, p, padding):
     """A Warp by `maps(shares, shape)` with probability p, by the identity otherwise; `shares`
     `[B, count]` are random numbers of 0 to 1."""
-    operation.check_number("p", p, 0, 1)
-    operation.check_choice("padding", padding, PADDINGS)
 
     def sometimes(keys, shape):
         shares = operation.uniform(keys, count + 1)

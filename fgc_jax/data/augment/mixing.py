@@ -1,16 +1,25 @@
 """Operations that erase a part of an image or combine two images of a batch."""
 
-import math
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
+from fgc_jax.config.limits import Positive, Share, between, interval
 from fgc_jax.data.augment import operation
 
 GREY = 127.5
+Level = Annotated[float, between(0, 255)]
+Fill = None | Literal["noise"] | Level | tuple[Level, Level, Level]
 
 
-def erase(*, p=0.25, scale=(0.02, 0.33), ratio=(0.3, 3.3), fill=None):
+def erase(
+    *,
+    p: Share = 0.25,
+    scale: interval(0, 1) = (0.02, 0.33),
+    ratio: interval(0.01, 100) = (0.3, 3.3),
+    fill: Fill = None,
+):
     """Random erasing, arXiv:1708.04896: with probability `p` a box is filled.
 
     `scale`: the box's share of the area, uniform; `ratio`: its height / width, uniform in the
@@ -18,16 +27,7 @@ def erase(*, p=0.25, scale=(0.02, 0.33), ratio=(0.3, 3.3), fill=None):
     a uniform random number of 0..255. None is mid-grey; a training run replaces it by the mean of
     its normalisation, so that the box becomes 0.
     """
-    operation.check_number("p", p, 0, 1)
-    operation.check_interval("scale", scale, 0, 1)
-    operation.check_interval("ratio", ratio, 0.01, 100)
-    if fill != "noise":
-        one = GREY if fill is None else fill
-        colour = tuple(one) if isinstance(one, (tuple, list)) else (one,) * 3
-        if isinstance(fill, str) or len(colour) != 3:
-            raise ValueError(f"fill must be 'noise', a number or three of 0..255, got {fill!r}")
-        for value in colour:
-            operation.check_number("fill", value, 0, 255)
+    colour = GREY if fill in (None, "noise") else fill
 
     def apply(keys, images):
         _, height, width, _ = images.shape
@@ -44,19 +44,19 @@ def erase(*, p=0.25, scale=(0.02, 0.33), ratio=(0.3, 3.3), fill=None):
             )
             colours = 255 * noise.reshape(images.shape)
         else:
-            colours = jnp.asarray(colour, jnp.float32).reshape(1, 1, 1, 3)
+            colours = jnp.asarray(colour, jnp.float32).reshape(1, 1, 1, -1)
         return jnp.where(inside & erased[:, None, None, None], colours, images)
 
     return operation.Recolour(apply)
 
 
-def mixup(*, alpha=0.2, p=1.0):
+def mixup(*, alpha: Positive = 0.2, p: Share = 1.0):
     """mixup, arXiv:1710.09412: with probability `p` an image becomes `weight` times itself plus
     (1 - weight) times another of the batch; weight is drawn from Beta(alpha, alpha)."""
     return mixup_or_cutmix(mixup_alpha=alpha, cutmix_alpha=1.0, p=p, cutmix=0.0)
 
 
-def cutmix(*, alpha=1.0, p=1.0):
+def cutmix(*, alpha: Positive = 1.0, p: Share = 1.0):
     """CutMix, arXiv:1905.04899: with probability `p` a box is replaced by the same box of another
     image of the batch. Its share of the area is about 1 - lambda with lambda from Beta(alpha,
     alpha), and less if the box is cut off by the edge. `weight` is the share of unchanged pixels.
@@ -64,19 +64,19 @@ def cutmix(*, alpha=1.0, p=1.0):
     return mixup_or_cutmix(mixup_alpha=1.0, cutmix_alpha=alpha, p=p, cutmix=1.0)
 
 
-def mixup_or_cutmix(*, mixup_alpha=0.8, cutmix_alpha=1.0, p=1.0, cutmix=0.5):
+def mixup_or_cutmix(
+    *,
+    mixup_alpha: Positive = 0.8,
+    cutmix_alpha: Positive = 1.0,
+    p: Share = 1.0,
+    cutmix: Share = 0.5,
+):
     """With probability `p` an image is mixed: by CutMix with probability `cutmix`, else by mixup.
 
     The batch gets `label_b` int32 `[B]`, the label of the image mixed in, and `weight` f32 `[B]`,
     the share of `label`; 1 for unchanged images. An image with mask 0 is neither changed nor mixed
     into another one.
     """
-    for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
-        if alpha == 0:
-            raise ValueError(f"{name} must be above 0, got 0")
-        operation.check_number(name, alpha, 0, math.inf)
-    operation.check_number("p", p, 0, 1)
-    operation.check_number("cutmix", cutmix, 0, 1)
 
     def apply(key, keys, batch):
         images, mask = batch["image"], batch["mask"]

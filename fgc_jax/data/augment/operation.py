@@ -1,4 +1,4 @@
-"""The parts of augmentations: three kinds of operations, random numbers, checks of options.
+"""The parts of augmentations: three kinds of operations, and random numbers.
 
 Every random function takes one key per image, `keys` `[B]`, so that the result for an image depends
 on its own key and on nothing else in the batch.
@@ -7,12 +7,13 @@ on its own key and on nothing else in the batch.
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 TRIES = 10
+Padding = Literal["reflect", "zeros", "border"]  # see geometry.sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,40 +103,3 @@ def boxes(shares, height, width, scale, ratio):
     fits = (high <= height) & (wide <= width)
     first = jnp.argmax(fits, axis=1)[:, None]
     return tuple(jnp.take_along_axis(x, first, axis=1)[:, 0] for x in (high, wide, fits))
-
-
-def check_number(name, value, low, high):
-    """Raises ValueError unless `value` is a number from `low` to `high`."""
-    if not _is_number(value) or not low <= value <= high:
-        raise ValueError(f"{name} must be {_range(low, high)}, got {value!r}")
-
-
-def check_interval(name, value, low, high):
-    """Raises ValueError unless `value` is two numbers from `low` to `high` in ascending order."""
-    fine = isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_is_number, value))
-    if not fine or not low <= value[0] <= value[1] <= high:
-        raise ValueError(
-            f"{name} must be two numbers (least, most) {_range(low, high)[9:]}, got {value!r}"
-        )
-
-
-def check_choice(name, value, allowed):
-    """Raises ValueError unless `value` is one of `allowed`."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-
-
-def check_whole(name, value, low, high):
-    """Raises ValueError unless `value` is a whole number from `low` to `high`."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise ValueError(f"{name} must be a whole number, got {value!r}")
-    check_number(name, value, low, high)
-
-
-def _is_number(value):
-    kinds = (int, float, np.integer, np.floating)
-    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _range(low, high):
-    return f"a number of at least {low:g}" if high == math.inf else f"a number {low:g} to {high:g}"

@@ -3,10 +3,13 @@ strengths are those of torchvision, but sampling is bilinear."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import Annotated
 
 import jax.numpy as jnp
 
+from fgc_jax.config.limits import between
 from fgc_jax.data.augment import colour, geometry, operation
+from fgc_jax.data.augment.operation import Padding
 
 # By number: these, then shear and translate in x and y and rotate, then nothing.
 RECOLOURING = (
@@ -40,16 +43,19 @@ RAND = Strengths(0.3, lambda side: 150 / 331 * side, 30.0, 0.9, 4)
 TRIVIAL = Strengths(0.99, lambda side: 32.0, 135.0, 0.99, 6)
 
 
-def rand_augment(*, num_ops=2, magnitude=9, padding="zeros"):
+def rand_augment(
+    *,
+    num_ops: Annotated[int, between(1, 14)] = 2,
+    magnitude: Annotated[int, between(0, BINS - 1)] = 9,
+    padding: Padding = "zeros",
+):
     """RandAugment, arXiv:1909.13719: `num_ops` operations one after the other, each drawn from 14,
     all with strength `magnitude` of 0..30."""
-    operation.check_whole("num_ops", num_ops, 1, 14)
-    operation.check_whole("magnitude", magnitude, 0, BINS - 1)
 
     return tuple(x for i in range(num_ops) for x in _layer(RAND, i, num_ops, magnitude, padding))
 
 
-def trivial_augment(*, padding="zeros"):
+def trivial_augment(*, padding: Padding = "zeros"):
     """TrivialAugment Wide, arXiv:2103.10158: one operation of 14, its strength one of 31."""
     return _layer(TRIVIAL, 0, 1, None, padding)
 
@@ -88,7 +94,6 @@ def recolour(strengths, kind, share, images):
 def _layer(strengths, index, layers, magnitude, padding):
     """The Warp and the Recolour for operation `index` of `layers`, with strength `magnitude` (None:
     random). At most one of the two changes an image."""
-    operation.check_choice("padding", padding, geometry.PADDINGS)
 
     def draw(keys):
         shares = operation.uniform(keys, 3 * layers)[:, 3 * index : 3 * index + 3]

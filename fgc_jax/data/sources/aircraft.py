@@ -1,6 +1,7 @@
 """FGVC-Aircraft 2013b (arXiv:1306.5151): 10,000 photos of 100 variants, 70 families, 30 makers."""
 
 import os
+from typing import Literal
 
 from fgc_jax.data import archives, boxes, dataset
 from fgc_jax.data.sources import listing, places
@@ -20,7 +21,12 @@ LICENCE = "for non-commercial research only; the photographers keep their copyri
 IMAGENET = "airliners are an ImageNet class; no shared photos are known"
 
 
-def load(root, *, level="variant", train_split="train"):
+def load(
+    root,
+    *,
+    level: Literal[*LEVELS] = "variant",
+    train_split: Literal["train", "trainval"] = "train",
+):
     """The official splits with the labels of one `level`: variant, family or manufacturer.
 
     `root`: the archive, the unpacked fgvc-aircraft-2013b, the folder with either of them, or its
@@ -35,10 +41,6 @@ def load(root, *, level="variant", train_split="train"):
         ValueError: the data are missing (with their addresses), or a list contains an unknown label
             or image.
     """
-    if level not in tuple(LEVELS):
-        raise ValueError(f"unknown level {level!r}, allowed: {', '.join(LEVELS)}")
-    if train_split not in ("train", "trainval"):
-        raise ValueError(f"unknown train_split {train_split!r}, allowed: train, trainval")
     folder = _find(root, "variants.txt")
     class_names = tuple(listing.lines(os.path.join(folder, LEVELS[level])))
     box_list = os.path.join(folder, "images_box.txt")

@@ -5,9 +5,11 @@ import csv
 import functools
 import math
 import os
+from typing import Literal
 
 import numpy as np
 
+from fgc_jax.config import Seed
 from fgc_jax.data import boxes as conventions
 from fgc_jax.data import dataset, splitting
 from fgc_jax.data.sources import listing
@@ -16,18 +18,21 @@ from fgc_jax.data.sources import listing
 Row = collections.namedtuple("Row", "number name path photo label split box")
 
 
+Column = str | int  # its name, or its number from 0
+
+
 def load(
     root,
     *,
-    label_column,
-    path_column=0,
-    split_column=None,
-    box_columns=None,
-    box_origin=0,
-    image_root=None,
-    delimiter=",",
-    test_fraction=None,
-    seed=0,
+    label_column: Column,
+    path_column: Column = 0,
+    split_column: Column | None = None,
+    box_columns: tuple[Column, Column, Column, Column] | None = None,
+    box_origin: Literal[0, 1] = 0,
+    image_root: str | None = None,
+    delimiter: str = ",",
+    test_fraction: float | None = None,
+    seed: Seed = 0,
 ):
     """The rows of the CSV file `root`, or of train.csv, val.csv and test.csv in the folder `root`.
 
@@ -50,7 +55,6 @@ def load(
         path_column=path_column, label_column=label_column, split_column=split_column,
         box_columns=box_columns, box_origin=box_origin, image_root=image_root, delimiter=delimiter,
     )  # fmt: skip
-    _check_box_options(box_columns, box_origin)
     rows = {split: [] for split in dataset.SPLITS}
     for table_split, path in tables.items():
         for row in read_rows(path, table_split, **columns):

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import os
 from concurrent import futures
+from typing import Literal
 
 import numpy as np
 
@@ -53,7 +54,7 @@ MARKERS = {"official": "lists/train.txt", "homework": "training_labels.txt"}
 SIDES = ("left", "top", "right", "bottom")
 
 
-def load(root, *, layout="auto"):
+def load(root, *, layout: Literal["auto", *MARKERS] = "auto"):
     """The official splits (train 3,000, test 3,033), or the homework's train (3,000) alone.
 
     `layout` "official": images, lists and, for boxes and masks, annotations-mat (each a folder or
@@ -67,8 +68,6 @@ def load(root, *, layout="auto"):
     Raises:
         ValueError: files are missing, or the lists contradict each other.
     """
-    if layout not in ("auto", *MARKERS):
-        raise ValueError(f"unknown layout {layout!r}, allowed: auto, {', '.join(MARKERS)}")
     wanted = tuple(MARKERS.values()) if layout == "auto" else MARKERS[layout]
     known = {"auto": ARCHIVES, "official": OFFICIAL, "homework": HOMEWORK}[layout]
     folder = places.find(NAME, root, known, wanted, note=NOTE)

@@ -4,10 +4,11 @@ import os
 
 import numpy as np
 
+from fgc_jax.config import Seed
 from fgc_jax.data import dataset, images, splitting
 
 
-def load(root, *, test_fraction=None, seed=0):
+def load(root, *, test_fraction: float | None = None, seed: Seed = 0):
     """The images in `root` and its sub-folders, each labelled with its class folder.
 
     If `root` has a folder "train", its folders are splits ("valid" and "validation" mean "val");

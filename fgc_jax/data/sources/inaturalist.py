@@ -88,7 +88,7 @@ def archives_of(year, train="full"):
     return (*ARCHIVES_OF[year][:2], *MINI) if train == "mini" else ARCHIVES_OF[year]
 
 
-def load(root, *, year, train="full"):
+def load(root, *, year: int, train: str = "full"):
     """The labelled images of the competition of one `year`: 2017, 2018, 2019 or 2021.
 
     train: "full", or "mini" for the 500,000 images, 50 of each species, of 2021. "test" is the

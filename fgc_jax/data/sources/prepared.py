@@ -8,13 +8,13 @@ import bisect
 import dataclasses
 import functools
 import itertools
-import json
 import os
 import zipfile
 
 import numpy as np
 from array_record.python import array_record_data_source
 
+from fgc_jax import files
 from fgc_jax.data import dataset, images
 
 INFO, FACTS, INDEX, UNFINISHED = "dataset_info.json", "prepared.json", "index.npz", "unfinished"
@@ -56,12 +56,12 @@ def check_finished(root):
     if not root:
         raise ValueError("the data root is not set: give the prepared folder (data.root)")
     if not os.path.isdir(root):
-        raise ValueError(f"{root}: no such folder; scripts/prepare_dataset.py makes one")
+        raise ValueError(f"{root}: no such folder; `fgc prepare_dataset` makes one")
     if os.path.isfile(os.path.join(root, INFO)):
         return
     if os.path.isdir(os.path.join(root, UNFINISHED)):
         raise ValueError(
-            f"{root}: not finished; the same scripts/prepare_dataset.py command completes it"
+            f"{root}: not finished; the same `fgc prepare_dataset` command completes it"
         )
     raise ValueError(f"{root}: not a prepared data set, there is no {INFO}")
 
@@ -69,13 +69,9 @@ def check_finished(root):
 def read_facts(root):
     """The contents of FACTS. ValueError if it cannot be read or has another format."""
     path = os.path.join(root, FACTS)
-    try:
-        with open(path, encoding="utf-8") as file:
-            facts = json.load(file)
-    except FileNotFoundError as error:
-        raise ValueError(f"{root}: no {FACTS}, so prepare_dataset.py did not make it") from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: damaged ({error})") from error
+    if not os.path.exists(path):
+        raise ValueError(f"{root}: no {FACTS}, so prepare_dataset.py did not make it")
+    facts = files.read_json(path)
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise ValueError(f"{path}: the format is not {FORMAT}; prepare the data set again")
     return facts

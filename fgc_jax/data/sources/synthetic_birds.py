@@ -7,10 +7,12 @@ position, light, background, distractors and occlusion are random and independen
 
 import dataclasses
 import functools
+from typing import Annotated
 
 import cv2
 import numpy as np
 
+from fgc_jax.config.limits import Count, at_least, between
 from fgc_jax.data import dataset
 from fgc_jax.data.sources import bird_drawing, bird_outlines, bird_scenery
 
@@ -235,25 +237,23 @@ class BirdSplit:
 
 
 def load(
-    root, *, species=24, train_per_class=40, val_per_class=10, test_per_class=25, size=192, seed=0
+    root,
+    *,
+    species: Annotated[int, between(2, len(SPECIES))] = 24,
+    train_per_class: Count = 40,
+    val_per_class: Count = 10,
+    test_per_class: Count = 25,
+    size: Annotated[int, at_least(32)] = 192,
+    seed: Annotated[int, at_least(0)] = 0,
 ):
     """The synthetic birds as a Dataset with splits train, val and test.
 
     species: 2 to 32, the first of SPECIES. size: side of the square images in pixels, 32 or more.
-    Raises ValueError for a root (there are no files) and for options out of range.
+    Raises ValueError for a root: there are no files.
     """
     if root:
         raise ValueError(f"synthetic_birds has no files: root must be '', got {str(root)!r}")
-    if not 2 <= species <= len(SPECIES):
-        raise ValueError(f"species is {species}, allowed are 2 to {len(SPECIES)}")
     counts = {"train": train_per_class, "val": val_per_class, "test": test_per_class}
-    for split, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{split}_per_class is {count}, allowed are 1 and more")
-    if size < 32:
-        raise ValueError(f"size is {size}, allowed are 32 and more pixels")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, allowed are 0 and more")
     return dataset.Dataset(
         name="synthetic_birds",
         class_names=tuple(SPECIES)[:species],

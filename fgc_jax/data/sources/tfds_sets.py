@@ -21,7 +21,7 @@ file_format='array_record').download_and_prepare()"
 A folder with TFRecord files cannot be used: choose another one and give it as data.root."""
 
 
-def load(root, *, tfds_name, label_feature=""):
+def load(root, *, tfds_name, label_feature: str = ""):
     """The TFDS set `tfds_name`, such as "food101", "cifar10_corrupted/fog_1" or "cars196:2.1.0"
     (without a version: the newest one), prepared in the folder `root`; "" is the default folder of
     TFDS. `root` may also be the folder of one version.

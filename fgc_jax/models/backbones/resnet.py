@@ -9,6 +9,7 @@ numbers follow timm.
 
 import dataclasses
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -211,12 +212,10 @@ class ResNet(nnx.Module):
         return maps
 
 
-def with_last_stride(row: Backbone, value) -> Backbone:
+def adapted(row: Backbone, *, last_stride: Literal[1, 2] = 2) -> Backbone:
     """The row with stride 1 instead of 2 in its last stage, as in CAL (arXiv 2108.08728)."""
-    if value not in (1, 2):
-        raise ValueError(f"config.model.backbone_options.last_stride={value!r} must be 1 or 2")
-    strides = row.strides | dict.fromkeys(("stage4", "features"), 16 * value)
-    build = functools.partial(row.build, last_stride=value)
+    strides = row.strides | dict.fromkeys(("stage4", "features"), 16 * last_stride)
+    build = functools.partial(row.build, last_stride=last_stride)
     return dataclasses.replace(row, build=build, strides=strides)
 
 
@@ -241,5 +240,5 @@ def row(block, depths, *, parameters=0, gflops=0.0, weights=(), **options) -> Ba
         head_names={"fc": "fc"},
         parameters=parameters,
         gflops=gflops,
-        options={"last_stride": with_last_stride},
+        adapt=adapted,
     )

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import Count
 from fgc_jax.models import attention, bridge, layers, parts, position
 from fgc_jax.models.backbone import Backbone, by_tag
 
@@ -260,27 +261,26 @@ def row(build, depth, features, patch, token, *, weights, parameters, **options)
     )
 
 
-def with_patch_stride(row: Backbone, value) -> Backbone:
-    """The row with overlapping patches, `value` pixels from one to the next."""
-    patch = row.strides["features"]
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < patch:
-        raise ValueError(
-            f"config.model.backbone_options.patch_stride={value!r} must be a whole number below "
-            f"the patch, {patch}, for patches that overlap"
-        )
-    strides = {name: value if stride else 0 for name, stride in row.strides.items()}
-    build = functools.partial(row.build, patch_stride=value)
-    return dataclasses.replace(row, build=build, strides=strides)
-
-
-def with_part_selection(row: Backbone, value) -> Backbone:
-    """The row whose last block gets only the class token and each head's part, see run_parts."""
-    if value is not True:
-        raise ValueError(
-            f"config.model.backbone_options.part_selection={value!r} must be True, or left out"
-        )
-    build = functools.partial(row.build, part_selection=True)
-    return dataclasses.replace(row, build=build, channels={"pooled": row.channels["pooled"]})
+def adapted(
+    row: Backbone, *, patch_stride: Count | None = None, part_selection: bool = False
+) -> Backbone:
+    """The row with overlapping patches, `patch_stride` pixels from one to the next; with
+    part_selection the last block gets only the class token and each head's part, see run_parts.
+    """
+    if patch_stride is not None:
+        patch = row.strides["features"]
+        if patch_stride >= patch:
+            raise ValueError(
+                f"config.model.backbone_options.patch_stride={patch_stride} must be below the "
+                f"patch, {patch}, for patches that overlap"
+            )
+        strides = {name: patch_stride if old else 0 for name, old in row.strides.items()}
+        build = functools.partial(row.build, patch_stride=patch_stride)
+        row = dataclasses.replace(row, build=build, strides=strides)
+    if part_selection:
+        build = functools.partial(row.build, part_selection=True)
+        row = dataclasses.replace(row, build=build, channels={"pooled": row.channels["pooled"]})
+    return row
 
 
 def gflops(features, depth, patch, size, prefix, classes):
@@ -313,5 +313,5 @@ def vit(shape, patch, *, weights, parameters, **options) -> Backbone:
         embed=("cls_token", "pos_embed", "patch_embed", *(k for k, v in optional.items() if v)),
         gflops=gflops(features, depth, patch, size, 1 + registers, weights[0].classes),
         resample={"pos_embed": functools.partial(position.fit_stored, prefix=prefix)},
-        options={"patch_stride": with_patch_stride, "part_selection": with_part_selection},
+        adapt=adapted,
     )

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import Count, Rate
 from fgc_jax.models import layers
 from fgc_jax.models.heads import basic
 
@@ -17,7 +18,7 @@ class ApiNet(nnx.Module):
     vectors and to the gated vectors of pairs, never to the pooled vector of the classifier.
     """
 
-    def __init__(self, channels, num_classes, *, hidden=512, dropout=0.5, rngs):
+    def __init__(self, channels, num_classes, *, hidden: Count = 512, dropout: Rate = 0.5, rngs):
         features = basic.one_map("api_net", channels)
         self.map1 = layers.Linear(2 * features, hidden, rngs=rngs)
         self.map2 = layers.Linear(hidden, features, rngs=rngs)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import Count, NotNegative
 from fgc_jax.models import layers
 from fgc_jax.models.heads import basic
 
@@ -34,10 +35,10 @@ class AttentionPooling(nnx.Module):
     f32 [B, K]: the logits minus those with attention of 1 everywhere (CAL's test-time effect).
     """
 
-    def __init__(self, channels, num_classes, *, maps=32, epsilon=1e-6, rngs):
+    def __init__(
+        self, channels, num_classes, *, maps: Count = 32, epsilon: NotNegative = 1e-6, rngs
+    ):
         features = basic.one_map("attention_pooling", channels)
-        if maps < 1:
-            raise ValueError(f"the head 'attention_pooling' needs at least one map, not {maps}")
         self.epsilon = epsilon
         self.attentions = Attentions(features, maps, rngs=rngs)
         self.fc = layers.Linear(maps * features, num_classes, use_bias=False, rngs=rngs)

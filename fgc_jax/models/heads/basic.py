@@ -8,12 +8,14 @@ class attribute `order`: see `check_order`.
 """
 
 import math
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from fgc_jax.config.limits import Count, NotNegative, Rate, at_least
 from fgc_jax.models import layers
 from fgc_jax.models.heads import matrix_root
 
@@ -71,11 +73,17 @@ class Gap(nnx.Module):
     """
 
     def __init__(
-        self, channels, num_classes, *, pool="avg", mlp=False, hidden=512, dropout=0.0, rngs
+        self,
+        channels,
+        num_classes,
+        *,
+        pool: Literal["avg", "avgmax"] = "avg",
+        mlp: bool = False,
+        hidden: Count = 512,
+        dropout: Rate = 0.0,
+        rngs,
     ):
         features = one_map("gap", channels)
-        if pool not in ("avg", "avgmax"):
-            raise ValueError(f"pool must be 'avg' or 'avgmax', not {pool!r}")
         self.pool = pool
         features = 2 * features if pool == "avgmax" else features
         self.mlp = mlp
@@ -140,18 +148,18 @@ class Bilinear(nnx.Module):
         channels,
         num_classes,
         *,
-        projection=0,
-        root_iterations=0,
-        epsilon=1e-5,
-        dropout=0.0,
+        projection: Annotated[int, at_least(0)] = 0,
+        root_iterations: Annotated[int, at_least(0)] = 0,
+        epsilon: NotNegative = 1e-5,
+        dropout: Rate = 0.0,
         rngs,
     ):
         if len(channels) not in (1, 2):
             raise ValueError(f"head 'bilinear' takes one or two feature maps, not {len(channels)}")
-        if root_iterations < 0 or (root_iterations and len(channels) == 2):
+        if root_iterations and len(channels) == 2:
             raise ValueError(
-                f"root_iterations={root_iterations} must be 0, or above 0 for one map: products of "
-                "two maps have no square root"
+                f"root_iterations={root_iterations} must be 0 for two maps: their products "
+                "have no square root"
             )
         if projection < 0:
             raise ValueError(f"projection must be a number of channels or 0, not {projection}")
@@ -200,7 +208,7 @@ class VggFc(nnx.Module):
     convolution. The result is averaged over the positions, so a 224-px image gives VGG's logits.
     """
 
-    def __init__(self, channels, num_classes, *, hidden=4096, dropout=0.0, rngs):
+    def __init__(self, channels, num_classes, *, hidden: Count = 4096, dropout: Rate = 0.0, rngs):
         features = one_map("vgg_fc", channels)
         self.fc1 = layers.Conv(features, hidden, 7, padding=0, use_bias=True, rngs=rngs)
         self.fc2 = layers.Conv(hidden, hidden, 1, use_bias=True, rngs=rngs)

@@ -5,11 +5,14 @@ paper does not state follow the authors' code, with one exception: their excitat
 residual branch of the last block, here it acts on the output of that block.
 """
 
+from typing import Annotated, Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from fgc_jax.config.limits import Count, at_least
 from fgc_jax.models import layers
 from fgc_jax.models.heads import basic
 
@@ -48,16 +51,21 @@ class CrossX(nnx.Module):
 
     order = basic.FINE_TO_COARSE
 
-    def __init__(self, channels, num_classes, *, parts=2, reduction=256, low_pool="max", rngs):
+    def __init__(
+        self,
+        channels,
+        num_classes,
+        *,
+        parts: Annotated[int, at_least(2)] = 2,
+        reduction: Count = 256,
+        low_pool: Literal[*POOLS] = "max",
+        rngs,
+    ):
         if len(channels) != 2:
             raise ValueError(
                 f"head 'cross_x' takes two maps of one backbone, such as "
                 f"'stage3+features', not {len(channels)}"
             )
-        if parts < 2 or reduction < 1:
-            raise ValueError(f"parts={parts} must be 2 or more and reduction={reduction} 1 or more")
-        if low_pool not in POOLS:
-            raise ValueError(f"low_pool must be 'avg' or 'max', not {low_pool!r}")
         self.low_pool = low_pool
         low, high = channels
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import Count, Rate
 from fgc_jax.models import layers
 from fgc_jax.models.backbones import vit
 from fgc_jax.models.heads import basic
@@ -25,14 +26,12 @@ class GlSim(nnx.Module):
 
     order = basic.GRID_AND_TOKEN
 
-    def __init__(self, channels, num_classes, *, top=8, dropout=0.1, rngs):
+    def __init__(self, channels, num_classes, *, top: Count = 8, dropout: Rate = 0.1, rngs):
         if len(channels) != 2 or channels[0] != channels[1]:
             raise ValueError(
                 "head 'glsim' reads patches and class token of a vision transformer: "
                 "config.model.feature_map='features+pooled'"
             )
-        if top < 1:
-            raise ValueError(f"config.model.head_options.top={top} must be at least 1")
         width = channels[0]
         self.top = top
         self.block = vit.Block(

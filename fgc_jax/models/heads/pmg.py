@@ -5,11 +5,13 @@ Patches (arXiv 2003.03836).
 """
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import Count
 from fgc_jax.models import layers
 from fgc_jax.models.heads import basic
 
@@ -48,12 +50,15 @@ class Pmg(nnx.Module):
     order = basic.FINE_TO_COARSE
 
     def __init__(
-        self, channels, num_classes, *, hidden=512, width=1024, test="concat", rngs: nnx.Rngs
+        self,
+        channels,
+        num_classes,
+        *,
+        hidden: Count = 512,
+        width: Count = 1024,
+        test: Literal["concat", "sum"] = "concat",
+        rngs,
     ):
-        if test not in ("concat", "sum"):
-            raise ValueError(f"test must be 'concat' or 'sum', not {test!r}")
-        if hidden < 1 or width < 1:
-            raise ValueError(f"hidden={hidden} and width={width} must be numbers of channels")
         self.test = test
         self.blocks = layers.Blocks(_block(c, hidden, width, rngs) for c in channels)
         self.classifiers = layers.Blocks(

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fgc_jax.config.limits import Count, Rate
 from fgc_jax.models import layers
 from fgc_jax.models.heads import basic
 
@@ -130,10 +131,10 @@ class Pim(nnx.Module):
         channels,
         num_classes,
         *,
-        width=1536,
-        selects=(2048, 512, 128, 32),
-        tokens_per_joint=32,
-        dropout=0.1,
+        width: Count = 1536,
+        selects: tuple[Count, ...] = (2048, 512, 128, 32),
+        tokens_per_joint: Count = 32,
+        dropout: Rate = 0.1,
         rngs,
     ):
         self.pyramid = Pyramid(channels, width, rngs=rngs)
@@ -160,10 +161,10 @@ class Herbs(nnx.Module):
         channels,
         num_classes,
         *,
-        width=1536,
-        selects=(256, 128, 64, 32),
-        tokens_per_joint=64,
-        dropout=0.1,
+        width: Count = 1536,
+        selects: tuple[Count, ...] = (256, 128, 64, 32),
+        tokens_per_joint: Count = 64,
+        dropout: Rate = 0.1,
         rngs,
     ):
         self.pyramid = Pyramid(channels, width, rngs=rngs)
@@ -211,9 +212,9 @@ class Graph(nnx.Module):
                 "a pyramid needs several feature maps of one backbone, from the finest to the "
                 "coarsest: config.model.feature_map='stage2+stage3+features'"
             )
-        if len(selects) != len(channels) or not all(isinstance(n, int) and n > 0 for n in selects):
+        if len(selects) != len(channels):
             raise ValueError(
-                f"config.model.head_options.selects={selects!r} must be a number above 0 for each "
+                f"config.model.head_options.selects={selects!r} must be one number for each "
                 f"of the {len(channels)} feature maps"
             )
         self.selects = tuple(selects)

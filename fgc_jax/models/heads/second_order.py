@@ -5,12 +5,14 @@ GPUs would otherwise use a lower precision.
 """
 
 import functools
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from fgc_jax.config.limits import Count, Limit, NotNegative, Rate, at_least
 from fgc_jax.models import layers
 from fgc_jax.models.heads import basic, matrix_root
 
@@ -98,14 +100,20 @@ class CompactBilinear(nnx.Module):
     """
 
     def __init__(
-        self, channels, num_classes, *, dimension=8192, seed=0, epsilon=1e-6, dropout=0.0, rngs
+        self,
+        channels,
+        num_classes,
+        *,
+        dimension: Count = 8192,
+        seed: Annotated[int, at_least(0)] = 0,
+        epsilon: NotNegative = 1e-6,
+        dropout: Rate = 0.0,
+        rngs,
     ):
         if len(channels) not in (1, 2):
             raise ValueError(
                 f"head 'compact_bilinear' takes one or two feature maps, not {len(channels)}"
             )
-        _at_least("dimension", dimension, 1)
-        _at_least("seed", seed, 0)
         self.dimension = dimension
         self.seeds = (2 * seed, 2 * seed + 1)
         self.epsilon = epsilon
@@ -135,10 +143,17 @@ class IsqrtCov(nnx.Module):
     dimension * (dimension + 1) / 2 numbers. iterations: see `matrix_root`.
     """
 
-    def __init__(self, channels, num_classes, *, dimension=256, iterations=5, dropout=0.0, rngs):
+    def __init__(
+        self,
+        channels,
+        num_classes,
+        *,
+        dimension: Count = 256,
+        iterations: Count = 5,
+        dropout: Rate = 0.0,
+        rngs,
+    ):
         features = basic.one_map("isqrt_cov", channels)
-        _at_least("dimension", dimension, 1)
-        _at_least("iterations", iterations, 1)
         self.iterations = iterations
         self.reduction = layers.Conv(features, dimension, 1, rngs=rngs)
         self.bn = layers.BatchNorm(dimension, rngs=rngs)
@@ -164,11 +179,17 @@ class LowRankBilinear(nnx.Module):
     for the first half of the vectors and minus for the second.
     """
 
-    def __init__(self, channels, num_classes, *, dimension=100, rank=8, epsilon=1e-5, rngs):
+    def __init__(
+        self,
+        channels,
+        num_classes,
+        *,
+        dimension: Count = 100,
+        rank: Annotated[int, at_least(2), Limit("even", lambda rank: rank % 2 == 0)] = 8,
+        epsilon: NotNegative = 1e-5,
+        rngs,
+    ):
         features = basic.one_map("low_rank_bilinear", channels)
-        _at_least("dimension", dimension, 1)
-        if rank < 2 or rank % 2:
-            raise ValueError(f"rank must be an even number above 0, not {rank}")
         self.epsilon = epsilon
         self.reduction = layers.Linear(features, dimension, rngs=rngs)
         shape = (dimension, rank, num_classes)
@@ -186,8 +207,3 @@ class LowRankBilinear(nnx.Module):
         squares = (seen * factors[None]).sum(1)
         logits = squares[:, : rank // 2].sum(1) - squares[:, rank // 2 :].sum(1)
         return logits + self.bias[...][None], {}
-
-
-def _at_least(name, value, least):
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")

@@ -1,6 +1,6 @@
 """What is decided before a run: what the seed draws, what is re-initialised, and the overview."""
 
-import dataclasses
+import functools
 import re
 
 import jax
@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from configs import common
-from fgc_jax import config, models, trees
+from fgc_jax import trees
 from fgc_jax.data import dataset
-from fgc_jax.training import experiment, overview
+from fgc_jax.models import bridge
+from fgc_jax.models import network as networks
+from fgc_jax.training import classification, inputs, overview, plans, rules
 from tests import tiny_run
 
 LAST_LAYER = "layer1/1"
@@ -25,16 +27,16 @@ def make_plan(*phases, seed=0, splits=None, **model):
         for number, phase in enumerate(phases)
     )
     data = dataset.Dataset("none", tiny_run.CLASSES, splits or {})
-    return experiment.assemble(config.parse(recipe), data)
+    return plans.assemble(rules.parse(recipe), data)
 
 
 def reinitialised(plan, index=1):
-    """(before, after) of `experiment.reinitialised`: path -> leaf; before holds 7 everywhere."""
+    """(before, after) of `plans.reinitialised`: path -> leaf; before holds 7 everywhere."""
     before = [
         jax.tree.map(lambda leaf: np.full(leaf.shape, 7, np.float32), tree)
-        for tree in (plan.params, plan.stats)
+        for tree in (plan.network.params, plan.network.stats)
     ]
-    after = experiment.reinitialised(plan, index, *before)
+    after = plans.reinitialised(plan, index, *before)
     return [trees.flatten(first) | trees.flatten(second) for first, second in (before, after)]
 
 
@@ -55,7 +57,7 @@ def test_reinit_depends_on_seed_and_phase_alone():
         "seed 0": reinitialised(plan)[1][kernel],
         "later phase": reinitialised(plan, 2)[1][kernel],
         "seed 1": reinitialised(make_plan(*phases, seed=1))[1][kernel],
-        "initial": trees.flatten(experiment.initial_variables(plan)[0])[kernel],
+        "initial": trees.flatten(plans.initial_variables(plan)[0])[kernel],
     }
     assert len({leaf.tobytes() for leaf in drawn.values()}) == len(drawn)
     again = reinitialised(make_plan(*phases))[1][kernel]
@@ -148,11 +150,12 @@ def test_overview_says_what_will_run():
     assert re.search(r"^head +195 parameters: 0\.0 MB", text, re.MULTILINE)
     first, second = text.splitlines()[-2:]
     assert re.split(r" {2,}", first) == [
-        "phase0", "head + bn", "-", f"all {195 + 5 * 128}", "4", "32", "32", "sgd 0.5",
+        "phase0", "head + bn", "-", f"all {195 + 5 * 128}, frozen 156,864", "4", "32", "32",
+        "sgd 0.5",
     ]  # fmt: skip
     assert re.split(r" {2,}", second) == [
-        "phase1", "last 1", "last 1", "body 73,984, top 195", "10", "32", "32",
-        "adam 0.001, cosine",
+        "phase1", "last 1", "last 1: 73,984", "body 73,984, top 195, frozen 83,520", "10", "32",
+        "32", "adam 0.001, cosine",
     ]  # fmt: skip
 
 
@@ -163,13 +166,14 @@ def test_durations_must_fit_the_data():
     recipe.data.update(name="synthetic_birds", options=options, val_fraction=0.0)
     recipe.phases[1].update(warmup="21 steps")
     with pytest.raises(ValueError, match="phase large: .*warmup='21 steps' .* 10 epochs of 2 st"):
-        experiment.prepare(config.parse(recipe))
+        plans.prepare(rules.parse(recipe))
 
 
 def test_rates_of_frozen_layers_whose_batch_norms_train():
     phase = {"train": "head", "train_bn_while_frozen": True, "lr_thirds": (0.1, 0.3, 1.0)}
     plan = make_plan(phase)
-    factors = {factor for _, factor in plan.groups(plan.settings.phases[0]).values()}
+    labels = plan.labels(plan.settings.phases[0])
+    factors = {each.factor for each in labels.values() if each.trains}
     assert factors == {0.1, 0.3, 1.0}
 
 
@@ -183,30 +187,25 @@ def test_forward_gflops_count_a_multiply_add_as_two():
     pointwise = 8**2 * (64 * 128 + 2 * 256 * 128 + 3 * 128 * 256 + 64 * 256)
     grouped = 3 * 22**2 * 4 * 128
     convolutions = 2 * (stem + pointwise + grouped) / 1e9
-    gflops = plan.forward_gflops(plan.settings.phases[0])
+    gflops = networks.forward_gflops(plan.network, plan.settings.phases[0].crop)
     # Batch norm, ReLU and pooling cost a little too.
     assert convolutions < gflops < 1.02 * convolutions
 
 
-def test_shapes_are_those_of_each_phase(monkeypatch):
-    plan = make_plan({}, {}, {})
-    pairs = zip(plan.settings.phases, (32, 48, 32), strict=True)
-    phases = tuple(dataclasses.replace(phase, crop=crop) for phase, crop in pairs)
-    settings = dataclasses.replace(plan.settings, phases=phases)
-    plan = dataclasses.replace(plan, settings=settings)
-    traced, apply = [], models.apply
-    monkeypatch.setattr(models, "apply", lambda *a: traced.append(a) or apply(*a))
-    small, large, same = plan.shapes()
+def test_shapes_of_a_size_are_traced_once(monkeypatch):
+    network = make_plan({}).network
+    traced, infer = [], bridge.infer
+    monkeypatch.setattr(bridge, "infer", lambda *a: traced.append(a) or infer(*a))
+    small, large, same = (networks.map_shapes(network, side) for side in (48, 56, 48))
     assert len(traced) == 2
     assert small == same
-    assert (small["stage1"], large["stage1"]) == ((8, 8, 64), (12, 12, 64))
-    assert (small["image"], large["image"]) == ((32, 32, 3), (48, 48, 3))
+    assert (small["stage1"].shape, large["stage1"].shape) == ((1, 12, 12, 64), (1, 14, 14, 64))
 
 
 def test_a_crop_too_small_for_the_second_backbone_is_refused(monkeypatch):
     shapes = {"stage1": (1, 2, 2, 64), "b/stage1": (1, 0, 0, 64)}
     maps = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
-    monkeypatch.setattr(experiment.Experiment, "named_maps", lambda self, crop: maps)
+    monkeypatch.setattr(networks, "map_shapes", lambda network, side: maps)
     with pytest.raises(ValueError, match="too small for resnet34: .* 0 x 0 positions"):
         make_plan({}, backbone_b="resnet34", head="bilinear")
 
@@ -216,10 +215,11 @@ def test_box_crops_are_chosen_by_split_and_said():
     options = {"species": 3, "train_per_class": 4, "test_per_class": 2, "size": 64}
     recipe.data.update(name="synthetic_birds", options=options)
     recipe.data.update(box_crop=("train", "test"), box_square=True)
-    plan = experiment.prepare(config.parse(recipe))
+    plan = plans.prepare(rules.parse(recipe))
     shapes = {name: plan.dataset.splits[name].read(0).shape[:2] for name in ("train", "val")}
     assert shapes["train"] < shapes["val"] == (64, 64)
-    assert plan.views("test") == "raw, cropped to ground-truth boxes" and plan.views("val") == "raw"
+    words = functools.partial(classification.views_in_words, plan.settings.data)
+    assert words("test") == "raw, cropped to ground-truth boxes" and words("val") == "raw"
     assert "cropped to boxes: train, test" in overview.text(
         plan, 1.0, [1] * len(plan.settings.phases)
     )
@@ -229,7 +229,7 @@ def test_box_options_need_box_crop():
     recipe = tiny_run.recipe("")
     recipe.data.box_margin = 0.1
     with pytest.raises(ValueError, match="box_margin and .*box_square have no effect"):
-        config.parse(recipe)
+        rules.parse(recipe)
 
 
 @pytest.mark.parametrize(
@@ -247,15 +247,17 @@ def test_wrong_augmentations_are_named(ops, message):
     recipe.data.update(name="synthetic_birds", options={"species": 3, "size": 64})
     recipe.data.augment = ops
     with pytest.raises(ValueError, match=message):
-        experiment.prepare(config.parse(recipe))
+        plans.prepare(rules.parse(recipe))
 
 
 def test_erased_places_become_zero():
     recipe = tiny_run.recipe("")
     recipe.data.update(name="synthetic_birds", options={"species": 3, "size": 64})
     recipe.data.update(augment=(("erase", {"p": 1.0}),), mean=(0.1, 0.6, 0.9))
-    plan = experiment.prepare(config.parse(recipe))
+    plan = plans.prepare(rules.parse(recipe))
     batch = {"image": np.full((4, 32, 32, 3), 200, np.uint8), "mask": np.ones(4, np.float32)}
-    images = plan.augment(plan.settings.phases[0])(jax.random.key(0), batch)["image"]
+    (phase, _) = plan.settings.phases
+    augmented = inputs.augmentation(plan.settings, plan.network, phase)
+    images = augmented(jax.random.key(0), batch)["image"]
     erased = np.abs(np.asarray(images)).max(-1) < 1e-5
     assert 0 < erased.mean() < 1

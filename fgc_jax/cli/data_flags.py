@@ -1,4 +1,4 @@
-"""The flags with which scripts name a data set: --name, --root, --options."""
+"""The flags with which commands name a data set: --name, --root, --options."""
 
 import argparse
 import ast

@@ -1,0 +1,55 @@
+"""Prints a table of finished runs and draws their accuracy against their cost.
+
+The best validation top-1 comes first in the table; unfinished runs and other directories are named
+below it. The picture shows test top-1.
+
+Examples:
+    fgc compare runs/resnet50 runs/vit
+    fgc compare runs/lr/runs/* --output=lr.png --cost=seconds
+"""
+
+import argparse
+from pathlib import Path
+
+from fgc_jax.cli import command
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The flags; exits with code 2 where they are wrong."""
+    parser = command.parser(__doc__)
+    parser.add_argument("workdirs", type=Path, nargs="+", metavar="WORKDIR", help="run directories")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.png", help="draw accuracy against cost into this file"
+    )
+    parser.add_argument(
+        "--cost",
+        choices=("gflops", "params", "seconds"),
+        default="gflops",
+        help="horizontal axis of the picture: a forward pass, the parameters, or the training time "
+        "(default: gflops)",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.output and arguments.output.suffix.lower() != ".png":
+        parser.error(f"--output={arguments.output} must end in .png")
+    return arguments
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints and draws. Raises ValueError if no directory holds a finished run."""
+    from fgc_jax.plots import style
+    from fgc_jax.sweeps import comparison
+
+    rows, messages = comparison.load(arguments.workdirs)
+    if not rows:
+        raise ValueError("no finished run to compare\n  " + "\n  ".join(messages))
+    print(comparison.runs_table(rows))
+    if messages:
+        print("\nleft out:\n  " + "\n  ".join(messages))
+    if arguments.output:
+        style.save(comparison.figure(rows, arguments.cost), arguments.output)
+        print(f"\nwritten to {arguments.output}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    return command.run(run, parse(argv))

@@ -1,0 +1,124 @@
+"""Evaluates a run on a split of its data set, or on other labelled images (--input).
+
+Every image is counted once. Prints the metrics and writes metrics.json, per_class.csv,
+confusion.csv, confusion.png, most_confused.csv, predictions.csv and predictions.png.
+
+Examples:
+    fgc evaluate --workdir=runs/birds
+    fgc evaluate --workdir=runs/birds --split=val --checkpoint=last
+    fgc evaluate --workdir=runs/birds --views=crop3_flip
+    fgc evaluate --workdir=runs/birds --input=my_photos
+    fgc evaluate --workdir=runs/cars --input=test.csv --label_column=class
+"""
+
+import argparse
+from pathlib import Path
+
+from fgc_jax.cli import command, run_flags
+
+SPLITS = ("test", "val", "train")
+CSV_OPTIONS = ("label_column", "path_column", "image_root", "first_label", "delimiter")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The flags; exits with code 2 where they are wrong."""
+    parser = command.parser(__doc__)
+    parser.add_argument("--workdir", type=Path, required=True, help="run directory of the training")
+    run_flags.add(parser)
+    what = parser.add_argument_group("what is evaluated")
+    what.add_argument(
+        "--split",
+        choices=SPLITS,
+        help="split of the run's data set (default: test)",
+    )
+    run_flags.add_data_root(what)
+    what.add_argument(
+        "--input",
+        metavar="FOLDER|CSV",
+        help="other labelled images instead: a folder of class folders, or a CSV file",
+    )
+    what.add_argument(
+        "--label_column", metavar="NAME|NUMBER", help="the CSV's column of labels, 0-based"
+    )
+    what.add_argument(
+        "--path_column",
+        metavar="NAME|NUMBER",
+        help="the CSV's column of image files (default: 0)",
+    )
+    what.add_argument(
+        "--image_root", metavar="DIR", help="what these files are relative to (default: the CSV)"
+    )
+    what.add_argument(
+        "--first_label",
+        type=int,
+        choices=(0, 1),
+        help="the labels are numbers of classes, the first one being 0 or 1",
+    )
+    what.add_argument("--delimiter", metavar="CHARACTER", help="between the CSV's columns (,)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where the files go (default: WORKDIR/evaluation/SPLIT or WORKDIR/evaluation/INPUT)",
+    )
+    run_flags.add_multi_host(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.input and (arguments.split or arguments.data_root):
+        parser.error("--input takes the place of --split and --data_root: give one of them")
+    given = [name for name in CSV_OPTIONS if getattr(arguments, name) is not None]
+    if given and not arguments.input:
+        parser.error(f"--{given[0]} is about a CSV file: give it as --input")
+    return arguments
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluates and prints. Raises ValueError where run, data or output folder cannot be used."""
+    from fgc_jax import console, data, mesh
+    from fgc_jax.evaluation import metrics, scores
+    from fgc_jax.runs import results
+    from fgc_jax.training import classification, restored
+
+    mesh.join_cluster(arguments.multi_host)
+    split_name = None if arguments.input else arguments.split or "test"
+    output = arguments.output or default_output(arguments, split_name)
+    scores.check_folder(output)
+    trained = restored.load_run(
+        arguments.workdir,
+        arguments.checkpoint,
+        batch_size=arguments.batch_size,
+        spec=arguments.views,
+        average=arguments.average,
+        logits=arguments.logits,
+    )
+    if split_name:
+        split = restored.load_split(trained, arguments.workdir, split_name, arguments.data_root)
+    else:
+        options = {name: getattr(arguments, name) for name in CSV_OPTIONS}
+        options = {name: value for name, value in options.items() if value is not None}
+        split = data.labelled_split(arguments.input, trained.class_names, **options)
+    rows, class_names = restored.evaluate_split(trained, split), trained.class_names
+    evaluation = results.Evaluation(
+        checkpoint=trained.step,
+        split=split_name or str(arguments.input),
+        views=classification.views_in_words(trained.plan.settings.data, split_name, trained.seen),
+        metrics=metrics.summarise(rows, len(class_names)),
+    )
+    scores.write(output, evaluation, rows, split, class_names)
+    matrix = metrics.confusion_matrix(rows, len(class_names))
+    console.say(scores.report(evaluation, matrix, class_names))
+    if len(rows.unreadable):
+        console.say(f"\n{scores.unreadable(rows, split)}")
+    console.say(f"\nwritten to {output}: {', '.join(scores.FILES)}")
+
+
+def default_output(arguments: argparse.Namespace, split_name: str | None) -> Path:
+    """A folder of its own for each thing evaluated; the run's own test keeps its place."""
+    name = split_name or Path(arguments.input).resolve().stem
+    if not split_name and name in SPLITS:
+        name = f"input-{name}"
+    return arguments.workdir / "evaluation" / f"{name}{run_flags.suffix(arguments)}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    return command.run(run, parse(argv))

@@ -1,0 +1,70 @@
+"""Draws the learning rate of each group of layers over the epochs of all phases of a recipe.
+
+Writes a PNG, with the momentum too where a schedule cycles it. Nothing is trained; the data set is
+read only to count its training images, which --train_images says without it.
+
+Examples:
+    fgc plot_schedule --config=quickstart
+    fgc plot_schedule --config=bcnn_aircraft:sgd --train_images=5334
+    fgc plot_schedule --config=quickstart --output=one_cycle.png \\
+        --config.phases[1].schedule=one_cycle --config.phases[1].warmup=""
+"""
+
+import argparse
+from pathlib import Path
+
+from fgc_jax.cli import command, recipe
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The flags; exits with code 2 where they are wrong."""
+    parser = command.parser(__doc__)
+    recipe.add(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("schedule.png"),
+        metavar="FILE.png",
+        help="what is written (default: schedule.png)",
+    )
+    parser.add_argument(
+        "--train_images",
+        type=int,
+        metavar="N",
+        help="images that train, validation left out (default: counted in the data set)",
+    )
+    return recipe.parse(parser, argv)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Writes the picture. Raises ValueError where recipe, data or output cannot be used."""
+    from fgc_jax.data import dataset
+    from fgc_jax.plots import schedule, style
+    from fgc_jax.training import curves, plans, rules
+
+    output, images = arguments.output, arguments.train_images
+    if output.suffix.lower() != ".png":
+        raise ValueError(f"--output={output}: must end in .png")
+    if images is not None and images < 1:
+        raise ValueError(f"--train_images={images}: must be at least 1")
+    settings = rules.parse(recipe.read(arguments.config, arguments.changes))
+    if images is None:
+        try:
+            plan = plans.assemble(settings, plans.load_data(settings))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{error} (or say --train_images=N)") from None
+        images = len(plan.dataset.splits["train"])
+    else:
+        # Two classes stand for whatever there are: nothing here depends on their number.
+        plan = plans.assemble(settings, dataset.without_images(2))
+    phases = curves.of_phases(plan, images)
+    title = f"{arguments.config}, {images:,} training images"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    style.save(schedule.figure(phases, title), output)
+    epochs, steps = phases[-1]["borders"][1], sum(phase["steps"] for phase in phases)
+    print(f"wrote {output}: {len(phases)} phases, {epochs} epochs, {steps:,} steps")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    return command.run(run, parse(argv))

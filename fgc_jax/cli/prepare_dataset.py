@@ -1,0 +1,143 @@
+"""Stores a data set as a few large files, its pictures shrunk once instead of in each epoch.
+
+The files are ArrayRecord. Labels, class names, splits, boxes, parts and all objects of an image are
+kept; segmentation masks are not. Killed at any moment, the same command goes on where it was; at
+the end every record is read back and compared. Train on the result with
+--config.data.name=prepared --config.data.root=OUTPUT, or open it with
+tensorflow_datasets.builder_from_directory (as_data_source needs no TensorFlow).
+
+Examples:
+    fgc prepare_dataset --name=folder --root=photos --output=photos_512 --resize=512
+    fgc prepare_dataset --name=aircraft --root=fgvc-aircraft-2013b \\
+        --options level=family train_split=trainval --output=aircraft_family
+    fgc prepare_dataset --output=photos_512 --verify
+"""
+
+import argparse
+import sys
+
+from fgc_jax.cli import command, data_flags, run_flags
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The flags; exits with code 2 where they are wrong."""
+    from fgc_jax.data import pipeline
+
+    parser = command.parser(__doc__)
+    data_flags.add(parser, required=False)
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder of its own for the result, outside of --root",
+    )
+    parser.add_argument(
+        "--resize",
+        type=int,
+        metavar="PIXELS",
+        help="shrink pictures that are larger; none is enlarged (default: none is shrunk)",
+    )
+    parser.add_argument(
+        "--resize_mode",
+        choices=("short_side", "squash"),
+        default="short_side",
+        help="what becomes so many pixels: the shorter side (default), or both, the least to "
+        "decode where training has config.data.resize_mode=squash and this size anyway",
+    )
+    parser.add_argument(
+        "--jpeg_quality",
+        type=int,
+        default=95,
+        metavar="1..100",
+        help="of pictures that are changed; all others are copied byte for byte (default: 95)",
+    )
+    parser.add_argument(
+        "--on_bad_image",
+        choices=pipeline.ON_BAD_IMAGE,
+        default="raise",
+        help="raise: list unreadable images at the end and stop (default); skip: leave them out",
+    )
+    parser.add_argument(
+        "--threads",
+        type=run_flags.positive,
+        metavar="N",
+        help="that decode and encode (default: one a core)",
+    )
+    parser.add_argument(
+        "--download",
+        action="store_true",
+        help="first get the archives to --root, where their hosts still have them",
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="only check the finished data set in --output"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.verify == bool(arguments.name):
+        parser.error("give either --name, of the data set to prepare, or --verify")
+    words = sys.argv[1:] if argv is None else argv
+    given = [word.split("=")[0] for word in words if word.startswith("--")]
+    stray = [flag for flag in given if flag not in ("--output", "--threads", "--verify")]
+    if arguments.verify and stray:
+        parser.error(f"{stray[0]} has no effect beside --verify, which only checks --output")
+    if "--resize_mode" in given and arguments.resize is None:
+        parser.error("--resize_mode needs --resize, the size to shrink pictures to")
+    if arguments.download and not arguments.root:
+        parser.error("--download needs --root, the folder for the archives")
+    return arguments
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prepares, or verifies. Raises ValueError where data, output or options cannot be used."""
+    from fgc_jax.data import prepare, records
+
+    if arguments.verify:
+        number = prepare.verify(arguments.output, threads=arguments.threads)
+        print(f"{arguments.output}: all of the {number} records are as they were written")
+        return
+    form = records.Form(arguments.resize, arguments.resize_mode, arguments.jpeg_quality)
+    if arguments.name == "folder":  # whose next load would take the result for classes
+        prepare.check_outside(arguments.output, arguments.root)
+    if arguments.download:
+        download(arguments.name, arguments.root, data_flags.parse_options(arguments.options))
+    data, options = data_flags.dataset(arguments)
+    facts = prepare.prepare(
+        data,
+        arguments.output,
+        name=arguments.name,
+        options=options,
+        form=form,
+        on_bad_image=arguments.on_bad_image,
+        threads=arguments.threads,
+    )
+    print(f"{arguments.output}: {facts['dataset']['name']}, {facts['dataset']['notes']}")
+    for name, split in facts["splits"].items():
+        number = sum(shard["records"] for shard in split["shards"])
+        size = sum(shard["bytes"] for shard in split["shards"])
+        print(f"  {name}: {number} images, {size / 1e6:.1f} MB, {len(split['shards'])} files")
+    for name, reason in list(facts["skipped"].items())[:20]:
+        print(f"  left out: {name} ({reason})")
+
+
+def download(name: str, folder: str, options: dict) -> None:
+    """Gets the archives of a data set. ValueError where none are known or can be had."""
+    import inspect
+
+    from fgc_jax import data
+    from fgc_jax.data import download as downloads
+
+    source = inspect.getmodule(data.DATASETS.get(name))
+    if hasattr(source, "archives_of"):
+        try:
+            archives = source.archives_of(**options)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"--options {options} do not say what to download: {error}") from error
+    else:
+        archives = getattr(source, "ARCHIVES", ())
+    if not archives:
+        raise ValueError(f"the data set {name!r} has no archives that could be downloaded")
+    downloads.download_archives(archives, folder)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    return command.run(run, parse(argv))

@@ -1,0 +1,81 @@
+"""A classifier as it is known before a weight is read: shapes in place of arrays."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fgc_jax import config
+from fgc_jax.models import bridge, builder, conv, table
+from fgc_jax.models.backbone import Preprocess
+from fgc_jax.models.classifier import on_embeddings
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """An abstract classifier and what else is known of it.
+
+    settings: its model settings. model: the module. params, stats: nested dicts of
+    ShapeDtypeStructs. layers: layer name -> path prefixes, input to output. preprocess: what images
+    are normalised with; None where it is called with embeddings.
+    """
+
+    settings: config.ModelSettings
+    model: nnx.Module
+    params: Mapping
+    stats: Mapping
+    layers: Mapping[str, tuple[str, ...]]
+    preprocess: Preprocess | None
+
+    @functools.cached_property
+    def graphdef(self) -> nnx.GraphDef:
+        """The static half for inference: stored statistics in batch norm and no dropout."""
+        return builder.evaluation_graphdef(self.model)
+
+
+def describe(
+    settings: config.ModelSettings, num_classes: int, *, mean: tuple = (), std: tuple = ()
+) -> Network:
+    """The network of model settings; mean, std: of the images where the weights' own do not hold.
+
+    Raises:
+        ValueError: unknown model parts, or parts that do not fit together.
+    """
+    model = builder.abstract(settings, num_classes)
+    params, stats = builder.split(model)
+    own = {name: value for name, value in (("mean", mean), ("std", std)) if value}
+    preprocess = dataclasses.replace(table.preprocess(settings), **own)
+    return Network(settings, model, params, stats, table.layer_prefixes(settings), preprocess)
+
+
+def of_embeddings(network: Network) -> Network:
+    """The network called with what `Classifier.embed` returned in place of images."""
+    return dataclasses.replace(network, model=on_embeddings(network.model), preprocess=None)
+
+
+@functools.lru_cache(maxsize=64)
+def map_shapes(network: Network, side: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of the classifier's `out` for one image of `side` pixels.
+
+    Raises:
+        ValueError: the backbone takes no images of this size.
+    """
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    infer = functools.partial(bridge.infer, network.graphdef)
+    return jax.eval_shape(infer, network.params, network.stats, images)[1]
+
+
+def forward_gflops(network: Network, side: int) -> float:
+    """1e9 floating-point operations of one image's forward pass (a multiply-add counts two), by
+    XLA's cost analysis of the network with plain convolutions."""
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+
+    def forward(params, stats, images):
+        return bridge.infer(network.graphdef, params, stats, images)[0]
+
+    with conv.plain():
+        cost = jax.jit(forward).lower(network.params, network.stats, images).cost_analysis()
+    return cost["flops"] / 1e9

@@ -1,0 +1,243 @@
+"""What a run has found: results.json, written at the end of each phase and of the run."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fgc_jax import console, files, mesh
+from fgc_jax.runs import directory
+
+
+@dataclasses.dataclass(frozen=True)
+class Metrics:
+    """Metrics of the images of a split: accuracies and `ece` in percent, `loss` in nats.
+
+    `loss` and `ece` are NaN, null in JSON, where no image has finite scores.
+    """
+
+    images: int
+    unreadable: int  # images left out of all numbers
+    loss: float
+    top1: float
+    top5: float
+    mean_class_accuracy: float  # over the classes that have images
+    ece: float  # expected calibration error
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Metrics and what stands behind them; JSON has the metrics beside the rest."""
+
+    checkpoint: int  # its step
+    split: str
+    views: str
+    metrics: Metrics
+
+    def json(self) -> dict[str, Any]:
+        """As in results.json and metrics.json."""
+        facts = dataclasses.asdict(self)
+        metrics = facts.pop("metrics")
+        return {**facts, **metrics}
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The epoch that stands for its phase."""
+
+    step: int  # global
+    epoch: int  # of the phase, from 1
+    score: float | None  # greater is better; None without validation
+    val: Mapping[str, float] | None  # metrics of the validation split, by name
+
+
+@dataclasses.dataclass(frozen=True)
+class LrByHand:
+    """A learning rate that was set while the run trained."""
+
+    epoch: int  # the first one with it
+    lr: float | None  # None: that of the config again
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A finished phase."""
+
+    name: str
+    epochs: int
+    steps: int
+    best_val_top1: float | None  # percent; None without validation, or of another task
+    best: Best
+    images_per_second: float  # of its train steps alone
+    seconds: float  # of everything
+    lr_by_hand: tuple[LrByHand, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Logits:
+    """Which logits the test scores, and the validation top-1 of each kind, where that chose."""
+
+    chosen: str
+    val_top1: dict[str, float] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """The content of results.json."""
+
+    config: dict[str, Any]  # as config.json
+    dataset: str
+    num_classes: int
+    pretrained: str | None
+    params: int
+    forward_gflops: float
+    phases: tuple[Phase, ...]
+    bad_images: tuple[str, ...]
+    complete: bool
+    logits: Logits | None = None
+    test: Evaluation | None = None
+
+
+def write(workdir: Path, found: Results) -> None:
+    """Writes results.json, on the first process only."""
+    if mesh.is_first_process():
+        test = found.test and found.test.json()
+        files.write_json(workdir / directory.RESULTS, dataclasses.asdict(found) | {"test": test})
+
+
+def read(workdir: Path) -> Results | None:
+    """results.json of a run, None if it has not finished a phase yet.
+
+    Raises:
+        ValueError: the file is damaged, or of another version.
+    """
+    path = workdir / directory.RESULTS
+    if not path.exists():
+        return None
+    stored = files.read_json(path)
+    try:
+        parts = {
+            "phases": tuple(map(parse_phase, stored["phases"])),
+            "bad_images": tuple(stored["bad_images"]),
+            "logits": Logits(**stored["logits"]) if stored.get("logits") else None,
+            "test": _parse_evaluation(stored["test"]) if stored["test"] else None,
+        }
+        return Results(**stored | parts)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged, or of another version: {error}") from None
+
+
+def parse_phase(stored: Mapping[str, Any]) -> Phase:
+    """A phase as JSON keeps it. Raises KeyError or TypeError if it is no phase."""
+    by_hand = parse_by_hand(stored.get("lr_by_hand", ()))
+    return Phase(**{**stored, "best": parse_best(stored["best"]), "lr_by_hand": tuple(by_hand)})
+
+
+def parse_best(stored: Mapping[str, Any]) -> Best:
+    """A best epoch as JSON keeps it. Raises KeyError or TypeError if it is none."""
+    return Best(**{**stored, "val": _numbers(stored["val"]) if stored["val"] else None})
+
+
+def parse_by_hand(stored: list[Mapping[str, Any]]) -> list[LrByHand]:
+    """Learning rates set by hand as JSON keeps them. Raises TypeError if they are none."""
+    return [LrByHand(**change) for change in stored]
+
+
+def _parse_evaluation(stored: Mapping[str, Any]) -> Evaluation:
+    facts = {name: stored[name] for name in ("checkpoint", "split", "views")}
+    values = {name: value for name, value in stored.items() if name not in facts}
+    return Evaluation(**facts, metrics=_parse_metrics(values))
+
+
+def _parse_metrics(stored: Mapping[str, Any]) -> Metrics:
+    return Metrics(**_numbers(stored))
+
+
+def _numbers(stored: Mapping[str, float | None]) -> dict[str, float]:
+    """JSON has null for NaN."""
+    return {key: math.nan if value is None else value for key, value in stored.items()}
+
+
+def finished(workdir: Path) -> Results | None:
+    """The results of a run that has nothing left to do, else None. Raises ValueError as `read`."""
+    found = read(workdir)
+    return found if found and found.complete else None
+
+
+def chosen_logits(workdir: Path) -> str:
+    """Which logits a finished run scored its test by, as its validation had it: "plain" where there
+    was no choice, or is no finished run."""
+    found = finished(workdir)
+    return found.logits.chosen if found and found.logits else "plain"
+
+
+def chosen_epochs(workdir: Path, config: Mapping[str, Any]) -> list[int]:
+    """How many epochs led each phase of a finished search to what it gave, its best or its last
+    state, for a final run of the same `config`.
+
+    Raises:
+        ValueError: the search is not finished, was one with another config, or one whose learning
+            rate was changed by hand.
+    """
+    found = finished(workdir)
+    if found is None:
+        raise ValueError(f"config.search={workdir} holds no finished run")
+    if found.config["final"]:
+        raise ValueError(f"config.search={workdir} is a final run itself, which chose nothing")
+    may_differ = (*directory.MAY_DIFFER, "final", "search", "seed")
+    differing = directory.differences(found.config, config, may_differ)
+    if differing:
+        raise ValueError(
+            f"config.search={workdir} is a run of another config, which chose no epochs for this "
+            "one. The differences:\n  " + "\n  ".join(differing[:10])
+        )
+    by_hand = [phase.name for phase in found.phases if phase.lr_by_hand]
+    if by_hand:
+        raise ValueError(
+            f"config.search={workdir}: the learning rate of {', '.join(by_hand)} was changed by "
+            "hand, which a final run does not repeat"
+        )
+    chosen = []
+    for index, phase in enumerate(found.phases):
+        follower = config["phases"][index + 1 : index + 2]
+        last = any(each["start_from"] == "last" for each in follower)
+        chosen.append(phase.epochs if last else phase.best.epoch)
+    return chosen
+
+
+def table(found: Results) -> str:
+    """Results for people: a row per phase, then the test line with what stands behind it."""
+    rows = [("phase", "epochs", "best val top-1", "images/s", "seconds")]
+    for phase in found.phases:
+        rows.append(
+            (
+                phase.name,
+                str(phase.epochs),
+                "-" if phase.best_val_top1 is None else f"{phase.best_val_top1:.2f} %",
+                f"{phase.images_per_second:.0f}",
+                f"{phase.seconds:.0f}",
+            )
+        )
+    lines = [console.table(rows), ""]
+    for phase in found.phases:
+        for change in phase.lr_by_hand:
+            rate = "the recipe's lr again" if change.lr is None else f"lr {change.lr:g}"
+            lines.append(f"by hand, phase {phase.name}: {rate} from epoch {change.epoch} on")
+    if found.test:
+        test, metrics = found.test, found.test.metrics
+        lines.append(
+            f"test: top-1 {metrics.top1:.2f} %, top-5 {metrics.top5:.2f} %, mean class accuracy "
+            f"{metrics.mean_class_accuracy:.2f} %, ECE {metrics.ece:.2f} %\n"
+            f"      {metrics.images:,} images, views {test.views}, checkpoint of step "
+            f"{test.checkpoint}, pretrained: {found.pretrained or 'no'}"
+        )
+    else:
+        lines.append("no test split: nothing was tested")
+    if found.logits and found.logits.val_top1:
+        compared = ", ".join(f"{name} {top1:.2f} %" for name, top1 in found.logits.val_top1.items())
+        lines.append(f"logits: {found.logits.chosen}, by validation top-1: {compared}")
+    if found.bad_images:
+        number = len(found.bad_images)
+        lines.append(f"{number} unreadable images were skipped, see {directory.RESULTS}")
+    return "\n".join(lines)

@@ -1,0 +1,47 @@
+"""A training's hold on its run directory: lock, checkpoints, metrics, requests to stop."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fgc_jax.runs import checkpoint, directory, stop
+from fgc_jax.runs.writer import Writer
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """What a training writes to and is stopped by.
+
+    config: the run's resolved one. latest: the step of the newest checkpoint, None in a new run.
+    stop_asked: step -> whether to save and stop now.
+    """
+
+    workdir: Path
+    config: Mapping[str, Any]
+    manager: Any
+    writer: Writer
+    stop_asked: Callable[[int], bool]
+    latest: int | None
+
+
+@contextlib.contextmanager
+def opened(
+    workdir: Path, config: Mapping[str, Any], facts: Mapping[str, Any], wandb: str = ""
+) -> Iterator[Session]:
+    """Creates the run directory or takes it up again; leaving waits for the last checkpoint.
+
+    facts: of the data set, for `dataset.json`. wandb: the Weights & Biases project, or "".
+
+    Raises:
+        ValueError: another process trains there, or W&B cannot be used.
+        checkpoint.CheckpointError: the last write failed.
+    """
+    with directory.locked(workdir):
+        directory.begin(workdir, config, facts)
+        with checkpoint.opened(workdir) as manager, stop.requests(manager) as asked:
+            latest = manager.latest_step()
+            writer = Writer(workdir, latest or 0, wandb)
+            with contextlib.closing(writer):
+                yield Session(workdir, config, manager, writer, asked, latest)

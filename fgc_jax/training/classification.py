@@ -1,0 +1,106 @@
+"""The task of a classifier: top-1 in training, the metrics of a split, and the final test."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from fgc_jax import config, mesh, methods
+from fgc_jax.evaluation import metrics, multiview, scores, views
+from fgc_jax.methods import losses
+from fgc_jax.runs import checkpoint, results
+from fgc_jax.runs.results import Evaluation, Logits
+from fgc_jax.runs.session import Session
+from fgc_jax.training import inputs
+from fgc_jax.training.inputs import Inputs
+from fgc_jax.training.plans import Plan
+
+
+def task(plan: Plan) -> methods.Task:
+    """Classification as a `Task`; validation evaluates single views of the phase's size."""
+
+    def evaluator(given: Inputs):
+        def evaluate(split_name, params, stats):
+            rows = _results(plan, given, params, stats, split_name)
+            found = metrics.summarise(rows, plan.num_classes)
+            return dataclasses.asdict(found), rows.unreadable
+
+        return evaluate
+
+    return methods.Task(
+        report=_report,
+        evaluator=evaluator,
+        monitors={"loss": "lower", "top1": "higher"},
+        headline="top1",
+        line=lambda found: f"loss {found['loss']:.4f}  top-1 {found['top1']:.2f} %",
+        test=lambda session, phase, number: _test(plan, session, phase, number),
+    )
+
+
+def _report(outputs, batch) -> dict[str, jax.Array]:
+    hits = (jnp.argmax(outputs["logits"], axis=-1) == batch["label"]).astype(jnp.float32)
+    return {"top1": 100 * losses.masked_mean(hits, batch["mask"])}
+
+
+def _results(plan: Plan, given: Inputs, params, stats, split_name: str, seen=views.RAW):
+    split = given.splits[split_name]
+    infer = metrics.compiled(given.network, plan.mesh, seen)
+    with inputs.eval_batches(plan.settings, split, given.eval_transform) as batches:
+        return metrics.run(infer, params, stats, batches, plan.mesh, len(split))
+
+
+def views_in_words(data: config.DataSettings, split_name: str | None, seen=views.RAW) -> str:
+    """The views of an evaluation, to stand beside each number. Crops to ground-truth boxes are
+    named, since new photos come without such boxes."""
+    cropped = split_name in data.box_crop
+    return f"{seen}, cropped to ground-truth boxes" if cropped else str(seen)
+
+
+def _test(
+    plan: Plan, session: Session, phase: config.Phase, number: int
+) -> tuple[Evaluation | None, Logits | None]:
+    """(the evaluation of the test split, which is read once, here; which logits validation chose)
+    of the checkpoint of step `number`."""
+    params, stats, _ = checkpoint.load_variables(session.workdir, number)
+    params, stats = mesh.replicate(plan.mesh, (params, stats))
+
+    def evaluate(split_name, logits):
+        seen = multiview.of(plan.network, phase, plan.settings.views, logits=logits)
+        given = inputs.of(plan.settings, plan.dataset, plan.network, phase, seen)
+        return seen, _results(plan, given, params, stats, split_name, seen)
+
+    chosen = _choose_logits(plan, evaluate)
+    data = plan.dataset
+    if "test" not in data.splits:
+        return None, chosen
+    seen, rows = evaluate("test", chosen.chosen if chosen else "plain")
+    found = metrics.summarise(rows, plan.num_classes)
+    newest = int(session.manager.latest_step())
+    values = {f"test_{name}": value for name, value in dataclasses.asdict(found).items()}
+    session.writer.scalars(newest, values)
+    words = views_in_words(plan.settings.data, "test", seen)
+    test = Evaluation(number, "test", words, found)
+    folder = session.workdir / "evaluation" / "test"
+    scores.write(folder, test, rows, data.splits["test"], data.class_names)
+    pictures = {f"test_{name}": folder / f"{name}.png" for name in ("predictions", "confusion")}
+    session.writer.pictures(newest, pictures)
+    return test, chosen
+
+
+def _choose_logits(plan: Plan, evaluate) -> Logits | None:
+    """Which logits the test scores: those that are right more often on validation images, evaluated
+    as the test ones will be; those of config.search where it is given; the plain ones where there
+    is neither. None for methods that train one kind only."""
+    settings = plan.settings
+    if not methods.METHODS[settings.method].effect:
+        return None
+    if settings.search:
+        return Logits(results.chosen_logits(Path(settings.search).absolute()), None)
+    if "val" not in plan.dataset.splits:
+        return Logits("plain", None)
+    top1 = {}
+    for which in views.LOGITS:
+        _, rows = evaluate("val", which)
+        top1[which] = metrics.summarise(rows, plan.num_classes).top1
+    return Logits(max(top1, key=top1.get), top1)

@@ -1,0 +1,130 @@
+"""What a phase's network is given: how images are read, cropped and changed, and in which order."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+
+from fgc_jax import config
+from fgc_jax.data import augment, pipeline, sampling
+from fgc_jax.data import dataset as datasets
+from fgc_jax.evaluation.views import RAW, Views
+from fgc_jax.models.network import Network
+
+CROPS = ("crop", "resized_crop")  # augmentations that crop on the device
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """A phase's images on their way to the network.
+
+    transform, eval_transform: on the host, of training and of other images. augment: on the device,
+    (key, batch) -> the batch as the loss gets it; pure.
+    """
+
+    splits: Mapping[str, datasets.Split]
+    network: Network
+    transform: pipeline.Transform | pipeline.Ready
+    eval_transform: pipeline.Transform | pipeline.Ready
+    augment: Callable[[jax.Array, dict], dict]
+
+
+def of(
+    settings: config.Settings,
+    dataset: datasets.Dataset,
+    network: Network,
+    phase: config.Phase,
+    seen: Views = RAW,
+) -> Inputs:
+    """The inputs of a phase, from images; `seen`: how those of other splits are evaluated."""
+    return Inputs(
+        splits=dataset.splits,
+        network=network,
+        transform=host_transform(settings.data, phase, train=True),
+        eval_transform=eval_transform(settings.data, phase, seen),
+        augment=augmentation(settings, network, phase),
+    )
+
+
+def host_transform(
+    data: config.DataSettings, phase: config.Phase, *, train: bool
+) -> pipeline.Transform:
+    """How a phase's images are resized and cropped on the host; where the device crops them in
+    training, whole squares of `resize` pixels."""
+    on_device = train and any(name in CROPS for name, _ in augment.checked(data.augment))
+    return pipeline.Transform(
+        resize=phase.resize,
+        mode=data.resize_mode,
+        crop=phase.resize if on_device else phase.crop,
+        random_crop=train and data.random_crop,
+        interpolation=data.interpolation,
+    )
+
+
+def eval_transform(
+    data: config.DataSettings, phase: config.Phase, seen: Views = RAW
+) -> pipeline.Transform:
+    """How images are resized and cropped on the host where they are evaluated as `seen` says."""
+    transform = host_transform(data, phase, train=False)
+    return dataclasses.replace(transform, crop=phase.resize) if seen.placed else transform
+
+
+def augmentation(
+    settings: config.Settings, network: Network, phase: config.Phase
+) -> Callable[[jax.Array, dict], dict]:
+    """The function (key, batch on the device) -> augmented, normalised batch; pure.
+
+    Raises:
+        ValueError: an unknown augmentation or option of one.
+    """
+    facts = network.preprocess
+    filled = {
+        **dict.fromkeys(CROPS, {"size": phase.crop}),
+        "erase": {"fill": tuple(255 * part for part in facts.mean)},  # which normalising makes 0
+    }
+    ops = []
+    for name, options in augment.checked(settings.data.augment):
+        if name in CROPS and "size" in options:
+            raise ValueError(
+                f"config.data.augment: the size of {name!r} is the phase's crop, leave it out"
+            )
+        ops.append((name, {**filled.get(name, {}), **options}))
+    change = augment.build(ops)
+
+    def augmented(key, batch):
+        batch = change(key, batch)
+        return {**batch, "image": augment.normalise(batch["image"], facts.mean, facts.std)}
+
+    return augmented
+
+
+def order(
+    settings: config.Settings, dataset: datasets.Dataset, phase: config.Phase, seed: int
+) -> Callable[[int], int] | None:
+    """The order of the train images in a phase; None for a shuffle. See data.sampling.order."""
+    return sampling.order(
+        settings.data.sampling,
+        dataset.splits["train"].labels,
+        dataset.class_names,
+        batch_size=phase.batch_size,
+        seed=seed,
+        where=f"phase {phase.name}: data.sampling",
+    )
+
+
+def eval_batches(settings: config.Settings, split: datasets.Split, transform) -> pipeline.Batches:
+    """Every image of a split once, as this process's host batches."""
+    return pipeline.eval_batches(
+        split, transform, reader(settings.data), batch_size=settings.eval_batch_size
+    )
+
+
+def reader(data: config.DataSettings) -> pipeline.Reader:
+    """How this process reads its share of each batch."""
+    return pipeline.Reader(
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=data.threads,
+        workers=data.workers,
+        on_bad_image=data.on_bad_image,
+    )

@@ -1,0 +1,147 @@
+"""The plan of a run: settings, data set, network, devices; checked before anything is written."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from fgc_jax import config, data, mesh, models, trees
+from fgc_jax.data import boxes, pipeline, splitting
+from fgc_jax.data import dataset as datasets
+from fgc_jax.evaluation import multiview
+from fgc_jax.models import network as networks
+from fgc_jax.training import inputs, schedules, trainable
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is fixed in a run. The network has shapes in place of arrays: nothing large is held."""
+
+    settings: config.Settings
+    dataset: datasets.Dataset
+    network: networks.Network
+    mesh: jax.sharding.Mesh
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.dataset.class_names)
+
+    def key(self, *purpose: int) -> jax.Array:
+        """The run's random key for a purpose, e.g. (phase index, 1)."""
+        key = jax.random.key(self.settings.seed)
+        for number in purpose:
+            key = jax.random.fold_in(key, number)
+        return key
+
+    def labels(self, phase: config.Phase) -> trainable.Labels:
+        """Who trains how in a phase: path of each parameter -> label."""
+        paths = trees.flatten(self.network.params)
+        return trainable.of(phase, self.network.layers, paths, trees.flatten(self.network.stats))
+
+
+def prepare(settings: config.Settings) -> Plan:
+    """Loads the data and checks all that a training run needs.
+
+    Raises:
+        ValueError: data missing or unusable, unknown model parts, or a phase that cannot run.
+    """
+    plan = assemble(settings, load_data(settings))
+    train = plan.dataset.splits["train"]
+    for phase in settings.phases:
+        schedules.build(phase, pipeline.steps_per_epoch(len(train), phase.batch_size))
+        mesh.check_batch_size(f"phase {phase.name}: batch_size", phase.batch_size)
+        if phase.accumulate > 1:
+            part = phase.batch_size // phase.accumulate
+            mesh.check_batch_size(f"phase {phase.name}: batch_size / accumulate", part)
+        inputs.order(settings, plan.dataset, phase, seed=0)
+    return plan
+
+
+def load_data(run: config.Settings) -> datasets.Dataset:
+    """The data set with train and validation split, or, for a final run, both in one.
+
+    Raises:
+        ValueError: data missing or unusable, or nothing that says what validates.
+    """
+    settings = run.data
+    dataset = data.load(settings.name, settings.root, settings.options)
+    if "train" not in dataset.splits:
+        raise ValueError(
+            f"data set {dataset.name!r} has no train split, only {list(dataset.splits)}"
+        )
+    if "val" not in dataset.splits and not settings.val_fraction:
+        raise ValueError(
+            f"data set {dataset.name!r} has no validation split: config.data.val_fraction must "
+            "say which part of train to use for model selection (the test split is not)"
+        )
+    dataset = splitting.with_validation(dataset, settings.val_fraction, settings.split_seed)
+    crops = settings.box_crop
+    if run.final and ("train" in crops) != ("val" in crops):
+        raise ValueError(
+            f"config.data.box_crop={crops!r}: in a final run the images of val train too, so both "
+            "of train and val are cropped or neither"
+        )
+    dataset = boxes.with_box_crops(
+        dataset, settings.box_crop, margin=settings.box_margin, square=settings.box_square
+    )
+    return datasets.with_validation_in_train(dataset) if run.final else dataset
+
+
+def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Plan:
+    """Puts network and phases to a data set, of which only the class names need to be there, and
+    checks them. Raises ValueError."""
+    num_classes, own = len(dataset.class_names), settings.data
+    network = networks.describe(settings.model, num_classes, mean=own.mean, std=own.std)
+    plan = Plan(settings, dataset, network, mesh.make())
+    for phase in settings.phases:
+        plan.labels(phase)
+        inputs.augmentation(settings, network, phase)
+        check_crop(network, phase)
+    multiview.of(network, settings.phases[-1], settings.views)
+    mesh.check_batch_size("eval_batch_size", settings.eval_batch_size)
+    return plan
+
+
+def check_crop(network: networks.Network, phase: config.Phase) -> None:
+    """Raises ValueError if the backbone takes no images of this size, or they leave no positions
+    on the head's feature map."""
+    try:
+        maps = networks.map_shapes(network, phase.crop)
+    except ValueError as error:
+        raise ValueError(f"phase {phase.name}: crop={phase.crop}: {error}") from None
+    model = network.settings
+    streams = (("", model.backbone), ("b/", model.backbone_b))
+    for (prefix, backbone), names in zip(streams, network.model.feature_maps, strict=False):
+        for shape in (maps[prefix + name].shape for name in names):
+            if 0 in shape:
+                raise ValueError(
+                    f"phase {phase.name}: crop={phase.crop} is too small for {backbone}: its "
+                    f"feature map would have {shape[1]} x {shape[2]} positions"
+                )
+
+
+def initial_variables(plan: Plan) -> tuple[Any, Any, str]:
+    """(params, stats, report): the pretrained weights if any; the rest random, from the seed."""
+    settings = plan.settings
+    params, stats, report = models.initialise(
+        settings.model,
+        plan.num_classes,
+        seed=plan.key(0),
+        own_input=bool(settings.data.mean or settings.data.std),
+    )
+    return *jax.tree.map(np.asarray, (params, stats)), report
+
+
+def reinitialised(plan: Plan, index: int, params: Any, stats: Any) -> tuple[Any, Any]:
+    """(params, stats) with what the labels of phase `index` say is fresh drawn anew."""
+    paths = trainable.fresh_paths(plan.labels(plan.settings.phases[index]), trees.flatten(stats))
+    fresh = models.random_weights(
+        plan.settings.model, plan.num_classes, seed=plan.key(index, 1), paths=paths
+    )
+    return tuple(
+        trees.unflatten(
+            {path: np.asarray(fresh.get(path, leaf)) for path, leaf in trees.flatten(tree).items()}
+        )
+        for tree in (params, stats)
+    )

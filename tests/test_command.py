@@ -1,0 +1,134 @@
+"""What the commands share: the program that starts them, recipes by name, errors and exit codes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fgc_jax import train
+from fgc_jax.cli import command, program, recipe
+from fgc_jax.runs import checkpoint, meter, stop
+from tests import commands
+
+OWN = """'''My birds.
+
+More of it.'''
+from configs import common
+
+def get_config(variant=""):
+    config = common.get_config()
+    config.seed = 77
+    return config
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder is an empty one, with no other place of recipes than the package's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return tmp_path
+
+
+def test_help_lists_the_commands_at_once():
+    """Without jax, which takes a second to import."""
+    code = "import sys; from fgc_jax.cli import program; program.main(['--help']); "
+    code += "assert not {'jax', 'tensorflow', 'absl'} & set(sys.modules)"
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=commands.ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    assert out.startswith("example: fgc train --config=")
+    for name, module in program.COMMANDS.items():
+        assert f"  {name:18}  {module.__doc__.splitlines()[0]}\n" in out
+
+
+@pytest.mark.parametrize("name", program.COMMANDS)
+def test_help_of_each_command_begins_with_an_example_of_it(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        program.main([name.replace("_", "-"), "--help"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: fgc {name}")
+
+
+def test_each_command_has_its_script():
+    tools = {"benchmark", "benchmark_data", "benchmark_methods", "make_golden", "sides"}
+    tools |= {"checkout", "show_vit_collapse"}
+    scripts = {path.stem for path in (commands.ROOT / "scripts").glob("*.py")} - tools
+    assert scripts | {"train"} == program.COMMANDS.keys()
+
+
+def test_an_unknown_command_names_the_nearest(capsys):
+    assert program.main(["evalute"]) == 2
+    assert "did you mean 'evaluate'?" in capsys.readouterr().err
+
+
+def test_training_lists_the_recipes(capsys):
+    with pytest.raises(SystemExit):
+        program.main(["train", "--help"])
+    out = capsys.readouterr().out
+    names = {path.stem for path in (commands.ROOT / "configs").glob("*.py")}
+    assert recipe.listing().keys() == names - {"common", "bundles"}
+    for name, about in recipe.listing().items():
+        assert about and f"{name:22}  {about}\n" in out
+
+
+def test_a_recipe_is_found_by_its_name_or_file(folder):
+    theirs = commands.ROOT / "configs" / "quickstart.py"
+    assert recipe.find("quickstart") == recipe.find("configs/quickstart.py") == theirs
+    (folder / "configs").mkdir()
+    own = folder / "configs" / "mine.py"
+    own.write_text(OWN)
+    assert recipe.find("mine").resolve() == recipe.find(str(own)) == own
+    assert recipe.listing()["mine"] == "My birds."
+    assert recipe.read("mine", ["--config.log_every=5"]).to_dict()["seed"] == 77
+    (folder / "configs" / "quickstart.py").write_text(OWN)
+    assert recipe.read("quickstart").seed == 77  # the user's own comes first
+    with pytest.raises(ValueError, match="no recipe .*; did you mean 'quickstart'"):
+        recipe.find("quikstart")
+    (folder / "configs" / "broken.py").write_text("def get_config(")
+    assert "cannot be read" in recipe.listing()["broken"]
+
+
+def test_a_run_goes_to_a_directory_named_after_its_recipe(folder, monkeypatch, capsys):
+    trained = []
+    monkeypatch.setattr(train, "run", lambda settings, workdir: trained.append(str(workdir)))
+    for words in (
+        ["--config=quickstart"],
+        ["--config", "configs/bcnn_aircraft.py:sgd,tiny", "--config.seed=3"],
+        ["--config=quickstart:tiny", "--workdir", "here"],
+    ):
+        assert program.main(["train", *words]) == 0
+    assert trained == ["runs/quickstart", "runs/bcnn_aircraft-sgd-tiny", "here"]
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "The run directory is runs/quickstart; --workdir=DIR names another one."
+    assert len(out) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ValueError("no"), 1, "error: no\n"),
+        (FileNotFoundError(2, "gone", "a.jpg"), 1, "error: [Errno 2] gone: 'a.jpg'\n"),
+        (meter.NonFiniteLoss("nan"), 1, "error: nan\n"),
+        (checkpoint.CheckpointError("disk full"), 1, "error: disk full\n"),
+        (stop.Stopped("stopped at step 3"), 143, "stopped at step 3; the same command continues\n"),
+    ],
+)
+def test_errors_become_a_line_and_an_exit_code(error, code, told, capsys):
+    def work(arguments):
+        raise error
+
+    parser = command.parser("Does nothing.\n\nExamples:\n    fgc nothing\n")
+    assert command.run(work, parser.parse_args([])) == code
+    assert capsys.readouterr().err == told
+    if code == 1:
+        with pytest.raises(type(error)):
+            command.run(work, parser.parse_args(["--traceback"]))
+
+
+def test_errors_in_the_code_are_not_hidden():
+    def work(arguments):
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        command.run(work, command.parser("Fails.").parse_args([]))
