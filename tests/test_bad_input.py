@@ -60,7 +60,7 @@ def mistaken(arguments, message, tmp_path, capsys):
         (("--config.data={'root': 'x'}",), "config.data: unknown keys [], missing keys"),
         (("--config.phases[0].groups=(('haed/.*','head',1.0),('.*','rest',0.1))",), "haed"),
         (("--config.data.root=/nowhere",), "synthetic_birds"),
-        (("--multi_host=two",), "neither 'auto' nor HOST:PORT,COUNT,INDEX"),
+        (("--multi_host=two",), "must be 'auto' or HOST:PORT,COUNT,INDEX"),
     ],
 )
 def test_command_line(arguments, message, tmp_path, capsys):

@@ -87,7 +87,7 @@ def test_resolved_config_is_plain_json():
         ({"model__pretrained_b": "x"}, "no effect without config.model.backbone_b"),
         ({"1__train_bn_while_frozen": True}, "no effect where train='all'"),
         ({"phases": ()}, "phases=.* and at least one"),
-        ({"phases": (1,)}, "must hold the keys of Phase"),
+        ({"phases": (1,)}, "must be a dict with the keys of Phase"),
     ],
 )
 def test_what_is_wrong_is_named(changes, message):

@@ -164,7 +164,7 @@ def wrong_calls(run, tmp_path):  # noqa: F811
         "no views": ([workdir, "--views=crop4"], "unknown view 'crop4'; allowed: raw, raw_crop"),
         "no effect": ([workdir, "--logits=effect"], "has no effect logits"),
         "no checkpoint": ([workdir, "--checkpoint=5"], "'best', 'last', [3, 7, 9]"),
-        "no cluster": ([workdir, "--multi_host=host:1,2"], "nor HOST:PORT,COUNT,INDEX"),
+        "no cluster": ([workdir, "--multi_host=host:1,2"], "or HOST:PORT,COUNT,INDEX"),
         "moved": ([workdir, f"--data_root={tmp_path / 'gone'}"], "the data root is missing"),
         "not ours": ([workdir, f"--output={tmp_path / 'full'}"], "other files (thesis.tex)"),
         "unknown class": ([workdir, f"--input={tmp_path / 'owls'}"], "'owl'"),

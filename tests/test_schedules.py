@@ -139,7 +139,7 @@ def test_rate_follows_the_batch_size_where_it_is_stated_for_another():
         ),
         (
             {"schedule": "step", "schedule_options": {"gamma": 0.1}},
-            "phase test: schedule 'step': gamma is unknown: there is 'every', 'miles",
+            "phase test: schedule 'step': gamma is unknown: allowed: 'every', 'miles",
         ),
         ({"schedule": "step"}, "give every='30 epochs' or milestones="),
         (
