@@ -99,7 +99,7 @@ def test_a_folder_of_other_images(run, expected, tmp_path, capsys):  # noqa: F81
     assert metrics["unreadable_images"] == ["gull/broken.jpg"]
     assert metrics["split"] == str(images)
     out = capsys.readouterr().out
-    assert "1 unreadable images are in no number above" in out and "gull/broken.jpg" in out
+    assert "1 unreadable images are not counted above" in out and "gull/broken.jpg" in out
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def recipe(*phases, backbone="vit", **model):
         (({},), {"lora_targets": ".*"}, "lora_targets has no effect without config.model.lora_ra"),
         (({"train": "head"}, {"train": "bias"}), {"lora_rank": 2}, "lora_rank=2 has no effect"),
         (({},), {"lora_rank": -1}, "lora_rank=-1 must be at least 0"),
-        (({}, {"train": "bias", "reinit": "last 1"}), {}, "draws whole layers anew, of which"),
+        (({}, {"train": "bias", "reinit": "last 1"}), {}, "re-initialises whole layers, but"),
         (
             ({"train": "lora"},),
             {"lora_rank": 2, "backbone": "resnet18"},

@@ -123,9 +123,9 @@ def test_wrong_views_are_refused_before_anything_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"logits": "effect"}, "the head 'gap' has no effect logits, only plain ones"),
-        ({"views": "five_crop", "checkpoint": "3"}, "resize=32 is the crop"),
-        ({"views": "multi_scale"}, r"scale\(0.86\) of 64 pixels is 64 again, in steps of 32"),
+        ({"logits": "effect"}, "the head 'gap' has no effect logits, only plain logits"),
+        ({"views": "five_crop", "checkpoint": "3"}, "resize=32 equals the crop"),
+        ({"views": "multi_scale"}, r"scale\(0.86\) of 64 pixels is 64 again, because sizes"),
         ({"average": "median"}, "unknown average 'median', allowed: logits, probabilities"),
     ],
 )

@@ -114,7 +114,7 @@ def test_a_files_name_says_how_it_was_trained_and_a_directorys_does_not(tmp_path
     assert models.preprocess(config) == facts
     # By the directory's name these would be the first weights of the table.
     assert next(iter(models.BACKBONES["tf_efficientnet_b0"].weights.values())).mean != facts.mean
-    with pytest.raises(ValueError, match=r"me@home holds .*ap-.*: give the path of the file"):
+    with pytest.raises(ValueError, match=r"me@home contains .*ap-.*: give the path of the file"):
         models.load("tf_efficientnet_b0", str(folder))
 
 

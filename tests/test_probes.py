@@ -142,7 +142,7 @@ def test_a_run_as_a_user_probes_it(run, tmp_path, capsys):  # noqa: F811
     assert probe.main([*flags, "--method=knn", "--k=1,3"]) == 0
     assert "train, val, test from" in capsys.readouterr().out
     assert probe.main([*flags, "--method=knn", "--k=99"]) == 1
-    assert "must lie in 1..18" in capsys.readouterr().err
+    assert "must be 1 to 18" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_long_values_have_names_of_their_own(tmp_path):
         (
             ["data.root=a/b,a-b"],
             [],
-            r"'a/b'.* and .*'a-b'.* would both be trained in data.root=a-b,",
+            r"'a/b'.* and .*'a-b'.* would use the same directory data.root=a-b,",
         ),
         (["phases[1].lr=1e-3,1e-3"], [], "twice"),
         (["phases[1].lr=1", "phases[1].lr=2"], [], r"given twice: phases\[1\].lr"),
@@ -200,7 +200,7 @@ def test_a_signal_is_passed_on_and_everything_continues(stand_in, tmp_path, monk
 
     threading.Thread(target=interrupt, daemon=True).start()
     planned, handler = jobs("0.1", "0.2"), signal.getsignal(signal.SIGINT)
-    with pytest.raises(stop.Stopped, match="not begun: 1"):
+    with pytest.raises(stop.Stopped, match="not started: 1"):
         sweep.run(planned, tmp_path, stand_in, [{}], lambda text: None)
     first = json.loads(path.read_text())
     assert 0 < len(first) < 100 and len(set(first)) == 1

@@ -119,7 +119,7 @@ class Reader:
 
     threads: that decode in parallel; 0 for the caller's thread. workers: processes with as many
     threads each, which is rarely faster, as decoding lets go of Python's lock. on_bad_image:
-    "raise" a ValueError naming the file, or "skip" it.
+    "raise": a ValueError that names the file. "skip": leave the image out.
     """
 
     process_index: int = 0
@@ -131,7 +131,7 @@ class Reader:
     def __post_init__(self):
         index, count = self.process_index, self.process_count
         if not 0 <= index < count:
-            raise ValueError(f"process {index} of {count}: must lie in 0..count - 1")
+            raise ValueError(f"process_index={index} must be 0 to process_count - 1 = {count - 1}")
         if self.threads < 0 or self.workers < 0:
             counts = f"{self.threads} and {self.workers}"
             raise ValueError(f"threads and workers must not be negative, got {counts}")
@@ -140,9 +140,9 @@ class Reader:
             raise ValueError(f"on_bad_image is {self.on_bad_image!r}, allowed: {allowed}")
 
     def local_batch(self, split, batch_size):
-        """How many rows of a batch the process gets. ValueError where they cannot be equal."""
+        """The number of rows of a batch for this process. ValueError if they cannot be equal."""
         if not len(split):
-            raise ValueError("the split holds no images")
+            raise ValueError("the split has no images")
         if batch_size < 1 or batch_size % self.process_count:
             raise ValueError(
                 f"the batch size {batch_size} (of all processes) must be a multiple of the number "
