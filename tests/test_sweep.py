@@ -128,7 +128,7 @@ def test_long_values_have_names_of_their_own(tmp_path):
         (["phases[1].rate=1"], [], "no key 'rate'"),
         (["model.head=gap,bilin"], [], "'bilin' is unknown"),
         (["phases[1].lr=1e-3,x"], [], "could not convert string to float"),
-        (["phases[1].lr=1e-3,-1"], [], "must be at least 0"),
+        (["phases[1].lr=1e-3,-1"], [], "must be a number at least 0"),
         (["phases[1].lr=1e-3,0.001"], [], "are the same"),
         (
             ["data.root=a/b,a-b"],
