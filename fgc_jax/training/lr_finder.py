@@ -100,7 +100,9 @@ def sweep(
     """
     phase = plan.settings.phases[index]
     rates = lowest * (highest / lowest) ** (np.arange(steps) / (steps - 1))
-    level = dataclasses.replace(phase, lr=1.0, schedule="constant", schedule_options={}, warmup="")
+    level = dataclasses.replace(
+        phase, lr=1.0, schedule="constant", schedule_options={}, warmup=config.Duration("")
+    )
     schedule = schedules.build(level, steps_per_epoch=steps)
     groups = plan.groups(phase)
     optimizer = optim.make(level, schedule, groups, len(method.losses))
