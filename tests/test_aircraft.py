@@ -69,15 +69,6 @@ def test_hierarchy(archive):
     assert load(archive, level="manufacturer").hierarchy == ()
 
 
-def test_wrong_options(archive):
-    with pytest.raises(ValueError, match="unknown level 'make', allowed: variant, family, manu"):
-        load(archive, level="make")
-    with pytest.raises(ValueError, match=r"unknown level \['variant'\], allowed: variant"):
-        load(archive, level=["variant"])
-    with pytest.raises(ValueError, match="unknown train_split 'test', allowed: train, trainval"):
-        load(archive, train_split="test")
-
-
 def test_missing_data_say_what_to_get(tmp_path, copy):
     shutil.rmtree(copy / "images")  # as where the annotations alone were downloaded
     for root in (tmp_path / "gone", tmp_path / "data"):

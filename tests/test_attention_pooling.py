@@ -118,8 +118,9 @@ def test_it_computes_in_float32():
 
 
 def test_wrong_options_are_refused():
-    with pytest.raises(ValueError, match="at least one map, not 0"):
-        head(0)
+    config = seeded.config("resnet18", head="attention_pooling", head_options={"maps": 0})
+    with pytest.raises(ValueError, match="maps=0 must be a whole number at least 1"):
+        models.abstract(config, 5)
     config = seeded.config("resnet18", head="attention_pooling", feature_map="stage1+stage2")
     with pytest.raises(ValueError, match="reads one feature map, not 2"):
         models.abstract(config, 5)

@@ -57,7 +57,7 @@ def mistaken(arguments, message, tmp_path, capsys):
         (("--config.model.backbone=resnet51",), "config.model.backbone='resnet51' is unknown"),
         (("--config.model.backbone", "resnet51"), "'resnet51' is unknown"),
         (("--config.data.random_crop", "false"), "stray arguments ['false']"),
-        (("--config.data={'root': 'x'}",), "config.data: unknown keys [], missing keys"),
+        (("--config.data={'root': 'x'}",), "config.data.name must be given"),
         (("--config.phases[0].groups=(('haed/.*','head',1.0),('.*','rest',0.1))",), "haed"),
         (("--config.data.root=/nowhere",), "synthetic_birds"),
         (("--multi_host=two",), "must be 'auto' or HOST:PORT,COUNT,INDEX"),

@@ -114,7 +114,7 @@ def recipe(*phases, backbone="vit", **model):
         (({},), {"lora_alpha": 8.0}, "lora_alpha has no effect without config.model.lora_rank"),
         (({},), {"lora_targets": ".*"}, "lora_targets has no effect without config.model.lora_ra"),
         (({"train": "head"}, {"train": "bias"}), {"lora_rank": 2}, "lora_rank=2 has no effect"),
-        (({},), {"lora_rank": -1}, "lora_rank=-1 must be at least 0"),
+        (({},), {"lora_rank": -1}, "lora_rank=-1 must be a whole number at least 0"),
         (({}, {"train": "bias", "reinit": "last 1"}), {}, "re-initialises whole layers, but"),
         (
             ({"train": "lora"},),

@@ -65,6 +65,13 @@ def test_every_option_says_what_it_may_be_and_so_does_its_default(table):
         ("method", "wsdan", "crop_threshold", (0.6, 0.4), "a tuple of 2, .* in ascending order"),
         ("method", "wsdan", "drop_threshold", (0.5,), "a tuple of 2, each a number from 0 to 1"),
         ("method", "wsdan", "centre_rate", 0.0, "a number above 0 and at most 1"),
+        ("data", "aircraft", "level", ["variant"], "'variant' or 'family' or 'manufacturer'"),
+        ("data", "aircraft", "train_split", "test", "'train' or 'trainval'"),
+        ("data", "cub2010", "layout", "2010", "'auto' or 'official' or 'homework'"),
+        ("data", "synthetic_birds", "train_per_class", 0, "a whole number at least 1"),
+        ("data", "synthetic_birds", "size", 16, "a whole number at least 32"),
+        ("data", "synthetic_birds", "seed", -1, "a whole number at least 0"),
+        ("data", "csv", "box_origin", 2, "0 or 1"),
         ("data", "aircraft", "level", "plane", "'variant' or 'family' or 'manufacturer'"),
         ("data", "synthetic_birds", "species", 33, "a whole number from 2 to 32"),
         (

@@ -35,7 +35,7 @@ def test_settings_are_valid_and_the_weights_exist(name, variant, root):
     assert str(model.pretrained) == facts.source
     got = RECIPES[name].get_config(f"{variant},tiny")
     got.data.root = str(root)
-    plans.prepare(rules.parse(got)).method(None)
+    phases.method_of(plans.prepare(rules.parse(got)))
 
 
 @pytest.mark.parametrize("name", RECIPES)

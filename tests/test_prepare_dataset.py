@@ -26,7 +26,7 @@ def test_the_command(tmp_path, capsys):
     for wrong, message in (
         ([*words[:3], "--options", "seed"], "'seed' is not KEY=VALUE"),
         ([*words[:3], "--options", "{seed"], "is not JSON"),
-        ([*words[:3], "--options", "speed=1"], "unknown options ['speed']"),
+        ([*words[:3], "--options", "speed=1"], "speed is unknown: "),
         ([*words[:3], "--jpeg_quality=0"], "must lie in 1 to 100"),
         (["--name=folder", "--root=gone", words[2]], "the data root is missing"),
         ([*words[:3], "--download"], "no archives that could be downloaded"),

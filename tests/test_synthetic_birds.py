@@ -241,21 +241,6 @@ def test_leaves_and_twigs_hide_some_parts(birds):
     assert 0.2 < (lowest < 0.95).mean() < 0.8
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (dict(species=1), "species is 1, allowed are 2 to 32"),
-        (dict(species=33), "species is 33"),
-        (dict(train_per_class=0), "train_per_class is 0"),
-        (dict(size=16), "size is 16"),
-        (dict(seed=-1), "seed is -1"),
-    ],
-)
-def test_options_out_of_range(options, message):
-    with pytest.raises(ValueError, match=message):
-        synthetic_birds.load("", **options)
-
-
 def test_root_is_refused():
     with pytest.raises(ValueError, match="no files: root must be '', got '/data'"):
         synthetic_birds.load("/data")

@@ -1,5 +1,6 @@
 """Files of weights as users have them: each gives the right network or the right message."""
 
+import dataclasses
 import hashlib
 
 import ml_dtypes
@@ -72,7 +73,7 @@ def test_what_published_files_hold_for_nothing_is_left_out_knowingly(state, save
     path = str(save(**extra))
     with pytest.raises(ValueError, match="without a place in the model: AuxLogits.fc.weight"):
         models.load(NAME, path)
-    row = models.dataclasses.replace(models.BACKBONES[NAME], unused=("AuxLogits",))
+    row = dataclasses.replace(models.BACKBONES[NAME], unused=("AuxLogits",))
     monkeypatch.setitem(models.BACKBONES, NAME, row)
     assert models.load(NAME, path).report.endswith("; left out on purpose: AuxLogits")
 
@@ -82,7 +83,7 @@ def test_a_leaf_of_another_size_is_fitted_where_the_row_says_how(state, save, mo
     with pytest.raises(ValueError, match=r"bn1.weight \(32,\) for backbone/bn1/scale \(64,\)"):
         models.load(NAME, path)
     resample = {"scale": lambda x, shape: np.repeat(x, shape[0] // len(x))}
-    row = models.dataclasses.replace(models.BACKBONES[NAME], resample=resample)
+    row = dataclasses.replace(models.BACKBONES[NAME], resample=resample)
     monkeypatch.setitem(models.BACKBONES, NAME, row)
     loaded = models.load(NAME, path)
     assert loaded.report.endswith("fills backbone, head/fc; resampled: bn1.weight (32,) to (64,)")

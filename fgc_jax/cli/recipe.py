@@ -117,4 +117,6 @@ def _one_line(error: Exception) -> str:
     if "Traceback" in text:  # an error in the recipe itself: the last line says what
         text = re.sub(r"^\w+: ", "", text.splitlines()[-1])
     text = " ".join(text.split())
+    if wrong := re.fullmatch(r"\W*(\w+)\W+Did you mean \"(\w+)\".*", text):
+        return f"the recipe has no key {wrong[1]!r}; did you mean {wrong[2]!r}?"
     return f"the recipe has no key {text!r}" if re.fullmatch(r"\w+", text) else text

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from fgc_jax.evaluation import inference, multiview, views
-from fgc_jax.methods import losses
 from fgc_jax.models.network import Network
 from fgc_jax.runs.results import Metrics
 
@@ -72,7 +71,7 @@ def scored(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
     # Comparisons with NaN are false, which would count images with NaN logits as hits.
     rank = jnp.where(jnp.isfinite(logits).all(-1), above.sum(-1), logits.shape[-1])
     return {
-        "loss": losses.cross_entropy(logits, losses.targets({"label": labels}, logits.shape[-1])),
+        "loss": -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=-1)[:, 0],
         "rank": rank.astype(jnp.int32),
         "classes": order.astype(jnp.int32),
         "probabilities": jnp.take_along_axis(jax.nn.softmax(logits), order, axis=-1),

@@ -1,4 +1,4 @@
-"""The plan of a run: settings, data set, network and devices, checked before anything is written."""
+"""The plan of a run (settings, data set, network, devices), checked before anything is written."""
 
 import dataclasses
 from typing import Any
