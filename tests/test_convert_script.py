@@ -106,7 +106,7 @@ def test_the_two_kinds_of_input_exclude_each_other(tmp_path, capsys):
         (["--input=a", "--workdir=b"], "give either --model and --input, or --workdir"),
         (["--input=a"], "--input needs --model"),
         (["--model=vgg11", "--input=a", "--checkpoint=last"], "--input needs --model, and has no"),
-        (["--workdir=a", "--model=vgg11"], "--workdir knows its own model"),
+        (["--workdir=a", "--model=vgg11"], "--model has no effect with --workdir"),
     ):
         with pytest.raises(SystemExit) as stopped:
             convert_weights.main([*flags, output])
@@ -188,7 +188,7 @@ def test_what_no_file_holds_is_said(stride, tmp_path, capsys, monkeypatch):
     _, call, *told, mean = capsys.readouterr().out.splitlines()
     assert "num_classes=5).load_state_dict(..., strict=True)" in call
     if stride == 1:  # 2 is timm's own
-        text = "trained with last_stride=1, which the file cannot hold: give the conv"
+        text = "trained with last_stride=1, which is not in the file: give the conv"
         assert told[0].startswith(text) and "layer4[0] stride 1" in told.pop(0)
     assert not told
     assert mean.startswith("trained with mean=(0.485,") and "std=(0.3, 0.2, 0.1)" in mean

@@ -199,8 +199,8 @@ def test_errors_are_one_line_and_leave_nothing_behind(run, tmp_path, capsys):  #
         (["--workdir=a", "--check=best"], "unrecognized arguments"),  # no abbreviations
         (["--workdir=a", "--split=dev"], "invalid choice: 'dev'"),
         (["--workdir=a", "--average=mean"], "invalid choice: 'mean'"),
-        (["--workdir=a", "--split=val", "--input=b"], "--input takes the place of --split"),
-        (["--workdir=a", "--label_column=1"], "--label_column is about a CSV file"),
+        (["--workdir=a", "--split=val", "--input=b"], "--input replaces --split"),
+        (["--workdir=a", "--label_column=1"], "--label_column needs a CSV file"),
         (["--workdir=a", "--batch_size=0"], "--batch_size: must be a whole number of at least 1"),
     ],
 )

@@ -101,7 +101,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         ("csv", 4, NAMES, "--top_k=4 must be 1 to 3"),
         ("csv", 0, NAMES, "--top_k=0 must be 1 to 3"),
         ("answer", None, ["a b.jpg"], "'answer' does not allow these names of images: a b.jpg"),
-        ("triplet", None, ["x/a.jpg", "y/a.jpg"], "cannot hold .* x/a.jpg, y/a.jpg"),
+        ("triplet", None, ["x/a.jpg", "y/a.jpg"], "does not allow .* x/a.jpg, y/a.jpg"),
     ],
 )
 def test_what_a_format_cannot_hold(file_format, top_k, names, message):
@@ -136,7 +136,7 @@ def test_a_folder(run, expected, tmp_path, capsys):  # noqa: F811
     assert list(found) == sorted(found) and len(set(expected.values())) > 1
     captured = capsys.readouterr()
     assert "15 images, views raw, checkpoint of step 7: written to" in captured.out
-    assert "1 more have no prediction" in captured.out and "tern/000_broken.jpg" in captured.out
+    assert "1 images have no prediction" in captured.out and "tern/000_broken.jpg" in captured.out
     assert "predicting" in captured.err
 
 
@@ -200,7 +200,7 @@ def test_errors_are_clear_and_leave_nothing_behind(run, tmp_path, capsys):  # no
         (images, ["--top_k=9"], "--top_k=9 must be 1 to 3"),
         (images, ["--views=raw,flip"], "is not a view"),
         (images, ["--checkpoint=5"], "'best', 'last', [3, 7, 9]"),
-        (images, [f"--output={inputs}"], "is a folder, a file is needed"),
+        (images, [f"--output={inputs}"], "is a folder; give the name of a file"),
         ("broken.jpg", ["--format=cars"], "broken.jpg: damaged or not an image"),
     ]
     before = sorted(map(str, tmp_path.rglob("*")))

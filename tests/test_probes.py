@@ -150,9 +150,9 @@ def test_a_run_as_a_user_probes_it(run, tmp_path, capsys):  # noqa: F811
     [
         ([], "one of the arguments --config --workdir is required"),
         (["--config=a", "--workdir=b"], "not allowed with"),
-        (["--workdir=a", "--config.seed=1"], "a run has its own"),
-        (["--config=a", "--checkpoint=best"], "about --workdir"),
-        (["--config=a", "--k=3"], "about --method=knn"),
+        (["--workdir=a", "--config.seed=1"], "has no effect with --workdir"),
+        (["--config=a", "--checkpoint=best"], "need --workdir"),
+        (["--config=a", "--k=3"], "need --method=knn"),
         (["--config=a", "stray"], "unrecognized arguments: stray"),
     ],
 )

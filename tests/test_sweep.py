@@ -260,7 +260,7 @@ def test_the_table_is_sorted_by_validation_with_deviations_over_seeds(tmp_path):
         (["--workdir=a"], "required: --config"),
         (["--workdir=a", "--config=b", "stray"], "unrecognized arguments: stray"),
         (["--workdir=a", "--config=b", "--accelerators=-1"], "must not be negative"),
-        (["--workdir=a", "--table", "--seeds=1"], "takes nothing but --workdir"),
+        (["--workdir=a", "--table", "--seeds=1"], "give only --workdir"),
     ],
 )
 def test_wrong_usage(flags, message, capsys):
@@ -276,7 +276,7 @@ def test_errors_are_one_line_and_leave_nothing_behind(tmp_path, capsys, monkeypa
         ([*target, "--seeds=0,x"], "whole numbers"),
         ([*target, "--grid=model.head=x"], "'x' is unknown"),
         ([*target[:1], "--config=configs/gone.py"], "configs/gone.py"),
-        ([f"--workdir={tmp_path}", "--table"], "is no sweep"),
+        ([f"--workdir={tmp_path}", "--table"], "is not a sweep"),
     ):
         assert command.main(flags) == 1
         err = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The flags with which commands name a data set: --name, --root, --options."""
+"""The flags that select a data set: --name, --root, --options."""
 
 import argparse
 import ast
@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser, required: bool = True) -> None:
 
 
 def dataset(arguments: argparse.Namespace):
-    """(Dataset, its options as a dict). ValueError if flags or data are wrong."""
+    """(Dataset, its options as a dict). Raises ValueError if the flags or the data are wrong."""
     from fgc_jax import data
 
     options = parse_options(arguments.options)
@@ -30,13 +30,13 @@ def dataset(arguments: argparse.Namespace):
 
 
 def parse_options(words: list[str]) -> dict:
-    """KEY=VALUE words, or one JSON object, as a dict. A value is JSON or a Python literal, e.g.
-    (1, 2) or None; anything else is a string. ValueError if a word is not KEY=VALUE."""
+    """KEY=VALUE words, or one JSON object, as a dict. A value is JSON or a Python literal, for
+    example (1, 2) or None; anything else is a string. Raises ValueError for other words."""
     if len(words) == 1 and words[0].lstrip().startswith("{"):
         try:
             return json.loads(words[0])
         except ValueError as error:
-            raise ValueError(f"--options={words[0]} is not JSON ({error})") from error
+            raise ValueError(f"--options={words[0]} is not valid JSON ({error})") from error
     options = {}
     for word in words:
         key, equals, value = word.partition("=")
