@@ -35,7 +35,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints and draws. Raises ValueError if no directory holds a finished run."""
+    """Prints and draws. Raises ValueError if no directory contains a finished run."""
     from fgc_jax.plots import style
     from fgc_jax.sweeps import comparison
 

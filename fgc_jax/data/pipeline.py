@@ -117,9 +117,9 @@ def steps_per_epoch(num_images, batch_size):
 class Reader:
     """How one of several processes reads its share of each batch.
 
-    threads: that decode in parallel; 0 for the caller's thread. workers: processes with as many
-    threads each, which is rarely faster, as decoding lets go of Python's lock. on_bad_image:
-    "raise": a ValueError that names the file. "skip": leave the image out.
+    threads: the number that decode in parallel; 0 for the caller's thread. workers: processes with
+    that many threads each; this is rarely faster, because decoding releases Python's lock.
+    on_bad_image: "raise" a ValueError that names the file, or "skip" the image.
     """
 
     process_index: int = 0

@@ -12,11 +12,10 @@ from fgc_jax.models.backbone import Preprocess
 
 @struct.dataclass
 class Report:
-    """What a loss says beside its value.
+    """The results of a loss besides its value.
 
-    outputs: what the network answered, a row for each image of the batch, as {"logits": f32
-    [B, K]}. scalars: to log, f32 []. state: the method's state after the step; None if it keeps
-    none.
+    outputs: of the network, a row for each image of the batch, for example {"logits": f32 [B, K]}.
+    scalars: to log, f32 []. state: the method's state after the step; None if it has none.
     """
 
     outputs: dict[str, jax.Array]
