@@ -199,7 +199,7 @@ class _Joined:
 
 
 def without_images(classes: int) -> Dataset:
-    """So many classes and no splits, for what depends on their number alone."""
+    """A data set with this number of classes and no splits."""
     return Dataset("none", tuple(map(str, range(classes))), {})
 
 

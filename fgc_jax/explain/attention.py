@@ -141,7 +141,7 @@ def point(run: restored.Restored, split: dataset.Split) -> Pointing:
 
 
 def report(game: Pointing, total: int) -> str:
-    """The game on a split of `total` images, for people."""
+    """The results of the game on a split of `total` images, as a text."""
     if not game.images:
         return "no image shows a part that tells its species from another one"
     names = {
