@@ -76,7 +76,7 @@ def test_tables_name_what_has_no_prediction(file_format, row, tmp_path):
 def test_submission_files_are_complete_or_not_written(file_format, tmp_path):
     (tmp_path / "it").write_text("of yesterday")
     rows = [ValueError("a.jpg: cut short"), ValueError(BAD), ROWS[2]]
-    with pytest.raises(ValueError, match="2 have no prediction") as raised:
+    with pytest.raises(ValueError, match="2 images have no prediction") as raised:
         written(tmp_path / "it", file_format, rows)
     assert "a.jpg: cut short" in str(raised.value) and BAD in str(raised.value)
     assert (tmp_path / "it").read_text() == "of yesterday"

@@ -174,7 +174,7 @@ def test_rate_follows_the_batch_size_where_it_is_stated_for_another():
         ),
         (
             {"schedule": "one_cycle", "schedule_options": {"peak": "100 %"}},
-            "peak='100 %' leaves nothing",
+            "peak='100 %' must end before",
         ),
         (
             {"schedule": "one_cycle", "schedule_options": {"momenta": (0.9,)}},

@@ -59,7 +59,7 @@ def test_names_are_known_by_their_cost(name):
         ("crop4", "unknown view 'crop4'; allowed: raw, raw_crop, crop3, crop3_flip"),
         ("raw +", "invalid syntax"),
         ("raw - flip", "'raw - flip' is not a view"),
-        ("raw, flip", "no view"),
+        ("raw, flip", "not a view"),
         ("crop(0.1)", r"'crop\(0.1\)' is not a view.* crop\(threshold, padding\)"),
         ("crop(0.1, padding=0.1)", "is not a view"),
         ("crop(1, 0.1)", "threshold=1 must be from 0.01 to 0.99"),

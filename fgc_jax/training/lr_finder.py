@@ -43,7 +43,9 @@ def growing(lowest: float, highest: float, steps: int) -> np.ndarray:
     """Learning rates f64 [steps] that grow exponentially from lowest to highest. Raises ValueError
     unless 0 < lowest < highest and there are at least LEAST_STEPS steps."""
     if not 0 < lowest < highest < math.inf:
-        raise ValueError(f"--lowest={lowest:g} must be above 0 and below --highest={highest:g}")
+        raise ValueError(
+            f"--lowest={lowest:g} and --highest={highest:g}: 0 < lowest < highest is required"
+        )
     if steps < LEAST_STEPS:
         raise ValueError(f"--steps={steps} must be at least {LEAST_STEPS}")
     return lowest * (highest / lowest) ** (np.arange(steps) / (steps - 1))
