@@ -179,7 +179,8 @@ def test_what_no_file_holds_is_said(stride, tmp_path, capsys, monkeypatch):
     _, filled, stats = seeded.trees("resnet18", 5)
     used = dataclasses.replace(models.preprocess(settings), std=(0.3, 0.2, 0.1))
     settings_of_run = types.SimpleNamespace(model=settings)
-    plan = types.SimpleNamespace(settings=settings_of_run, preprocess=used)
+    network = types.SimpleNamespace(preprocess=used)
+    plan = types.SimpleNamespace(settings=settings_of_run, network=network)
     loaded = types.SimpleNamespace(plan=plan, params=filled, stats=stats, step=3)
     monkeypatch.setattr(restored, "load_run", lambda *_: loaded)
     flags = ["--workdir=run", f"--output={tmp_path / 'a.safetensors'}"]
