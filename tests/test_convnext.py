@@ -10,6 +10,8 @@ from fgc_jax import models, trees
 from fgc_jax.models.backbones import convnext
 from tests import networks, seeded
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.mark.parametrize(
     ("name", "size"),

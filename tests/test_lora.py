@@ -18,6 +18,8 @@ from fgc_jax.training import experiment, restored
 from scripts import convert_weights, estimate_memory, evaluate
 from tests import commands, data_files, seeded, small_networks, tiny_run
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 FAMILIES = ("vit", "eva", "convnext", "swin")
 
 

@@ -11,6 +11,8 @@ from fgc_jax import config, models, train
 from fgc_jax.training import experiment
 from tests import data_benchmarks, small_networks
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 RECIPES = {"pmg": pmg_cub, "dcl": dcl_cub, "cross_x": cross_x_cub}
 MAPS = {"pmg": "stage5", "dcl": "features", "cross_x": "stage4+features"}
 LOGGED = {
@@ -38,7 +40,7 @@ def test_settings_are_valid_and_the_weights_exist(name, variant, root):
     experiment.prepare(config.parse(got)).method(None)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ["pmg", "dcl", pytest.param("cross_x", marks=pytest.mark.slow)])
 def test_recipes_train(name, root, tmp_path, monkeypatch):
     got = RECIPES[name].get_config("tiny")
     got.data.root = str(root)

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from fgc_jax import models, trees
+from fgc_jax.convert import timm
 from fgc_jax.models.backbones import swin
 from tests import networks, seeded
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 NAME = "swin_tiny_patch4_window7_224"
 
@@ -151,5 +154,5 @@ def test_microsofts_own_files_are_understood():
         "head.weight": 6,
         "head.bias": 7,
     }
-    assert models.timm.normalise(theirs) == expected
-    assert models.timm.normalise(expected) == expected
+    assert timm.normalise(theirs) == expected
+    assert timm.normalise(expected) == expected

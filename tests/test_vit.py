@@ -5,9 +5,12 @@ import pytest
 from safetensors import numpy as safetensors
 
 from fgc_jax import models, trees
+from fgc_jax.convert import timm
 from fgc_jax.models import backbone, position
 from fgc_jax.models.backbones import eva, vit
 from tests import networks, seeded
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 REGISTERS = "vit_small_patch14_reg4_dinov2"
 SHAPE = (24, 2, 2)
@@ -107,7 +110,7 @@ def test_images_that_the_patch_does_not_divide_are_refused():
 
 def test_weights_of_another_grid_are_fitted(tmp_path):
     _, params, _ = seeded.trees("plain", 7)
-    state = models.timm.to_state_dict(params, {}, [("backbone", ""), ("head/fc", "head")])
+    state = timm.to_state_dict(params, {}, [("backbone", ""), ("head/fc", "head")])
     path = str(tmp_path / "small.safetensors")
     safetensors.save_file(state, path)
     loaded = models.load("larger", path)
@@ -123,7 +126,7 @@ def test_weights_of_another_grid_are_fitted(tmp_path):
 
 def test_weights_with_another_number_of_tokens_are_refused(tmp_path):
     _, params, _ = seeded.trees("registers", 7)
-    state = models.timm.to_state_dict(params, {}, [("backbone", ""), ("head/fc", "head")])
+    state = timm.to_state_dict(params, {}, [("backbone", ""), ("head/fc", "head")])
     path = str(tmp_path / "other.safetensors")
     safetensors.save_file(state, path)
     with pytest.raises(ValueError, match=r"pos_embed \(1, 16, 24\) for backbone/pos_embed"):
