@@ -50,7 +50,7 @@ def test_devices_agree(one_device, tmp_path):
 
 @pytest.mark.parametrize(
     "names",
-    [("transformer", "cal", "api_net"), pytest.param(("pmg", "herbs"), marks=pytest.mark.slow)],
+    [("transformer", "cal"), pytest.param(("api_net", "pmg", "herbs"), marks=pytest.mark.slow)],
 )
 def test_a_transformer_and_the_methods_agree(names, monkeypatch):
     for name in ("vit", "basic"):

@@ -11,8 +11,6 @@ from fgc_jax import config, models, train
 from fgc_jax.training import experiment
 from tests import data_benchmarks, small_networks
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 RECIPES = {"pmg": pmg_cub, "dcl": dcl_cub, "cross_x": cross_x_cub}
 MAPS = {"pmg": "stage5", "dcl": "features", "cross_x": "stage4+features"}
 LOGGED = {

@@ -89,6 +89,7 @@ def test_tiny_variants_are_runs(name, variant, roots):
     assert plan.settings.model.pretrained == ""
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_through_the_command(roots, tmp_path):
     out, _ = commands.run(
         "--config=configs/transfer_aircraft.py:tiny,resnet50,reinit",
