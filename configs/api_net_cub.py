@@ -1,20 +1,20 @@
-"""API-Net on CUB-200-2011: pairs of look-alike images, compared while training.
+"""API-Net on CUB-200-2011: training with pairs of similar images.
 
 Learning Attentive Pairwise Interaction for Fine-Grained Classification (arXiv:2002.10191) with the
 numbers of the authors' code (PeiqinZhuang/API-Net): batches of 30 classes x 4 images, SGD 0.01, the
-head alone for the first 8 of 100 epochs. Their trunk's batch norms move in those 8 epochs and ours
-rest; their cosine runs over all 100 epochs, ours begins with the second phase, at its height.
+head alone for the first 8 of 100 epochs. In those 8 epochs their backbone's batch norms update
+their statistics, ours do not. Their cosine runs over all 100 epochs, ours over the second phase.
 
-Expected test top-1: 87.7 % with ResNet-50, 88.6 % with ResNet-101 (the paper's; users report 85.9
-to 87.2 %, Hawkeye 87.88 %). Not reproduced here yet.
+Expected test top-1: 87.7 % with ResNet-50, 88.6 % with ResNet-101 (from the paper; users report
+85.9 to 87.2 %, Hawkeye 87.88 %). Not reproduced here yet.
 
     python -m fgc_jax.main --config=configs/api_net_cub.py --workdir=runs/api_net \\
         --config.data.root=DIR      # DIR holds CUB_200_2011
 
 Variants: `resnet50` (the default), `resnet101`; `tiny`: seconds, random weights.
-Memory: estimated at 45 GB for ResNet-50 (120 images of 448 px in float32; pairs are sought in the
-whole batch, so it cannot be cut into parts of one image of a class); over several devices their
-sum, with --config.model.remat=True about a third. Time: not measured.
+Memory: estimated at 45 GB for ResNet-50 (120 images of 448 px in float32), divided among all
+devices; about a third with --config.model.remat=True. Pairs are searched in the whole batch, so
+parts of a batch must not contain only one image of a class. Time: not measured.
 """
 
 from configs import common

@@ -1,4 +1,4 @@
-"""Strong plain baselines on CUB-200-2011: what a method for look-alike classes has to beat.
+"""Strong plain baselines on CUB-200-2011, to compare methods for similar classes with.
 
     python -m fgc_jax.main --config=configs/baselines_cub.py --workdir=runs/cub_swin \\
         --config.data.root=DIR      # DIR holds CUB_200_2011
@@ -11,27 +11,29 @@ train, best epoch on test).
 
 `resnet50`: ResNet-50 with the ImageNet-21k weights of "ImageNet-21K pretraining for the masses"
 (arXiv:2104.10972), 448 px, SGD with Nesterov momentum 0.01. Expected 88.45 % (mmpretrain's
-resnet50_8xb8_cub, whose recipe this is; same caveat). The hub has no such weights in timm's
-repositories: fetch resnet50_miil_21k.pth from Alibaba-MIIL/ImageNet21K and say where it lies with
+resnet50_8xb8_cub, whose recipe this is; same caveat). timm's repositories on the hub do not have
+these weights: download resnet50_miil_21k.pth from Alibaba-MIIL/ImageNet21K and set
 --config.model.pretrained=FILE.
 
 `bit`: the same with BiT's ResNet-50 (arXiv:1912.11370), whose ImageNet-21k weights the hub has.
 No published figure.
 
 `convnext_base`: ConvNeXt-B (arXiv:2201.03545), ImageNet-22k, 224 px, AdamW with layer-wise decay,
-nearly the fine-tuning of its paper. Plain SGD ends at 84.5 %, below its own frozen features' 87.9 %
-(FGIR-Backbones); this should end above both. No published figure with this recipe.
+nearly the fine-tuning of its paper. Plain SGD reaches 84.5 %, less than a linear classifier on the
+frozen features with 87.9 % (FGIR-Backbones); this should be better than both. No published figure
+with this recipe.
 
 `dinov2`: a linear classifier on frozen DINOv2 features (arXiv:2304.07193), ViT-B/14 at 224 px,
-without augmentation: features are computed once and kept. Expected 89.6 % (linear probe of the
+without augmentation: features are computed once and stored. Expected 89.6 % (linear probe of the
 paper, from memory); frozen Swin-B of ImageNet-21k reaches 90.9 % (FGIR-Backbones).
 
 `tiny`: seconds, a small network of the family with random weights.
 
 None of these is reproduced here yet. `--config.final=True` trains on all of train. Batches of 64
-are summed from parts of 8 to fit one device; on eight, `--config.phases[0].accumulate=1` is
-the same. Memory: 16 GB for Swin-L (scripts/estimate_memory.py on a CPU: an estimate for GPUs).
-Time: not measured; the test suite runs the variant `tiny`.
+are computed in parts of 8 to fit on one device; on eight devices use
+`--config.phases[0].accumulate=1` for the same result. Memory: 16 GB for Swin-L
+(scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not measured; the test suite runs
+the variant `tiny`.
 """
 
 from configs import common

@@ -5,33 +5,33 @@ Bilinear CNNs (Lin et al., arXiv:1504.07889) in the phase-wise form of the cours
 fine-tuned from conv5_2 on, the second frozen; bilinear pooling of conv5_3 (28 x 28 at 448 px),
 signed square root, l2 norm, dropout 0.5, one linear layer with 26.2 M weights.
 
-Expected top-1 on the test split: 78.7 % with `boxes` (the project's figure for phase 2; it fed BGR
-images, we feed RGB, and its maps went through VGG's last pooling, 14 x 14); 84-87 % for the
+Expected top-1 on the test split: 78.7 % with `boxes` (the project's figure for phase 2; it used BGR
+images, we use RGB, and its maps went through VGG's last pooling, 14 x 14); 84-87 % for the
 published recipe that fine-tunes everything (arXiv:1504.07889 reports 83.9-86.9, depending on the
 version of the data). Not reproduced here yet.
 
     python -m fgc_jax.main --config=configs/bcnn_aircraft.py --workdir=runs/bcnn \\
         --config.data.root=DIR      # DIR holds fgvc-aircraft-2013b
 
-Variants: none of the words: Adam 1e-3 and at most 10 epochs a phase with early stopping after 3, as
-that project's code has it. `sgd`: the two steps that public re-implementations of the paper use
-(SGD 1.0 on the classifier alone, then 5e-3 on everything; HaoMood/bilinear-cnn, Hawkeye), with
-cosine schedules.
-`boxes`: every picture, of the test split too, is first cut to its published box, as the project
-did. `reinit`: phase 2 re-initialises what it un-freezes. `tiny`: seconds, random weights.
+Variants: without one: Adam 1e-3 and at most 10 epochs per phase with early stopping after 3, as in
+that project's code. `sgd`: the two steps of public re-implementations of the paper (SGD 1.0 on the
+classifier, then 5e-3 on all layers; HaoMood/bilinear-cnn, Hawkeye), with cosine schedules.
+`boxes`: every picture, also of the test split, is first cropped to its published box, as in the
+project. `reinit`: phase 2 re-initialises the layers that it un-freezes. `tiny`: seconds, random
+weights.
 `resnet34`, `resnet18_resnet34`, `resnet50`: the pairs of the project's earlier commits, without
-published figures. Phase 2 then un-freezes the last stage of the first stream; where the streams
+published figures. Phase 2 then un-freezes the last stage of the first stream or, if the streams
 differ, the last two blocks of both (the project: layer3 of its ResNet-18 and layer4 of its
-ResNet-34). `resnet50` is one stream with itself and needs a projection to 256 channels: 2048 x 2048
-products would take 419 M weights.
-Memory: 4 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs), of which parameters are
-220 MB, the classifier's share 105 MB and as much for each Adam moment. Time: not measured; the test
-suite runs the variant `tiny`.
+ResNet-34). `resnet50` is one stream multiplied with itself. It needs a projection to 256 channels,
+because 2048 x 2048 products would need 419 M weights.
+Memory: 4 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs); parameters take 220 MB of
+it. The classifier has 105 MB of these, and each of its Adam moments takes another 105 MB. Time: not
+measured; the test suite runs the variant `tiny`.
 """
 
 from configs import common
 
-# The streams, the map of both and what phase 2 un-freezes.
+# The streams, the map of both, and the layers that phase 2 un-freezes.
 PAIRS = {
     "vgg16": ("vgg16", "vgg16", "stage5", "last 2"),
     "resnet34": ("resnet34", "resnet34", "stage4", "last 3"),

@@ -1,7 +1,7 @@
-"""Named bundles of image sizes and augmentations, as published recipes have them.
+"""Named bundles of the image sizes and augmentations of published recipes.
 
-`apply(config, "cal")` after the phases are set; `finetune_folder.py` takes a bundle's name as its
-variant. Augmentations happen in training only: validation and test see the centre crop.
+Call `apply(config, "cal")` after the phases are set; in `finetune_folder.py` the names of bundles
+are variants. Augmentation is for training only: validation and test use the centre crop.
 """
 
 from ml_collections import ConfigDict

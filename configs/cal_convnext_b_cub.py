@@ -1,15 +1,15 @@
 """Counterfactual attention learning with ConvNeXt-B of ImageNet-22k at 224 px on CUB-200-2011.
 
-The setting of FGIR-Backbones (arkel23), where 224 pixels and better pre-training beat ResNet-101 at
-448: CAL (arXiv:2108.08728) over ConvNeXt-B (arXiv:2201.03545), 50 epochs, cosine with warm-up,
-gradients clipped.
+The setting of FGIR-Backbones (arkel23), in which 224 pixels with better pretraining are better than
+ResNet-101 at 448: CAL (arXiv:2108.08728) with ConvNeXt-B (arXiv:2201.03545), 50 epochs, cosine with
+warm-up, clipped gradients.
 
     python -m fgc_jax.main --config=configs/cal_convnext_b_cub.py --workdir=runs/cal_convnext \\
         --config.data.root=DIR      # DIR holds CUB_200_2011
 
 Expected test top-1: 91.52 % with the crop's view, 91.54 % without (FGIR-Backbones' table, last
-epoch; its learning rate was chosen from 0.03, 0.01, 0.003 and 0.001, which of them is not stated;
-0.003 stands here). Not reproduced here yet.
+epoch; its learning rate was one of 0.03, 0.01, 0.003 and 0.001, but it does not state which; here
+it is 0.003). Not reproduced here yet.
 
 `tiny`: seconds, ConvNeXt V2 Atto with random weights. `--config.final=True` trains on all of train.
 Memory: 7 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not measured; the

@@ -1,7 +1,7 @@
 """Counterfactual attention learning with ResNet-101 on CUB-200-2011, Cars or FGVC-Aircraft.
 
 CAL (Rao et al., arXiv:2108.08728) with the numbers of its published code: layer4 at stride 1, 32
-attention maps, 448 px, SGD 1e-3 whose rate falls by a tenth each two epochs, 160 epochs.
+attention maps, 448 px, SGD 1e-3 whose rate falls by a tenth every two epochs, 160 epochs.
 
     python -m fgc_jax.main --config=configs/cal_resnet101.py --workdir=runs/cal_cub \\
         --config.data.root=DIR      # DIR holds CUB_200_2011
@@ -10,14 +10,14 @@ Expected test top-1: CUB 90.6, Cars 95.5, Aircraft 94.2 % (the paper, mean of 8 
 plain and effect logits, best epoch on test); users of that code report 89.5 to 90.4 on CUB. Not
 reproduced here yet.
 
-Variants: `cub` (the default), `cars`, `aircraft`; `wsdan` leaves the counterfactual away, `plain`
-all but the network at stride 1 and its average pooling; `tiny`: seconds, ResNet-18 with random
+Variants: `cub` (the default), `cars`, `aircraft`; `wsdan` has no counterfactual attention, `plain`
+is only the network at stride 1 with average pooling; `tiny`: seconds, ResNet-18 with random
 weights. `--config.final=True` trains on all of train.
-Memory: 19 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs), most of it activations of
-three images for each of the batch; parameters are 56 M with 200 classes, 13 M of them in the
-classifier. With less memory: `--config.phases[0].accumulate=4`, under which the centres move four
-times a step, towards four images each time. Time: not measured; the test suite runs the variants
-`tiny`.
+Memory: 19 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs), most of it for the
+activations of three versions of each image; there are 56 M parameters with 200 classes, 13 M of
+them in the classifier. To use less memory: `--config.phases[0].accumulate=4`; the centres then move
+four times in a step, towards four images each time. Time: not measured; the test suite runs the
+variants `tiny`.
 """
 
 from configs import bundles, common

@@ -1,15 +1,15 @@
-"""CAL with ResNet-152 on the 200 birds of a course's homework (CUB-200-2010, 15 images a class).
+"""CAL with ResNet-152 on the 200 birds of a course's homework (CUB-200-2010, 15 images per class).
 
 The course project LiaoWC/ImageClassification-CAL: CAL (arXiv:2108.08728) with 16 attention maps,
-300 px of 324, rotations up to 20 degrees, and a normalisation of its own.
+crops of 300 px from 324, rotations up to 20 degrees, and its own normalisation.
 
     python -m fgc_jax.main --config=configs/cal_resnet152_homework.py --workdir=runs/homework \\
         --config.data.root=DIR      # DIR holds training_images and training_labels.txt
 
-Expected: 89.5 % of the project's 400 validation images, half of which it trained on as well; here
-two images of each class validate and nothing else (200 x 2). Not reproduced here yet. The project
-lowered the rate after each six epochs without a validation accuracy 1.9 times the best, that is
-after six epochs; here it falls when the accuracy has not risen for six.
+Expected: 89.5 % on the project's 400 validation images, but half of these were also training
+images. Here two images of each class (200 x 2) are used for validation only. Not reproduced here
+yet. The project lowered the rate after six epochs without a validation accuracy of 1.9 times the
+best, that is after every six epochs; here it falls when the accuracy has not risen for six epochs.
 
 Variants: `plain` is the project's ResNet without CAL; `tiny`: seconds, ResNet-18 with random
 weights. Memory: 6 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not

@@ -1,7 +1,7 @@
-"""Every key of a run with its default value. A recipe starts from here and changes what it means.
+"""Every key of a config with its default value. A recipe starts from here and sets what differs.
 
-`fgc_jax/config/settings.py` says what each key is and which values are allowed; the defaults of a
-network stand there, and those of a method at its function.
+`fgc_jax/config/settings.py` documents each key and its allowed values. The defaults of a network
+stand there, and those of a method at its function.
 """
 
 from collections.abc import Collection
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from fgc_jax import methods, models
 from fgc_jax.config import ModelSettings, defaults
 
-# What `make_tiny` takes instead of a network whose name begins like this.
+# The network that `make_tiny` uses instead of one whose name begins with the key.
 SMALL = {
     "resn": "resnet18",
     "vgg": "vgg11",
@@ -25,7 +25,7 @@ SMALL = {
 
 
 def get_config() -> ConfigDict:
-    """A config with all keys but `phases`' contents, which every recipe states itself."""
+    """A config with all keys and without phases, which every recipe adds."""
     config = ConfigDict()
     config.seed = 0
     config.model = ConfigDict(
@@ -71,7 +71,7 @@ def get_config() -> ConfigDict:
 
 
 def phase(name: str, **changes) -> ConfigDict:
-    """One phase with every key; `changes` to keys that do not exist raise."""
+    """One phase with every key. `changes` with an unknown key raise an error."""
     values = ConfigDict(
         {
             "name": name,
@@ -116,10 +116,10 @@ def phase(name: str, **changes) -> ConfigDict:
 def growing(name: str, crops: tuple[int, ...], *, batch_size: int, **changes) -> tuple:
     """Phases that train on larger and larger images: `name_224`, `name_299`, ...
 
-    `batch_size` is that of the first; the others shrink as the images grow, so that each phase
-    takes about the same memory, and are multiples of 8 where the first is. Images are resized to
-    8/7 of the crop, or to `resize` times it. `changes` are those of `phase`; give `lr_batch` for
-    learning rates that follow the batch.
+    `batch_size` is that of the first phase. The others are smaller for larger images, so that each
+    phase needs about the same memory; they are multiples of 8 if the first is. Images are resized
+    to 8/7 of the crop, or to `resize` times the crop. `changes` are those of `phase`; give
+    `lr_batch` for learning rates that are proportional to the batch size.
     """
     ratio, phases = changes.pop("resize", 8 / 7), []
     for crop in crops:
@@ -134,9 +134,9 @@ def growing(name: str, crops: tuple[int, ...], *, batch_size: int, **changes) ->
 def gradual(name: str, rates: dict[str, float], **changes) -> tuple:
     """Phases that un-freeze a network from its head (arXiv:1801.06146): `name_1`, `name_2`, ...
 
-    `rates` holds what trains and at which learning rate, as {"head": 1e-2, "last 3": 3e-3,
-    "all": 1e-3}. Of `changes` to `phase`, those that have no effect on a part are left out there:
-    rates by layer where the head trains alone, batch norms of frozen layers where none is frozen.
+    `rates` maps what trains to its learning rate, such as {"head": 1e-2, "last 3": 3e-3,
+    "all": 1e-3}. `changes` are those of `phase`. A phase leaves out those without an effect: rates
+    by layer if only the head trains, batch norms of frozen layers if no layer is frozen.
     """
     phases = []
     for number, (train, lr) in enumerate(rates.items(), start=1):
@@ -160,7 +160,7 @@ def variants(argument: str, allowed: tuple[str, ...]) -> set[str]:
 
 
 def one_of(words: set[str], choices: Collection[str], default: str) -> str:
-    """The word among `choices` that the variant names, or `default`; at most one may be there."""
+    """The only word of the variant that is in `choices`, or `default`; ValueError for several."""
     chosen = sorted(words & set(choices))
     if len(chosen) > 1:
         raise ValueError(f"the variants {' and '.join(chosen)} exclude each other")
@@ -168,9 +168,9 @@ def one_of(words: set[str], choices: Collection[str], default: str) -> str:
 
 
 def aircraft(config: ConfigDict, words: Collection[str] = ()) -> None:
-    """FGVC-Aircraft as project A trained on it: official train + val merged, 80/20 split with seed
-    42, resized to 512 x 512 and cropped to the centre 448 x 448; with the word `boxes`, pictures of
-    all splits cut to their published boxes before."""
+    """FGVC-Aircraft as in the course project of `bcnn_aircraft.py`: official train + val merged,
+    80/20 split with seed 42, resized to 512 x 512, centre crop of 448 x 448. With the word `boxes`
+    the pictures of all splits are first cropped to their published boxes."""
     config.data.name = "aircraft"
     config.data.options = ConfigDict(
         {
@@ -184,7 +184,7 @@ def aircraft(config: ConfigDict, words: Collection[str] = ()) -> None:
 
 
 def attention(config: ConfigDict, method: str, *, maps: int = 32) -> None:
-    """The method "wsdan" or "cal" and its head, with the numbers of CAL's published code."""
+    """Sets the method "wsdan" or "cal" and its head, with the numbers of CAL's published code."""
     head_options = {**defaults(models.HEADS["attention_pooling"]), "maps": maps}
     config.model.update(head="attention_pooling", head_options=ConfigDict(head_options))
     config.method = method
@@ -194,8 +194,8 @@ def attention(config: ConfigDict, method: str, *, maps: int = 32) -> None:
 
 
 def make_tiny(config: ConfigDict) -> None:
-    """Shrinks a recipe to seconds: a small network of the family where the recipe's is large,
-    random weights, small images, one epoch a phase."""
+    """Changes a recipe so that it runs in seconds: a small network of the family instead of a large
+    one, random weights, small images, one epoch per phase."""
     model = config.model
     for backbone in ("backbone", "backbone_b"):
         for prefix, small in SMALL.items():

@@ -1,9 +1,9 @@
-"""Cross-X learning: ResNet-50 with two excitations a stage on CUB-200-2011.
+"""Cross-X learning: ResNet-50 with two excitations for each stage on CUB-200-2011.
 
 Paper: Cross-X Learning for Fine-Grained Visual Categorization (Luo et al., arXiv:1909.04412). Two
 excitations of the last two stages and a third, merged feature each have a classifier; the logits
-are summed. Regularisers ask that an excitation sees the same in all images and another one
-something else, and that the three classifiers agree.
+are summed. Regularisers make an excitation similar for all images, the excitations different from
+each other, and the three classifiers similar.
 
 Expected top-1 on the test split: 87.7 % (the paper's figure, of the best epoch on test). Not
 reproduced here yet.
@@ -17,12 +17,12 @@ NABirds (86.2 %): as here.
 Cars (94.6 %): gamma_high=1 gamma_low=0.25 gamma_merged=1 (`--config.method_options.gamma_high=1`
 and so on), `--config.model.head_options.low_pool=avg`, and no crop:
 `--config.phases[0].resize=448 --config.data.random_crop=False`.
-Dogs (88.9 %): gammas 0.01, 0.01 and 1, otherwise as Cars, and `--config.phases[0].lr=0.001`. At
-test time their code leaves the merged classifier out there; ours does not.
+Dogs (88.9 %): gammas 0.01, 0.01 and 1, otherwise as Cars, and `--config.phases[0].lr=0.001`. For
+Dogs their code does not use the merged classifier at test time; ours does.
 Aircraft (92.6 %): gammas 0.5, 0.1 and 0.5, low_pool=avg, crop as here. A misspelt key in their code
 leaves all three at 0.
 
-Variants: none but `tiny`: seconds, a small network with random weights.
+Variant: `tiny`: seconds, a small network with random weights.
 Memory: 13 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not measured; the
 test suite runs the variant `tiny`.
 """

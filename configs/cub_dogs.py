@@ -1,11 +1,14 @@
-"""ResNet-50 and four vision transformers on CUB-200-2011 or Stanford Dogs, right or as published.
+"""ResNet-50 and four vision transformers on CUB-200-2011 or Stanford Dogs.
 
-The baselines of the course project "Fine-grained-Classification" in seven steps (yangtx7), whose
-transformers collapsed: best after the first epoch or two, then down to a few percent, which it took
-for overfitting. It trained every weight with AdamW at 1e-3, a hundred times a usual rate for
-a pretrained transformer: what pretraining taught is lost while the rate rises. It also normalised
-with ImageNet's mean and std where the weights expect 0.5. `scripts/show_vit_collapse.py` shows the
-fall on a small scale (docs/recipes.md): it is the rate's.
+With usual settings, or (`published`) those of a published project.
+
+The baselines of the course project "Fine-grained-Classification" in seven steps (yangtx7). Its
+transformers collapsed: the best epoch was the first or second, then accuracy fell to a few percent,
+which the project explained as overfitting. It trained every weight with AdamW at 1e-3, a hundred
+times a usual rate for a pretrained transformer, so the pretraining is lost while the rate rises. It
+also normalised images with ImageNet's mean and std, but the weights expect 0.5.
+`scripts/show_vit_collapse.py` reproduces the fall on a small task (docs/recipes.md): the learning
+rate causes it.
 
     python -m fgc_jax.main --config=configs/cub_dogs.py:vit_base_patch16_224 --workdir=runs/cub \\
         --config.data.root=DIR      # DIR holds CUB_200_2011; or Images, Annotation and two lists
@@ -14,8 +17,8 @@ Variants: `dogs` instead of CUB; a network, `resnet50` (the default), `vit_small
 `vit_base_patch32_224`, `vit_base_patch16_224` or `vit_large_patch16_224`; `published`: the
 project's recipe; `tiny`: seconds, a small network of the family with random weights.
 
-Expected top-1 on the test split. Published (the project's event files; best and last of 25 epochs,
-the test split being its validation, so the best is optimistic):
+Expected top-1 on the test split. `published` (the project's event files; best and last of 25
+epochs; it used the test split for validation, so the best is optimistic):
 
     network                  CUB              Dogs
     resnet50                 70.8 / 70.4 %    86.8 / 86.5 %
@@ -24,13 +27,13 @@ the test split being its validation, so the best is optimistic):
     vit_base_patch16_224     47.2 / 23.5 %    62.5 / 12.7 %
     vit_large_patch16_224    68.0 / 39.6 %    63.2 /  1.6 %
 
-Right: vit_base_patch16_224 90.1 % on CUB and 91.4 % on Dogs (table of arkel23/GLSim, from which its
-recipe is); resnet50 84-86 % on CUB (FGVCLib's baseline, learning rates as here). The others have no
-published figure with these recipes. Dogs is a part of ImageNet: its figures flatter networks that
-were trained there. None of these is reproduced here yet.
+Default: vit_base_patch16_224 90.1 % on CUB and 91.4 % on Dogs (table of arkel23/GLSim, the source
+of its recipe); resnet50 84-86 % on CUB (FGVCLib's baseline, learning rates as here). The others
+have no published figure with these recipes. Dogs is a part of ImageNet, so networks pretrained on
+ImageNet look better there than they are. None of these is reproduced here yet.
 
-Differences from the published code: the classifier has as many outputs as there are classes, not
-1000; pictures turn grey in training only; validation is cut from train and chooses the epoch.
+Differences from the published code: the classifier has one output for each class, not 1000;
+pictures are made grey in training only; validation is drawn from train and selects the epoch.
 Memory: 6 GB for resnet50, 2 GB for vit_base_patch16_224 (scripts/estimate_memory.py on a CPU: an
 estimate for GPUs). Time: not measured; the test suite runs the variant `tiny`.
 """
@@ -43,7 +46,7 @@ VITS = (
     "vit_base_patch16_224",
     "vit_large_patch16_224",
 )
-# timm's default weights in 2023, which the project took.
+# timm's default weights in 2023, which the project used.
 PUBLISHED_TAGS = {"vit_base_patch16_224": "augreg2_in21k_ft_in1k"}
 
 

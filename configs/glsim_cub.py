@@ -1,8 +1,8 @@
-"""GLSim: a vision transformer that looks again at the patches most like the whole image.
+"""GLSim: a vision transformer that also encodes a crop around the most typical patches.
 
 Global-Local Similarity for Efficient Fine-Grained Image Recognition with Vision Transformers (Rios
-et al., arXiv:2407.12891). ViT-B/16 of ImageNet-21k at 224 px; the crop around the 8 patches whose
-cosine with the class token is largest is encoded by the same network, one more block joins both
+et al., arXiv:2407.12891). ViT-B/16 of ImageNet-21k at 224 px. The same network encodes the crop
+around the 8 patches whose cosine with the class token is largest, and one more block combines both
 class tokens. Recipe of github.com/arkel23/GLSim with its medium augmentation.
 
 Expected test top-1 (last epoch): CUB-200-2011 90.93 %, against 90.11 % of the same transformer
@@ -13,11 +13,11 @@ alone; Stanford Dogs 92.01 %. Not reproduced here yet.
 
 Variants: `dogs` (Stanford Dogs, 16 patches), `tiny` (seconds, random weights). The authors choose
 the learning rate among 0.03, 0.01, 0.003 and 0.001 for each data set.
-`--config.final=True` trains on all of train, as the figures above.
+`--config.final=True` trains on all of train, as for the figures above.
 
 Memory: 4.1 GB (scripts/estimate_memory.py on a CPU; an estimate for GPUs). Time: not measured; a
-forward pass takes 70.7 GFLOP, twice the network's own, for two looks. The test suite runs the
-variant `tiny`.
+forward pass takes 70.7 GFLOP, twice that of the network, because it encodes two images. The test
+suite runs the variant `tiny`.
 """
 
 from configs import common

@@ -1,15 +1,15 @@
-"""Your own images, a large vision transformer, a small GPU: LoRA (arXiv 2106.09685).
+"""LoRA on your own images: a large vision transformer on a small GPU (arXiv 2106.09685).
 
     python -m fgc_jax.main --config=configs/lora_folder.py --workdir=runs/lora \\
         --config.data.root=DIR
 
-ViT-L/16 (304 M parameters, ImageNet-21k) trains 3.1 M new ones beside its linear layers, and the
-head. Memory: docs/recipes.md, or `python scripts/estimate_memory.py --config=configs/lora_folder.py
---classes=N` for your own changes. Expected accuracy: depends on the images. Time: a train step
-takes three quarters of the operations of one of full fine-tuning.
+The 304 M parameters of ViT-L/16 (ImageNet-21k) are frozen; 3.1 M new ones in its linear layers and
+the head are trained. Memory: see docs/recipes.md, or `python scripts/estimate_memory.py
+--config=configs/lora_folder.py --classes=N` with your own changes. Expected accuracy: depends on
+the images. Time: a train step needs three quarters of the operations of full fine-tuning.
 
-Variants: `bias` trains all biases instead (BitFit, arXiv 2106.10199), `full` everything; `tiny`:
-seconds, a small network with random weights.
+Variants: `bias` trains all biases instead (BitFit, arXiv 2106.10199), `full` all parameters;
+`tiny`: seconds, a small network with random weights.
 """
 
 from configs import common

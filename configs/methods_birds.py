@@ -1,19 +1,19 @@
-"""One method or head after the other on `synthetic_birds`: what each adds to plain fine-tuning.
+"""Compares methods and heads with plain fine-tuning on `synthetic_birds`.
 
 EfficientNet-Lite0 with its ImageNet weights, 12 species, 128 px: two epochs of the head, then
-eight of everything, the same optimiser, schedule and epochs for all. Heads read the map of stride
-16 (8 x 8), so that they have places to tell apart; PMG reads those of stride 8 and 32 as well, and
-takes four steps with each batch. WS-DAN and CAL see three images for each one.
+eight of all layers; optimiser, schedule and epochs are the same for all. Heads read the map of
+stride 16 (8 x 8 positions). PMG also reads the maps of stride 8 and 32 and takes four steps with
+each batch. WS-DAN and CAL use three versions of each image.
 
     python scripts/sweep.py --config=configs/methods_birds.py:cal --seeds=0,1,2 --workdir=DIR/cal
 
-The word after the colon: `gap`, `bilinear` (64 channels), `cbp`, `isqrt`, `wsdan`, `cal` (8 maps;
-`cal_free_centres` does not normalise them), `api_net`, `pmg`, `dcl`, `pairwise_confusion`; `vit`
-and `transfg` are ViT-Ti/16 at 128 px with random weights, of which no small package is at hand: so
-short a training leaves them at chance. `tiny` takes seconds. Expected test top-1, the mean of three
-seeds: `isqrt` 99.4 %, `cbp` 98.3, `bilinear` 98.1, `pmg` 96.8, `cal` 95.2, `cal_free_centres` 94.7,
-`wsdan` 93.7, `dcl` 81.7, `gap` 80.1, `api_net` 76.0, `pairwise_confusion` 53.1; more in
-docs/methods.md. Time on one CPU core: two minutes for `gap`, six for `cal`.
+Variants: `gap`, `bilinear` (64 channels), `cbp`, `isqrt`, `wsdan`, `cal` (8 maps; in
+`cal_free_centres` the centres are not normalised), `api_net`, `pmg`, `dcl`, `pairwise_confusion`.
+`vit` and `transfg` are ViT-Ti/16 at 128 px with random weights, because no small package has
+pretrained ones; after so few epochs they are at chance level. `tiny` takes seconds. Expected test
+top-1, mean of three seeds: `isqrt` 99.4 %, `cbp` 98.3, `bilinear` 98.1, `pmg` 96.8, `cal` 95.2,
+`cal_free_centres` 94.7, `wsdan` 93.7, `dcl` 81.7, `gap` 80.1, `api_net` 76.0, `pairwise_confusion`
+53.1; more in docs/methods.md. Time on one CPU core: two minutes for `gap`, six for `cal`.
 """
 
 from ml_collections import ConfigDict

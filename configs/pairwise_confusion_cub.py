@@ -1,19 +1,19 @@
-"""Pairwise confusion on CUB-200-2011: look-alike classes may be confused while training.
+"""Pairwise confusion on CUB-200-2011: training makes predictions for different classes similar.
 
 Pairwise Confusion for Fine-Grained Visual Classification (arXiv:1705.08016), ResNet-50, 224 px. The
 weight of 20 is ours and not tuned: it multiplies the squared distance, as the paper defines it; the
 authors' code (abhimanyudubey/confusion) multiplies the distance without the square, by 0.1 to 0.2
-times the number of classes. Its solver for this network (SGD 0.1 falling linearly over 10,000
-steps) is one for other initial weights; steps and images here are Hawkeye's PC_resnet50.yaml: Adam
+times the number of classes. Its optimiser settings for this network (SGD 0.1 falling linearly over
+10,000 steps) are for other initial weights, so those of Hawkeye's PC_resnet50.yaml are used: Adam
 4e-4, 24 images, 60 epochs, label smoothing 0.1.
 
-Expected test top-1: 80.21 % (the paper's), 87.67 % (Hawkeye, whose confusion is the distance of
-logits, weight 0.1, and whose best epoch is chosen on test). Not reproduced here yet.
+Expected test top-1: 80.21 % (the paper), 87.67 % (Hawkeye; there confusion is the distance of
+logits with weight 0.1, and the best epoch is selected on test). Not reproduced here yet.
 
     python -m fgc_jax.main --config=configs/pairwise_confusion_cub.py --workdir=runs/confusion \\
         --config.data.root=DIR      # DIR holds CUB_200_2011
 
-Variants: `plain`: the same without confusion, to compare with. `tiny`: seconds, random weights.
+Variants: `plain`: the same without confusion, for comparison. `tiny`: seconds, random weights.
 Memory: estimated at 4 GB. Time: not measured; the test suite runs the variant `tiny`.
 """
 

@@ -1,24 +1,24 @@
-"""PIM and HERBS: a feature pyramid on Swin-L whose best positions a small graph joins.
+"""PIM and HERBS: a feature pyramid on Swin-L; a small graph combines its best positions.
 
 A Novel Plug-in Module for Fine-Grained Visual Classification (PIM, Chou et al., arXiv:2202.03822)
 and Fine-grained Visual Classification with High-temperature Refinement and Background Suppression
-(HERBS, Chou et al., arXiv:2303.06442), as github.com/chou141253/FGVC-PIM and FGVC-HERBS train them:
+(HERBS, Chou et al., arXiv:2303.06442), trained as in github.com/chou141253/FGVC-PIM and FGVC-HERBS:
 ImageNet-22k weights, 384 px, SGD with Nesterov momentum, batches of 32.
 
-Expected test top-1 on CUB-200-2011: PIM 92.77 %, HERBS 93.1 %. Both take the best epoch on test,
-and the best of up to ten combinations of outputs on test; another library that repeats PIM finds
-91.4-91.9. Swin-L alone has 91.87 (configs/baselines_cub.py). Not reproduced here yet.
+Expected test top-1 on CUB-200-2011: PIM 92.77 %, HERBS 93.1 %. Both select the best epoch and the
+best of up to ten combinations of outputs on test; another implementation of PIM reaches 91.4-91.9.
+Swin-L alone reaches 91.87 (configs/baselines_cub.py). Not reproduced here yet.
 
     python -m fgc_jax.main --config=configs/pim_cub.py --workdir=runs/pim \\
         --config.data.root=DIR      # DIR holds CUB_200_2011
 
 Variants: `herbs`; `tiny` (seconds, random weights). `--config.final=True` trains on all of train,
-as the figures above. The published code reads Swin's maps behind the patch merging, whose finest
-grid is 48 x 48; here it is 96 x 96, and the numbers of positions are those of that code.
+as for the figures above. The published code reads Swin's maps after the patch merging, whose finest
+grid is 48 x 48; here it is 96 x 96, with the same numbers of selected positions.
 
-Memory: 16 GB for PIM in two parts a batch, 14 GB for HERBS in four (scripts/estimate_memory.py on
-a CPU; an estimate for GPUs), with `remat`. Time: not measured; the authors' PIM takes 3 h on one
-GPU. The test suite runs the variant `tiny`.
+Memory: 16 GB for PIM with batches in two parts, 14 GB for HERBS with four (with `remat`;
+scripts/estimate_memory.py on a CPU; an estimate for GPUs). Time: not measured; the authors' PIM
+takes 3 h on one GPU. The test suite runs the variant `tiny`.
 """
 
 from ml_collections import ConfigDict
@@ -75,7 +75,7 @@ def get_config(variant: str = ""):
             nesterov=True,
             weight_decay=3e-4 if herbs else 5e-4,
             schedule="cosine",
-            # Theirs are 1500 and 800 of the parts of which a batch is summed.
+            # The authors count parts of a batch: 1500 and 800 of them.
             warmup="375 steps" if herbs else "400 steps",
             monitor="val_top1",
         ),

@@ -3,23 +3,24 @@
 Paper: Fine-Grained Visual Classification via Progressive Multi-Granularity Training of Jigsaw
 Patches (Du et al., arXiv:2003.03836). Each batch takes four optimiser steps: 8 x 8 shuffled tiles
 for the classifier of the finest map, 4 x 4 and 2 x 2 for the next two, and the whole image, with
-weight 2, for the classifier of all three. New layers learn ten times as fast as the trunk, pixels
-are normalised with 0.5 / 0.5, images squashed to 550 and cropped to 448.
+weight 2, for the classifier of all three. New layers have ten times the learning rate of the
+backbone, pixels are normalised with mean 0.5 and std 0.5, images are squashed to 550 and cropped to
+448.
 
 Expected top-1 on the test split: 88.9 %, or 89.6 % with the sum of the four classifiers (the
 paper's figures, of the best epoch on test; other people's runs of the authors' code reached 84.1
-and 81.4, PRIS-CV/PMG issues 6 and 9). Not reproduced here yet. The authors' random crop pads the
-550 pixels by 8 first and their learning rate falls once an epoch; here it crops inside the image
-and falls at every step.
+and 81.4, PRIS-CV/PMG issues 6 and 9). Not reproduced here yet. The authors pad the 550 pixels by 8
+before the random crop, and their learning rate falls once per epoch. Here the crop is inside the
+image, and the learning rate falls at every step.
 
     python -m fgc_jax.main --config=configs/pmg_cub.py --workdir=runs/pmg \\
         --config.data.root=DIR      # DIR holds CUB_200_2011
 
 `--config.model.head_options.test=sum` predicts with the sum of the four; training is the same.
-Variants: none but `tiny`: seconds, a small network with random weights.
+Variant: `tiny`: seconds, a small network with random weights.
 Memory: 8 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not measured; the
-test suite runs the variant `tiny`. By the number of passes, a batch costs about four times what it
-costs plain fine-tuning.
+test suite runs the variant `tiny`. With four passes, a batch costs about four times as much as in
+plain fine-tuning.
 """
 
 from ml_collections import ConfigDict

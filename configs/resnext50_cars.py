@@ -1,8 +1,8 @@
 """ResNeXt-50 on Stanford Cars in three stages, with discriminative rates, one-cycle, larger images.
 
 The recipe of "fine-grained-image-classification" (vivekkalyan, fastai 1.0.52): first the classifier
-and all batch norms at 1e-2, then everything at 3e-3, then everything on larger images. Early layers
-(up to layer2) learn at a ninth of the rate, layer3 and layer4 at a third. Super-convergence
+and all batch norms at 1e-2, then all layers at 3e-3, then all layers on larger images. Early layers
+(up to layer2) have a ninth of the rate, layer3 and layer4 a third. Super-convergence
 (arXiv:1708.07120), decoupled weight decay (arXiv:1711.05101), discriminative rates
 (arXiv:1801.06146).
 
@@ -11,17 +11,17 @@ and all batch norms at 1e-2, then everything at 3e-3, then everything on larger 
 
 Expected top-1: 91.4 % on the test split, trained on all of train (the project's figure, a mean over
 shuffled batches that left 9 images out; 91 % on its 20 % validation split after two stages). To
-train on all of train with the epochs chosen here: `--config.final=True --config.search=runs/cars`
-with another workdir. Not reproduced here yet.
+train on all of train with the numbers of epochs selected here: `--config.final=True
+--config.search=runs/cars` with another workdir. Not reproduced here yet.
 
-Variants: `efficientnet_b0` to `efficientnet_b3` (the TensorFlow weights that efficientnet_pytorch
-carries; two stages, the trunk at a third of the rate; the project: 89 % on validation for b3),
-`resnet18`, `resnet50`, `resnet101` (its other trunks; 89.7 % there for ResNet-50 after three
+Variants: `efficientnet_b0` to `efficientnet_b3` (the TensorFlow weights of efficientnet_pytorch;
+two stages, the backbone at a third of the rate; the project: 89 % on validation for b3),
+`resnet18`, `resnet50`, `resnet101` (the project's other backbones; 89.7 % for ResNet-50 after three
 stages, 84 % for ResNet-101 after two with weight decay 1e-2). `tiny`: seconds, a small network.
 
-Differences: each stage starts with fresh moments, and from the best validation loss of the one
-before, where the project went on from the last state; frozen weights do not decay; no
-image is left out at the end of an epoch.
+Differences: each stage starts with new moments and from the state with the best validation loss of
+the previous stage; the project continued from the last state. Frozen weights do not decay. No image
+is left out at the end of an epoch.
 Memory: 4 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not measured; the
 test suite runs the variant `tiny`.
 """

@@ -1,4 +1,4 @@
-"""Second-order pooling on CUB-200-2011: bilinear features made small, or normalised as matrices.
+"""Second-order pooling on CUB-200-2011: compact or matrix-normalised bilinear features.
 
     python -m fgc_jax.main --config=configs/second_order_cub.py:isqrt --workdir=runs/isqrt \\
         --config.data.root=DIR      # DIR holds CUB_200_2011
@@ -7,25 +7,28 @@ Variants, with test accuracies that others report (trained on all of train, most
 test; none is reproduced here yet):
 
 `cbp` (the default): Compact Bilinear Pooling (arXiv:1511.06062), VGG-16, a Tensor Sketch of 6000
-numbers; classifier first, then all. 84.13 % with the numbers of Hawkeye's CBCNN_S1.yaml and
-CBCNN_S2.yaml, which these are; 84.0 % in the paper. Our root takes 1e-6 rather than 1e-10.
+numbers; first the classifier, then all layers. Numbers of Hawkeye's CBCNN_S1.yaml and
+CBCNN_S2.yaml, which report 84.13 %; 84.0 % in the paper. The epsilon of the root is 1e-6 here, not
+1e-10.
 
-`isqrt`: iSQRT-COV (arXiv:1712.01034), ResNet-50, 256 channels, five iterations; all at once, the
-head five times as fast as the trunk. 88.81 % with the numbers of Hawkeye's MPN.yaml, which these
-are, but for the images: theirs are 224 px, here they have the paper's 448. The paper's 88.1 %
-starts from a network trained on ImageNet with this head, whose weights are not in timm's format.
+`isqrt`: iSQRT-COV (arXiv:1712.01034), ResNet-50, 256 channels, five iterations; one phase of all
+layers, the head at five times the rate of the backbone. Numbers of Hawkeye's MPN.yaml, which
+reports 88.81 %, except for the image size: theirs is 224 px, here it is 448 as in the paper. The
+paper's 88.1 % is for a network pretrained on ImageNet with this head; those weights are not in
+timm's format.
 
 `low_rank`: Low-rank Bilinear Pooling (arXiv:1611.05109), VGG-16, 100 channels, rank 8. 84.21 % in
-the paper, from memory; the numbers of the two steps are ours, chosen without trying others.
+the paper, from memory; the settings of the two phases are ours, and no others were tried.
 
 `projected`: bilinear pooling (arXiv:1504.07889) of ResNet-50 with a projection to 128 channels,
-whose products are 16,384 numbers instead of 4.2 million. The two steps are those of cvl-umass's
+whose products are 16,384 numbers instead of 4.2 million. The two phases are those of cvl-umass's
 PyTorch code (Adam 1e-2, then 1e-4 in batches of 256), which reports 84.1 % with VGG-16; the
 number of epochs of the first is ours. `improved` is the same with the matrix square root
-(arXiv:1707.06772): there 85.5 % with VGG-16, 87.5 % with DenseNet-201 and 128 channels.
+(arXiv:1707.06772), which reports 85.5 % with VGG-16 and 87.5 % with DenseNet-201 and 128 channels.
 
 `asymmetric`: two different networks, VGG-16 and ResNet-50, each projected to 128 channels. The
-paper's pair is VGG-16 and VGG-M, 84.1 %; there is no figure for this one. Steps as `projected`.
+paper's pair is VGG-16 and VGG-M, 84.1 %; there is no figure for this pair. Phases as in
+`projected`.
 
 `tiny`: seconds, small networks with random weights.
 
@@ -59,7 +62,7 @@ MODELS = {
     "improved": (("resnet50",), "stage4", "bilinear", {"root_iterations": 5}),
     "asymmetric": (("vgg16", "resnet50"), "features", "bilinear", {"root_iterations": 0}),
 }
-# What Hawkeye trains all its methods with.
+# The settings of all methods in Hawkeye.
 HAWKEYE = (
     ("resized_crop", {}),
     ("flip", {}),

@@ -1,24 +1,25 @@
-"""Phase-wise transfer on FGVC-Aircraft: classifier first, then the last layers, kept or drawn anew.
+"""Phase-wise transfer on FGVC-Aircraft: first the classifier, then also the last layers.
 
 All single networks of the course project "Fine-grained image classification: phase-wise transfer"
-(nmd2k). Re-initialising what a phase un-freezes follows Plested et al., "Non-binary deep transfer
-learning for image classification" (arXiv:2107.08585). Pictures squashed to 512 x 512, of which the
-centre 448 x 448 is used.
+(nmd2k). Re-initialising the layers that a phase un-freezes follows Plested et al., "Non-binary deep
+transfer learning for image classification" (arXiv:2107.08585). Pictures are squashed to 512 x 512
+and cropped to the centre 448 x 448.
 
     python -m fgc_jax.main --config=configs/transfer_aircraft.py:resnet50 --workdir=runs/aircraft \\
         --config.data.root=DIR      # DIR holds fgvc-aircraft-2013b
 
 Variants, in any combination, as in `:resnet101,last2,reinit,sgd`:
 `resnet18`, `resnet34`, `resnet50` (the default), `resnet101`, `resnet152`, `vgg16`, `vgg16_bn`,
-`vgg19`, `inception_v3`: the network. `phase1`: the classifier alone. `last1` to `last4`: how many
-of the last layers phase 2 un-freezes; a layer is a residual or Inception block, or a convolution of
-VGG. Without one of these the whole last stage (ResNet), two convolutions (VGG) or three blocks
-(Inception), as the project had it. `reinit`: they are re-initialised as well. `sgd`: SGD 0.025, of
-the project's report, instead of its code's Adam 1e-3, at most 10 epochs a phase, stopping after 3.
-`boxes`: every picture, of the test split too, is first cut to its published box, as the project
-did. `tiny`: seconds, a small network of the family with random weights.
+`vgg19`, `inception_v3`: the network. `phase1`: only the classifier is trained. `last1` to `last4`:
+how many of the last layers phase 2 un-freezes; a layer is a residual or Inception block, or a
+convolution of VGG. Without one of these it un-freezes the whole last stage (ResNet), two
+convolutions (VGG) or three blocks (Inception), as in the project. `reinit`: these layers are also
+re-initialised. `sgd`: SGD 0.025 of the project's report; the default is the Adam 1e-3 of its code.
+At most 10 epochs per phase, with early stopping after 3. `boxes`: every picture, also of the test
+split, is first cropped to its published box, as in the project. `tiny`: seconds, a small network of
+the family with random weights.
 
-Expected top-1 on the test split with `boxes` (the project's figures, read off its plot; it
+Expected top-1 on the test split with `boxes` (the project's figures, read from its plot; it
 classified the flattened, l2-normalised map of BGR pictures, we the average map of RGB pictures):
 
     network       phase 1   phase 2
@@ -26,11 +27,11 @@ classified the flattened, l2-normalised map of BGR pictures, we the average map 
     resnet50      62.0 %    78.6-78.9 %
     vgg16         75.3 %    77.4 %
 
-The other networks, and `reinit`, which its code never had, have no published figure. None of these
-is reproduced here yet.
+There is no published figure for the other networks and for `reinit`, which is not in the project's
+code. None of these is reproduced here yet.
 
 Memory: 2.5 GB for resnet50 (scripts/estimate_memory.py on a CPU: an estimate for GPUs); activations
-of the frozen part are not kept. Time: not measured; the test suite runs the variant `tiny`.
+of the frozen layers are not stored. Time: not measured; the test suite runs the variant `tiny`.
 """
 
 from configs import common
@@ -50,7 +51,7 @@ def get_config(variant: str = ""):
     backbone = common.one_of(words, LAST_STAGE, "resnet50")
     last = common.one_of(words, ("phase1", *LAST), "")
     if last == "phase1" and "reinit" in words:
-        raise ValueError("variant 'reinit' is about phase 2, which 'phase1' leaves out")
+        raise ValueError("the variant 'reinit' changes phase 2, but 'phase1' has no phase 2")
     config = common.get_config()
     common.aircraft(config, words)
     config.model.update(

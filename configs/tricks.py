@@ -1,19 +1,18 @@
-"""One training trick after the other on `synthetic_birds`: which of them hold on small data?
+"""Adds one training trick after the other on `synthetic_birds`: which of them help on small data?
 
-EfficientNet-Lite0 with its ImageNet weights: two epochs of the classifier, then five of everything,
-at 96 px. The words after the colon say how far it goes; each includes those before: `constant`
-(Adam at a constant 1e-3), `one_cycle` (up to 2e-3, arXiv:1708.07120), `thirds` (discriminative
-rates, arXiv:1801.06146: a ninth, a third, 1), `growing` (the last three of the five epochs at
-96 px, those before at 64), `ema` (averaged weights), `smoothing` (arXiv:1512.00567), `mix` (mixup
-or CutMix, arXiv:1710.09412, arXiv:1905.04899). `reinit` is `thirds` with the last three layers
-drawn anew.
+EfficientNet-Lite0 with its ImageNet weights: two epochs of the classifier, then five of all layers,
+at 96 px. Variants, each with the tricks of those before: `constant` (Adam at a constant 1e-3),
+`one_cycle` (up to 2e-3, arXiv:1708.07120), `thirds` (discriminative rates, arXiv:1801.06146: a
+ninth, a third, 1), `growing` (the last three of the five epochs at 96 px, those before at 64),
+`ema` (averaged weights), `smoothing` (arXiv:1512.00567), `mix` (mixup or CutMix, arXiv:1710.09412,
+arXiv:1905.04899). `reinit` is `thirds` with the last three layers re-initialised.
 
     python scripts/sweep.py --config=configs/tricks.py:constant --seeds=0,1,2 --workdir=DIR/constant
 
 Expected test top-1, mean of three seeds: `constant` 74.4, `one_cycle` 71.9, `thirds` 61.3,
-`growing` 55.3, `ema` 55.0, `smoothing` 53.2, `mix` 39.2, `reinit` 69.0 %; docs/recipes.md says what
-follows.
-Time: two minutes a run on two CPU cores. Memory: 2 GB.
+`growing` 55.3, `ema` 55.0, `smoothing` 53.2, `mix` 39.2, `reinit` 69.0 %; docs/recipes.md explains
+them.
+Time: two minutes for each run on two CPU cores. Memory: 2 GB.
 `tiny` takes seconds.
 """
 
@@ -26,7 +25,7 @@ def get_config(variant: str = "constant"):
     words = common.variants(variant, (*STEPS, "reinit", "tiny"))
     step, *more = sorted(words - {"tiny"}) or ["constant"]
     if more:
-        raise ValueError(f"one step at a time, not {' and '.join([step, *more])}")
+        raise ValueError(f"choose one step, not {' and '.join([step, *more])}")
     taken = STEPS[: STEPS.index("thirds" if step == "reinit" else step) + 1]
     config = common.get_config()
     config.model.update(

@@ -2,9 +2,9 @@
 
 Weakly supervised data augmentation (Hu et al., arXiv:1901.09891) with the numbers of the PyTorch
 port GuYuc/WS-DAN.PyTorch: features of Mixed_6e (Dogs: Mixed_7c), 32 attention maps, 448 px, batch
-12, SGD 1e-3 whose rate falls by a tenth each two epochs, 160 epochs. Crops and erasures pass batch
-norm together here, in that port one after the other; and where it takes the first 32 channels of
-Mixed_7c for attention maps (Dogs), a convolution learns them here.
+12, SGD 1e-3 whose rate falls by a tenth every two epochs, 160 epochs. Here batch norm normalises
+crops and erasures together, in that port one after the other. For Dogs the port uses the first 32
+channels of Mixed_7c as attention maps; here a convolution learns them.
 
     python -m fgc_jax.main --config=configs/wsdan_inception.py --workdir=runs/wsdan_cub \\
         --config.data.root=DIR      # DIR holds CUB_200_2011

@@ -1,4 +1,4 @@
-"""What commands print for people: lines, progress bars, tables, and the choices that there are."""
+"""Output of commands for people: lines, progress bars, tables, and lists of allowed values."""
 
 import contextlib
 import difflib
@@ -22,9 +22,10 @@ def say(text: str = "") -> None:
 def progress(
     description: str, total: int, initial: int = 0, unit: str = "step"
 ) -> Iterator[tqdm.tqdm]:
-    """A progress bar with rate and ETA: live on a terminal, a line every 15 seconds in a file.
+    """A progress bar with rate and remaining time. On a terminal it moves; a file gets a new line
+    every 15 seconds.
 
-    `unit`: of what `total` counts; "B" for bytes shows kB, MB and so on.
+    `unit`: the unit of `total`; with "B" (bytes) the bar shows kB, MB and so on.
     """
     live = sys.stderr.isatty()
     with tqdm.tqdm(
@@ -43,14 +44,14 @@ def progress(
 
 
 def counted(items: Iterable, bar: tqdm.tqdm) -> Iterator:
-    """The items, each of which moves the bar when it is done with."""
+    """The items; the bar moves after the caller has finished with each."""
     for item in items:
         yield item
         bar.update()
 
 
 class _Lines:
-    """Makes a line of each state of a progress bar, which overwrites itself on terminals."""
+    """Writes each state of a progress bar as a new line instead of overwriting the last one."""
 
     def __init__(self, file):
         self._file = file
@@ -65,7 +66,7 @@ class _Lines:
 
 
 def choices(value: Any, names: Collection[str]) -> str:
-    """What to say of a value that is none of `names`: all of them, or of many the most similar."""
+    """For errors about a value that is not in `names`: all names, or the most similar of many."""
     if len(names) <= 30:
         return f"allowed: {', '.join(map(repr, names))}"
     close = difflib.get_close_matches(str(value), names, n=6, cutoff=0.5)
@@ -74,8 +75,8 @@ def choices(value: Any, names: Collection[str]) -> str:
 
 
 def table(rows: list[tuple[str, ...]], left: Collection[int] = (0,)) -> str:
-    """The columns `left` are aligned to the left, others to the right; the first row is the
-    header."""
+    """A text table; the first row is the header. Columns in `left` are aligned to the left, the
+    others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and where compiled programs and embeddings lie."""
+"""Files that are written completely or not at all, and the folders of cached files."""
 
 import contextlib
 import json
@@ -8,27 +8,28 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-UNFINISHED = ".tmp"  # ends the name of a file that is being written, or was when it was killed
+UNFINISHED = ".tmp"  # ending of a file that is being written, or whose writer was killed
 
 
 def cache(name: str) -> Path:
-    """The place for one kind of files in the user's cache folder."""
+    """The folder for one kind of files in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fgc_jax" / name
 
 
 def keep_compiled() -> None:
-    """Keeps compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR says
-    another place. To be called before jax is imported, which reads these variables then."""
+    """Caches compiled programs in JAX_COMPILATION_CACHE_DIR, or else in the user's cache folder.
+    Call it before jax is imported, because jax reads these variables at import."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache("jax")))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """Yields the name of a file to write, which becomes `path` at the end, if there is no error.
+    """Yields the name of a temporary file to write; it is renamed to `path` if there is no error.
 
-    It lies beside `path`, whose folder is made, and is this process's own: of two that write the
-    same file the last one wins. A reader never sees half a file, even after a power cut.
+    The temporary file is in the folder of `path`, which is created. Its name contains the process
+    id: if two processes write the same file, the last one wins. A reader never reads an incomplete
+    file, even after a power cut.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,20 +43,21 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 
 def sync(path: str | Path) -> None:
-    """Waits until a file is on the disk: a rename may otherwise survive a power cut without it."""
+    """Waits until a file is on the disk. Without this, a power cut may keep the renamed file but
+    lose its content."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes JSON, whole or not at all. NaN and infinity become null."""
+    """Writes JSON, completely or not at all. NaN and infinity become null."""
     with whole(path) as temporary:
         text = json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
         temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Any:
-    """Raises ValueError naming the file if it is missing or no JSON."""
+    """The content of a JSON file. Raises ValueError naming the file if it is missing or invalid."""
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The command that trains, `fgc train`, as `python -m fgc_jax.main`."""
+"""`python -m fgc_jax.main` trains: it is the same command as `fgc train`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Devices: the data-parallel mesh, its shardings, and host arrays placed on it."""
+"""Devices: the data-parallel mesh, its shardings, and arrays moved from the host to the devices."""
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +7,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def join_cluster(where: str) -> None:
-    """Joins the other processes of a command: "auto" under Slurm, Open MPI, Kubernetes or on TPUs,
-    else "COORDINATOR_HOST:PORT,NUMBER_OF_PROCESSES,INDEX_OF_THIS_ONE"; "" for none. To be called
-    before anything else of JAX.
+    """Connects the processes of one command. `where` is "auto" under Slurm, Open MPI, Kubernetes or
+    on TPUs, else "COORDINATOR_HOST:PORT,NUMBER_OF_PROCESSES,INDEX_OF_THIS_PROCESS"; "" for a single
+    process. Call it before any other function of JAX.
 
     Raises:
         ValueError: `where` is none of these.
@@ -22,38 +22,38 @@ def join_cluster(where: str) -> None:
             cluster = (address, int(count), int(index))
         except ValueError:
             raise ValueError(
-                f"--multi_host={where!r} is neither 'auto' nor HOST:PORT,COUNT,INDEX"
+                f"--multi_host={where!r} must be 'auto' or HOST:PORT,COUNT,INDEX"
             ) from None
         jax.distributed.initialize(*cluster)
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes and prints. Starts no device, which a command
-    that only starts others must leave alone."""
+    """Whether this is the process that writes and prints. The call does not initialise devices: a
+    command that only starts other commands must leave the devices to them."""
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def make() -> Mesh:
     """A one-axis mesh over all devices of all processes.
 
-    `Mesh` has Auto axes, unlike `jax.make_mesh`: ordinary gathers and permutations over the
-    batch then need no sharding annotations.
+    `Mesh` has Auto axes, unlike `jax.make_mesh`, so ordinary gathers and permutations over the
+    batch need no sharding annotations.
     """
     return Mesh(np.array(jax.devices()), ("data",))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same whole array on each device."""
+    """Each device has the complete array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def sharded(mesh: Mesh) -> NamedSharding:
-    """Axis 0 (the batch) cut over the devices."""
+    """Axis 0 (the batch) is split over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def to_global(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This process's share of a batch -> global arrays cut over the devices of all processes."""
+    """This process's share of a batch -> global arrays, split over the devices of all processes."""
     sharding = sharded(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, array)
@@ -62,9 +62,10 @@ def to_global(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 
 
 def replicate(mesh: Mesh, tree):
-    """Puts a tree of host or device arrays whole on each device, as new buffers.
+    """Copies a tree of host or device arrays completely to each device, into new buffers.
 
-    The copy keeps jit from handing the inputs' own buffers on, which a donating step would delete.
+    Without the copy, jit would return the buffers of its inputs, and a step that donates its
+    arguments would delete them.
     """
     copy = jax.jit(lambda leaves: jax.tree.map(jnp.copy, leaves), out_shardings=replicated(mesh))
     return copy(tree)
@@ -80,7 +81,8 @@ def gather(tree):
 
 
 def of_first_process(number: float) -> float:
-    """The number that process 0 has, on every process, as a float32: what only one may decide."""
+    """Process 0's `number`, as a float32, on every process. For decisions that one process makes
+    for all."""
     if jax.process_count() == 1:
         return float(np.float32(number))
     from jax.experimental import multihost_utils
@@ -89,9 +91,9 @@ def of_first_process(number: float) -> float:
 
 
 def check_batch_size(name: str, batch_size: int) -> None:
-    """Raises ValueError unless a global batch can be cut evenly over the devices."""
+    """Raises ValueError unless a global batch can be split evenly over the devices."""
     if batch_size % jax.device_count():
         raise ValueError(
-            f"{name}={batch_size} cannot be cut evenly over {jax.device_count()} devices: "
+            f"{name}={batch_size} cannot be split evenly over {jax.device_count()} devices: "
             f"use a multiple of {jax.device_count()}"
         )

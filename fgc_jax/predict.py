@@ -1,4 +1,4 @@
-"""A trained run as a function of images."""
+"""Predictions for new images with the network of a finished run."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,10 +18,10 @@ Picture = str | os.PathLike | Image.Image | np.ndarray
 
 
 class Predictor:
-    """Class probabilities of single images by a trained run: `predictor(["a.jpg", "b.png"])`.
+    """Class probabilities of images, from a trained run: `predictor(["a.jpg", "b.png"])`.
 
-    `class_names` are the columns; `views`, `average` and `logits` are those of
-    `restored.load_run`. For one process (with any number of devices).
+    `class_names` are the names of the columns; `restored.load_run` describes `views`, `average` and
+    `logits`. It works in one process, with any number of devices.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class Predictor:
         return np.concatenate(rows)
 
     def each(self, pictures: Sequence[Picture]) -> Iterator[np.ndarray | ValueError]:
-        """For each picture in turn its probabilities f32 [K], or the error that names it and says
-        why it cannot be read.
+        """For each picture, in order: its probabilities f32 [K], or a ValueError that names the
+        picture and says why it cannot be read.
 
         Raises:
-            ValueError: `pictures` is no list of them.
+            ValueError: `pictures` is a single picture.
         """
         if isinstance(pictures, (str, os.PathLike, Image.Image)):
-            raise ValueError(f"a list of images is needed, not {pictures!r} alone")
+            raise ValueError(f"give a list of images, not the single image {pictures!r}")
         size = self._batch_size(len(pictures))
         running = None
         with futures.ThreadPoolExecutor(self.run.plan.settings.data.threads) as pool:
@@ -82,8 +82,8 @@ class Predictor:
             yield from _rows(*running)
 
     def _batch_size(self, number: int) -> int:
-        """The run's, or for fewer images the next power of two: then they are quick, and few
-        programs are compiled."""
+        """The run's batch size; for fewer images the next power of two, which computes few unused
+        rows and needs few compiled programs."""
         power = 1 << max(0, number - 1).bit_length()
         most = self.run.plan.settings.eval_batch_size
         return min(most, restored.up_to_multiple(power, jax.device_count()))
@@ -100,7 +100,7 @@ class Predictor:
         return jax.nn.softmax(multiview.scores(self.run.seen, forward, images))
 
     def _dispatch(self, batch: list[np.ndarray | ValueError], size: int) -> jax.Array:
-        """Starts the network on `size` images: the batch, black where there is none to show."""
+        """Starts the network on `size` images: the batch, with black images in the other rows."""
         side = self.run.transform.crop
         padded = np.zeros((size, side, side, 3), np.uint8)
         for row, pixels in enumerate(batch):
@@ -119,7 +119,7 @@ def as_array(picture: Picture, name: str) -> np.ndarray:
     """uint8 RGB [H, W, 3] of a file, PIL image or array, read as in training.
 
     Raises:
-        ValueError: naming the file, or `name` where there is none.
+        ValueError: the picture cannot be read; the message names the file, or else `name`.
     """
     if isinstance(picture, (str, os.PathLike)):
         return images.decode(picture)
@@ -129,7 +129,7 @@ def as_array(picture: Picture, name: str) -> np.ndarray:
         return np.array(picture.convert("RGB"))
     if not isinstance(picture, np.ndarray):
         kind = type(picture).__name__
-        raise ValueError(f"{name}: a path, a PIL image or a NumPy array is needed, not {kind}")
+        raise ValueError(f"{name} must be a path, a PIL image or a NumPy array, not {kind}")
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
         raise ValueError(
             f"{name}: an array must be uint8 [H, W, 3], not {picture.dtype} {list(picture.shape)}"

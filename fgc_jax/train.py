@@ -15,11 +15,12 @@ from fgc_jax.training import averaging, classification, loop, overview, phases, 
 
 
 def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
-    """Trains all phases in `workdir`, or continues there, and returns its results.
+    """Trains all phases in `workdir`, or continues an unfinished run there. Returns its results.
 
     Raises:
-        ValueError: something in config, data, weights or directory is wrong (nothing is written).
-        meter.NonFiniteLoss, checkpoint.CheckpointError, stop.Stopped: see there.
+        ValueError: the config, the data, the weights or the directory are wrong. Nothing is
+            written.
+        meter.NonFiniteLoss, checkpoint.CheckpointError, stop.Stopped: see these classes.
     """
     workdir = Path(workdir).absolute()
     settings, resolved = rules.parse(recipe), config.resolved(recipe)
@@ -30,7 +31,7 @@ def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
         return finished
     begun = checkpoint.any_in(workdir)
     epochs = [phase.epochs for phase in settings.phases]
-    if settings.search and not begun:  # later its checkpoints know, whatever became of the search
+    if settings.search and not begun:  # later the run's own checkpoints contain these numbers
         epochs = results.chosen_epochs(Path(settings.search).absolute(), resolved)
     check_wandb(settings.wandb)
     plan = plans.prepare(settings)
@@ -60,7 +61,7 @@ def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
 
 
 def _run_phases(live: loop.Run, begin: int, variables: list | None, gflops: float) -> None:
-    """Trains what is left, from global step `begin`; `variables`: see `loop.train_phase`."""
+    """Trains the rest of the run from global step `begin`; `variables`: see `loop.train_phase`."""
     while True:
         if not live.progress.finished:
             loop.train_phase(live, begin, variables)
@@ -80,8 +81,8 @@ def _run_phases(live: loop.Run, begin: int, variables: list | None, gflops: floa
 
 
 def _next_phase(live: loop.Run) -> list:
-    """Moves progress to the next phase and returns the [params, stats] that it starts from; the
-    method's state goes on from the same checkpoint."""
+    """Moves progress to the next phase and returns the [params, stats] that it starts from. The
+    method's state comes from the same checkpoint."""
     live.progress = live.progress.next_phase()
     live.progress.averaged = averaging.is_result(live.phase)
     entry, workdir = live.progress.history[-1], live.session.workdir

@@ -40,7 +40,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_under(path: str, prefix: str) -> bool:
-    """Whether a path is the prefix itself or lies below it ("layer1" does not hold "layer10")."""
+    """Whether a path is the prefix itself or below it ("layer10" is not below "layer1")."""
     return path == prefix or path.startswith(prefix + "/")
 
 
@@ -53,21 +53,21 @@ def select(tree: Tree, paths: Collection[str]) -> tuple[dict[str, Any], dict[str
 
 
 def merge(first: Tree, second: Tree) -> dict[str, Any]:
-    """Union of two trees with disjoint leaves: the inverse of `select`."""
+    """The union of two trees without common leaves: the inverse of `select`."""
     return unflatten({**flatten(first), **flatten(second)})
 
 
 def replaced(tree: Tree, subset: Tree) -> dict[str, Any]:
-    """`tree` with the leaves of `subset` in the place of its own."""
+    """`tree`, with the leaves of `subset` instead of its own leaves of the same paths."""
     return unflatten({**flatten(tree), **flatten(subset)})
 
 
 def match_rules(rules: Sequence[tuple[str, Any]], paths: Iterable[str]) -> dict[str, Any]:
-    """Gives each path the value of the first rule `(regex, value)` that matches all of it.
+    """For each path, the value of the first rule `(regex, value)` that matches the whole path.
 
     Raises:
-        ValueError: a pattern is no regular expression, a path is matched by no rule, or a rule
-            is the first match of nothing (a typo there would silently train or freeze nothing).
+        ValueError: a pattern is not a regular expression; no rule matches a path; or a rule is not
+            the first match of any path (a rule with a typo would otherwise silently do nothing).
     """
     compiled = []
     for pattern, value in rules:
@@ -93,7 +93,7 @@ def match_rules(rules: Sequence[tuple[str, Any]], paths: Iterable[str]) -> dict[
     dead = [rules[index][0] for index, count in enumerate(hits) if not count]
     if dead:
         raise ValueError(
-            f"these group rules match no parameter that an earlier rule has not taken: {dead}; "
+            f"these group rules match no parameter, or only those of earlier rules: {dead}; "
             f"the parameters are {_shorten(paths)}"
         )
     return values
@@ -105,12 +105,12 @@ def count(tree: Tree) -> int:
 
 
 def num_bytes(tree: Tree) -> int:
-    """Bytes that a tree of arrays or shape structs takes."""
+    """Size in bytes of a tree of arrays or shape structs."""
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def fingerprint(tree: Any) -> str:
-    """sha256 over paths, shapes, types and bytes of every leaf: equal means bit-identical."""
+    """sha256 of the paths, shapes, types and bytes of all leaves: equal only for identical bits."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(leaf)

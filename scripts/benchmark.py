@@ -1,9 +1,9 @@
 """Times forward pass and training step of two sides on this machine, model by model.
 
-Each side runs in a process of its own with its own peak memory, and the two take turns, pass by
-pass, so that a busy machine slows both. Prints images/s, the ratio of the turns (median,
-lowest..highest; above 1: the first side is faster), peak memory, and the seconds JAX compiles
-without and with its persistent cache.
+Each side has its own process and peak memory. The two take turns after each pass, so that a busy
+machine slows both. Prints images/s, the ratio of the turns (median, lowest..highest; above 1: the
+first side is faster), peak memory, and the seconds that JAX compiles without and with its
+persistent cache.
 
 Examples:
     python scripts/benchmark.py --suite=plain --models resnet50 tf_efficientnet_lite0
@@ -27,13 +27,13 @@ from fgc_jax.cli import command
 
 SUITES = """\
 suites:
-  timm    ours against timm in PyTorch (channels_last on CPU); needs PyTorch and timm:
+  timm    fgc_jax against timm in PyTorch (channels_last on CPU); needs PyTorch and timm:
           make parity-env, then .venv-parity/bin/python scripts/benchmark.py
-  plain   ours against ours with the platform's own convolutions and poolings
-  frozen  training the head alone, the backbone frozen, against training everything
+  plain   fgc_jax against fgc_jax with the convolutions and poolings of the platform
+  frozen  training only the head, with a frozen backbone, against training everything
   augment training with fastai's augmentations on the device, against training without
   remat   training with gradient checkpointing, against training without
-  start   seconds from the start of a process to the end of its first training step: ours
+  start   seconds from the start of a process to the end of its first training step: fgc_jax
           without and with compiled programs in the cache, and timm; needs PyTorch and timm"""
 
 SIDES = {
@@ -54,7 +54,7 @@ WARM_UP = 2
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     parser.epilog = SUITES
     parser.add_argument(
@@ -109,7 +109,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Runs the suite model by model and prints as it goes."""
+    """Runs the suite and prints the results of each model."""
     from fgc_jax import console, models
 
     for model in arguments.models:
@@ -131,7 +131,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def weight_size(row) -> int:
-    """The side in pixels that a backbone's default weights were trained at."""
+    """The image side in pixels at which a backbone's default weights were trained."""
     return next(iter(row.weights.values())).size
 
 
@@ -140,7 +140,7 @@ def start(spec) -> sides.Side:
 
 
 def report(arguments, spec) -> None:
-    """Times one model on both sides and prints its part of the table."""
+    """Times one model on both sides and prints its rows of the table."""
     names = SIDES[arguments.suite]
     with contextlib.ExitStack() as stack:
         cold = {}
@@ -176,7 +176,7 @@ def report(arguments, spec) -> None:
 
 
 def report_start(arguments, spec) -> None:
-    """Prints the seconds until the first training step is done, process by process."""
+    """Prints the seconds until the end of the first training step, for each process."""
     cached = spec["cache"]
     rounds = []
     for number in range(arguments.rounds):
@@ -199,12 +199,12 @@ def first_step(spec) -> float:
 
 
 def work(spec) -> tuple[dict, dict]:
-    """What the timed process runs, and how long it compiled."""
+    """The functions of the timed process, and the time to compile them."""
     return timm_side(spec) if spec["side"] == "timm" else jax_side(spec)
 
 
 def jax_side(spec):
-    """({pass: function that runs it}, facts: the device, seconds to trace and compile) of ours."""
+    """({pass: function that runs it}, facts: device, seconds to trace and compile), for fgc_jax."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = spec["cache"]
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
@@ -250,7 +250,7 @@ def jax_side(spec):
 
 
 def timm_side(spec):
-    """The same of timm's network, which compiles nothing."""
+    """The same for timm's network, which is not compiled."""
     import timm
     import torch
 

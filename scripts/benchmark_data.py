@@ -1,9 +1,9 @@
-"""Times reading images, side by side with torchvision.
+"""Times reading images, compared with torchvision.
 
 From JPEG files to shuffled training batches: decoded, resized (antialiased) to 512 x 512, cropped
-at a random place to 448 x 448. Each side runs in a process of its own, and all take turns. Prints
-images/s, processor time an image, peak memory with all loader processes (in the first epoch, and
-what the others add), and the first side's speed against each other one (median of the turns,
+at a random place to 448 x 448. Each side has its own process, and all take turns. Prints images/s,
+processor time per image, peak memory with all loader processes (in the first epoch, and the growth
+in the others), and the speed of the first side relative to each other side (median of the turns,
 lowest..highest; above 1: the first is faster).
 
 Examples:
@@ -39,16 +39,18 @@ RESIZE, CROP = 512, 448
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     lines = [f"  {name:10}  {what}" for name, what in SIDES.items()]
     parser.epilog = "\n".join(["sides:", *lines])
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="which")
     parser.add_argument(
-        "--input", metavar="DIR", help="a folder of class folders (default: drawn photos)"
+        "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="sides to time"
     )
-    parser.add_argument("--size", default="640x512", metavar="WxH", help="of drawn photos")
-    parser.add_argument("--images", type=int, default=400, metavar="N", help="drawn photos")
+    parser.add_argument(
+        "--input", metavar="DIR", help="folder of class folders (default: generated photos)"
+    )
+    parser.add_argument("--size", default="640x512", metavar="WxH", help="of these photos")
+    parser.add_argument("--images", type=int, default=400, metavar="N", help="their number")
     parser.add_argument("--batch_size", type=int, default=16, metavar="N", help="default: 16")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="threads, or workers")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each side")
@@ -69,7 +71,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Prepares the photos, then prints a line for each side."""
+    """Makes the photos, then prints a line for each side."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
         photos = arguments.input or draw(folder / "photos", arguments)
@@ -101,7 +103,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def draw(folder: Path, arguments: argparse.Namespace) -> Path:
-    """Photos of synthetic birds with a camera's noise, quality 90, as class folders."""
+    """Photos of synthetic birds with camera noise, JPEG quality 90, in a folder for each class."""
     import cv2
     import numpy as np
 

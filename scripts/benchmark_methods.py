@@ -1,9 +1,9 @@
-"""Times a training step of CAL, and its crops and erasures alone, against PyTorch.
+"""Times a training step of CAL, and its crops and erasures separately, against PyTorch.
 
 CAL is counterfactual attention learning: 32 maps, stride 1 in the last stage, SGD. In PyTorch the
-crops and erasures are a loop over the images, as in the published code. Each side runs in a process
-of its own, and the two take turns, so that a busy machine slows both. Prints milliseconds, the
-ratio of the turns (median, lowest..highest; above 1: ours is faster) and peak memory. Needs PyTorch
+crops and erasures are a loop over the images, as in the published code. Each side has its own
+process, and the two take turns, so that a busy machine slows both. Prints milliseconds, the ratio
+of the turns (median, lowest..highest; above 1: fgc_jax is faster) and peak memory. Needs PyTorch
 and timm: make parity-env.
 
 Examples:
@@ -28,7 +28,7 @@ WARM_UP = 2
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     parser.add_argument(
         "--model", default="resnet18", metavar="RESNET", help="backbone (default: resnet18)"
@@ -82,7 +82,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def peaked_maps(batch, side):
-    """f32 [batch, side, side, MAPS]: one soft peak a map, so that crops are a part of the image."""
+    """f32 [batch, side, side, MAPS]: each map has one soft peak, so a crop is part of the image."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -93,12 +93,12 @@ def peaked_maps(batch, side):
 
 
 def work(spec) -> tuple[dict, dict]:
-    """What the timed process runs, and where."""
+    """The functions of the timed process, and its device."""
     return (torch_side if spec["side"] == "torch" else jax_side)(spec)
 
 
 def jax_side(spec):
-    """({kind: function that runs it}, {"device": its name}) of ours."""
+    """({kind: function that runs it}, {"device": its name}), for fgc_jax."""
     import jax
     import jax.numpy as jnp
 
@@ -137,7 +137,7 @@ def jax_side(spec):
 
 
 def torch_side(spec):
-    """The same in PyTorch, image by image where the published code has a loop."""
+    """The same in PyTorch, with a loop over images where the published code has one."""
     import timm
     import torch
     from torch import nn

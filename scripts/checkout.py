@@ -1,4 +1,4 @@
-"""Runs the commands of this checkout, whichever release of fgc_jax is installed."""
+"""Runs the commands of this checkout, even if another release of fgc_jax is installed."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(script: str) -> None:
-    """Ends the process with the exit code of the command that `script`, a path, is named after."""
+    """Runs the command with the name of the file `script`, and exits with its exit code."""
     sys.path.insert(0, str(ROOT))
     from fgc_jax.cli import program
 

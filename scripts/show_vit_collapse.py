@@ -1,12 +1,12 @@
-"""Shows how a vision transformer's pretraining is lost by a published recipe, on drawn pictures.
+"""Shows how a published recipe loses a vision transformer's pretraining, on generated pictures.
 
-Draws blobs on a noisy ground, whose classes are the hues of the blobs; trains ViT-Ti/16 on 24 hues
-and 4,800 pictures; then fine-tunes it on the 24 hues between them, ten pictures each, by the
-recipes of configs/cub_dogs.py with flips as the only augmentation: as published; that with another
-learning rate, the weights' own mean and std, or random weights; right; and that with the published
-optimiser. Prints the accuracies and draws those after each epoch (DIR/collapse.png). On two CPU
-cores the first training takes about ten minutes and each fine-tuning one or two; what is there
-already is not repeated.
+Draws blobs on a noisy background; their classes are the hues of the blobs. Trains ViT-Ti/16 on 24
+hues and 4,800 pictures. Then fine-tunes it on the 24 hues between them, with ten pictures each,
+with the recipes of configs/cub_dogs.py and flips as the only augmentation: the published recipe;
+the same with another learning rate, with the mean and std of the weights, or with random weights;
+the right recipe; and that with the published optimiser. Prints the accuracies and draws
+those after each epoch (DIR/collapse.png). On two CPU cores the first training takes about ten
+minutes and each fine-tuning one or two. Finished trainings are not repeated.
 
 Examples:
     python scripts/show_vit_collapse.py --output=runs/collapse --seeds=1,2,3
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from fgc_jax.cli import command
 
-SOURCE = tuple(15 * k for k in range(24))  # hues in degrees, a class each
+SOURCE = tuple(15 * k for k in range(24))  # hues in degrees, one for each class
 TARGET = tuple(15 * k + 7.5 for k in range(24))
 SIZE = 72  # pixels
 IMAGES = {
@@ -162,8 +162,8 @@ def run(arguments: argparse.Namespace) -> None:
     seeds = sweep.seeds(arguments.seeds)
     if PRETRAINING_SEED in seeds:
         raise ValueError(
-            f"--seeds: {PRETRAINING_SEED} is the seed of the pretraining; it would draw the very "
-            "classifier again that the backbone has learnt to fit"
+            f"--seeds: {PRETRAINING_SEED} is the seed of the pretraining; it would give the same "
+            "initial classifier, to which the backbone was trained"
         )
     folder = arguments.output.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder of pictures and runs"
     )
-    parser.add_argument("--seeds", default="1", metavar="N,N", help="of each (default: 1)")
+    parser.add_argument("--seeds", default="1", metavar="N,N", help="of fine-tuning (default: 1)")
     arguments = parser.parse_args(argv)
     return command.run(run, arguments)
 

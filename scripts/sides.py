@@ -1,4 +1,4 @@
-"""The two sides of a benchmark: processes of their own that take turns, one line of JSON each."""
+"""The two sides of a benchmark: separate processes that take turns and answer in lines of JSON."""
 
 import json
 import os
@@ -41,22 +41,22 @@ class Side:
         return json.loads(line)
 
     def turn(self, kind: str) -> dict:
-        """One run of `kind`: `seconds` of wall time, `cpu` seconds of processor time, loader
-        processes included."""
+        """Runs `kind` once: `seconds` of wall time and `cpu` seconds of processor time, including
+        loader processes."""
         self.process.stdin.write(kind + "\n")
         self.process.stdin.flush()
         return self._answer()
 
     def peak(self) -> int:
-        """The peak of its memory so far, in bytes: the device's, or resident memory on a CPU."""
+        """The peak of its memory so far, in bytes: device memory, or resident memory on a CPU."""
         return self.turn("peak")["peak"]
 
 
 def answer(start: Callable[[], tuple[Mapping[str, Callable[[], None]], Mapping]]) -> None:
-    """The timed process: calls `start` for ({kind: what to run}, facts to report first), then runs
-    one kind for each line read. A kind `peak` answers in the place of resident memory."""
+    """The timed process: calls `start` for ({kind: function to time}, facts to report first), then
+    runs one kind for each line that it reads. A kind `peak` replaces resident memory."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # Whatever a library prints goes to stderr.
+    os.dup2(2, 1)  # All output of libraries goes to stderr.
 
     def say(**values):
         print(json.dumps(values), file=answers, flush=True)
@@ -73,7 +73,7 @@ def answer(start: Callable[[], tuple[Mapping[str, Callable[[], None]], Mapping]]
 
 
 def jax_device() -> tuple[str, Callable[[], int]]:
-    """(name, peak in bytes) of the device that JAX takes."""
+    """(name, peak in bytes) of the device that JAX uses."""
     import jax
 
     device = jax.devices()[0]
@@ -83,8 +83,8 @@ def jax_device() -> tuple[str, Callable[[], int]]:
 
 
 def first_phase(recipe: Any, classes: int) -> tuple[Any, Mapping]:
-    """(phase 0 of a recipe as `phases.prepare` makes it, a batch of random images on the devices),
-    without a data set."""
+    """(phase 0 of a recipe from `phases.prepare`, a batch of random images on the devices). It
+    needs no data set."""
     import numpy as np
 
     from fgc_jax import mesh
@@ -105,7 +105,7 @@ def first_phase(recipe: Any, classes: int) -> tuple[Any, Mapping]:
 
 
 def training(step: Callable, state: Any, batch: Mapping, constants: Any) -> Callable[[], None]:
-    """What takes one train step each time, from the state that the one before left."""
+    """A function that makes one train step each time, from the state of the step before."""
     import jax
 
     def run():
@@ -117,8 +117,8 @@ def training(step: Callable, state: Any, batch: Mapping, constants: Any) -> Call
 
 
 def torch_device() -> tuple[str, Callable[[], int], str]:
-    """(name, peak in bytes, `cuda` or `cpu`) of PyTorch's device, where float32 products may round
-    their factors as JAX's do on GPUs."""
+    """(name, peak in bytes, `cuda` or `cpu`) of PyTorch's device. On GPUs it allows rounded factors
+    in float32 products, like JAX."""
     import torch
 
     if not torch.cuda.is_available():
@@ -129,7 +129,7 @@ def torch_device() -> tuple[str, Callable[[], int], str]:
 
 
 def same_device(both: list[Side]) -> str:
-    """The device of all sides. Raises ValueError where they differ."""
+    """The device of all sides. Raises ValueError if they differ."""
     devices = [side.ready["device"] for side in both]
     if len(set(devices)) > 1:
         raise ValueError(f"the sides compute on different devices: {', '.join(devices)}")
@@ -137,14 +137,14 @@ def same_device(both: list[Side]) -> str:
 
 
 def _processes() -> list[str]:
-    """The /proc folders of this process and its living children, loader workers say."""
+    """The /proc folders of this process and its living children, for example loader workers."""
     tasks = Path("/proc/self/task").glob("*/children")
     children = {pid for task in tasks for pid in task.read_text().split()}
     return ["/proc/self", *(f"/proc/{pid}" for pid in children)]
 
 
 def _cpu() -> float:
-    """Seconds of processor time so far: this process, its living children, those that ended."""
+    """Seconds of processor time so far, of this process and its living and ended children."""
     if not PROC:
         times = os.times()
         return times.user + times.system + times.children_user + times.children_system
@@ -156,7 +156,7 @@ def _cpu() -> float:
 
 
 def _peak() -> int:
-    """Bytes of resident memory at their peak, this process and its living children together."""
+    """Peak of resident memory in bytes, the sum of this process and its living children."""
     if not PROC:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
     lines = [
@@ -169,6 +169,6 @@ def _peak() -> int:
 
 
 def ratio(turns: list[list[float]], first: int = 0, second: int = 1) -> str:
-    """How many times faster the column `first` of seconds is: median (lowest..highest)."""
+    """How many times faster the seconds in column `first` are: median (lowest..highest)."""
     ratios = [row[second] / row[first] for row in turns]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"

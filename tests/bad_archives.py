@@ -33,9 +33,9 @@ NAMES = {
     "long": ("/".join(["n" * 200] * 6), "longer than 1000 bytes"),
     "long part": ("n" * 256, "over 255 bytes"),
     "long unicode part": ("\N{BIRD}" * 64, "over 255 bytes"),
-    "deep": ("d/" * 33 + "x", "32 folders deep"),
-    "bookkeeping": (".unpacking-x.tgz/complete", "bookkeeping"),
-    "record": (".unpacked-x.tgz", "bookkeeping"),
+    "deep": ("d/" * 33 + "x", "more than 32 folders"),
+    "bookkeeping": (".unpacking-x.tgz/complete", "is reserved"),
+    "record": (".unpacked-x.tgz", "is reserved"),
 }
 LINKS = {
     "link out": ("../..", tarfile.SYMTYPE),
@@ -124,7 +124,7 @@ def damaged():
         ("cut after a header", tar[: second + 512], "ends early"),
         ("header changed", patched(tar, second, b"x"), "what follows member 'birds/a.jpg'"),
         ("header lost", patched(tar, second, noise(512)), "what follows"),
-        ("first header changed", patched(tar, 5, b"x"), "no tar or zip"),
+        ("first header changed", patched(tar, 5, b"x"), "not a tar or zip"),
     ):
         found[f"tar {kind}"] = ("x.tar", data, message)
         found[f"tgz {kind}"] = ("x.tgz", gzip.compress(data), "" if "first" in kind else message)
@@ -217,7 +217,7 @@ def zip_headers():
         "zero in the name": (zip_patched(46, b"b\0jpg", 30), "control characters"),
         "member beyond the end": (zip_patched(42, number(2**30)), ""),
         "members that overlap": (zip_patched(42, number(0)), ""),
-        "list without its last": (zip_patched(32 - 51, two(51)), "1, not 2 of them"),
+        "list without its last": (zip_patched(32 - 51, two(51)), "it has 1 members instead of 2"),
         "no list": (stored[: stored.index(b"PK\1\2")], ""),
         "list elsewhere": (patched(stored, end + 16, number(5)), ""),
         "list of wrong length": (patched(stored, end + 12, number(9999)), ""),
@@ -229,12 +229,12 @@ def zip_headers():
 
 def clashes():
     rows = {
-        "twice": (("a.jpg", "a.jpg"), "two members are called 'a.jpg'"),
-        "twice in other words": (("b/a.jpg", "./b//a.jpg"), "two members are called"),
-        "twice but for case": (("A/b.jpg", "a/B.jpg"), "two members are called 'a/B.jpg'"),
-        "file then folder": (("a", "a/b"), "is a file and a folder"),
-        "folder then file": (("a/b", "a"), "is a file and a folder"),
-        "file of a file": (("a", "a/b/c/d"), "is a file and a folder"),
+        "twice": (("a.jpg", "a.jpg"), "two members have the name 'a.jpg'"),
+        "twice in other words": (("b/a.jpg", "./b//a.jpg"), "two members have the name"),
+        "twice but for case": (("A/b.jpg", "a/B.jpg"), "two members have the name 'a/B.jpg'"),
+        "file then folder": (("a", "a/b"), "is both a file and a folder"),
+        "folder then file": (("a/b", "a"), "is both a file and a folder"),
+        "file of a file": (("a", "a/b/c/d"), "is both a file and a folder"),
     }
     found = {}
     for kind, (names, message) in rows.items():

@@ -122,14 +122,14 @@ def test_missing_photos_are_named(copy):
 
 def test_an_empty_list_is_named(copy):
     (copy / "images_variant_train.txt").write_text("")
-    with pytest.raises(ValueError, match=r"images_variant_train\.txt: the list names no images"):
+    with pytest.raises(ValueError, match=r"images_variant_train\.txt: the list contains no images"):
         load(copy)
 
 
 def test_a_photo_in_two_splits_is_named(copy):
     with open(copy / "images_variant_test.txt", "a") as file:
         file.write("0034309 707-320\n")
-    with pytest.raises(ValueError, match=r"test\.txt: 1 images stand twice, .*: 0034309\.jpg"):
+    with pytest.raises(ValueError, match=r"test\.txt: 1 images are listed twice, .*: 0034309\.jpg"):
         load(copy)
 
 

@@ -209,7 +209,7 @@ def test_size_after_crops():
     ("ops", "message"),
     [
         ((("flop", {}),), "unknown augmentation 'flop', allowed: flip, crop"),
-        ((("flip", {"q": 1}),), "'flip': q is unknown: there is 'p'"),
+        ((("flip", {"q": 1}),), "'flip': q is unknown: allowed: 'p'"),
         ((("crop", {}),), "'crop': size must be given"),
         ((("flip", {"p": 1.5}),), "'flip': p=1.5 must be a number from 0 to 1"),
         ((("flip", {"p": "half"}),), "p='half' must be a number"),

@@ -56,11 +56,11 @@ def mistaken(arguments, message, tmp_path, capsys):
     [
         (("--config.model.backbone=resnet51",), "config.model.backbone='resnet51' is unknown"),
         (("--config.model.backbone", "resnet51"), "'resnet51' is unknown"),
-        (("--config.data.random_crop", "false"), "stray arguments ['false']"),
+        (("--config.data.random_crop", "false"), "unknown arguments ['false']"),
         (("--config.data={'root': 'x'}",), "config.data.name must be given"),
         (("--config.phases[0].groups=(('haed/.*','head',1.0),('.*','rest',0.1))",), "haed"),
         (("--config.data.root=/nowhere",), "synthetic_birds"),
-        (("--multi_host=two",), "neither 'auto' nor HOST:PORT,COUNT,INDEX"),
+        (("--multi_host=two",), "must be 'auto' or HOST:PORT,COUNT,INDEX"),
     ],
 )
 def test_command_line(arguments, message, tmp_path, capsys):
@@ -76,7 +76,7 @@ def test_command_line(arguments, message, tmp_path, capsys):
         (("--config=configs/nowhere.py",), "configs/nowhere.py"),
         (("--config=configs/quickstart.py:tiny", "--confg.seed=1"), "confg.seed"),
         (("--config=quickstart:tiny", "stray"), "unrecognized arguments: stray"),
-        (("--config=quickstrat",), "no recipe configs/quickstrat.py; did you mean 'quickstart'?"),
+        (("--config=quickstrat",), "there is no configs/quickstrat.py; did you mean 'quickstart'?"),
         ((), "--config"),
     ],
 )

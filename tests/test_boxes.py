@@ -63,14 +63,14 @@ def test_crops_of_chosen_splits(birds):
 
 def test_what_cannot_be_cropped_is_named(birds):
     whole, _ = birds
-    with pytest.raises(ValueError, match=r"b\.png: the box \[50.* outside of the picture of 40x30"):
+    with pytest.raises(ValueError, match=r"b\.png: the box \[50.* outside the picture of 40x30"):
         boxes.with_box_crops(whole, ("test",)).splits["test"].read(1)
     with pytest.raises(ValueError, match="no split 'val' to crop, only train, test"):
         boxes.with_box_crops(whole, ("val",))
     with pytest.raises(ValueError, match="margin of a box must not be negative"):
         boxes.with_box_crops(whole, ("train",), margin=-1)
     without = dataclasses.replace(whole.splits["train"], box_source=None)
-    with pytest.raises(ValueError, match="the split 'train' has no boxes to crop to"):
+    with pytest.raises(ValueError, match="the split 'train' has no boxes, so it cannot be cropped"):
         boxes.with_box_crops(dataclasses.replace(whole, splits={"train": without}), ("train",))
 
 

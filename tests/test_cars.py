@@ -124,7 +124,7 @@ def test_missing_pieces_are_named(copy, missing):
 def test_the_list_of_the_other_packing_is_refused(one_folder, original, tmp_path):
     (one_folder / "car_ims").rename(tmp_path / "away")
     shutil.copytree(original / "cars_train", one_folder / "cars_train")
-    with pytest.raises(ValueError, match=r"(?s)no devkit/.*cars_annos\.mat goes with car_ims only"):
+    with pytest.raises(ValueError, match=r"(?s)no devkit/.*Use cars_annos\.mat with car_ims only"):
         cars.load(one_folder)
 
 
@@ -154,7 +154,7 @@ def test_the_list_without_labels_is_refused(copy):
 DAMAGES = (
     (
         lambda rows: [*rows, rows[0]],
-        "1 images stand twice, or in another split too: cars_train/00001.jpg",
+        "1 images are listed twice, or also in another split: cars_train/00001.jpg",
     ),
     (
         lambda rows: [(*rows[0][:4], 4, rows[0][5]), *rows[1:]],
@@ -170,7 +170,7 @@ DAMAGES = (
         "1 images with an empty box: cars_train/00001.jpg",
     ),
     (lambda rows: [("x", *rows[0][1:]), *rows[1:]], "1 bad numbers: '1 x 1 48 40'"),
-    (lambda rows: [], "the list names no images"),
+    (lambda rows: [], "the list contains no images"),
     (lambda rows: rows[:-1], r"1 images of .* are not in this list"),
 )
 
@@ -184,7 +184,7 @@ def test_damaged_lists_are_named(copy, change, says):
 
 def test_an_empty_list_is_named(one_folder):
     rewrite(one_folder / "cars_annos.mat", lambda rows: [])
-    with pytest.raises(ValueError, match=r"cars_annos\.mat: the list names no images"):
+    with pytest.raises(ValueError, match=r"cars_annos\.mat: the list contains no images"):
         cars.load(one_folder)
 
 

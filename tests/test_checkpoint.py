@@ -78,10 +78,10 @@ def test_variables_of_a_model_without_statistics_load(tmp_path):
 
 def test_find_step(tmp_path):
     assert not checkpoint.any_in(tmp_path)
-    with pytest.raises(ValueError, match="holds no run"):
+    with pytest.raises(ValueError, match="contains no run"):
         checkpoint.find_step(tmp_path, "best")
     with checkpoint.opened(tmp_path) as manager:
-        with pytest.raises(ValueError, match="no finished checkpoint"):
+        with pytest.raises(ValueError, match="no complete checkpoint"):
             checkpoint.find_step(tmp_path, "last")
         checkpoint.save(manager, 2, make_state(0), Progress(), wait=True)
     with pytest.raises(ValueError, match="evaluated"):

@@ -83,7 +83,7 @@ def test_a_recipe_is_found_by_its_name_or_file(folder):
     assert recipe.read("mine", ["--config.log_every=5"]).to_dict()["seed"] == 77
     (folder / "configs" / "quickstart.py").write_text(OWN)
     assert recipe.read("quickstart").seed == 77  # the user's own comes first
-    with pytest.raises(ValueError, match="no recipe .*; did you mean 'quickstart'"):
+    with pytest.raises(ValueError, match="there is no .*; did you mean 'quickstart'"):
         recipe.find("quikstart")
     (folder / "configs" / "broken.py").write_text("def get_config(")
     assert "cannot be read" in recipe.listing()["broken"]
@@ -100,7 +100,7 @@ def test_a_run_goes_to_a_directory_named_after_its_recipe(folder, monkeypatch, c
         assert program.main(["train", *words]) == 0
     assert trained == ["runs/quickstart", "runs/bcnn_aircraft-sgd-tiny", "here"]
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == "The run directory is runs/quickstart; --workdir=DIR names another one."
+    assert out[0] == "The run directory is runs/quickstart; choose another one with --workdir=DIR."
     assert len(out) == 2
 
 

@@ -49,10 +49,10 @@ def test_finished_runs_by_validation_and_why_others_are_not_there(tmp_path, caps
         "half: unfinished, 1 of 2 phases; its command continues it",
         "begun: unfinished, 0 of 2 phases",
         "sweep: a sweep; its runs are",
-        "thesis: no run: it holds no config.json",
+        "thesis: not a run: it has no config.json",
         "gone: no such directory",
-        "torn: its files are damaged, or of another version",
-        "old: its files are damaged, or of another version",
+        "torn: its files are damaged or from another version",
+        "old: its files are damaged or from another version",
     ):
         assert said in out, said
     assert (tmp_path / "out" / "a.png").read_bytes().startswith(b"\x89PNG")

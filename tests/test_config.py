@@ -43,10 +43,10 @@ def test_resolved_config_is_plain_json():
         ({"model__head": "gep"}, "config.model.head='gep' is unknown; allowed: 'gap'"),
         ({"method": "plane"}, "config.method='plane' is unknown"),
         ({"method": "cal"}, "'cal' needs config.model.head='attention_pooling', not 'gap'"),
-        ({"model__head": "dcl"}, "head='dcl' learns as a whole with .*method='dcl' alone, not 'pl"),
+        ({"model__head": "dcl"}, "head='dcl' needs config.method='dcl', not 'pl"),
         (
             {"model__head": "pim", "method": "pairwise_confusion"},
-            "head='pim' learns as a whole with config.method='pim' alone, not 'pairwise_confusion'",
+            "head='pim' needs config.method='pim', not 'pairwise_confusion'",
         ),
         ({"data__mean": (123, 117, 104)}, "data.mean=.* each a number from 0 to 1 and 0 or 3 of t"),
         ({"data__mean": (0.5, 0.5)}, "data.mean=.* each a number from 0 to 1 and 0 or 3 of them"),
@@ -66,16 +66,16 @@ def test_resolved_config_is_plain_json():
         ({"0__lr": float("nan")}, "lr=nan must be a number at least 0"),
         ({"1__train": "last"}, "'head', 'last N', 'from LAYER', 'all'"),
         ({"1__train": "last 0"}, "'head', 'last N', 'from LAYER', 'all'"),
-        ({"0__reinit": "last 1"}, "belongs to a later phase"),
+        ({"0__reinit": "last 1"}, "is only for later phases"),
         ({"0__crop": 100}, "crop=100 is larger than resize=72"),
         ({"1__name": "head"}, "the names of phases must differ"),
         ({"1__warmup": "2 epochs"}, "warmup='2 epochs' must be .* at most as long as .*: 1 epochs"),
         ({"1__groups": (("head/.*", 1.0),)}, r"groups=.* each \(a text, a text, a number at l"),
-        ({"1__schedule": "one_cycle"}, "warmup has no place here"),
+        ({"1__schedule": "one_cycle"}, "warmup is not possible"),
         ({"1__schedule_options": {"start": 1}}, "phase all: schedule 'cosine': start is unk"),
         ({"1__lr_thirds": (0.1, 1)}, r"lr_thirds=.* each a number above 0 and 0 or 3 of them"),
         ({"1__lr_thirds": (0, 1, 1)}, "lr_thirds=.* each a number above 0"),
-        ({"1__lr_thirds": (0.1, 0.3, 1), "1__layer_decay": 0.5}, "both say how fast layers learn"),
+        ({"1__lr_thirds": (0.1, 0.3, 1), "1__layer_decay": 0.5}, "both set the rates of layers"),
         ({"0__nesterov": True}, "nesterov has no effect with optimizer='adam'"),
         ({"0__optimizer": "sgd", "0__beta2": 0.9}, "beta2 has no effect with optimizer=.sgd"),
         ({"0__nesterov": True, "0__optimizer": "sgd", "0__momentum": 0.0}, "without momentum"),
@@ -85,9 +85,9 @@ def test_resolved_config_is_plain_json():
         ({"seed": 2**32}, "config.seed=4294967296 must be a whole number from 0 to 4294967295"),
         ({"0__lr": float("inf")}, "lr=inf must be a number"),
         ({"model__pretrained_b": "x"}, "no effect without config.model.backbone_b"),
-        ({"1__train_bn_while_frozen": True}, "no effect where train='all'"),
+        ({"1__train_bn_while_frozen": True}, "no effect with train='all'"),
         ({"phases": ()}, "phases=.* and at least one"),
-        ({"phases": (1,)}, "must hold the keys of Phase"),
+        ({"phases": (1,)}, "must be a dict with the keys of Phase"),
     ],
 )
 def test_what_is_wrong_is_named(changes, message):
@@ -103,7 +103,7 @@ def test_methods_of_one_label_refuse_mixed_images(name):
     if name in ("plain", "pim", "herbs", "pmg", "dcl", "cross_x"):
         rules.parse(got)
         return
-    with pytest.raises(ValueError, match=f"method='{name}' needs images of one label .* 'mixup'"):
+    with pytest.raises(ValueError, match=f"method='{name}' needs images with one label"):
         rules.parse(got)
 
 
@@ -111,7 +111,7 @@ def test_heads_that_learn_with_one_method_alone():
     for head in models.HEADS:
         got = recipe(model__head=head)
         if head in ("dcl", "api_net", "pim", "herbs", "pmg"):
-            with pytest.raises(ValueError, match=f"with config.method='{head}' alone, not 'plain'"):
+            with pytest.raises(ValueError, match=f"needs config.method='{head}', not 'plain'"):
                 rules.parse(got)
         else:
             assert rules.parse(got).model.head == head

@@ -228,7 +228,7 @@ def test_wrong_roots(tmp_path):
     data_files.write_cars_csv(tmp_path)
     with pytest.raises(ValueError, match="split_column must be None"):
         load(tmp_path, label_column=5, split_column=0)
-    with pytest.raises(ValueError, match="has test rows, test_fraction must be None"):
+    with pytest.raises(ValueError, match="has test rows, so test_fraction must be None"):
         load(tmp_path, label_column=5, image_root="cars_{split}", test_fraction=0.1)
     (tmp_path / "bytes.csv").write_bytes(b"path,label\n\xff\xfe\x00,x\n")
     with pytest.raises(ValueError, match=r"bytes\.csv: cannot be read as CSV"):
@@ -246,7 +246,7 @@ def test_labelled_split_of_an_existing_model(tmp_path):
     )
     with pytest.raises(ValueError, match="unknown labels .allowed: gull, wren.: row 2: 'tern'"):
         data.labelled_split(path, ("gull", "wren"), label_column=1)
-    with pytest.raises(ValueError, match="label column must be given"):
+    with pytest.raises(ValueError, match="give the label column"):
         data.labelled_split(path, names)
 
 

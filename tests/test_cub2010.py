@@ -47,9 +47,9 @@ def test_boxes_and_masks_are_read_when_asked_for(copy):
     content = broken.read_bytes()
     broken.write_bytes(content[:200])
     splits = pickle.loads(pickle.dumps(cub2010.load(copy).splits))
-    with pytest.raises(ValueError, match=r"_0001_796111\.mat: damaged or no MATLAB file"):
+    with pytest.raises(ValueError, match=r"_0001_796111\.mat: damaged or not a MATLAB file"):
         _ = splits["train"].raw_boxes
-    with pytest.raises(ValueError, match=r"_0001_796111\.mat: damaged or no MATLAB file"):
+    with pytest.raises(ValueError, match=r"_0001_796111\.mat: damaged or not a MATLAB file"):
         splits["train"].annotations["mask"](3)
     broken.write_bytes(content)
     raw = splits["train"].raw_boxes
@@ -134,13 +134,13 @@ LISTS = (
         "test.txt",
         "001.",
         f"{FIRST}\n001.",
-        "test.txt: 1 images stand twice, or in another split too: 001",
+        "test.txt: 1 images are listed twice, or also in another split: 001",
     ),
     (
         "train.txt",
         "001.",
         f"{FIRST}\n001.",
-        "train.txt: 1 images stand twice, or in another split too: 001",
+        "train.txt: 1 images are listed twice, or also in another split: 001",
     ),
     ("classes.txt", "002.Lay", "002.Ley", "train.txt: 1 unknown labels: 002.Laysan_Albatross"),
 )
@@ -159,7 +159,7 @@ def test_damaged_official_lists_are_named(copy, file, old, new, says):
 def test_an_empty_list_is_named(copy):
     shutil.copy(copy / "lists" / "test.txt", copy / "lists" / "files.txt")
     (copy / "lists" / "train.txt").write_text("")
-    with pytest.raises(ValueError, match=r"train\.txt: the list names no images"):
+    with pytest.raises(ValueError, match=r"train\.txt: the list contains no images"):
         cub2010.load(copy)
 
 
@@ -219,5 +219,5 @@ def test_damaged_homework_is_named(homework_copy):
     with pytest.raises(ValueError, match=r"1 images are not in .*testing_images: 0001\.jpg"):
         cub2010.test_order(homework_copy)
     order.write_text("0004.jpg\n0004.jpg\n")
-    with pytest.raises(ValueError, match=r"1 images stand twice, .*: 0004\.jpg"):
+    with pytest.raises(ValueError, match=r"1 images are listed twice, .*: 0004\.jpg"):
         cub2010.test_order(homework_copy)

@@ -68,9 +68,9 @@ def test_inconsistent_datasets_are_refused():
         dataset.Dataset("x", ("a", "b", "a"), {"train": split})
     with pytest.raises(ValueError, match="unknown splits .'dev'."):
         dataset.Dataset("x", ("a", "b", "c"), {"dev": split})
-    with pytest.raises(ValueError, match="labels of 'train' outside"):
+    with pytest.raises(ValueError, match="labels of 'train' must be 0 to 1"):
         dataset.Dataset("x", ("a", "b"), {"train": split})
-    with pytest.raises(ValueError, match="'test' holds no images"):
+    with pytest.raises(ValueError, match="'test' has no images"):
         dataset.Dataset("x", ("a", "b", "c"), {"test": numbers_split(0)})
 
 
@@ -149,7 +149,7 @@ def test_with_validation():
     }  # fmt: skip
     np.testing.assert_array_equal(np.bincount(cut.splits["val"].labels), [2, 2, 2])
     assert not set(cut.splits["train"].names) & set(cut.splits["val"].names)
-    assert "val: 6 images cut from train, stratified, seed 0" in cut.notes
+    assert "val: 6 images drawn from train, stratified, seed 0" in cut.notes
 
 
 def test_validation_and_test_are_cut_by_photo():
@@ -172,7 +172,7 @@ def test_an_own_validation_split_stays():
 
 
 def test_too_small_to_cut():
-    with pytest.raises(ValueError, match="3 training images are too few to cut 'val' from"):
+    with pytest.raises(ValueError, match="3 training images are too few to draw 'val' from"):
         splitting.with_validation(numbers_dataset(3), 0.2, seed=0)
 
 
@@ -225,7 +225,7 @@ def test_no_file_is_opened_before_boxes_are_asked_for(tmp_path, monkeypatch):
 
 def test_files_without_pixels_left_are_named(tmp_path):
     data_files.write_image(tmp_path / "a.png", data_files.picture(0, 0, (40, 10)))
-    with pytest.raises(ValueError, match=r"a\.png: 10 rows, none left without the last 10"):
+    with pytest.raises(ValueError, match=r"a\.png: the picture has 10 rows; the last 10"):
         dataset.file_split(tmp_path, ["a.png"], [0], bottom=10).read(0)
 
 
@@ -239,7 +239,7 @@ def test_load_refuses_unknown_names_and_options(tmp_path):
     for name in ("bird", "tfds", "tfds:", "cub:2011"):
         with pytest.raises(ValueError, match=f"unknown data set '{name}', allowed: folder, .*NAME"):
             data.load(name, tmp_path, {})
-    with pytest.raises(ValueError, match="'folder': colour is unknown: there is 'test_fr"):
+    with pytest.raises(ValueError, match="'folder': colour is unknown: allowed: 'test_fr"):
         data.load("folder", tmp_path, {"colour": 1})
     with pytest.raises(ValueError, match="'csv': label_column must be given"):
         data.load("csv", tmp_path, {})

@@ -37,7 +37,7 @@ def test_another_config_is_refused_and_the_difference_named(tmp_path):
 
 def test_a_directory_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(ValueError, match=r"not empty and holds no config.json"):
+    with pytest.raises(ValueError, match=r"not empty and has no config.json"):
         directory.check(tmp_path, CONFIG)
     with pytest.raises(ValueError, match="not a directory"):
         directory.check(tmp_path / "thesis.tex", CONFIG)

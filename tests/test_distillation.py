@@ -88,8 +88,11 @@ def test_no_gradient_reaches_the_teacher(finished):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("gull", "tern"), "it tells 2 classes apart, the data have 3"),
-        (("gull", "wren", "tern"), "first difference is class 1, 'wren' there and 'tern' here"),
+        (("gull", "tern"), "it has 2 classes, the data have 3"),
+        (
+            ("gull", "wren", "tern"),
+            "class 1, 'wren' there and 'tern' in the data",
+        ),
     ],
 )
 def test_a_teacher_of_other_classes_is_refused(finished, names, message):
@@ -99,7 +102,7 @@ def test_a_teacher_of_other_classes_is_refused(finished, names, message):
 
 
 def test_a_teacher_must_have_finished(tmp_path):
-    with pytest.raises(ValueError, match="teacher='.*': no run has finished there"):
+    with pytest.raises(ValueError, match="teacher='.*': there is no finished run"):
         methods.build("plain", OPTIONS | {"teacher": str(tmp_path)}, facts_with(one_layer_run()))
 
 

@@ -160,8 +160,12 @@ def test_damaged_lists_are_named(copy):
         ([], [], "test_list.mat: 0 images, but 0 labels"),
         (names, [1, 2, 4], "4 pairs of 4 labels and 3 folders"),
         (names, [1, 2, 2], "4 pairs of 3 labels and 3 folders"),
-        ([*names, names[0]], [1, 2, 3, 1], "test_list.mat: 1 images stand twice, or in"),
-        ([names[0].replace("1916", "5927")], [1], "test_list.mat: 1 images stand twice, or in"),
+        ([*names, names[0]], [1, 2, 3, 1], "test_list.mat: 1 images are listed twice, or"),
+        (
+            [names[0].replace("1916", "5927")],
+            [1],
+            "test_list.mat: 1 images are listed twice, or",
+        ),
         ([*names[:2], names[2].replace("n02107312-", "n1-")], [1, 2, 3], "3 labels and 4 folders"),
     ):
         write(path, given, labels)

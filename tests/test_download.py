@@ -145,7 +145,7 @@ def test_what_is_there_is_verified_and_kept(server, tmp_path):
 @pytest.mark.parametrize(
     ("manner", "message", "attempts"),
     [
-        ("404", "answers 404 .*not offered there", 1),
+        ("404", "answers 404 .*no longer there", 1),
         ("403", "answers 403", 1),
         ("410", "answers 410", 1),
         ("500", "after 5 attempts .*answers 500", 5),
@@ -154,7 +154,7 @@ def test_what_is_there_is_verified_and_kept(server, tmp_path):
         ("wrong", f"its md5 is .* official file has {MD5}", 1),
         ("longer", "the server's file has 300,001 bytes, but the official one has 300,000", 1),
         ("endless", "sends more than 300,000", 1),
-        ("short", "closed early.* 100,000 bytes that arrived are kept", 5),
+        ("short", "closed early.* 100,000 bytes received are kept", 5),
         ("to-ftp", "cannot be downloaded after 5 attempts .*ftp", 5),
         ("to-file", "answers 302", 1),
     ],
@@ -220,4 +220,4 @@ def test_archives_are_loaded_or_named(server, tmp_path, capsys):
     (tmp_path / "copied.tgz").write_bytes(b"")
     assert download.download_archives((first, lost, copied, there), tmp_path) == (lost,)
     assert (tmp_path / "a.tgz").read_bytes() == DATA
-    assert "lost.tgz: no public download, md5 0123" in capsys.readouterr().out
+    assert "lost.tgz: not online any more, md5 0123" in capsys.readouterr().out

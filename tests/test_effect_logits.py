@@ -130,8 +130,8 @@ def test_logits_that_are_not_trained_are_not_chosen(root, tmp_path):
     ("views", "message"),
     [
         ("crop9", "unknown view 'crop9'"),
-        ("five_crop", "resize=32 is the crop"),
-        ("multi_scale", "is 32 again, in steps of 32"),
+        ("five_crop", "resize=32 equals the crop"),
+        ("multi_scale", "is 32 again, because sizes change in steps of 32"),
     ],
 )
 @pytest.mark.usefixtures("small")

@@ -99,7 +99,7 @@ def test_a_folder_of_other_images(run, expected, tmp_path, capsys):  # noqa: F81
     assert metrics["unreadable_images"] == ["gull/broken.jpg"]
     assert metrics["split"] == str(images)
     out = capsys.readouterr().out
-    assert "1 unreadable images are in no number above" in out and "gull/broken.jpg" in out
+    assert "1 unreadable images are not counted above" in out and "gull/broken.jpg" in out
 
 
 @pytest.mark.parametrize(
@@ -164,12 +164,12 @@ def wrong_calls(run, tmp_path):  # noqa: F811
         "no views": ([workdir, "--views=crop4"], "unknown view 'crop4'; allowed: raw, raw_crop"),
         "no effect": ([workdir, "--logits=effect"], "has no effect logits"),
         "no checkpoint": ([workdir, "--checkpoint=5"], "'best', 'last', [3, 7, 9]"),
-        "no cluster": ([workdir, "--multi_host=host:1,2"], "nor HOST:PORT,COUNT,INDEX"),
+        "no cluster": ([workdir, "--multi_host=host:1,2"], "or HOST:PORT,COUNT,INDEX"),
         "moved": ([workdir, f"--data_root={tmp_path / 'gone'}"], "the data root is missing"),
         "not ours": ([workdir, f"--output={tmp_path / 'full'}"], "other files (thesis.tex)"),
         "unknown class": ([workdir, f"--input={tmp_path / 'owls'}"], "'owl'"),
         "no input": ([workdir, f"--input={tmp_path / 'gone'}"], "no such folder or CSV file"),
-        "no column": ([workdir, f"--input={tmp_path / 'a.csv'}"], "the label column must be given"),
+        "no column": ([workdir, f"--input={tmp_path / 'a.csv'}"], "give the label column"),
         "folder with column": (
             [workdir, f"--input={tmp_path / 'owls'}", "--label_column=1"],
             "is a folder",
@@ -199,8 +199,8 @@ def test_errors_are_one_line_and_leave_nothing_behind(run, tmp_path, capsys):  #
         (["--workdir=a", "--check=best"], "unrecognized arguments"),  # no abbreviations
         (["--workdir=a", "--split=dev"], "invalid choice: 'dev'"),
         (["--workdir=a", "--average=mean"], "invalid choice: 'mean'"),
-        (["--workdir=a", "--split=val", "--input=b"], "--input takes the place of --split"),
-        (["--workdir=a", "--label_column=1"], "--label_column is about a CSV file"),
+        (["--workdir=a", "--split=val", "--input=b"], "--input replaces --split"),
+        (["--workdir=a", "--label_column=1"], "--label_column needs a CSV file"),
         (["--workdir=a", "--batch_size=0"], "--batch_size: must be a whole number of at least 1"),
     ],
 )

@@ -78,11 +78,11 @@ def test_missing_data_say_what_to_get(copy, missing):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("imagelabels.mat", b"MATLAB 5.0", "damaged or no MATLAB file"),
+        ("imagelabels.mat", b"MATLAB 5.0", "damaged or not a MATLAB file"),
         ("imagelabels.mat", {"label": [[1, 2]]}, "no variable 'labels'"),
         ("imagelabels.mat", {"labels": [[1, 103]]}, "1 unknown labels, allowed are 1 to 102: 103"),
         ("imagelabels.mat", {"labels": [[1, 1.5]]}, "1 unknown labels, .*: 1.5"),
-        ("imagelabels.mat", {"labels": [["rose"]]}, "the labels are no numbers"),
+        ("imagelabels.mat", {"labels": [["rose"]]}, "the labels are not numbers"),
         ("setid.mat", {"trnid": [[1, 2]], "valid": [[3]]}, "no variable 'tstid'"),
         (
             "setid.mat",
@@ -92,7 +92,7 @@ def test_missing_data_say_what_to_get(copy, missing):
         (
             "setid.mat",
             {"trnid": [[1, 2]], "valid": [[3]], "tstid": [[2]]},
-            "1 images stand twice, or in another split too: image_00002.jpg",
+            "1 images are listed twice, or also in another split: image_00002.jpg",
         ),
     ],
 )

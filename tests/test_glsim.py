@@ -48,7 +48,7 @@ def test_one_patch_is_a_box_and_zeros_are_like_nothing():
     likeness = glsim.similarity(jnp.zeros((1, 2, 2, 3)), jnp.ones((1, 1, 1, 3)))
     np.testing.assert_array_equal(likeness, np.zeros((1, 2, 2)))
     np.testing.assert_array_equal(glsim.patch_boxes(likeness, 1, (8, 6)), [[0, 4, 0, 3]])
-    with pytest.raises(ValueError, match="top=5 of a grid of 2 x 2 patches"):
+    with pytest.raises(ValueError, match="top=5 is more than the 2 x 2 patches"):
         glsim.patch_boxes(likeness, 5, (8, 6))
 
 

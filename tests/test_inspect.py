@@ -222,7 +222,7 @@ def test_nothing_is_written_on_bad_input(tmp_path, capsys):
     (tmp_path / "mine" / "thesis.tex").write_text("")
     before = sorted(tmp_path.rglob("*"))
     for wrong, message in (
-        ([f"--root={root}", f"--output={tmp_path / 'mine'}"], "holds other files (thesis.tex)"),
+        ([f"--root={root}", f"--output={tmp_path / 'mine'}"], "contains other files (thesis.tex)"),
         ([f"--root={root}", f"--output={tmp_path / 'mine/thesis.tex'}"], "not a folder"),
         (["--root=gone", f"--output={tmp_path / 'out'}"], "the data root is missing"),
     ):

@@ -47,7 +47,7 @@ def test_tiles_move_whole_and_partition_the_image(size, n):
 
 
 def test_images_with_fewer_pixels_than_tiles_are_refused():
-    with pytest.raises(ValueError, match="images of 8x6 pixels cannot be cut into 7x7 tiles"):
+    with pytest.raises(ValueError, match="images of 8x6 pixels cannot be divided into 7x7 tiles"):
         jigsaw.permute(jnp.zeros((1, 8, 6, 3)), np.arange(49), 7)
 
 

@@ -163,7 +163,7 @@ def test_a_final_run_trains_the_chosen_epochs_on_all_images(straight, images, tm
     run, _ = straight
     recipe = two_phases(images)
     recipe.final, recipe.search = True, str(run.workdir)
-    with pytest.raises(ValueError, match="'plateau' follows the validation images"):
+    with pytest.raises(ValueError, match="'plateau' needs validation"):
         train.run(recipe, tmp_path / "final")
     search = watched_run(constant(images), tmp_path / "search", [(1, 1), (0.9, 1), (1, 1), (1, 1)])
     assert [phase.best.epoch for phase in search.results.phases] == [2, 1]
@@ -191,10 +191,10 @@ def test_a_search_must_be_finished_and_of_the_same_config(straight, images, tmp_
     with pytest.raises(ValueError, match="search has no effect without config.final=True"):
         train.run(recipe, tmp_path / "run")
     recipe.final = True
-    with pytest.raises(ValueError, match="holds no finished run"):
+    with pytest.raises(ValueError, match="contains no finished run"):
         train.run(recipe, tmp_path / "run")
     recipe.search = str(straight[0].workdir)
-    with pytest.raises(ValueError, match="a run of another config.*\n.*phases.0.accumulate"):
+    with pytest.raises(ValueError, match="a run with another config.*\n.*phases.0.accumulate"):
         train.run(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -209,7 +209,7 @@ def test_final_data_hold_every_image_once(images):
     assert sorted(together.names) == sorted([*parts["train"].names, *parts["val"].names])
     np.testing.assert_array_equal(together.read(20), parts["val"].read(2))
     assert together.labels[20] == parts["val"].labels[2]
-    assert "6 images of val train too" in found.notes
+    assert "6 images of val are also trained on" in found.notes
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_an_override_is_for_its_phase_alone(tmp_path):
         ({"average": "swa 1"}, "'swa N'"),
         ({"schedule": "plateau", "patience": 3}, "patience=3 stops the phase before"),
         ({"sam_rho": float("inf")}, "sam_rho=inf must be a number at least 0"),
-        ({"accumulate": 4}, "batch_size=6 cannot be cut into accumulate=4 equal parts"),
+        ({"accumulate": 4}, "batch_size=6 cannot be split into accumulate=4 equal parts"),
         ({"sam_rho": -0.1}, "sam_rho=-0.1 must be a number at least 0"),
     ],
 )
@@ -279,7 +279,7 @@ def test_the_epochs_of_a_search_are_those_that_led_to_what_each_phase_gave(tmp_p
     by_hand = dataclasses.replace(phases[0], name="one", lr_by_hand=(LrByHand(3, 0.1),))
     with pytest.raises(ValueError, match="the learning rate of one was changed by hand"):
         chosen(resolved, by_hand, phases[1])
-    with pytest.raises(ValueError, match="is a final run itself"):
+    with pytest.raises(ValueError, match="is itself a final run"):
         chosen({**resolved, "final": True}, *phases)
     # An empty value differs, too.
     with pytest.raises(ValueError, match="method_options.*absent"):

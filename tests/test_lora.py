@@ -117,7 +117,7 @@ def recipe(*phases, backbone="vit", **model):
         (({},), {"lora_targets": ".*"}, "lora_targets has no effect without config.model.lora_ra"),
         (({"train": "head"}, {"train": "bias"}), {"lora_rank": 2}, "lora_rank=2 has no effect"),
         (({},), {"lora_rank": -1}, "lora_rank=-1 must be a whole number at least 0"),
-        (({}, {"train": "bias", "reinit": "last 1"}), {}, "draws whole layers anew, of which"),
+        (({}, {"train": "bias", "reinit": "last 1"}), {}, "re-initialises whole layers, but"),
         (
             ({"train": "lora"},),
             {"lora_rank": 2, "backbone": "resnet18"},
@@ -126,7 +126,7 @@ def recipe(*phases, backbone="vit", **model):
         (
             ({"train": "lora"},),
             {"lora_rank": 2, "lora_targets": "qkv"},
-            "lora_targets='qkv' matches the whole path of no linear layer; there are backbone/bl",
+            "lora_targets='qkv' does not match the whole path of any linear layer; the layers are",
         ),
         (
             ({"train": "lora"},),
@@ -195,7 +195,7 @@ def test_memory_is_estimated_for_each_phase():
 def test_a_recipe_without_sense_is_one_line(capsys):
     arguments = ("--config=configs/lora_folder.py:tiny", "--config.model.lora_targets=qkv")
     assert estimate_memory.main(arguments) == 1
-    message = "error: lora_targets='qkv' matches the whole path of no"
+    message = "error: lora_targets='qkv' does not match the whole"
     assert capsys.readouterr().err.startswith(message)
 
 

@@ -129,7 +129,7 @@ def test_no_suggestion_where_the_loss_only_grows():
 def test_a_loss_that_still_falls_at_the_end_says_so(plan, initial, scripted):
     scripted.losses = np.geomspace(2, 1, STEPS).tolist()
     curve = sweep(plan, 0, *initial)
-    assert curve.end == "all steps were taken, the loss still falling: raise --highest"
+    assert curve.end == "all steps are done, but the loss still falls: raise --highest"
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -137,7 +137,7 @@ def test_the_step_is_the_phases_own(plan, initial, scripted, index):
     scripted.losses = [1.0] * STEPS
     curve = sweep(plan, index, *initial)
     assert len(curve.losses) == STEPS
-    assert curve.end == "all steps were taken"
+    assert curve.end == "all steps are done"
     np.testing.assert_allclose(curve.rates, np.geomspace(1e-4, 10, STEPS))
     phase, made = plan.settings.phases[index], scripted.setup
     assert (made.phase.accumulate, made.phase.sam_rho) == (phase.accumulate, phase.sam_rho)

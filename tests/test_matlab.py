@@ -63,7 +63,7 @@ def test_kinds_that_nobody_needs_are_refused_only_if_asked_for(tmp_path):
     scipy.io.savemat(file, odd | {"lines": np.array(["ab", "cd"]), "plain": 3})
     assert list(matlab.read(file, "plain")[0]) == [3]
     for name in ("complex", "sparse", "lines"):
-        with pytest.raises(ValueError, match=r"some\.mat: damaged or no MATLAB file \(a"):
+        with pytest.raises(ValueError, match=r"some\.mat: damaged or not a MATLAB file \(a"):
             matlab.read(file, name)
 
 
@@ -103,14 +103,14 @@ def test_damaged_files_end_in_one_error_or_in_data(path):
         (b"", "header"),
         (b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM", "header"),
         (bytes(124) + b"\x00\x01IM" + b"abc", "unpack_from"),
-        (bytes(124) + b"\x00\x01IM" + struct.pack("<II", 14, 999), "999 bytes is cut short"),
+        (bytes(124) + b"\x00\x01IM" + struct.pack("<II", 14, 999), "999 bytes is truncated"),
         (bytes(124) + b"\x00\x01IM" + struct.pack("<II", 15, 4) + b"abcd", "header check"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, says):
     path = tmp_path / "some.mat"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"some\.mat: damaged or no MATLAB file \(.*{says}"):
+    with pytest.raises(ValueError, match=rf"some\.mat: damaged or not a MATLAB file \(.*{says}"):
         matlab.read(path, "x")
     with pytest.raises(ValueError, match=r"gone\.mat: cannot be read \(No such file"):
         matlab.read(tmp_path / "gone.mat", "x")

@@ -98,5 +98,5 @@ def test_a_batch_that_cannot_be_cut_is_an_error(tmp_path):
         env=commands.devices(4),
         code=1,
     )
-    assert "batch_size=6 cannot be cut evenly over 4 devices" in err
+    assert "batch_size=6 cannot be split evenly over 4 devices" in err
     assert not (tmp_path / "run").exists()

@@ -148,7 +148,7 @@ def test_a_group_may_have_settings_of_its_own():
     [
         ({"weight_decay": -1.0}, r"groups\[0\]: weight_decay=-1.0 must be a number at least 0"),
         ({"lr": 1.0}, r"groups\[0\]: lr is unknown"),
-        ({"optimizer": "sgd"}, "optimizer='sgd' has no effect: the phase has it so"),
+        ({"optimizer": "sgd"}, "optimizer='sgd' has no effect: the phase has the same value"),
         ({"beta2": 0.9}, "beta2 has no effect with optimizer='sgd'"),
         ({}, "has no effect"),
     ],
@@ -223,7 +223,7 @@ def test_images_grow_and_batches_follow():
     ("changes", "text"),
     [
         ({"lr": 0.5}, "sgd 0.5"),
-        ({"lr": 1e-3, "optimizer": "adamw", "layer_decay": 0.75}, "adamw 0.001 x 0.75 a layer"),
+        ({"lr": 1e-3, "optimizer": "adamw", "layer_decay": 0.75}, "adamw 0.001 x 0.75 per layer"),
         (
             {"lr": 0.1, "lr_batch": 256, "batch_size": 32, "head_lr": 10.0, "warmup": "5 %"},
             "sgd 0.0125 (0.1 at batch 256), head x 10, warm-up 5 %",

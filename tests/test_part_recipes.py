@@ -35,7 +35,7 @@ def test_settings_are_valid_and_the_weights_exist(name, variant, root):
     assert str(model.pretrained) == facts.source
     got = RECIPES[name].get_config(f"{variant},tiny")
     got.data.root = str(root)
-    plans.prepare(rules.parse(got)).method(None)
+    phases.method_of(plans.prepare(rules.parse(got)))
 
 
 @pytest.mark.parametrize("name", ["pmg", "dcl", pytest.param("cross_x", marks=pytest.mark.slow)])
@@ -72,5 +72,5 @@ def test_levels_and_tiles_must_match(root):
     got.data.root = str(root)
     got.model.feature_map = "stage3+features"
     plan = plans.prepare(rules.parse(got))
-    with pytest.raises(ValueError, match="must hold one number for each level of the head"):
+    with pytest.raises(ValueError, match="must have one number for each level of the head"):
         phases.method_of(plan)

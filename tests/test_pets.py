@@ -120,7 +120,10 @@ def test_missing_data_say_what_to_get(copy, missing):
         ("Bengal_9 1 1 1", r"1 photos of another breed .*: Bengal_9 \(class 1 is Abyssinian\)"),
         ("Bengal_9 5 1 1", "1 class numbers without a photo: 4"),
         ("Abyssinian_4 1 1 1", "1 ids listed twice: Abyssinian_4"),
-        ("Abyssinian_1 1 1 1", r"1 images stand twice, or in another split too: Abyssinian_1\.jpg"),
+        (
+            "Abyssinian_1 1 1 1",
+            r"1 images are listed twice, .*: Abyssinian_1\.jpg",
+        ),
         ("Abyssinian_9 1 1 1", r"1 images are not in .*: Abyssinian_9\.jpg"),
     ],
 )
@@ -134,7 +137,7 @@ def test_damaged_lists_are_named(copy, line, message):
 @pytest.mark.parametrize("split", ["trainval", "test"])
 def test_an_empty_list_is_named(copy, split):
     (copy / "annotations" / f"{split}.txt").write_text("")
-    with pytest.raises(ValueError, match=rf"{split}\.txt: the list names no images"):
+    with pytest.raises(ValueError, match=rf"{split}\.txt: the list contains no images"):
         pets.load(copy)
 
 
@@ -142,5 +145,5 @@ def test_a_damaged_trimap_is_named(copy):
     path = copy / "annotations" / "trimaps" / "Abyssinian_1.png"
     data_files.write_image(path, np.full((4, 5), 7, np.uint8))
     mask = pets.load(copy).splits["train"].annotations["mask"]
-    with pytest.raises(ValueError, match=r"Abyssinian_1\.png: not a trimap, values \[7\]"):
+    with pytest.raises(ValueError, match=r"Abyssinian_1\.png: not a trimap, .* \[7\]"):
         mask(0)

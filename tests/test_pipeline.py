@@ -268,7 +268,7 @@ def test_wrong_transforms_are_refused(change, message):
     [
         ({"batch_size": 9, "process_count": 2}, "9 .* must be a multiple of .* processes, 2"),
         ({"batch_size": 0}, "batch size 0"),
-        ({"process_index": 2, "process_count": 2}, "process 2 of 2"),
+        ({"process_index": 2, "process_count": 2}, "process_index=2 must be 0"),
         ({"threads": -1}, "must not be negative"),
         ({"on_bad_image": "ignore"}, "'ignore', allowed: raise, skip"),
         ({"start_step": -1}, "start_step must not be negative"),

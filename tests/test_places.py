@@ -109,7 +109,7 @@ def test_an_archive_of_another_name_is_unpacked_unverified_and_says_so(official,
     for said in (1, 0):
         found = find(root / "download (1).tgz", rows)
         assert found == str(root / "download (1)" / "birds")
-        assert capsys.readouterr().out.count("no official name: unpacked unverified") == said
+        assert capsys.readouterr().out.count("no official name: unpacked into") == said
     (root / "labels.zip").rename(root / "other.zip")
     with pytest.raises(ValueError, match=r"no images\.txt in .*other or up to 2"):
         find(root / "other.zip", rows)
@@ -176,7 +176,7 @@ def test_what_is_missing_is_told(official):
     reasons = {
         "": "the data root (data.root): Three Birds is not there (it is not set).",
         str(root / "gone"): f"{root / 'gone'}: Three Birds is not there (no such folder).",
-        str(lonely): f"{lonely}: Three Birds is not there (it is a file, neither a folder nor",
+        str(lonely): f"{lonely}: Three Birds is not there (it is neither a folder nor",
         str(empty): f"{empty}: Three Birds is not there (no images.txt in {empty} or up to 2",
     }
     rows = (*rows, archives.Archive("big.tgz", 1_150_585_339, "big", sha256="0123"))
@@ -189,7 +189,7 @@ def test_what_is_missing_is_told(official):
             "https://birds.test/birds.tgz",
             rows[0].md5,
             "labels.zip\n",
-            f"md5 {rows[1].md5}, no public download",
+            f"md5 {rows[1].md5}, not online",
             "10.24 kB",
             "1.15 GB, sha256 0123",
             "(for research only)",

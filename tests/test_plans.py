@@ -235,7 +235,7 @@ def test_box_options_need_box_crop():
 @pytest.mark.parametrize(
     ("ops", "message"),
     [
-        ((("crop", {"size": 10}),), "the size of 'crop' is the phase's crop, leave it out"),
+        ((("crop", {"size": 10}),), "leave out the size of 'crop', it is the phase's crop"),
         ((("flip",),), "flip"),
         (("flip",), "flip"),
         ((("crop", None),), "crop"),

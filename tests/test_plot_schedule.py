@@ -114,7 +114,7 @@ def test_command_counts_the_images_and_writes_the_picture(tmp_path, capsys):
         ),
         (
             ["--config=configs/finetune_folder.py:tiny", "--config.data.root=/no/such/place"],
-            r"/no/such/place: .*\(or say --train_images=N\)",
+            r"/no/such/place: .*\(or give --train_images=N\)",
         ),
     ],
 )

@@ -261,9 +261,9 @@ def cut(images, n):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tiles": ()}, "must hold one number for each level of the head"),
-        ({"tiles": (8, 4)}, "must hold one number for each level of the head"),
-        ({"tiles": (8, 4, 2, 2)}, "must hold one number for each level of the head"),
+        ({"tiles": ()}, "must have one number for each level of the head"),
+        ({"tiles": (8, 4)}, "must have one number for each level of the head"),
+        ({"tiles": (8, 4, 2, 2)}, "must have one number for each level of the head"),
     ],
 )
 def test_wrong_options_of_the_method(options, message):
@@ -273,6 +273,6 @@ def test_wrong_options_of_the_method(options, message):
 
 def test_a_later_phase_of_images_smaller_than_the_tiles_is_refused():
     facts = types.SimpleNamespace(shapes=(*FACTS.shapes, {**SHAPES, "image": (7, 7, 3)}))
-    with pytest.raises(ValueError, match=r"phases\[1\] have only 7 pixels a side"):
+    with pytest.raises(ValueError, match=r"phases\[1\] have only 7 pixels per side"):
         pmg.make(facts, tiles=(8, 4, 2))
     assert len(pmg.make(facts, tiles=(7, 4, 2)).losses) == 4

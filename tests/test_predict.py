@@ -99,15 +99,15 @@ def test_pil_images_of_other_modes_are_read_as_their_files(tmp_path):
 @pytest.mark.parametrize(
     ("pictures", "message"),
     [
-        ("a.jpg", "a list of images is needed, not 'a.jpg' alone"),
-        (Image.new("RGB", (4, 4)), "a list of images is needed"),
+        ("a.jpg", "give a list of images, not the single image 'a.jpg'"),
+        (Image.new("RGB", (4, 4)), "give a list of images"),
         (["missing.jpg"], "missing.jpg: cannot be read"),
         ([__file__], "test_predict.py: damaged or not an image"),
         ([np.zeros((4, 4, 3))], r"image 0: an array must be uint8 \[H, W, 3\], not float64"),
         (np.zeros((4, 4, 3), np.uint8), r"image 0: an array must be .* not uint8 \[4, 3\]"),
         ([np.zeros((0, 4, 3), np.uint8)], r"not uint8 \[0, 4, 3\]"),
         ([Image.new("I;16", (4, 4))], "image 0: a PIL image of mode 'I;16' has no known range"),
-        ([None], "image 0: a path, a PIL image or a NumPy array is needed, not NoneType"),
+        ([None], "image 0 must be a path, a PIL image or a NumPy array, not NoneType"),
     ],
 )
 def test_what_is_no_image_is_named(predictor, pictures, message):
@@ -123,9 +123,9 @@ def test_wrong_views_are_refused_before_anything_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"logits": "effect"}, "the head 'gap' has no effect logits, only plain ones"),
-        ({"views": "five_crop", "checkpoint": "3"}, "resize=32 is the crop"),
-        ({"views": "multi_scale"}, r"scale\(0.86\) of 64 pixels is 64 again, in steps of 32"),
+        ({"logits": "effect"}, "the head 'gap' has no effect logits, only plain logits"),
+        ({"views": "five_crop", "checkpoint": "3"}, "resize=32 equals the crop"),
+        ({"views": "multi_scale"}, r"scale\(0.86\) of 64 pixels is 64 again, because sizes"),
         ({"average": "median"}, "unknown average 'median', allowed: logits, probabilities"),
     ],
 )
@@ -180,7 +180,7 @@ def test_a_run_loads_without_its_data(run, tmp_path, files):  # noqa: F811
 def test_training_batch_sizes_need_not_fit_the_devices(run, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(jax, "device_count", lambda: 8)
     assert restored.load_run(run / "run").plan.settings.eval_batch_size == 8
-    with pytest.raises(ValueError, match="eval_batch_size=4 cannot be cut evenly over 8 devices"):
+    with pytest.raises(ValueError, match="eval_batch_size=4 cannot be split evenly over 8 devices"):
         restored.load_run(run / "run", batch_size=4)
 
 

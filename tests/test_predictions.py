@@ -63,7 +63,7 @@ def test_all_classes_of_small_probability_keep_their_digits(tmp_path):
 @pytest.mark.parametrize("file_format", ["csv", "jsonl"])
 def test_tables_name_what_has_no_prediction(file_format, row, tmp_path):
     failed = written(tmp_path / "it", file_format, [ROWS[0], row, ROWS[2]])
-    why = BAD if isinstance(row, ValueError) else "the network's answer is not finite"
+    why = BAD if isinstance(row, ValueError) else "the network's output is not finite"
     assert [(each.name, each.error) for each in failed] == [("below/b.jpg", why)]
     lines = (tmp_path / "it").read_text().splitlines()
     expected = FILES[file_format].splitlines()
@@ -98,10 +98,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     [
         ("xml", None, NAMES, "unknown format 'xml', allowed: csv, jsonl, answer, cars, triplet"),
         ("cars", 2, NAMES, "--top_k has no effect on the format 'cars'"),
-        ("csv", 4, NAMES, "--top_k=4 must lie in 1 to 3"),
-        ("csv", 0, NAMES, "--top_k=0 must lie in 1 to 3"),
-        ("answer", None, ["a b.jpg"], "'answer' cannot hold these names of images: a b.jpg"),
-        ("triplet", None, ["x/a.jpg", "y/a.jpg"], "cannot hold .* x/a.jpg, y/a.jpg"),
+        ("csv", 4, NAMES, "--top_k=4 must be 1 to 3"),
+        ("csv", 0, NAMES, "--top_k=0 must be 1 to 3"),
+        ("answer", None, ["a b.jpg"], "'answer' does not allow these names of images: a b.jpg"),
+        ("triplet", None, ["x/a.jpg", "y/a.jpg"], "does not allow .* x/a.jpg, y/a.jpg"),
     ],
 )
 def test_what_a_format_cannot_hold(file_format, top_k, names, message):
@@ -136,7 +136,7 @@ def test_a_folder(run, expected, tmp_path, capsys):  # noqa: F811
     assert list(found) == sorted(found) and len(set(expected.values())) > 1
     captured = capsys.readouterr()
     assert "15 images, views raw, checkpoint of step 7: written to" in captured.out
-    assert "1 more have no prediction" in captured.out and "tern/000_broken.jpg" in captured.out
+    assert "1 images have no prediction" in captured.out and "tern/000_broken.jpg" in captured.out
     assert "predicting" in captured.err
 
 
@@ -188,19 +188,19 @@ def test_errors_are_clear_and_leave_nothing_behind(run, tmp_path, capsys):  # no
     images = run / "data" / "test"
     calls = [
         ("missing", [], "no such folder, table, list or image"),
-        ("empty", [], "no images below it"),
+        ("empty", [], "the folder has no images"),
         ("gone.txt", [], "1 images are not in"),
-        ("none.txt", [], "the list names no images"),
-        ("twice.txt", [], "images stand twice"),
+        ("none.txt", [], "the list contains no images"),
+        ("twice.txt", [], "images are listed twice"),
         ("gone.csv", [], "there is no file"),
         ("gone.csv", ["--path_column=file"], "no column 'file'"),
-        ("gone.txt", ["--path_column=0"], "path_column do not apply"),
-        (images, ["--image_root=x"], "image_root do not apply"),
+        ("gone.txt", ["--path_column=0"], "path_column have no effect"),
+        (images, ["--image_root=x"], "image_root have no effect"),
         (images, ["--format=xml"], "unknown format 'xml'"),
-        (images, ["--top_k=9"], "--top_k=9 must lie in 1 to 3"),
-        (images, ["--views=raw,flip"], "is no view"),
+        (images, ["--top_k=9"], "--top_k=9 must be 1 to 3"),
+        (images, ["--views=raw,flip"], "is not a view"),
         (images, ["--checkpoint=5"], "'best', 'last', [3, 7, 9]"),
-        (images, [f"--output={inputs}"], "is a folder, a file is needed"),
+        (images, [f"--output={inputs}"], "is a folder; give the name of a file"),
         ("broken.jpg", ["--format=cars"], "broken.jpg: damaged or not an image"),
     ]
     before = sorted(map(str, tmp_path.rglob("*")))

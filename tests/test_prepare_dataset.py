@@ -21,15 +21,15 @@ def test_the_command(tmp_path, capsys):
     assert identity["options"] == {"test_fraction": 0.4, "seed": 3}
     assert prepared.load(out).splits["test"].read(0).shape == (20, 24, 3)
     assert prepare_dataset.main([f"--output={out}", "--verify"]) == 0
-    assert "all of the 15 records" in capsys.readouterr().out
+    assert "all 15 records" in capsys.readouterr().out
     before = data_prepared.contents(tmp_path)
     for wrong, message in (
         ([*words[:3], "--options", "seed"], "'seed' is not KEY=VALUE"),
-        ([*words[:3], "--options", "{seed"], "is not JSON"),
+        ([*words[:3], "--options", "{seed"], "is not valid JSON"),
         ([*words[:3], "--options", "speed=1"], "speed is unknown: "),
         ([*words[:3], "--jpeg_quality=0"], "must lie in 1 to 100"),
         (["--name=folder", "--root=gone", words[2]], "the data root is missing"),
-        ([*words[:3], "--download"], "no archives that could be downloaded"),
+        ([*words[:3], "--download"], "no archives to download"),
         (["--name=synthetic_birds", *words[1:3]], "must be ''"),
         (words[:3], "made from other data or options"),
         (["--output=gone", "--verify"], "no such folder"),
@@ -45,7 +45,7 @@ def test_the_command(tmp_path, capsys):
     [
         ("aircraft", [], {"fgvc-aircraft-2013b.tar.gz"}),
         ("inaturalist", ["year=2021", "train=mini"], {"train_mini.tar.gz", "val.tar.gz"}),
-        ("inaturalist", [], "do not say what to download"),
+        ("inaturalist", [], "do not select a download"),
         ("inaturalist", ["year=2020"], "unknown year 2020, allowed: 2017"),
         ("folder", [], "no archives"),
         ("coffee", [], "no archives"),
@@ -116,6 +116,6 @@ def test_the_result_never_lies_among_its_source(tmp_path, monkeypatch, capsys):
     for where in (root / "small", root, "photos/a/b", "link/small"):
         words = ["--name=folder", f"--root={root}", f"--output={where}"]
         assert prepare_dataset.main(words) == 1
-        assert f"{where} lies in {root}" in capsys.readouterr().err
+        assert f"{where} is inside {root}" in capsys.readouterr().err
     assert data_prepared.contents(tmp_path) == before
     assert prepare_dataset.main([*words[:2], "--output=photos_small"]) == 0

@@ -147,7 +147,7 @@ def test_recipes_train(name, variant, small, roots, tmp_path, monkeypatch):
 def test_parts_of_a_batch_that_hold_one_image_of_a_class_are_refused():
     got = recipe("api_net_cub", "tiny")
     got.phases[1].accumulate = 4
-    with pytest.raises(ValueError, match="accumulate=4 would hold fewer than two"):
+    with pytest.raises(ValueError, match="accumulate=4 .* would have fewer than two"):
         rules.parse(got)
     got.phases[1].accumulate = 2
     rules.parse(got)
@@ -160,7 +160,7 @@ def test_parts_of_a_batch_that_hold_one_image_of_a_class_are_refused():
 def test_variants_that_exclude_each_other():
     with pytest.raises(ValueError, match="the variants resnet18 and vgg16 exclude each other"):
         transfer_aircraft.get_config("vgg16,resnet18")
-    with pytest.raises(ValueError, match="'reinit' is about phase 2, which 'phase1' leaves out"):
+    with pytest.raises(ValueError, match="'reinit' changes phase 2, but 'phase1' has no phase 2"):
         transfer_aircraft.get_config("phase1,reinit")
     with pytest.raises(ValueError, match="the variants last1 and phase1 exclude each other"):
         transfer_aircraft.get_config("phase1,last1")

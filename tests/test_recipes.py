@@ -59,7 +59,7 @@ def test_bundles_augment_in_training_alone(name, tmp_path):
 
 
 def test_one_bundle_at_a_time():
-    with pytest.raises(ValueError, match="one bundle of augmentations at a time, not cal and fas"):
+    with pytest.raises(ValueError, match="choose one bundle of augmentations, not cal and fas"):
         finetune_folder.get_config("fastai,cal")
 
 

@@ -112,7 +112,7 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
 @pytest.mark.parametrize("content", ['{"complete": true}', "[]", '{"phases": [{"name": "a"}]}'])
 def test_other_contents_are_refused(tmp_path, content):
     (tmp_path / "results.json").write_text(content)
-    with pytest.raises(ValueError, match=r"results.json is damaged, or of another version"):
+    with pytest.raises(ValueError, match=r"results.json is damaged or from another version"):
         results.read(tmp_path)
 
 
@@ -139,4 +139,4 @@ def test_the_table_states_what_stands_behind_the_number():
     ):
         assert part in text
     assert "1 unreadable" in text
-    assert "nothing was tested" in results.table(dataclasses.replace(found, test=None))
+    assert "no test split, so no test" in results.table(dataclasses.replace(found, test=None))

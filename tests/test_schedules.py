@@ -131,20 +131,20 @@ def test_rate_follows_the_batch_size_where_it_is_stated_for_another():
         ({"warmup": "5 epochs"}, "'constant': warmup='5 epochs' must be .* 4 epochs of 5 steps"),
         ({"warmup": "21 steps"}, "warmup='21 steps' must be .*: 4 epochs of 5 steps"),
         ({"warmup": "101 %"}, "at most as long as the phase"),
-        ({"warmup": "0 %"}, "longer than nothing"),
-        ({"schedule": "one_cycle", "warmup": "1 epochs"}, "the cycle begins with a rise of its"),
+        ({"warmup": "0 %"}, "longer than 0"),
+        ({"schedule": "one_cycle", "warmup": "1 epochs"}, "the cycle itself begins with a rise"),
         (
             {"schedule_options": {"final": 0.1}},
             "'constant': final is unknown: there are no options",
         ),
         (
             {"schedule": "step", "schedule_options": {"gamma": 0.1}},
-            "phase test: schedule 'step': gamma is unknown: there is 'every', 'miles",
+            "phase test: schedule 'step': gamma is unknown: allowed: 'every', 'miles",
         ),
-        ({"schedule": "step"}, "give every='30 epochs' or milestones="),
+        ({"schedule": "step"}, "give either every='30 epochs' or milestones="),
         (
             {"schedule": "step", "schedule_options": {"every": "1 epochs", "milestones": ("5 %",)}},
-            "one of the two",
+            "give either every",
         ),
         (
             {"schedule": "step", "schedule_options": {"milestones": "50 %"}},
@@ -152,7 +152,7 @@ def test_rate_follows_the_batch_size_where_it_is_stated_for_another():
         ),
         (
             {"schedule": "step", "schedule_options": {"milestones": ("50 %", "1 epochs")}},
-            "milestones=.* must grow",
+            "milestones=.* must be in ascending order",
         ),
         (
             {"schedule": "step", "schedule_options": {"every": "1 epochs", "factor": 2}},
@@ -186,7 +186,7 @@ def test_rate_follows_the_batch_size_where_it_is_stated_for_another():
         ),
         (
             {"schedule": "one_cycle", "momentum": 0.0},
-            "momentum=0 has no effect where 'one_cycle' moves it between 0.85 and 0.95",
+            "momentum=0 has no effect, because 'one_cycle' changes it between 0.85 and 0.95",
         ),
         ({"schedule": "plateau", "schedule_options": {"patience": 1.5}}, "patience=1.5 must be a"),
         ({"schedule": "exponential", "schedule_options": {"factor": 0}}, "factor=0 must be a num"),

@@ -235,7 +235,7 @@ def test_remains_of_a_killed_process_do_no_harm(tmp_path):
 def test_other_peoples_files_are_never_deleted(tmp_path):
     write(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"holds other files \(notes.txt\)"):
+    with pytest.raises(ValueError, match=r"contains other files \(notes.txt\)"):
         write(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
     with pytest.raises(ValueError, match="not a folder"):
@@ -249,4 +249,4 @@ def test_report():
         assert part in text
     assert [line.split()[-1] for line in text.splitlines() if line.startswith("images")] == ["6"]
     none = scores.report(summary, np.diag([1, 2, 3]), CLASSES)
-    assert none.endswith("no class is taken for another")
+    assert none.endswith("no classes are confused")

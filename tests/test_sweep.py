@@ -133,7 +133,7 @@ def test_long_values_have_names_of_their_own(tmp_path):
         (
             ["data.root=a/b,a-b"],
             [],
-            r"'a/b'.* and .*'a-b'.* would both be trained in data.root=a-b,",
+            r"'a/b'.* and .*'a-b'.* would use the same directory data.root=a-b,",
         ),
         (["phases[1].lr=1e-3,1e-3"], [], "twice"),
         (["phases[1].lr=1", "phases[1].lr=2"], [], r"given twice: phases\[1\].lr"),
@@ -200,7 +200,7 @@ def test_a_signal_is_passed_on_and_everything_continues(stand_in, tmp_path, monk
 
     threading.Thread(target=interrupt, daemon=True).start()
     planned, handler = jobs("0.1", "0.2"), signal.getsignal(signal.SIGINT)
-    with pytest.raises(stop.Stopped, match="not begun: 1"):
+    with pytest.raises(stop.Stopped, match="not started: 1"):
         sweep.run(planned, tmp_path, stand_in, [{}], lambda text: None)
     first = json.loads(path.read_text())
     assert 0 < len(first) < 100 and len(set(first)) == 1
@@ -260,7 +260,7 @@ def test_the_table_is_sorted_by_validation_with_deviations_over_seeds(tmp_path):
         (["--workdir=a"], "required: --config"),
         (["--workdir=a", "--config=b", "stray"], "unrecognized arguments: stray"),
         (["--workdir=a", "--config=b", "--accelerators=-1"], "must not be negative"),
-        (["--workdir=a", "--table", "--seeds=1"], "takes nothing but --workdir"),
+        (["--workdir=a", "--table", "--seeds=1"], "give only --workdir"),
     ],
 )
 def test_wrong_usage(flags, message, capsys):
@@ -276,7 +276,7 @@ def test_errors_are_one_line_and_leave_nothing_behind(tmp_path, capsys, monkeypa
         ([*target, "--seeds=0,x"], "whole numbers"),
         ([*target, "--grid=model.head=x"], "'x' is unknown"),
         ([*target[:1], "--config=configs/gone.py"], "configs/gone.py"),
-        ([f"--workdir={tmp_path}", "--table"], "is no sweep"),
+        ([f"--workdir={tmp_path}", "--table"], "is not a sweep"),
     ):
         assert command.main(flags) == 1
         err = capsys.readouterr().err

@@ -247,5 +247,5 @@ def test_root_is_refused():
 
 
 def test_index_out_of_range(birds):
-    with pytest.raises(IndexError, match="val holds images 0 to 31, not 32"):
+    with pytest.raises(IndexError, match="val has images 0 to 31, not 32"):
         birds.splits["val"].read(32)

@@ -100,7 +100,7 @@ def test_a_run_names_it(plain):
     recipe.data.update(name="tfds:toy", val_fraction=0.25)
     plan = plans.prepare(rules.parse(recipe))
     assert plan.dataset.class_names == CLASSES
-    with pytest.raises(ValueError, match="level is unknown: .*there is 'label_feature'$"):
+    with pytest.raises(ValueError, match="level is unknown: .*allowed: 'label_feature'$"):
         data.load("tfds:toy", plain, {"level": "family"})
     with pytest.raises(ValueError, match="tfds_name is unknown"):
         data.load("tfds:toy", plain, {"tfds_name": "other"})

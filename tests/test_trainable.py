@@ -88,11 +88,11 @@ def test_layer_decay_falls_from_the_head_to_the_stem():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train": "head", "layer_decay": 0.5}, "layer_decay=0.5 has no effect where train='head'"),
-        ({"train": "head", "lr_thirds": (0.1, 0.3, 1.0)}, "has no effect where train='head' trai"),
+        ({"train": "head", "layer_decay": 0.5}, "layer_decay=0.5 has no effect: train='head'"),
+        ({"train": "head", "lr_thirds": (0.1, 0.3, 1.0)}, "has no effect: train='head' trai"),
         (
             {"head_lr": 2.0, "groups": (("head/.*", "head", 0.0), (".*", "rest", 1.0))},
-            "head_lr=2.0 has no effect where train='all' and these groups leave the head frozen",
+            "head_lr=2.0 has no effect: train='all' and these groups keep the head frozen",
         ),
     ],
 )

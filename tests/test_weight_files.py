@@ -52,7 +52,7 @@ def test_weights_that_are_not_finite_are_refused(state, save, value, dtype):
 
 
 def test_another_architecture_is_named_with_what_differs(save):
-    message = "a.safetensors does not hold the weights of resnet34.*layer1/2/bn1/bias"
+    message = "a.safetensors does not contain the weights of resnet34.*layer1/2/bn1/bias"
     with pytest.raises(ValueError, match=message):
         models.load("resnet34", str(save()))
 
@@ -62,7 +62,7 @@ def test_a_published_file_with_other_bytes_is_damaged(state, tmp_path):
     path = tmp_path / url.rpartition("/")[2]
     pickles.write(path, state)
     found = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    with pytest.raises(ValueError, match=f"sha256 begins {found}, not f37072fd as its name says"):
+    with pytest.raises(ValueError, match=f"sha256 begins with {found}, not with f37072fd"):
         models.load(NAME, str(path))
     own = path.rename(tmp_path / "mine-f37072fd.pth")
     assert models.load(NAME, str(own)).num_classes == 7

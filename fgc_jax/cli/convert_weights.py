@@ -1,8 +1,8 @@
 """Writes weights as one .safetensors file with timm's key names and shapes.
 
-The weights are published ones of any readable source (--model and --input), or a trained run's
-(--workdir), which timm then loads with strict key checking. A head unlike that of timm's network is
-left out, as the output says.
+The weights are published ones (--model and --input) or those of a trained run (--workdir). timm
+loads the file with strict key checking. If timm's network has another head, the head is left out
+and the output says so.
 
 Examples:
     fgc convert_weights --model=vgg16 --input=vgg16-397923af.pth --output=FILE
@@ -19,20 +19,20 @@ from fgc_jax.cli import command, run_flags
 # What timm's network needs to compute the same, by option of config.model.backbone_options.
 TIMM_NEEDS = {
     "last_stride": (
-        "give the convolutions in model.layer4[0] stride {0} and take out its poolings "
-        "(output_stride=16 computes something else: it dilates)"
+        "give the convolutions in model.layer4[0] stride {0} and remove its poolings "
+        "(output_stride=16 is different: it dilates)"
     ),
     "patch_stride": (
         "create it with dynamic_img_size=True and set model.patch_embed.proj.stride = ({0}, {0})"
     ),
-    "part_selection": "no setting of timm's makes its last block choose tokens",
+    "part_selection": "timm has no setting that makes the last block select tokens",
 }
 
 TIMMS_OWN = {"last_stride": 2, "part_selection": False}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     parser.add_argument(
         "--model",
@@ -40,7 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="the network of --input: a name that `fgc list_models` prints",
     )
     parser.add_argument("--input", help="file, directory, package:NAME or hub:ID")
-    parser.add_argument("--workdir", type=Path, help="run directory of a training instead")
+    parser.add_argument("--workdir", type=Path, help="a run directory, instead of --input")
     run_flags.add_checkpoint(parser, default=None)
     parser.add_argument("--output", type=Path, required=True, help="the .safetensors file to write")
     options = parser.parse_args(argv)
@@ -49,7 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if options.input and (not options.model or options.checkpoint):
         parser.error("--input needs --model, and has no --checkpoint")
     if options.workdir and options.model:
-        parser.error("--workdir knows its own model: leave --model out")
+        parser.error("--model has no effect with --workdir, whose run has a model")
     if options.output.suffix != ".safetensors":
         parser.error(f"--output must end in .safetensors, not {options.output.name!r}")
     if options.model:
@@ -62,7 +62,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def of_run(directory: Path, checkpoint: str) -> tuple[dict, dict, str]:
-    """(state dict, metadata, what to tell the user) of a checkpoint. Raises ValueError."""
+    """(state dict, metadata, message for the user) of a checkpoint. Raises ValueError."""
     from fgc_jax import models
     from fgc_jax.models import pretrained
     from fgc_jax.training import restored
@@ -73,21 +73,21 @@ def of_run(directory: Path, checkpoint: str) -> tuple[dict, dict, str]:
     call = f"timm.create_model({settings.backbone!r}, num_classes={classes})"
     told = f"step {run.step}; for {call}.load_state_dict(..., strict={complete})"
     if not classes:
-        told += f"\nwithout the head {settings.head!r}, since timm's network computes another"
+        told += f"\nwithout the head {settings.head!r}, because timm's network has another one"
     for option, value in settings.backbone_options.items():
         if value == TIMMS_OWN.get(option):
             continue
         needs = TIMM_NEEDS[option].format(value)
-        told += f"\ntrained with {option}={value}, which the file cannot hold: {needs}"
+        told += f"\ntrained with {option}={value}, which is not in the file: {needs}"
     used, tag = run.plan.network.preprocess, models.weights_tag(settings)
-    if used.rescale(models.preprocess(settings)):  # data.mean and data.std took their place
-        told += f"\ntrained with mean={used.mean}, std={used.std}, which the file cannot hold"
+    if used.rescale(models.preprocess(settings)):  # data.mean and data.std replaced them
+        told += f"\ntrained with mean={used.mean}, std={used.std}, which are not in the file"
         tag = ""
     return state, pretrained.metadata(settings.backbone, tag), told
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes and prints. Raises ValueError where weights or output cannot be used."""
+    """Writes and prints. Raises ValueError if the weights or the output cannot be used."""
     from fgc_jax import models
     from fgc_jax.models import pretrained
 
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def write(output: Path, state: dict, metadata: dict) -> None:
-    """Writes the whole file or none. Raises OSError where it cannot be written."""
+    """Writes the file completely or not at all. Raises OSError if it cannot be written."""
     import safetensors
     from safetensors import numpy as safetensors_numpy
 
@@ -115,7 +115,7 @@ def write(output: Path, state: dict, metadata: dict) -> None:
         with files.whole(output) as temporary:
             safetensors_numpy.save_file(state, temporary, metadata=metadata)
             os.umask(mask := os.umask(0))
-            temporary.chmod(0o666 & ~mask)  # as other files: safetensors' are the owner's alone
+            temporary.chmod(0o666 & ~mask)  # safetensors makes files that only the owner can read
     except safetensors.SafetensorError as error:
         raise OSError(f"could not write {output}: {error}") from error
 

@@ -1,4 +1,4 @@
-"""The flags with which commands name a data set: --name, --root, --options."""
+"""The flags that select a data set: --name, --root, --options."""
 
 import argparse
 import ast
@@ -6,23 +6,23 @@ import json
 
 
 def add(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Adds them to a parser; `dataset` reads them."""
-    what = parser.add_argument_group("the data set, as config.data of a training run has it")
+    """Adds the flags to a parser; `dataset` reads them."""
+    what = parser.add_argument_group("the data set (as in config.data of a recipe)")
     what.add_argument(
         "--name", required=required, metavar="NAME", help="folder, csv, aircraft, ..."
     )
-    what.add_argument("--root", default="", metavar="DIR", help="where its files lie")
+    what.add_argument("--root", default="", metavar="DIR", help="folder of its files")
     what.add_argument(
         "--options",
         nargs="*",
         default=[],
         metavar="KEY=VALUE",
-        help="options of this kind of data set, e.g. level=family, or all as one JSON object",
+        help="options of the data set, e.g. level=family, or one JSON object with all options",
     )
 
 
 def dataset(arguments: argparse.Namespace):
-    """(Dataset, its options as a dict). ValueError where flags or data are wrong."""
+    """(Dataset, its options as a dict). Raises ValueError if the flags or the data are wrong."""
     from fgc_jax import data
 
     options = parse_options(arguments.options)
@@ -30,13 +30,13 @@ def dataset(arguments: argparse.Namespace):
 
 
 def parse_options(words: list[str]) -> dict:
-    """KEY=VALUE words, or one JSON object, as a dict. A value is JSON or written as in Python, e.g.
-    (1, 2) or None; anything else is a string. ValueError where a word is no KEY=VALUE."""
+    """KEY=VALUE words, or one JSON object, as a dict. A value is JSON or a Python literal, for
+    example (1, 2) or None; anything else is a string. Raises ValueError for other words."""
     if len(words) == 1 and words[0].lstrip().startswith("{"):
         try:
             return json.loads(words[0])
         except ValueError as error:
-            raise ValueError(f"--options={words[0]} is not JSON ({error})") from error
+            raise ValueError(f"--options={words[0]} is not valid JSON ({error})") from error
     options = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -55,7 +55,7 @@ def _parsed(text):
         pass
     try:
         value = ast.literal_eval(text)
-        json.dumps(value)  # options are noted down as JSON: no sets, bytes, complex numbers
+        json.dumps(value)  # options are stored as JSON: no sets, bytes, complex numbers
     except (ValueError, TypeError, SyntaxError):
         return text
     return value

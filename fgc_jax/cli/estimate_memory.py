@@ -1,9 +1,9 @@
 """Prints how much memory each phase of a recipe needs. Reads no images and no weights.
 
-Compiles the train step of each phase for one device of the kind at hand and prints what XLA says
-that it takes, in MB of 1e6 bytes: parameters, the optimiser's state (with averaged weights), and
-temporaries, which are activations, gradients and work space. Beside it the TFLOP of a step, by
-XLA's cost analysis.
+Compiles the train step of each phase for one device of this machine and prints the memory that XLA
+reports, in MB (1e6 bytes): parameters, the optimiser's state (with averaged weights), and
+temporaries (activations, gradients and work space). The last column is the TFLOP of a step by XLA's
+cost analysis.
 
 Examples:
     fgc estimate_memory --config=lora_folder --classes=200
@@ -16,7 +16,7 @@ from fgc_jax.cli import command, recipe, run_flags
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     recipe.add(parser)
     parser.add_argument(
@@ -24,7 +24,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=run_flags.positive,
         default=200,
         metavar="N",
-        help="number of classes of the images, at least 2 (default: 200)",
+        help="number of classes, at least 2 (default: 200)",
     )
     arguments = recipe.parse(parser, argv)
     if arguments.classes < 2:
@@ -33,7 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints the table. Raises ValueError where the recipe cannot be used."""
+    """Prints the table. Raises ValueError if the recipe cannot be used."""
     from fgc_jax.data import dataset
     from fgc_jax.training import memory, plans, rules
 

@@ -1,6 +1,6 @@
 """Evaluates a run on a split of its data set, or on other labelled images (--input).
 
-Every image is counted once. Prints the metrics and writes metrics.json, per_class.csv,
+Every image is counted exactly once. Prints the metrics and writes metrics.json, per_class.csv,
 confusion.csv, confusion.png, most_confused.csv, predictions.csv and predictions.png.
 
 Examples:
@@ -21,7 +21,7 @@ CSV_OPTIONS = ("label_column", "path_column", "image_root", "first_label", "deli
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="run directory of the training")
     run_flags.add(parser)
@@ -35,10 +35,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     what.add_argument(
         "--input",
         metavar="FOLDER|CSV",
-        help="other labelled images instead: a folder of class folders, or a CSV file",
+        help="other labelled images: a folder with a folder for each class, or a CSV file",
     )
     what.add_argument(
-        "--label_column", metavar="NAME|NUMBER", help="the CSV's column of labels, 0-based"
+        "--label_column", metavar="NAME|NUMBER", help="the CSV's column of labels (number from 0)"
     )
     what.add_argument(
         "--path_column",
@@ -46,33 +46,37 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="the CSV's column of image files (default: 0)",
     )
     what.add_argument(
-        "--image_root", metavar="DIR", help="what these files are relative to (default: the CSV)"
+        "--image_root",
+        metavar="DIR",
+        help="folder of these files (default: the folder of the CSV file)",
     )
     what.add_argument(
         "--first_label",
         type=int,
         choices=(0, 1),
-        help="the labels are numbers of classes, the first one being 0 or 1",
+        help="the labels are numbers of classes; this is the number of the first class",
     )
-    what.add_argument("--delimiter", metavar="CHARACTER", help="between the CSV's columns (,)")
+    what.add_argument(
+        "--delimiter", metavar="CHARACTER", help="between the CSV's columns (default: ,)"
+    )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="where the files go (default: WORKDIR/evaluation/SPLIT or WORKDIR/evaluation/INPUT)",
+        help="folder for the files (default: WORKDIR/evaluation/SPLIT or WORKDIR/evaluation/INPUT)",
     )
     run_flags.add_multi_host(parser)
     arguments = parser.parse_args(argv)
     if arguments.input and (arguments.split or arguments.data_root):
-        parser.error("--input takes the place of --split and --data_root: give one of them")
+        parser.error("--input replaces --split and --data_root: do not give both")
     given = [name for name in CSV_OPTIONS if getattr(arguments, name) is not None]
     if given and not arguments.input:
-        parser.error(f"--{given[0]} is about a CSV file: give it as --input")
+        parser.error(f"--{given[0]} needs a CSV file as --input")
     return arguments
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Evaluates and prints. Raises ValueError where run, data or output folder cannot be used."""
+    """Evaluates and prints. Raises ValueError if the run, data or output folder cannot be used."""
     from fgc_jax import console, data, mesh
     from fgc_jax.evaluation import metrics, scores
     from fgc_jax.runs import results
@@ -112,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def default_output(arguments: argparse.Namespace, split_name: str | None) -> Path:
-    """A folder of its own for each thing evaluated; the run's own test keeps its place."""
+    """The folder for a split or an input and the flags; by default that of the run's test."""
     name = split_name or Path(arguments.input).resolve().stem
     if not split_name and name in SPLITS:
         name = f"input-{name}"

@@ -1,10 +1,9 @@
-"""Draws where a trained run looks: the attention maps of the methods wsdan and cal.
+"""Draws the attention maps of a trained run, for the methods wsdan and cal.
 
-Each row shows an image, the mean of its maps, the strongest single ones, the crop and the erasure
-that they choose, and the plain and the effect prediction. Writes attention.png. Where the data say
-which parts tell the classes apart (synthetic_birds), it also plays the pointing game on the whole
-split: how often the maximum of the attention falls on such a part, beside chance. Writes
-pointing.json.
+Each row shows an image, the mean of its maps, the strongest maps, the crop and the erasure, and the
+plain and the effect prediction. Writes attention.png. If the data contain boxes of the parts that
+distinguish the classes (synthetic_birds), it also plays the pointing game on the whole split: how
+often the maximum of the attention is on such a part, compared with chance. Writes pointing.json.
 
 Examples:
     fgc explain --workdir=runs/cal
@@ -20,16 +19,21 @@ METHODS = ("attention",)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="run directory of the training")
     parser.add_argument("--method", choices=METHODS, default="attention")
     run_flags.add_checkpoint(parser)
     parser.add_argument(
-        "--input", type=Path, metavar="IMAGE|FOLDER|CSV|TXT", help="these images instead of a split"
+        "--input",
+        type=Path,
+        metavar="IMAGE|FOLDER|CSV|TXT",
+        help="images instead of a split",
     )
     parser.add_argument(
-        "--split", choices=("test", "val", "train"), help="of the run's data set (default: test)"
+        "--split",
+        choices=("test", "val", "train"),
+        help="split of the run's data set (default: test)",
     )
     run_flags.add_data_root(parser)
     parser.add_argument(
@@ -37,19 +41,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=run_flags.positive,
         default=8,
         metavar="N",
-        help="how many are drawn (default: 8)",
+        help="number of images to draw (default: 8)",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="default: WORKDIR/explanation/SPLIT or INPUT"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for the files (default: WORKDIR/explanation/SPLIT or "
+        "WORKDIR/explanation/INPUT)",
     )
     arguments = parser.parse_args(argv)
     if arguments.input and (arguments.split or arguments.data_root):
-        parser.error("--input takes the place of --split and --data_root: give one of them")
+        parser.error("--input replaces --split and --data_root: do not give both")
     return arguments
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Draws and prints. Raises ValueError where run, data or output folder cannot be used."""
+    """Draws and prints. Raises ValueError if the run, data or output folder cannot be used."""
     import numpy as np
 
     from fgc_jax import data, files

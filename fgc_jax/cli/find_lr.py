@@ -1,7 +1,7 @@
 """Suggests a learning rate for each phase of a recipe, or for one of them.
 
-Trains a copy of the weights for a moment while the learning rate grows, and writes DIR/lr_PHASE.png
-and DIR/lr_PHASE.csv. Nothing else is written.
+Trains a copy of the weights for some steps while the learning rate grows, and writes
+DIR/lr_PHASE.png and DIR/lr_PHASE.csv. Nothing else is written.
 
 Examples:
     fgc find_lr --config=quickstart --output=runs/lr
@@ -15,14 +15,14 @@ from fgc_jax.cli import command, recipe
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     recipe.add(parser)
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder for the plots and tables"
     )
     parser.add_argument(
-        "--phase", default="", metavar="NAME", help="the phase to sweep (default: all of them)"
+        "--phase", default="", metavar="NAME", help="name of a phase (default: all phases)"
     )
     parser.add_argument(
         "--from",
@@ -34,8 +34,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     for name, kind, default, what in (
         ("lowest", float, 1e-7, "the first learning rate"),
-        ("highest", float, 10.0, "the last one, unless training diverges before"),
-        ("steps", int, 100, "optimiser steps from the first to the last"),
+        ("highest", float, 10.0, "the last learning rate, unless training diverges earlier"),
+        ("steps", int, 100, "number of steps from the first to the last rate"),
     ):
         parser.add_argument(
             f"--{name}", type=kind, default=default, help=f"{what} (default: {default:g})"
@@ -44,7 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Raises ValueError where flags, recipe, data or the run to start from cannot be used."""
+    """Sweeps and prints. Raises ValueError if flags, recipe, data or the run cannot be used."""
     from fgc_jax import console
     from fgc_jax.training import classification, lr_finder, phases, plans, rules
 

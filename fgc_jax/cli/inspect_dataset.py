@@ -1,9 +1,9 @@
 """Reports on a data set: classes, sizes, boxes, unreadable files, colours and duplicates.
 
-Reads every picture once and reports images of each class and split, sizes, boxes, unreadable files,
-mean and standard deviation of the channels over the training split, and images that are there
-twice, exactly or nearly, within a split and across training and test. Writes inspection.json (all
-of it), summary.txt, contact_sheet.png and class_counts.png.
+Reads every picture once. Reports the number of images of each class and split, sizes, boxes,
+unreadable files, mean and standard deviation of the channels in the training split, and exact and
+near duplicates within a split and between training and test. Writes inspection.json (everything),
+summary.txt, contact_sheet.png and class_counts.png.
 
 Examples:
     fgc inspect_dataset --name=folder --root=photos --output=runs/photos_inspection
@@ -17,33 +17,34 @@ from fgc_jax.cli import command, data_flags, run_flags
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     data_flags.add(parser)
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder for the result"
+        "--output", type=Path, required=True, metavar="DIR", help="folder for the files"
     )
     parser.add_argument(
         "--near_distance",
         type=int,
         default=4,
         metavar="BITS",
-        help="of the 64 of a perceptual hash, how many may differ in near duplicates (default: 4)",
+        help="near duplicates differ in at most so many of the 64 bits of a perceptual hash "
+        "(default: 4)",
     )
     parser.add_argument(
         "--threads",
         type=run_flags.positive,
         metavar="N",
-        help="that decode and measure (default: one a core)",
+        help="number of threads (default: one for each core)",
     )
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.near_distance <= 16:
-        parser.error("--near_distance must lie in 0 to 16")
+        parser.error("--near_distance must be 0 to 16")
     return arguments
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Inspects and prints. Raises ValueError where data or output folder cannot be used."""
+    """Inspects and prints. Raises ValueError if the data or the output folder cannot be used."""
     from fgc_jax import files
     from fgc_jax.data import inspection, statistics
     from fgc_jax.plots import data as data_plots

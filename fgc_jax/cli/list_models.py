@@ -1,9 +1,10 @@
-"""Lists the backbones whose names hold one of the words, with their published weights.
+"""Lists the backbones whose names contain one of the words, with their published weights.
 
-Each set of weights has a line: its tag, the size in pixels it was trained at and tested best at,
-the classes of its own classifier, its licence, and what config.model.pretrained reads it from.
-GFLOP: 1e9 multiply-adds of one image at the size of the first tag; MB: of its float32 file. "none
-published": no weights are, and the tag says the size and the normalisation that timm states.
+Each set of weights has a line: its tag, its image size in pixels in training (and in brackets the
+best size in tests), the number of classes of its classifier, its licence, and the value of
+config.model.pretrained that reads it. GFLOP: 1e9 multiply-adds for one image at the size of the
+first tag; MB: size of its float32 file. "none published": there are no weights; the tag stands for
+the size and the normalisation given by timm.
 
 Examples:
     fgc list_models
@@ -18,18 +19,18 @@ from fgc_jax.cli import command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="part of a name, e.g. convnext")
-    parser.add_argument("--json", action="store_true", help="the same for programs, with all facts")
+    parser.add_argument("--json", action="store_true", help="print all facts as JSON")
     return parser.parse_args(argv)
 
 
 def chosen(words: list[str]) -> dict:
-    """The rows of BACKBONES whose names hold one of the words.
+    """The rows of BACKBONES whose names contain one of the words.
 
     Raises:
-        ValueError: a word is in no name.
+        ValueError: no name contains a word.
     """
     from fgc_jax import models
 
@@ -44,7 +45,7 @@ def chosen(words: list[str]) -> dict:
 
 
 def table(rows: dict) -> str:
-    """A line for each set of weights; what belongs to the backbone stands on its first."""
+    """A line for each set of weights; the first line of a backbone also has its own facts."""
     from fgc_jax import console
 
     lines = [
@@ -89,7 +90,7 @@ def as_json(rows: dict) -> str:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Raises ValueError where a word is in no name."""
+    """Prints the list. Raises ValueError if no name contains a word."""
     rows = chosen(arguments.words)
     print(as_json(rows) if arguments.json else table(rows))
 

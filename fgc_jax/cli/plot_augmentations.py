@@ -1,8 +1,7 @@
 """Draws what each augmentation does to a picture.
 
 Writes a PNG with a row for each operation of fgc_jax.data.augment: its name and options, the
-picture as it came in, and what several draws make of it. Operations that leave some images as they
-are do so with the probability 1 - p; here p is 1.
+original picture, and several random results. Operations with a probability p are drawn with p = 1.
 
 Examples:
     fgc plot_augmentations
@@ -16,7 +15,7 @@ from fgc_jax.cli import command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     parser.add_argument(
         "--input", type=Path, metavar="IMAGE", help="picture to show (default: a synthetic bird)"
@@ -26,18 +25,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=Path,
         default=Path("augmentations.png"),
         metavar="FILE.png",
-        help="what is written (default: augmentations.png)",
+        help="the picture to write (default: augmentations.png)",
     )
-    parser.add_argument("--draws", type=int, default=7, help="random results a row (default: 7)")
+    parser.add_argument(
+        "--draws", type=int, default=7, help="random results in each row (default: 7)"
+    )
     parser.add_argument(
         "--size", type=int, default=128, help="side of each picture in pixels (default: 128)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random numbers (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the results (default: 0)")
     return parser.parse_args(argv)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the sheet. Raises ValueError where a flag or the picture cannot be used."""
+    """Writes the sheet. Raises ValueError if a flag or the picture cannot be used."""
     from fgc_jax import files
     from fgc_jax.data.augment import examples
     from fgc_jax.plots import augmentations

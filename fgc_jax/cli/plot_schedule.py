@@ -1,7 +1,7 @@
 """Draws the learning rate of each group of layers over the epochs of all phases of a recipe.
 
-Writes a PNG, with the momentum too where a schedule cycles it. Nothing is trained; the data set is
-read only to count its training images, which --train_images says without it.
+Writes a PNG; it also shows the momentum if a schedule cycles it. Nothing is trained. The data set
+is loaded only to count its training images; --train_images gives their number without it.
 
 Examples:
     fgc plot_schedule --config=quickstart
@@ -17,7 +17,7 @@ from fgc_jax.cli import command, recipe
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     recipe.add(parser)
     parser.add_argument(
@@ -25,19 +25,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=Path,
         default=Path("schedule.png"),
         metavar="FILE.png",
-        help="what is written (default: schedule.png)",
+        help="the picture to write (default: schedule.png)",
     )
     parser.add_argument(
         "--train_images",
         type=int,
         metavar="N",
-        help="images that train, validation left out (default: counted in the data set)",
+        help="number of training images, without validation (default: those of the data set)",
     )
     return recipe.parse(parser, argv)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the picture. Raises ValueError where recipe, data or output cannot be used."""
+    """Writes the picture. Raises ValueError if the recipe, data or output cannot be used."""
     from fgc_jax.data import dataset
     from fgc_jax.plots import schedule, style
     from fgc_jax.training import curves, plans, rules
@@ -52,10 +52,10 @@ def run(arguments: argparse.Namespace) -> None:
         try:
             plan = plans.assemble(settings, plans.load_data(settings))
         except (ValueError, OSError) as error:
-            raise ValueError(f"{error} (or say --train_images=N)") from None
+            raise ValueError(f"{error} (or give --train_images=N)") from None
         images = len(plan.dataset.splits["train"])
     else:
-        # Two classes stand for whatever there are: nothing here depends on their number.
+        # Any number of classes will do: nothing here depends on it.
         plan = plans.assemble(settings, dataset.without_images(2))
     phases = curves.of_phases(plan, images)
     title = f"{arguments.config}, {images:,} training images"

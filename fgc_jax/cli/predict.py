@@ -1,7 +1,7 @@
-"""Predicts the classes of new images by a trained run, and writes them to a file.
+"""Predicts the classes of new images with a trained run, and writes them to a file.
 
-The file is a table (csv, jsonl) with the best classes, their probabilities and what could not be
-read, or a submission file (answer, cars, triplet), for which each image must be readable.
+The file is a table (csv, jsonl) with the best classes, their probabilities and the unreadable
+images, or a submission file (answer, cars, triplet), for which each image must be readable.
 
 Examples:
     fgc predict --workdir=runs/birds --input=photos --output=birds.csv
@@ -18,46 +18,48 @@ from fgc_jax.cli import command, run_flags
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="run directory of the training")
     parser.add_argument(
         "--input",
         required=True,
         metavar="IMAGE|FOLDER|CSV|TXT",
-        help="an image; a folder, with all images below it in the order of their names; a table "
-        "with a header; or a list with a file in each line",
+        help="an image; a folder, whose images and those of its sub-folders are read in the order "
+        "of their names; a table with a header; or a list with a file in each line",
     )
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="what is written"
+        "--output", type=Path, required=True, metavar="FILE", help="the file to write"
     )
     parser.add_argument(
         "--format",
         default="csv",
         metavar="csv|jsonl|answer|cars|triplet",
-        help="answer: 'FILE CLASS' a line; cars: the number of the class, from 1; triplet: "
-        "'IMAGE,CLASS,SCORE' (default: csv)",
+        help="format of the lines of the file; answer: 'FILE CLASS'; cars: the number of the "
+        "class, from 1; triplet: 'IMAGE,CLASS,SCORE' (default: csv)",
     )
     parser.add_argument(
         "--top_k",
         type=int,
         metavar="K",
-        help="classes of each image (default: 5; not of all formats)",
+        help="number of classes for each image (default: 5; not for all formats)",
     )
     parser.add_argument(
         "--path_column", metavar="NAME|NUMBER", help="the CSV's column of image files (default: 0)"
     )
     parser.add_argument(
-        "--image_root", metavar="DIR", help="what listed files are relative to, itself relative to "
-        "the folder of the table or list (default: that folder)",
+        "--image_root", metavar="DIR", help="folder of the listed files, relative to the folder of "
+        "the table or list (default: that folder)",
     )  # fmt: skip
-    parser.add_argument("--delimiter", metavar="CHARACTER", help="between the CSV's columns (,)")
+    parser.add_argument(
+        "--delimiter", metavar="CHARACTER", help="between the CSV's columns (default: ,)"
+    )
     run_flags.add(parser)
     return parser.parse_args(argv)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Predicts and prints. Raises ValueError where run, images or flags cannot be used."""
+    """Predicts and prints. Raises ValueError if the run, images or flags cannot be used."""
     from fgc_jax import console, data, predict
     from fgc_jax.evaluation import predictions
 
@@ -68,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
         delimiter=arguments.delimiter,
     )
     if arguments.output.is_dir():
-        raise ValueError(f"--output={arguments.output} is a folder, a file is needed")
+        raise ValueError(f"--output={arguments.output} is a folder; give the name of a file")
     predictor = predict.Predictor(
         arguments.workdir,
         views=arguments.views,
@@ -93,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
         f"{predictor.run.step}: written to {arguments.output}"
     )
     if failed:
-        console.say(f"{len(failed):,} more have no prediction, the file says why:")
+        console.say(f"{len(failed):,} images have no prediction; the file contains the reasons:")
         console.say("\n".join(f"  {each.name}" for each in failed[:20]))
         if len(failed) > 20:
             console.say("  ...")

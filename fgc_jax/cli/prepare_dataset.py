@@ -1,10 +1,10 @@
-"""Stores a data set as a few large files, its pictures shrunk once instead of in each epoch.
+"""Stores a data set in a few large files, with smaller pictures, for faster reading.
 
-The files are ArrayRecord. Labels, class names, splits, boxes, parts and all objects of an image are
-kept; segmentation masks are not. Killed at any moment, the same command goes on where it was; at
-the end every record is read back and compared. Train on the result with
---config.data.name=prepared --config.data.root=OUTPUT, or open it with
-tensorflow_datasets.builder_from_directory (as_data_source needs no TensorFlow).
+The files are ArrayRecord. They contain labels, class names, splits, boxes, parts and all objects of
+an image, but no segmentation masks. If the command is killed, the same command continues. At the
+end every record is read and compared. Train on the result with --config.data.name=prepared
+--config.data.root=OUTPUT, or open it with tensorflow_datasets.builder_from_directory
+(as_data_source needs no TensorFlow).
 
 Examples:
     fgc prepare_dataset --name=folder --root=photos --output=photos_512 --resize=512
@@ -20,7 +20,7 @@ from fgc_jax.cli import command, data_flags, run_flags
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     from fgc_jax.data import pipeline
 
     parser = command.parser(__doc__)
@@ -29,27 +29,28 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--output",
         required=True,
         metavar="DIR",
-        help="folder of its own for the result, outside of --root",
+        help="a new folder for the result, not inside --root",
     )
     parser.add_argument(
         "--resize",
         type=int,
         metavar="PIXELS",
-        help="shrink pictures that are larger; none is enlarged (default: none is shrunk)",
+        help="shrink larger pictures to this size; no picture is enlarged (default: keep all "
+        "sizes)",
     )
     parser.add_argument(
         "--resize_mode",
         choices=("short_side", "squash"),
         default="short_side",
-        help="what becomes so many pixels: the shorter side (default), or both, the least to "
-        "decode where training has config.data.resize_mode=squash and this size anyway",
+        help="short_side: the shorter side gets this size (default); squash: both sides, "
+        "which is fastest to decode if training uses config.data.resize_mode=squash and this size",
     )
     parser.add_argument(
         "--jpeg_quality",
         type=int,
         default=95,
         metavar="1..100",
-        help="of pictures that are changed; all others are copied byte for byte (default: 95)",
+        help="quality of changed pictures; the others are copied byte for byte (default: 95)",
     )
     parser.add_argument(
         "--on_bad_image",
@@ -61,41 +62,41 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--threads",
         type=run_flags.positive,
         metavar="N",
-        help="that decode and encode (default: one a core)",
+        help="number of threads (default: one for each core)",
     )
     parser.add_argument(
         "--download",
         action="store_true",
-        help="first get the archives to --root, where their hosts still have them",
+        help="first download the archives to --root, if they are still online",
     )
     parser.add_argument(
-        "--verify", action="store_true", help="only check the finished data set in --output"
+        "--verify", action="store_true", help="only check the prepared data set in --output"
     )
     arguments = parser.parse_args(argv)
     if arguments.verify == bool(arguments.name):
-        parser.error("give either --name, of the data set to prepare, or --verify")
+        parser.error("give either --name (the data set to prepare) or --verify")
     words = sys.argv[1:] if argv is None else argv
     given = [word.split("=")[0] for word in words if word.startswith("--")]
     stray = [flag for flag in given if flag not in ("--output", "--threads", "--verify")]
     if arguments.verify and stray:
-        parser.error(f"{stray[0]} has no effect beside --verify, which only checks --output")
+        parser.error(f"{stray[0]} has no effect with --verify, which only checks --output")
     if "--resize_mode" in given and arguments.resize is None:
-        parser.error("--resize_mode needs --resize, the size to shrink pictures to")
+        parser.error("--resize_mode needs --resize (the new size)")
     if arguments.download and not arguments.root:
-        parser.error("--download needs --root, the folder for the archives")
+        parser.error("--download needs --root (the folder for the archives)")
     return arguments
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prepares, or verifies. Raises ValueError where data, output or options cannot be used."""
+    """Prepares or verifies. Raises ValueError if the data, output or options cannot be used."""
     from fgc_jax.data import prepare, records
 
     if arguments.verify:
         number = prepare.verify(arguments.output, threads=arguments.threads)
-        print(f"{arguments.output}: all of the {number} records are as they were written")
+        print(f"{arguments.output}: all {number} records are intact")
         return
     form = records.Form(arguments.resize, arguments.resize_mode, arguments.jpeg_quality)
-    if arguments.name == "folder":  # whose next load would take the result for classes
+    if arguments.name == "folder":  # its next load would read the result as classes
         prepare.check_outside(arguments.output, arguments.root)
     if arguments.download:
         download(arguments.name, arguments.root, data_flags.parse_options(arguments.options))
@@ -119,7 +120,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def download(name: str, folder: str, options: dict) -> None:
-    """Gets the archives of a data set. ValueError where none are known or can be had."""
+    """Downloads the archives of a data set. Raises ValueError if this is not possible."""
     import inspect
 
     from fgc_jax import data
@@ -130,11 +131,11 @@ def download(name: str, folder: str, options: dict) -> None:
         try:
             archives = source.archives_of(**options)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"--options {options} do not say what to download: {error}") from error
+            raise ValueError(f"--options {options} do not select a download: {error}") from error
     else:
         archives = getattr(source, "ARCHIVES", ())
     if not archives:
-        raise ValueError(f"the data set {name!r} has no archives that could be downloaded")
+        raise ValueError(f"the data set {name!r} has no archives to download")
     downloads.download_archives(archives, folder)
 
 

@@ -1,9 +1,9 @@
 """Measures how well a backbone's embeddings separate the classes, without training it.
 
-Nearest neighbours or logistic regression on embeddings of a recipe's pretrained weights (--config)
-or of a run (--workdir), with evaluation's transform at the size of the last phase. Embeddings are
-computed once and kept. k or the l2 penalty is chosen on the validation split; the test split is
-looked at once.
+Logistic regression or nearest neighbours on embeddings of a recipe's pretrained weights (--config)
+or of a run (--workdir). Images are transformed as in evaluation, at the size of the last phase.
+Embeddings are computed once and stored. The l2 penalty or k is selected on the validation split;
+the test split is evaluated once.
 
 Examples:
     fgc probe --config=quickstart
@@ -21,35 +21,41 @@ from fgc_jax.cli import command, recipe, run_flags
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     recipe.add(what, required=False)
-    what.add_argument("--workdir", type=Path, metavar="DIR", help="run directory of a training")
+    what.add_argument("--workdir", type=Path, metavar="DIR", help="a run directory")
     run_flags.add_checkpoint(parser, default=None)
     run_flags.add_data_root(parser)
     parser.add_argument("--method", choices=("linear", "knn"), default="linear")
     parser.add_argument("--k", metavar="N,N", help="numbers of neighbours to try (default: 10,20)")
     parser.add_argument(
-        "--temperature", type=float, metavar="T", help="of the neighbours' votes (default: 0.07)"
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="temperature of the neighbours' votes (default: 0.07)",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="where embeddings are kept (~/.cache/fgc_jax)"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder of stored embeddings (default: ~/.cache/fgc_jax/embeddings)",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the numbers there")
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the results here")
     arguments = recipe.parse(parser, argv)
     if arguments.workdir and arguments.changes:
-        parser.error(f"{arguments.changes[0]} is about --config; a run has its own")
+        parser.error(f"{arguments.changes[0]} has no effect with --workdir, whose run has a config")
     if arguments.config and (arguments.checkpoint or arguments.data_root):
-        parser.error("--checkpoint and --data_root are about --workdir")
+        parser.error("--checkpoint and --data_root need --workdir")
     if arguments.method != "knn" and (arguments.k or arguments.temperature is not None):
-        parser.error("--k and --temperature are about --method=knn")
+        parser.error("--k and --temperature need --method=knn")
     return arguments
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Probes and prints. Raises ValueError where recipe, run, data or options cannot be used."""
-    # The vectors of L-BFGS are too short for threads, which wait for each other by spinning.
+    """Probes and prints. Raises ValueError if the recipe, run, data or options cannot be used."""
+    # The vectors of L-BFGS are short: more threads would only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from fgc_jax import console, files
     from fgc_jax.training import classification, embeddings, probes, rules
@@ -64,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
         subject = probes.of_run(arguments.workdir, checkpoint, arguments.data_root)
     plan, variables, stats, phase, facts = subject
     if "val" not in plan.dataset.splits:
-        raise ValueError("a probe chooses on the validation split, which this run has none of")
+        raise ValueError("a probe needs a validation split, which this run does not have")
     folder = arguments.cache or files.cache("embeddings")
     clock = time.perf_counter()
     found, stored = embeddings.of_splits(
@@ -114,7 +120,7 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"--k={text}: whole numbers with commas between are needed") from None
+        raise ValueError(f"--k={text} must be whole numbers, separated by commas") from None
 
 
 def main(argv: list[str] | None = None) -> int:

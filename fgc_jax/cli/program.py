@@ -41,14 +41,14 @@ COMMANDS = {
 
 
 def listing() -> str:
-    """What `fgc --help` prints: every command with the first line of its docstring."""
+    """The text of `fgc --help`: every command with the first line of its docstring."""
     lines = [f"  {name:18}  {each.__doc__.splitlines()[0]}" for name, each in COMMANDS.items()]
     head = "example: fgc train --config=quickstart\n\ncommands, each with its own --help:"
     return "\n".join([head, *lines])
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command that the first word names; returns the exit code, 2 where it names none."""
+    """Runs the command named by the first word. Returns its exit code, or 2 if there is none."""
     words = sys.argv[1:] if argv is None else argv
     if words[:1] in ([], ["--help"], ["-h"]):
         print(listing())
@@ -58,6 +58,6 @@ def main(argv: list[str] | None = None) -> int:
         return COMMANDS[name].main(words[1:])
     close = difflib.get_close_matches(name, COMMANDS, n=1)
     similar = f"did you mean {close[0]!r}? " if close else ""
-    told = f"{words[0]!r} is no command; {similar}`fgc --help` lists them"
+    told = f"{words[0]!r} is not a command; {similar}`fgc --help` lists the commands"
     print(f"error: {told}", file=sys.stderr)
     return 2

@@ -1,4 +1,4 @@
-"""Recipes: the flags --config=NAME and --config.KEY=VALUE, where recipes lie, and reading them."""
+"""Recipes: the flags --config=NAME and --config.KEY=VALUE, finding recipes, and reading them."""
 
 import argparse
 import ast
@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
-# The folder that holds the package's own configs/: in a checkout, the repository.
+# The folder that contains the package's own configs/: in a checkout, the repository.
 BUNDLE = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else PACKAGE.parent
-BASE = "common"  # what the recipes of configs/ start from: no recipe itself
+BASE = "common"  # the recipes of configs/ start from this file, which is not a recipe itself
 
 
 def add(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -21,13 +21,13 @@ def add(parser: argparse.ArgumentParser, required: bool = True) -> None:
         "--config",
         required=required,
         metavar="NAME[:VARIANTS]",
-        help="recipe: the name of one, or a file FILE.py[:VARIANTS]; --config.KEY=VALUE changes a "
-        "value, as in --config.phases[0].lr=0.01",
+        help="name of a recipe, or a file FILE.py[:VARIANTS]; --config.KEY=VALUE changes a value, "
+        "for example --config.phases[0].lr=0.01",
     )
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The flags; `changes` holds each --config.KEY=VALUE as it was written. Refuses the rest."""
+    """The flags; `changes` contains each --config.KEY=VALUE. Other words are errors."""
     arguments, changes = parser.parse_known_args(argv)
     strays = [
         word
@@ -41,18 +41,18 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
 
 
 def read(config: str, changes: Sequence[str] = ()):
-    """The recipe --config=`config` as a ConfigDict, with changes as on the command line, each
-    `--config.KEY=VALUE`; KEY may lead into a tuple, as in `phases[1].lr`.
+    """The recipe of --config=`config` as a ConfigDict, with `changes` as on the command line, each
+    `--config.KEY=VALUE`. KEY may lead into a tuple, for example `phases[1].lr`.
 
     Raises:
-        ValueError: in one line, whatever is wrong with the recipe or a change.
+        ValueError: the recipe or a change is wrong; the message is one line.
     """
     from absl import flags
     from ml_collections import config_flags
 
     path, colon, variants = config.partition(":")
-    # Recipes import each other: the user's own before those of the package, whose folder comes
-    # last, so that it hides nothing that is installed.
+    # Recipes import each other: those of the current folder are found first. The package's folder
+    # is last, so it hides no installed module.
     sys.path[:0] = [] if "" in sys.path else [""]
     sys.path += [] if str(BUNDLE) in sys.path else [str(BUNDLE)]
     argv = ["recipe", f"--config={find(path)}{colon}{variants}", *changes]
@@ -62,19 +62,19 @@ def read(config: str, changes: Sequence[str] = ()):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # how ml_collections imports it
             strays = values(argv)[1:]
-        holder.value.keys()  # a recipe that could not be read fails at its first use only
+        holder.value.keys()  # a recipe that cannot be read raises at its first use
     except (flags.Error, AttributeError, LookupError, TypeError, ValueError, OSError) as error:
         raise ValueError(_one_line(error)) from error
     if strays:
-        raise ValueError(f"stray arguments {strays}: write --config.KEY=VALUE with '='")
+        raise ValueError(f"unknown arguments {strays}: write --config.KEY=VALUE with '='")
     return holder.value
 
 
 def find(path: str) -> Path:
-    """The file of the recipe NAME or FILE.py: one below the current folder, or the package's own.
+    """The file of the recipe NAME or FILE.py, in the current folder or else in the package.
 
     Raises:
-        ValueError: there is none. The most similar name is in the message.
+        ValueError: there is no such recipe; the message contains the most similar name.
     """
     file = Path(path) if path.endswith(".py") else Path("configs", f"{path}.py")
     for place in (Path(), BUNDLE):
@@ -83,12 +83,12 @@ def find(path: str) -> Path:
     names = listing()
     close = difflib.get_close_matches(file.stem, names, n=1)
     similar = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"--config={path}: no recipe {file}; {similar}Recipes: {', '.join(names)}")
+    raise ValueError(f"--config={path}: there is no {file}; {similar}Recipes: {', '.join(names)}")
 
 
 def listing() -> Mapping[str, str]:
     """Name -> first line of its docstring, for the recipes in configs/ of the current folder and of
-    the package. None of them is imported."""
+    the package. The recipes are not imported."""
     files = {file.stem: file for place in (BUNDLE, Path()) for file in place.glob("configs/*.py")}
     found = {}
     for name, file in sorted(files.items()):
@@ -103,18 +103,18 @@ def listing() -> Mapping[str, str]:
 
 
 def run_name(config: str) -> str:
-    """What a run of --config=`config` is called: "quickstart-tiny" for quickstart.py:tiny."""
+    """The name of the run of --config=`config`: "quickstart-tiny" for quickstart.py:tiny."""
     path, _, variants = config.partition(":")
     return "-".join([Path(path).stem, *re.findall(r"[\w.]+", variants)])
 
 
 def _one_line(error: Exception) -> str:
-    """What a user needs of an error that ml_collections or absl raised."""
+    """An error of ml_collections or absl as one line for the user."""
     if isinstance(error, IndexError):
-        return "a --config.KEY leads to a place that its tuple does not have, e.g. phases[9]"
-    # ml_collections passes on the text of a KeyError, quotes and escapes included.
+        return "a --config.KEY has a number that its tuple does not have, e.g. phases[9]"
+    # ml_collections returns the text of a KeyError with its quotes and escapes.
     text = str(error).strip("\"'").replace("\\n", " ").replace("\\'", "'").strip()
-    if "Traceback" in text:  # an error in the recipe itself: the last line says what
+    if "Traceback" in text:  # an error in the recipe itself; the last line is its message
         text = re.sub(r"^\w+: ", "", text.splitlines()[-1])
     text = " ".join(text.split())
     if wrong := re.fullmatch(r"\W*(\w+)\W+Did you mean \"(\w+)\".*", text):

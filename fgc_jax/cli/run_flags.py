@@ -1,4 +1,4 @@
-"""Flags of several commands: which checkpoint of a run is used, and how it looks at images."""
+"""Flags of several commands: the checkpoint of a run, the views of an image, the processes."""
 
 import argparse
 import re
@@ -7,49 +7,52 @@ NAMES = ("checkpoint", "views", "average", "logits")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Adds them to a parser."""
+    """Adds --checkpoint, --views, --average, --logits and --batch_size to a parser."""
     add_checkpoint(parser)
     parser.add_argument(
         "--views",
         default="",
         metavar="NAME|SUM",
-        help="how often and how each image is looked at: raw, raw_crop, crop3, crop3_flip, flip, "
-        "five_crop, ten_crop, multi_scale, or a sum such as '2*raw + crop(0.1, 0.05)' "
-        "(default: config.views of the run)",
+        help="the views of each image whose predictions are averaged: raw, raw_crop, crop3, "
+        "crop3_flip, flip, five_crop, ten_crop, multi_scale, or a sum such as "
+        "'2*raw + crop(0.1, 0.05)' (default: config.views of the run)",
     )
     parser.add_argument(
         "--average",
         choices=("logits", "probabilities"),
         default="logits",
-        help="what the mean over the views is of (default: logits)",
+        help="what is averaged over the views (default: logits)",
     )
     parser.add_argument(
         "--logits",
         choices=("auto", "plain", "effect"),
         default="auto",
-        help="of networks with two kinds, as CAL trains: auto takes those that the run's test was "
-        "scored by, which validation images chose (default)",
+        help="for networks with two kinds of logits (method cal): auto uses those of the run's "
+        "test, which were chosen on validation (default)",
     )
     parser.add_argument(
-        "--batch_size", type=positive, metavar="N", help="over all devices (default: the run's own)"
+        "--batch_size",
+        type=positive,
+        metavar="N",
+        help="images per batch, over all devices (default: that of the run)",
     )
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, default: str | None = "best") -> None:
-    """Adds --checkpoint; `default` None tells a command whether it was given."""
+    """Adds --checkpoint. With `default` None a command can see whether it was given."""
     parser.add_argument(
         "--checkpoint",
         default=default,
         metavar="best|last|STEP",
-        help="of the run. best: the best of the last phase on the validation split, as the run's "
-        "own test uses (default); last: the newest; or a step number",
+        help="checkpoint of the run. best: the best one of the last phase on validation, which the "
+        "run's test uses (default); last: the newest; or a step number",
     )
 
 
 def add_data_root(parser: argparse.ArgumentParser) -> None:
     """Adds --data_root to a parser or a group of its flags."""
     parser.add_argument(
-        "--data_root", default="", metavar="DIR", help="where the run's data lie now, if they moved"
+        "--data_root", default="", metavar="DIR", help="folder of the run's data, if it was moved"
     )
 
 
@@ -59,21 +62,21 @@ def add_multi_host(parser: argparse.ArgumentParser) -> None:
         "--multi_host",
         default="",
         metavar="auto|HOST:PORT,COUNT,INDEX",
-        help="join the other processes of this command: 'auto' under Slurm, Open MPI, Kubernetes "
-        "or on TPUs; else the host and port of the first process, the number of processes, and "
-        "which one this is, from 0",
+        help="connect to the other processes of this command: 'auto' under Slurm, Open MPI, "
+        "Kubernetes or on TPUs; else the host and port of the first process, the number of "
+        "processes, and the number of this process, from 0",
     )
 
 
 def positive(text: str) -> int:
-    """A flag's whole number above 0."""
+    """The type of a flag that is a whole number above 0."""
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError("must be a whole number of at least 1")
     return int(text)
 
 
 def suffix(arguments: argparse.Namespace) -> str:
-    """What tells results with these flags from those of the run's own test, for a file name."""
+    """A suffix for file names that contains the flags that differ from their defaults."""
     parser = argparse.ArgumentParser()
     add(parser)
     changed = [

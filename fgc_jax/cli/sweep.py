@@ -1,11 +1,11 @@
-"""Trains a recipe with several seeds and values, each in a process and directory of its own.
+"""Trains a recipe with several seeds and values, each in its own process and directory.
 
-The runs follow one another, or there is one per accelerator. All keys and values are checked before
-the first run starts. Finished runs are skipped and killed ones continue, so the same command goes
-on after any interruption. Ends with a table: mean and standard deviation over the seeds, the best
-validation accuracy first; also in DIR/results.csv and DIR/results.json. Changes
---config.KEY=VALUE hold for all runs. Commas inside brackets or quotes belong to a value:
---grid="data.augment=(),(('flip',{}),('erase',{}))".
+Runs are trained one after the other, or one on each accelerator. All keys and values are checked
+before the first run starts. Finished runs are skipped and killed runs continue, so after any
+interruption the same command continues the sweep. At the end it prints a table with mean and
+standard deviation over the seeds, sorted by validation accuracy, and writes DIR/results.csv and
+DIR/results.json. Changes --config.KEY=VALUE apply to all runs. Commas inside brackets or quotes
+belong to a value: --grid="data.augment=(),(('flip',{}),('erase',{}))".
 
 Examples:
     fgc sweep --config=quickstart --workdir=runs/lr --seeds=0,1,2 \\
@@ -22,7 +22,7 @@ from fgc_jax.cli import command, recipe
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 2 where they are wrong."""
+    """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     recipe.add(parser, required=False)
     parser.add_argument(
@@ -40,14 +40,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=int,
         default=0,
         metavar="N",
-        help="run N processes at a time, each with one GPU of its own "
-        "(default: one process, which uses all devices)",
+        help="train N runs at a time, each on its own GPU (default: one run on all devices)",
     )
-    parser.add_argument("--table", action="store_true", help="print the table of DIR only")
+    parser.add_argument("--table", action="store_true", help="only print the table of DIR")
     arguments = recipe.parse(parser, argv)
     given = (arguments.config, arguments.seeds, arguments.grid, arguments.changes)
     if arguments.table and any(given):
-        parser.error("--table takes nothing but --workdir: DIR knows its runs")
+        parser.error("with --table give only --workdir: DIR contains the list of its runs")
     if not arguments.table and not arguments.config:
         parser.error("the following arguments are required: --config")
     if arguments.accelerators < 0:
@@ -71,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             failed = sweep.run(jobs, folder, training, environments, _say)
     jobs = sweep.noted(folder)
     if not jobs:
-        raise ValueError(f"{folder} is no sweep: it holds no {comparison.SWEEP}")
+        raise ValueError(f"{folder} is not a sweep: it has no {comparison.SWEEP}")
     rows = sweep.table(jobs, folder)
     comparison.write_seeds(rows, folder)
     _say(
@@ -83,13 +82,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def seeds(text: str | None) -> list[int]:
-    """The numbers of --seeds, 0 for none; raises ValueError."""
+    """The numbers of --seeds, by default [0]. Raises ValueError."""
     try:
         found = [int(part) for part in (text or "0").split(",")]
     except ValueError:
-        raise ValueError(f"--seeds={text}: whole numbers with commas between are needed") from None
+        raise ValueError(f"--seeds={text} must be whole numbers, separated by commas") from None
     if len(set(found)) < len(found):
-        raise ValueError(f"--seeds={text}: a seed stands there twice")
+        raise ValueError(f"--seeds={text}: a seed is given twice")
     return found
 
 

@@ -1,7 +1,7 @@
-"""Trains a recipe: all its phases, then one look at the test split.
+"""Trains a recipe: all its phases, then one evaluation of the test split.
 
-Without --workdir the run goes to runs/RECIPE[-VARIANTS]. A run that was stopped or killed continues
-with the same command.
+Without --workdir the run directory is runs/RECIPE[-VARIANTS]. The same command continues a run that
+was stopped or killed.
 
 Examples:
     fgc train --config=quickstart
@@ -15,26 +15,26 @@ from fgc_jax.cli import command, recipe, run_flags
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The flags; exits with code 1 where they are wrong."""
+    """The flags; exits with code 1 if they are wrong."""
     recipes = recipe.listing()
     width = max(map(len, recipes), default=0)
     lines = [f"  {name:{width}}  {about}" for name, about in recipes.items()]
     parser = command.parser(__doc__)
-    parser.exit_code = 1  # of training, whatever is wrong
+    parser.exit_code = 1  # training has the same exit code for every error
     parser.epilog = "\n".join(["recipes:", *lines])
     recipe.add(parser)
     parser.add_argument(
         "--workdir",
         type=Path,
         metavar="DIR",
-        help="run directory (default: runs/RECIPE[-VARIANTS]); a run that it holds continues",
+        help="run directory (default: runs/RECIPE[-VARIANTS]); a run in it is continued",
     )
     run_flags.add_multi_host(parser)
     return recipe.parse(parser, argv)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Trains. Raises what `train.run` raises, and ValueError where the recipe cannot be used."""
+    """Trains. Raises the errors of `train.run`, and ValueError if the recipe cannot be used."""
     settings = recipe.read(arguments.config, arguments.changes)
     from fgc_jax import console, mesh, train
     from fgc_jax.runs import checkpoint
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     workdir = arguments.workdir
     if workdir is None:
         workdir = Path("runs", recipe.run_name(arguments.config))
-        console.say(f"The run directory is {workdir}; --workdir=DIR names another one.")
+        console.say(f"The run directory is {workdir}; choose another one with --workdir=DIR.")
     train.run(settings, workdir)
 
 

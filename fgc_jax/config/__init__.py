@@ -1,8 +1,8 @@
-"""What a config may hold: the settings of a run, the options of a function, what each may be.
+"""The keys and allowed values of a config: the settings of a run and the options of functions.
 
-`limits` are what annotations say beyond a type. Nothing here knows of a network, a method or a data
-set: names of those, and rules between keys, are checked by `fgc_jax.training.rules`, whose `parse`
-is what commands call.
+`limits` restrict an annotated type, for example to a range. This package imports no networks,
+methods or data sets: `fgc_jax.training.rules` checks their names and the rules between keys.
+Commands call its function `parse`.
 """
 
 from fgc_jax.config.fields import defaults, options, read

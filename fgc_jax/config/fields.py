@@ -1,8 +1,9 @@
-"""From a mapping to typed values: of a dataclass's fields, or of a function's options.
+"""Turns a mapping into typed values: the fields of a dataclass, or the options of a function.
 
-A field or option says by its annotation what it may be: bool, int, float (finite in float32), str,
-dict, None, `Literal`, a tuple or union of these, a dataclass, a text with a grammar
-(`languages.Text`), or `Annotated` with `limits`. Integers are taken for floats, lists for tuples.
+The annotation of a field or option gives the allowed values: bool, int, float (finite in float32),
+str, dict, None, `Literal`, a tuple or union of these, a dataclass, a text with a grammar
+(`languages.Text`), or `Annotated` with `limits`. An int is accepted for a float and a list for a
+tuple.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from fgc_jax.config.languages import Text
 
-LARGEST = 3.4e38  # of float32, nearly
+LARGEST = 3.4e38  # approximately the largest float32
 WORDS = {
     bool: "True or False",
     int: "a whole number",
@@ -28,29 +29,29 @@ WORDS = {
 
 
 class _Misfit(Exception):
-    """A value is not what its annotation says."""
+    """A value that its annotation does not allow."""
 
 
 def read(kind: type, values: Any, at: str):
-    """The mapping `values` as the dataclass `kind`; errors call its fields `at`.NAME.
+    """The dataclass `kind` made of the mapping `values`; errors name its fields `at`.NAME.
 
     Raises:
-        ValueError: a key is missing or unknown, or a value is not what its field says.
+        ValueError: a key is missing or unknown, or a value is not allowed by its annotation.
     """
     if not isinstance(values, Mapping):
-        raise ValueError(f"{at} must hold the keys of {kind.__name__}, not {values!r}")
+        raise ValueError(f"{at} must be a dict with the keys of {kind.__name__}, not {values!r}")
     return kind(**checked(typing.get_type_hints(kind, include_extras=True), values, f"{at}."))
 
 
 def options(function: Callable, given: Mapping[str, Any], at: str) -> dict[str, Any]:
-    """All options of a function or class, the `given` ones and the defaults of the others.
+    """All options of a function or class: the `given` ones, and the defaults of the others.
 
-    Its options are its annotated keyword-only parameters. `at` stands before their names in errors,
-    as in "config.method_options.".
+    The options are its annotated keyword-only parameters. In errors `at` precedes their names, for
+    example "config.method_options.".
 
     Raises:
-        ValueError: an option that there is not, one without default that is not given, or a value
-            that is not what its annotation says.
+        ValueError: an unknown option, an option without a default that is not given, or a value
+            that the annotation does not allow.
     """
     known = _parameters(function)
     hints = {name: each.annotation for name, each in known.items()}
@@ -58,7 +59,7 @@ def options(function: Callable, given: Mapping[str, Any], at: str) -> dict[str, 
 
 
 def defaults(kind: Callable) -> dict[str, Any]:
-    """Name -> default of the fields of a dataclass, or of a function's options, that have one."""
+    """Name -> default, of the fields of a dataclass or the options of a function that have one."""
     if not dataclasses.is_dataclass(kind):
         known = _parameters(kind).items()
         return {name: each.default for name, each in known if each.default is not each.empty}
@@ -85,12 +86,12 @@ def _parameters(function: Callable) -> dict[str, inspect.Parameter]:
 
 
 def checked(hints: Mapping[str, Any], values: Mapping[str, Any], at: str) -> dict[str, Any]:
-    """The values as their annotations `hints` say. Raises ValueError as `read` and `options`."""
+    """The values, converted to their annotations `hints`. Raises ValueError like `read`."""
     for name in values:
         if name not in hints:
             close = difflib.get_close_matches(str(name), hints, n=1)
             similar = "".join(f"did you mean {each!r}? " for each in close)
-            known = f"there is {', '.join(map(repr, hints))}" if hints else "there are no options"
+            known = f"allowed: {', '.join(map(repr, hints))}" if hints else "there are no options"
             raise ValueError(f"{at}{name} is unknown: {similar}{known}")
     for name in hints:
         if name not in values:
@@ -105,7 +106,7 @@ def checked(hints: Mapping[str, Any], values: Mapping[str, Any], at: str) -> dic
 
 
 def _value(hint: Any, value: Any, at: str):
-    """`value` as `hint` says. Raises _Misfit; ValueError within a dataclass."""
+    """`value`, converted to the annotation `hint`. Raises _Misfit; in a dataclass ValueError."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         value = _value(parts[0], value, at)
@@ -147,7 +148,7 @@ def _fitting(value: Any, fits: bool) -> Any:
 
 
 def _words(hint: Any) -> str:
-    """What a value must be, for an error message."""
+    """The values that an annotation allows, for an error message."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return f"{_words(parts[0])} {' and '.join(limit.words for limit in parts[1:])}"

@@ -1,6 +1,7 @@
-"""The little languages of a config: texts with a grammar, taken apart once, when a config is read.
+"""The small languages of a config: texts with a grammar, parsed once, when a config is read.
 
-Each is a dataclass of the parts; `str` gives the text back, and an empty text counts as False.
+Each is a dataclass with the parts of the text; `str` returns the text, and `bool` is False for an
+empty text.
 """
 
 import dataclasses
@@ -10,8 +11,8 @@ from typing import ClassVar, Self
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """`FORMS`: each form as an error message shows it -> the regular expression that it fits, whose
-    named groups are fields."""
+    """`FORMS`: each form as error messages show it -> its regular expression, whose named groups
+    are fields."""
 
     text: str
     FORMS: ClassVar[dict[str, str]]
@@ -78,7 +79,7 @@ class Layers(Text):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class NewLayers(Layers):
-    """Which layers are drawn anew: "last 3", "from layer4", "all" or "" for none."""
+    """Which layers are re-initialised: "last 3", "from layer4", "all" or "" for none."""
 
     FORMS = {"''": "", **Layers.WHOLE}
 
@@ -101,11 +102,11 @@ class Duration(Text):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Sampling(Text):
-    """In which order train images come: "shuffle", "balanced" or "4 classes x 8" a batch."""
+    """The order of train images: "shuffle", "balanced", or "4 classes x 8" images in each batch."""
 
     kind: str = "classes"  # or "shuffle", "balanced"
     classes: int = 0
-    images: int = 0  # of each of the classes
+    images: int = 0  # of each class
 
     FORMS = {
         "'shuffle'": "(?P<kind>shuffle)",
@@ -120,7 +121,7 @@ class FeatureMaps(Text):
 
     names: tuple[str, ...] = ()
 
-    FORMS = {"names of maps joined by '+', none twice": ""}
+    FORMS = {"different names of maps joined by '+'": ""}
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
@@ -133,7 +134,7 @@ class Weights(Text):
     """Where weights are: "hub:timm/NAME.TAG", "package:NAME", a file or directory; "" for none."""
 
     kind: str = "path"  # or "hub", "package"
-    name: str = ""  # behind the colon; the whole path
+    name: str = ""  # after the colon; of "path" the whole text
     revision: str = ""  # of "hub"
 
     FORMS = {
@@ -146,9 +147,9 @@ class Weights(Text):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Monitor(Text):
-    """Which number says what is best: the `metric` of the weights or of their average."""
+    """The number that selects the best epoch: the `metric` of the weights or of their average."""
 
-    source: str = ""  # "val", or "val_average" for that of averaged weights
+    source: str = ""  # "val", or "val_average" for averaged weights
     metric: str = ""  # "loss" or "top1"
 
     FORMS = {

@@ -1,4 +1,4 @@
-"""What a value may be beyond its type, to stand beside it: `Annotated[float, at_least(0)]`."""
+"""Limits for the values of an annotated type: `Annotated[float, at_least(0)]`."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """`words` follow the name of the type in an error message: "a number" + "above 0"."""
+    """`words` follow the type in an error message, for example "above 0" after "a number"."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -31,7 +31,7 @@ def below(most: float) -> Limit:
 
 
 def between(least: float, most: float) -> Limit:
-    """Both included."""
+    """Both limits are allowed values."""
     return Limit(f"from {least:.10g} to {most:.10g}", lambda value: least <= value <= most)
 
 
@@ -43,11 +43,11 @@ Rate = Annotated[float, at_least(0), below(1)]  # of dropout, smoothing and the 
 
 
 def interval(least: float, most: float) -> Any:
-    """The type of (smallest, largest) within `least` to `most`."""
+    """The type of a pair (smallest, largest), both from `least` to `most`."""
     number = Annotated[float, between(least, most) if most < math.inf else at_least(least)]
     return Annotated[tuple[number, number], Limit("in ascending order", lambda x: x[0] <= x[1])]
 
 
 def lengths(*allowed: int) -> Limit:
-    """Of a tuple."""
+    """The allowed numbers of entries of a tuple."""
     return Limit(f"and {' or '.join(map(str, allowed))} of them", lambda x: len(x) in allowed)

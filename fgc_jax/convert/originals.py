@@ -1,6 +1,6 @@
-"""The names that authors gave the weights of their networks, as timm's names.
+"""Translates the weight names of the authors' own files to timm's names.
 
-ConvNeXt's are those of Meta's files (V1 and V2), Swin's those of Microsoft's.
+The files are Meta's for ConvNeXt (V1 and V2) and Microsoft's for Swin.
 """
 
 import re
@@ -22,7 +22,7 @@ _CONVNEXT = (
 
 
 def convnext(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A state dict of Meta's ConvNeXt; other state dicts as they are."""
+    """A state dict of Meta's ConvNeXt with timm's names; other state dicts are not changed."""
     if "downsample_layers.0.0.weight" not in state:
         return dict(state)
     renamed = {}
@@ -35,8 +35,8 @@ def convnext(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def swin(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A state dict of Microsoft's Swin, whose stages end with the downsampling and not begin with
-    it; other state dicts as they are."""
+    """A state dict of Microsoft's Swin with timm's names; other state dicts are not changed. In
+    Microsoft's files a stage ends with the downsampling; in timm's it begins with it."""
     if "layers.0.downsample.reduction.weight" not in state:
         return dict(state)
     renamed = {}

@@ -1,7 +1,7 @@
-"""Renames and reorders: a timm or torchvision state dict <-> our trees.
+"""Converts between state dicts of timm or torchvision and the parameter trees of fgc_jax.
 
-Attribute names of our modules equal timm's, so only leaves differ: weight is kernel or scale,
-running_mean is mean, convolutions OIHW <-> HWIO, linear layers are transposed.
+Module names equal timm's, so only the leaves differ: weight becomes kernel or scale, running_mean
+becomes mean, convolutions go from OIHW to HWIO, and linear layers are transposed.
 """
 
 import re
@@ -30,14 +30,15 @@ _TORCHVISION_VGG = {
 
 
 class Pointwise(str):
-    """timm's name of a module that is a 1x1 convolution there and a linear layer here."""
+    """timm's name of a module that is a 1x1 convolution in timm and a linear layer here."""
 
 
 def normalise(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A state dict with timm's key names, whatever the source called them.
+    """A state dict with timm's key names.
 
-    Understands torchvision's VGG, `efficientnet_lite_pytorch`, `originals`, wrapping prefixes, and
-    drops what no computation reads: num_batches_tracked, and what follows from Swin's windows.
+    Translates the names of torchvision's VGG, `efficientnet_lite_pytorch` and `originals`, and
+    removes wrapping prefixes. Drops entries that no computation reads: num_batches_tracked, and
+    those that are computed from Swin's window size.
     """
     state = {key: x for key, x in state.items() if not key.endswith(_CONSTANTS)}
     for prefix in _WRAPPING:
@@ -58,7 +59,8 @@ def _from_torchvision_vgg(key):
 
 
 def _from_lite(state):
-    """Names of efficientnet_lite_pytorch, whose blocks are numbered through, not by stage."""
+    """From the names of efficientnet_lite_pytorch, whose block numbers do not restart at each
+    stage."""
     top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
     top["_fc"] = "classifier"
     separable = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw"}
@@ -89,8 +91,8 @@ def _from_lite(state):
 def source_key(path: str, names: Sequence[tuple[str, str | None]]) -> str | None:
     """Key in a timm state dict for a path of ours, or None if `names` does not cover it.
 
-    names: (our module path, timm's module name) pairs; the first that holds the path is used, and
-    None as its name leaves the path out.
+    names: pairs (our module path, timm's module name); the first whose module contains the path is
+    used. None instead of timm's name leaves the module out.
     """
     ours, theirs = _covering(path, names)
     if theirs is None:
@@ -110,13 +112,13 @@ def fill(
     names: Sequence[tuple[str, str]],
     left_out: Iterable[str] = (),
 ) -> tuple[dict, dict]:
-    """(params, stats) with the leaves that `names` covers taken from `state`, as float32 NumPy.
+    """(params, stats) with the leaves covered by `names` replaced from `state`, as float32 NumPy.
 
     names: see `source_key`. left_out: timm module names whose keys may stay unused.
 
     Raises:
-        ValueError: lists every key of `state` without a place, every covered parameter without
-            a key, every difference in shape, and every array that is not finite.
+        ValueError: keys of `state` have no place, covered parameters have no key, shapes differ or
+            arrays are not finite. The message lists all of them.
     """
     flat = [trees.flatten(params), trees.flatten(stats)]
     used, missing, shapes, infinite = set(), [], [], []
@@ -154,12 +156,12 @@ def fill(
 
 def from_torch(value: np.ndarray, path: str, shape: Sequence[int]) -> np.ndarray:
     """A PyTorch weight in our axis order, float32; `shape` is that of our leaf at `path`."""
-    with np.errstate(over="ignore"):  # `fill` refuses what becomes infinite.
+    with np.errstate(over="ignore"):  # `fill` raises an error for infinite values.
         value = np.asarray(value).astype(np.float32, copy=False)
     if not path.endswith("/kernel"):
         return value
     if len(shape) == 4 and value.ndim == 2 and value.size == np.prod(shape):
-        # torchvision's VGG keeps as linear what timm (and we) compute as a convolution.
+        # torchvision's VGG stores a linear layer where timm and fgc_jax have a convolution.
         value = value.reshape(shape[3], shape[2], shape[0], shape[1])
     if len(shape) == 2 and value.ndim == 4 and value.shape[2:] == (1, 1):
         value = value[:, :, 0, 0]  # A Pointwise module.
@@ -171,7 +173,7 @@ def from_torch(value: np.ndarray, path: str, shape: Sequence[int]) -> np.ndarray
 def to_state_dict(
     params: trees.Tree, stats: trees.Tree, names: Sequence[tuple[str, str]]
 ) -> dict[str, np.ndarray]:
-    """The inverse of `fill`: what `names` covers, with timm's keys and PyTorch's axis order."""
+    """The inverse of `fill`: the leaves covered by `names`, with timm's keys and PyTorch's axes."""
     state = {}
     for path, leaf in {**trees.flatten(params), **trees.flatten(stats)}.items():
         key = source_key(path, names)

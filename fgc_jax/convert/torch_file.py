@@ -1,8 +1,8 @@
-"""Reads the tensors of a PyTorch checkpoint with NumPy alone, and executes nothing from it.
+"""Reads the tensors of a PyTorch checkpoint with NumPy only, without executing code from it.
 
-A checkpoint is a pickle, and unpickling can run any code. The unpickler here knows the few names
-that a state dict needs and refuses every other one. Both formats are read: the zip archive
-(torch >= 1.6) and the older plain sequence of pickles and raw storages.
+A checkpoint is a pickle, and unpickling can execute any code. The unpickler here accepts only the
+few names that a state dict needs; every other name is an error. Both formats are read: the zip
+archive (torch >= 1.6) and the older plain sequence of pickles and raw storages.
 """
 
 import dataclasses
@@ -34,15 +34,15 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 
 
 class _Sealed:
-    """What a pickle gets in its hands: its opcode BUILD may not change it."""
+    """Base of the objects that a pickle can reach: its opcode BUILD must not change them."""
 
     def __setstate__(self, state):
-        raise ValueError("the file changes the state of an object, which is refused")
+        raise ValueError("the file changes the state of an object, which is not allowed")
 
 
 @dataclasses.dataclass(frozen=True)
 class _StorageType(_Sealed):
-    """Stands for an entry of _DTYPES, whose dtypes the whole process shares."""
+    """Represents an entry of _DTYPES; the dtypes themselves are shared by the whole process."""
 
     name: str
 
@@ -69,7 +69,7 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, file):
         super().__init__(file, encoding="utf-8")
 
-        # Made anew for each file: pickles may set attributes of the functions they are given.
+        # Created for each file: a pickle can set attributes of the functions that it receives.
         def tensor(storage, offset, shape, strides, *_):
             return _Tensor(storage, offset, shape, strides)
 
@@ -94,14 +94,14 @@ class _Unpickler(pickle.Unpickler):
             return self.allowed[module, name]
         except KeyError:
             raise ValueError(
-                f"the file asks to load {module}.{name}, which is refused: only tensors in plain "
-                "dicts are read, because a pickle can run any code. If you trust the file, load "
-                "it with torch and save its state_dict() again"
+                f"the file asks to load {module}.{name}, which is not allowed: only tensors in "
+                "plain dicts are read, because a pickle can execute any code. If you trust the "
+                "file, load it with torch and save its state_dict() again"
             ) from None
 
     def persistent_load(self, saved_id):
-        # Messages hold no text of objects from the file: one that refers to itself many times
-        # over is small in the file and endless as text.
+        # Messages contain no text of objects from the file: an object that refers to itself many
+        # times is small in the file, but its text has no end.
         kind, type_, key, _, numel, *view = saved_id
         if (
             kind != "storage"
@@ -109,22 +109,23 @@ class _Unpickler(pickle.Unpickler):
             or not isinstance(key, str)
             or not _is_count(numel)
         ):
-            raise ValueError("a stored object is no storage of a known type")
+            raise ValueError("a stored object is not a storage of a known type")
         storage = _Storage(key, _DTYPES[type_.name], numel)
         if view and view[0] is not None:
             _, start, numel = view[0]
             if not (_is_count(start) and _is_count(numel) and start + numel <= storage.numel):
-                raise ValueError(f"a view lies outside its storage {key}")
+                raise ValueError(f"a view is outside its storage {key}")
             return dataclasses.replace(storage, numel=numel, start=start)
         return storage
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a .pth, .pt or .bin file by name, as stored (also when nested under
-    "state_dict" or "model").
+    """The tensors of a .pth, .pt or .bin file by name, with the stored names and types. They may be
+    inside an entry "state_dict" or "model".
 
     Raises:
-        ValueError: the file is truncated, is no checkpoint, or holds anything but tensors.
+        ValueError: the file is truncated, is not a checkpoint, or contains something other than
+            tensors.
     """
     path = Path(path)
     with path.open("rb") as file:
@@ -135,10 +136,10 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             return {key: _build(key, x, storages) for key, x in _state_dict(content).items()}
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        # A broken pickle can raise nearly anything; what it raises says nothing to the user.
+        # A broken pickle can raise nearly any exception, and its message does not help the user.
         except Exception as error:
             raise ValueError(
-                f"{path} ({path.stat().st_size:,} bytes) is truncated or is no PyTorch "
+                f"{path} ({path.stat().st_size:,} bytes) is truncated or not a PyTorch "
                 f"checkpoint: {type(error).__name__}: {error}"
             ) from error
 
@@ -168,22 +169,22 @@ def _read_zip(file):
 
 
 def _check_members(archive, size):
-    """Before anything is read: a small file could claim any amount of memory."""
+    """Called before anything is read, because a small file could claim any amount of memory."""
     members = archive.infolist()
     for info in members:
         if info.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"{info.filename} is compressed, which torch.save never does")
         if info.file_size != info.compress_size:
-            raise ValueError(f"{info.filename} is stored, but its two sizes differ")
+            raise ValueError(f"{info.filename} is not compressed, but its two sizes differ")
     if sum(info.file_size for info in members) > size:
         raise ValueError("the members of the archive are larger than the archive")
 
 
 def _read_legacy(file):
     if _Unpickler(file).load() != _MAGIC:
-        raise ValueError("is no PyTorch checkpoint (wrong magic number)")
+        raise ValueError("is not a PyTorch checkpoint (wrong magic number)")
     _Unpickler(file).load()  # The protocol's version, always 1001.
-    _Unpickler(file).load()  # Facts of the writer's machine; storages are little-endian on all.
+    _Unpickler(file).load()  # Facts about the writer's machine; storages are always little-endian.
     content = _Unpickler(file).load()
     keys = _Unpickler(file).load()
     wanted = {storage.key: storage for storage in _storages(content)}
@@ -222,9 +223,11 @@ def _storages(content):
 def _array(data, storage, order):
     dtype = storage.dtype
     if len(data) % dtype.itemsize:
-        raise EOFError(f"storage {storage.key} holds {len(data):,} bytes, no multiple of its type")
+        raise EOFError(
+            f"storage {storage.key} has {len(data):,} bytes, not a multiple of the size of its type"
+        )
     if order == b"big":
-        # Swapped as plain integers, because bfloat16 knows no byte order.
+        # Swapped as plain integers, because bfloat16 has no byte order.
         plain = np.dtype(f"u{dtype.itemsize}")
         return np.frombuffer(data, plain.newbyteorder(">")).astype(plain).view(dtype)
     if order != b"little":
@@ -241,7 +244,7 @@ def _state_dict(content):
                 content = content[name]
                 break
     if not isinstance(content, dict) or not content:
-        raise ValueError("holds no dict of tensors")
+        raise ValueError("contains no dict of tensors")
     strays = [
         key if isinstance(key, str) else f"one named by a {type(key).__name__}"
         for key, x in content.items()
@@ -270,7 +273,7 @@ def _build(key, tensor, storages):
     if math.prod(shape) == 0:
         return np.zeros(shape, data.dtype)
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    # The second half keeps a stride of zero from turning a few bytes into any amount of memory.
+    # The second condition: with a stride of zero, a few bytes could become any amount of memory.
     if last >= data.size or math.prod(shape) > data.size:
         raise ValueError(f"tensor {key} of shape {tuple(shape)} reaches beyond its storage")
     steps = [stride * data.itemsize for stride in strides]

@@ -31,21 +31,21 @@ def read(spec: str, advice: str = "") -> dict[str, np.ndarray]:
 
     spec: a file (.safetensors, .pth, .pt, .bin), a directory with one, "package:NAME" (an
     installed distribution that contains one) or "hub:OWNER/NAME[@REVISION]" (cached by
-    huggingface_hub; HF_HUB_OFFLINE=1 reads the cache only). advice: what to tell the user, at the
-    end of the message, when the weights are not there.
+    huggingface_hub; HF_HUB_OFFLINE=1 reads the cache only). advice: text for the end of the error
+    message if the weights are missing.
 
     Raises:
-        ValueError: nothing there, not readable, or not only tensors.
+        ValueError: the weights are missing or not readable, or contain other things than tensors.
     """
     return read_file(locate(Weights.parse(spec), advice))
 
 
 def read_file(path: Path) -> dict[str, np.ndarray]:
-    """State dict of a file, which may bear the other format's suffix. Raises ValueError."""
+    """State dict of a file, even if it has the suffix of the other format. Raises ValueError."""
     with path.open("rb") as file:
         first = file.read(9)
     # A safetensors file is the length of a JSON header, then the header; a PyTorch file is a ZIP
-    # archive or a pickle. What is neither is named by its suffix in the error.
+    # archive or a pickle. For any other file the suffix decides about the error message.
     torch = first.startswith((b"PK", b"\x80\x02")) or path.suffix != ".safetensors"
     if first[8:] == b"{" or not torch:
         return _read_safetensors(path)
@@ -53,7 +53,7 @@ def read_file(path: Path) -> dict[str, np.ndarray]:
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """What a .safetensors file says of itself; {} for a file of any other kind."""
+    """The metadata of a .safetensors file; {} for a file of any other kind."""
     try:
         with safetensors.safe_open(path, "numpy") as file:
             return file.metadata() or {}
@@ -62,7 +62,7 @@ def metadata(path: Path) -> dict[str, str]:
 
 
 def locate(source: Weights, advice: str = "") -> Path:
-    """The local file of a source; downloads from the hub if need be. Raises ValueError."""
+    """The local file of a source; downloads it from the hub if necessary. Raises ValueError."""
     try:
         if source.kind == "package":
             return _in_package(source.name)
@@ -89,7 +89,7 @@ def _choose(files, place):
     if len(files) != 1:
         names = ", ".join(path.name for path in files) or "none"
         raise ValueError(
-            f"{place} must hold one weights file ({', '.join(SUFFIXES)}) or one named "
+            f"{place} must contain one weights file ({', '.join(SUFFIXES)}) or one named "
             f"{' or '.join(_PREFERRED)}; found: {names}"
         )
     return files[0]
@@ -100,17 +100,17 @@ def _in_package(name):
         files = importlib.metadata.distribution(name).files or ()
     except importlib.metadata.PackageNotFoundError:
         raise ValueError(f"the package is not installed: pip install {name}") from None
-    # Located through the package's own file list, so that none of its code is imported.
+    # Located through the package's list of files, so that none of its code is imported.
     found = [Path(file.locate()) for file in files if Path(file.name).suffix in SUFFIXES]
     return _choose([path for path in found if path.is_file()], f"package {name}")
 
 
 def _from_hub(repo, revision):
-    # Imported here: it takes half a second that other sources need not pay.
+    # Imported here, because it takes half a second and other sources do not need it.
     import huggingface_hub
     from huggingface_hub import errors
 
-    # The cache first: published weights do not change, and no network is then needed.
+    # The cache first: published weights do not change, and this needs no network.
     for local in (True, False):
         for file in _PREFERRED:
             try:
@@ -127,7 +127,7 @@ def _from_hub(repo, revision):
                 continue
             except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
                 raise ValueError(f"{repo}: {error}") from error
-    raise ValueError(f"{repo} holds neither {' nor '.join(_PREFERRED)}")
+    raise ValueError(f"{repo} contains neither {' nor '.join(_PREFERRED)}")
 
 
 def _read_safetensors(path):
@@ -135,7 +135,8 @@ def _read_safetensors(path):
         entries = safetensors.deserialize(path.read_bytes())
     except safetensors.SafetensorError as error:
         raise ValueError(
-            f"{path} ({path.stat().st_size:,} bytes) is truncated or no safetensors file: {error}"
+            f"{path} ({path.stat().st_size:,} bytes) is truncated or not a safetensors file: "
+            f"{error}"
         ) from None
     state = {}
     for key, entry in entries:

@@ -1,4 +1,4 @@
-"""Data sets: where they come from (DATASETS), and the batches that training and evaluation read."""
+"""Data sets: their sources (DATASETS), and images given by path for evaluation and prediction."""
 
 import functools
 import os
@@ -44,11 +44,13 @@ DATASETS = {
 
 
 def load(name, root, options):
-    """The Dataset `name` at `root`; `options` as its source's `load` documents them.
+    """The Dataset `name` at `root`; the `load` function of its source documents the `options`.
 
-    `name` is a key of DATASETS, or "tfds:NAME" for a data set of TensorFlow Datasets. ValueError
-    where the name or an option is unknown, an option that is needed is not given, or the data are
-    missing or inconsistent.
+    `name` is a key of DATASETS, or "tfds:NAME" for a data set of TensorFlow Datasets.
+
+    Raises:
+        ValueError: the name or an option is unknown, a required option is missing, or the data are
+            missing or inconsistent.
     """
     key, _, of_tfds = name.partition(":")
     if key not in DATASETS or (of_tfds != "") != (key == "tfds"):
@@ -61,11 +63,13 @@ def load(name, root, options):
 
 
 def labelled_split(path, class_names, *, label_column=None, path_column=0, **csv_options):
-    """The labelled images at `path` as one Split over the `class_names` of an existing model.
+    """The labelled images at `path` as one Split with the `class_names` of an existing model.
 
-    `path`: a folder of class folders, or a CSV file (with `label_column`; see
-    csv_file.labelled_split for this and the further options). Not all classes need to occur.
-    ValueError naming class folder or row where a label is unknown, and the classes allowed.
+    `path`: a folder of class folders, or a CSV file with `label_column`. For the other options see
+    csv_file.labelled_split. Classes may be missing.
+
+    Raises:
+        ValueError: a label is unknown; the message names the class folder or row, and the classes.
     """
     if os.path.isdir(path):
         if label_column is not None or csv_options:
@@ -74,20 +78,23 @@ def labelled_split(path, class_names, *, label_column=None, path_column=0, **csv
     if not os.path.isfile(path):
         raise ValueError(f"{path}: no such folder or CSV file")
     if label_column is None:
-        raise ValueError(f"{path}: the label column must be given, by name or 0-based number")
+        raise ValueError(f"{path}: give the label column, by name or by number from 0")
     return csv_file.labelled_split(
         path, class_names, label_column=label_column, path_column=path_column, **csv_options
     )
 
 
 def image_files(path, *, path_column=None, image_root=None, delimiter=None):
-    """(names, files) of the images at `path`, for which no labels are known.
+    """(names, files) of the images without labels at `path`.
 
-    `path`: a folder (all image files below it, sorted, named relative to it), a CSV file with a
-    header (`path_column` by name or 0-based number, the first if None), a list ".txt" with a file
-    in each line, or one image. The files of a table or list keep their order and their names; they
-    are relative to `image_root`, which is relative to the folder of the table or list. ValueError
-    where nothing is there, a file is missing, or an image is listed twice.
+    `path`: a folder (all image files in it and its subfolders, sorted; names are relative to it),
+    a CSV file with a header (`path_column` by name or by number from 0; None: the first column), a
+    ".txt" list with one file in each line, or one image. The files of a table or list keep their
+    order and names; they are relative to `image_root`, which is relative to the folder of the table
+    or list.
+
+    Raises:
+        ValueError: there is nothing at `path`, a file is missing, or an image is listed twice.
     """
     path = os.fspath(path)
     kind = os.path.splitext(path)[1].lower()
@@ -98,12 +105,12 @@ def image_files(path, *, path_column=None, image_root=None, delimiter=None):
     if os.path.isdir(path):
         strays = sorted(given)
     if strays:
-        raise ValueError(f"{path}: {' and '.join(strays)} do not apply to it")
+        raise ValueError(f"{path}: {' and '.join(strays)} have no effect on this kind of input")
     if os.path.isdir(path):
         names = sorted(os.path.relpath(file, path) for file in folder.image_files(path))
         if not names:
             raise ValueError(
-                f"{path}: no images below it, looked for {' '.join(images.EXTENSIONS)}"
+                f"{path}: the folder has no images; their endings are {' '.join(images.EXTENSIONS)}"
             )
         return [name.replace(os.sep, "/") for name in names], [f"{path}/{name}" for name in names]
     if not os.path.isfile(path):

@@ -1,5 +1,5 @@
-"""Archives of data sets: verified, and unpacked so that nothing hostile, damaged or interrupted
-passes for the data."""
+"""Archives of data sets: verifying and unpacking them. Hostile, damaged or half-unpacked archives
+are never used as data."""
 
 import contextlib
 import dataclasses
@@ -15,15 +15,15 @@ from fgc_jax import console, files
 from fgc_jax.data import members
 
 CHUNK = 2**20
-LONG = 2**26  # bytes; what is shorter gets no progress bar
+LONG = 2**26  # bytes; smaller files get no progress bar
 
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """An official file of a data set: an archive, or a file that is used as it is.
+    """An official file of a data set: an archive, or a file that needs no unpacking.
 
-    `creates`: a path that unpacking brings, relative to the folder it is unpacked into, which is
-    the data root or its sub-folder `into`. `url` "": no host has it any more.
+    `creates`: a path that exists after unpacking, relative to the folder of unpacking, which is
+    the data root or its sub-folder `into`. `url` "": it is no longer online.
     """
 
     file: str
@@ -40,38 +40,39 @@ class Archive:
 
 
 def is_unpacked(archive: Archive, root: str) -> bool:
-    """Whether the files of `archive` lie in `root`, all of them."""
+    """Whether all files of `archive` are in `root`."""
     there = os.path.exists(os.path.join(root, archive.into, archive.creates))
     return there and not is_moving(archive, root)
 
 
 def is_moving(archive: Archive, root: str) -> bool:
-    """Whether `archive` is unpacked whole, but a part of its files is not in its place yet."""
+    """Whether `archive` is completely unpacked, but some files are not yet in their final place."""
     work = _work(archive.file, os.path.join(root, archive.into))
     return os.path.exists(os.path.join(work, "complete"))
 
 
 def begin(archive: Archive, root: str) -> None:
-    """Notes that `archive` is about to be unpacked, so that a process that is killed before it
-    comes to it leaves a trace. OSError where that cannot be written."""
+    """Records on disk that `archive` will be unpacked, so that this is known even if the process is
+    killed before it starts. OSError if that cannot be written."""
     os.makedirs(_work(archive.file, os.path.join(root, archive.into)), exist_ok=True)
 
 
 def is_begun(archive: Archive, root: str) -> bool:
-    """Whether `archive` was begun, and unpack has not finished it yet."""
+    """Whether `begin` was called for `archive`, and `unpack` has not finished it yet."""
     return os.path.isdir(_work(archive.file, os.path.join(root, archive.into)))
 
 
 def unpack(path, folder, *, size: int = 0, md5: str = "", sha256: str = "") -> None:
-    """Unpacks the archive at `path` into `folder`, after checking what is given of its checksums.
+    """Unpacks the archive at `path` into `folder`, after checking its size and checksums, if given.
 
-    Everything is unpacked into a hidden folder of `folder` first, then moved. A process that is
-    killed continues where it stopped when called again; a second one waits for the first. Files
-    in the way are replaced if a checksum was given. Does nothing if this archive has been unpacked
-    there.
+    Everything is first unpacked into a hidden folder inside `folder`, then moved. After an
+    interruption the next call continues; a second process waits for the first. Existing files are
+    replaced only if a checksum was given. Does nothing if this archive was unpacked there before.
 
-    ValueError naming the archive, and the member, where it is not the expected one, is damaged or
-    hostile (see members.read), `folder` cannot be written, or other files are in the way.
+    Raises:
+        ValueError: the archive is not the expected one, is damaged or hostile (see members.read),
+            `folder` cannot be written, or other files are in the way. The message names the
+            archive and the member.
     """
     path, folder = os.fspath(path), os.fspath(folder)
     work = _work(path, folder)
@@ -97,19 +98,20 @@ def unpack(path, folder, *, size: int = 0, md5: str = "", sha256: str = "") -> N
 
 
 def verify(path, *, size: int = 0, md5: str = "", sha256: str = "") -> None:
-    """ValueError naming the file unless it has this size in bytes and this checksum, as far as
-    they are given: what was expected, what was found, what to do."""
+    """Raises ValueError unless the file has this size in bytes and this checksum, if they are
+    given. The message says what was expected, what was found and what to do."""
     found = os.path.getsize(path)
     if size and found != size:
         what = "the download is incomplete" if found < size else "it is another file"
         raise ValueError(
-            f"{path}: {found:,} bytes, but the official file has {size:,}: {what}; get it again"
+            f"{path}: {found:,} bytes, but the official file has {size:,}: {what}; download it "
+            "again"
         )
     kind, expected = ("sha256", sha256) if sha256 else ("md5", md5)
     if expected and (digest := checksum(path, kind)) != expected.lower():
         raise ValueError(
             f"{path}: its {kind} is {digest}, but the official file has {expected}: the download "
-            "is damaged, or it is another file of that name; get it again"
+            "is damaged, or it is another file with that name; download it again"
         )
 
 
@@ -128,7 +130,8 @@ def checksum(path, kind: str) -> str:
 
 @contextlib.contextmanager
 def progress(what: str, total: int, initial: int = 0) -> Iterator[Callable[[int], None]]:
-    """A bar over `total` bytes where that takes long; yields what tells it the position."""
+    """Shows a progress bar of `total` bytes if they are many; yields a function that sets the
+    position."""
     if total - initial < LONG:
         yield lambda position: None
         return
@@ -138,7 +141,8 @@ def progress(what: str, total: int, initial: int = 0) -> Iterator[Callable[[int]
 
 @contextlib.contextmanager
 def locked(path: str, what: str) -> Iterator[None]:
-    """Holds the lock file `path`, which its holder may remove; waits while another has it."""
+    """Holds the lock file `path`, which its holder may remove; waits while another process holds
+    it. `what` is named in the message about waiting."""
     while True:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         try:
@@ -163,10 +167,10 @@ def _lock(stream, what):
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        console.say(f"{what}: another process is at it, waiting")
+        console.say(f"{what}: waiting, because another process is using it")
         fcntl.flock(stream, fcntl.LOCK_EX)
     except OSError as error:
-        # Some network disks have no locks; one process at a time works there too.
+        # Some network disks have no locks; without them a single process still works.
         if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
             raise
 
@@ -176,7 +180,8 @@ def _work(path, folder):
 
 
 def _remove(work):
-    """The lock last: once it is gone another process may make a new one in the same folder."""
+    """Removes the folder, and in it the lock last: once the lock is gone, another process may
+    create a new one in the same folder."""
     for name in sorted(os.listdir(work), key="lock".__eq__):
         path = os.path.join(work, name)
         shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
@@ -195,13 +200,13 @@ def _naming(path, folder):
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be unpacked into {folder} ({error.strerror or error}; "
-            f"{error.filename or 'while reading or writing'}); once that is put right, the same "
+            f"{error.filename or 'while reading or writing'}); correct that, then the same "
             "command continues"
         ) from error
 
 
 def _prepare(path, work, **expected):
-    """Verifies the archive, unless that was done before the last interruption."""
+    """Verifies the archive, unless that was done before an interruption."""
     checked = {**_identity(path), **expected}
     if _read_json(os.path.join(work, "state")) == checked:
         return
@@ -223,7 +228,7 @@ def _write_files(path, files):
                 show(raw.tell())
         except ValueError as error:
             raise ValueError(
-                f"{path}: {error}. Nothing was unpacked; get the archive again from its source"
+                f"{path}: {error}. Nothing was unpacked; download the archive again"
             ) from error
 
 
@@ -243,7 +248,7 @@ def _check_space(path, needed, files):
 
 
 def _write(member, target, part):
-    """Writes a file under another name first, so that what has its name is whole."""
+    """Writes a file under another name and then renames it, so that it is never incomplete."""
     try:
         if os.path.getsize(target) == member.size and os.path.isfile(target):
             return
@@ -261,34 +266,34 @@ def _write(member, target, part):
         os.replace(part, target)
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise ValueError(
-            f"member {member.name!r} is a file and a folder, or lies in a file"
+            f"member {member.name!r} is both a file and a folder, or is inside a file"
         ) from error
 
 
 def _refuse_obstacles(source, folder, *, replace):
-    """ValueError where something in `folder` is in the way of what is in `source`: links, files for
-    folders and the reverse, and unless `replace` files of the same names with other content."""
+    """ValueError if something in `folder` prevents moving the files of `source` there: a link, a
+    file instead of a folder or the reverse, or, unless `replace`, a file with other content."""
     for entry in _sorted(source):
         target = os.path.join(folder, entry.name)
         if not os.path.lexists(target):
             continue
         if os.path.islink(target) or os.path.isdir(target) != entry.is_dir():
             raise ValueError(
-                f"{target} is in the way of what was unpacked: it is a link, or a file where a "
-                "folder belongs, or the reverse; move it, then run the same command again"
+                f"{target} is in the way of the unpacked files: it is a link, a file instead of a "
+                "folder, or a folder instead of a file; move it, then run the same command again"
             )
         if entry.is_dir():
             _refuse_obstacles(entry.path, target, replace=replace)
         elif not replace and not filecmp.cmp(entry.path, target, shallow=False):
             raise ValueError(
-                f"{target} is in the way of what was unpacked: it has other content, and an "
-                "archive without a checksum replaces nothing; move it, then run the same command "
+                f"{target} is in the way of the unpacked files: it has other content, and an "
+                "archive without a checksum replaces no file; move it, then run the same command "
                 "again"
             )
 
 
 def _merge(source, folder):
-    """Moves all in `source` into `folder`."""
+    """Moves everything in `source` into `folder`."""
     for entry in _sorted(source):
         target = os.path.join(folder, entry.name)
         if entry.is_dir() and os.path.isdir(target):

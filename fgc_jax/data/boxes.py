@@ -9,9 +9,9 @@ from fgc_jax.data import dataset as datasets
 
 
 def from_corners(corners, origin=1):
-    """`[..., 4]` x_min, y_min, x_max, y_max as most annotation files have them -> float32 0-based,
-    half-open. `origin` 1: counted from 1, both corners inside (MATLAB, VOC); 0: from 0, and the
-    second corner outside already."""
+    """`[..., 4]` x_min, y_min, x_max, y_max as in most annotation files -> float32 0-based,
+    half-open. `origin` 1: counted from 1, both corners included (MATLAB, VOC); 0: counted from 0,
+    second corner excluded."""
     corners = np.asarray(corners, np.float32)
     return corners - np.array([origin, origin, 0, 0], np.float32)
 
@@ -23,12 +23,12 @@ def from_sizes(boxes):
 
 
 def with_box_crops(dataset, splits, *, margin=0.0, square=False):
-    """`dataset` whose `splits` hold, instead of each picture, the annotated box cut out of it.
+    """`dataset` with each picture of `splits` cropped to its annotated box.
 
     `margin`: share of the box's width and height that is added on each of its four sides. `square`:
-    the shorter side grows to the longer one, around the same centre, as far as the picture goes.
-    A cut-out is widened to whole pixels; an image without a box stays whole. Cut-outs carry no
-    boxes and no annotations: the object fills the picture.
+    the shorter side grows to the length of the longer one, around the same centre, as far as the
+    picture allows. Crops are widened to whole pixels; an image without a box stays whole. Crops
+    have no boxes and no annotations, because the object fills the picture.
 
     Raises:
         ValueError: the data set has no such split, or that split has no boxes.
@@ -43,7 +43,9 @@ def with_box_crops(dataset, splits, *, margin=0.0, square=False):
             )
         split = cropped[name]
         if split.box_source is None or split.raw_boxes is None:
-            raise ValueError(f"{dataset.name}: the split {name!r} has no boxes to crop to")
+            raise ValueError(
+                f"{dataset.name}: the split {name!r} has no boxes, so it cannot be cropped to boxes"
+            )
         read = _Crops(split, margin, square)
         cropped[name] = datasets.Split(split.labels, split.names, read)
     return dataclasses.replace(dataset, splits=cropped)
@@ -51,7 +53,7 @@ def with_box_crops(dataset, splits, *, margin=0.0, square=False):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _Crops:
-    """Reader of cut-outs."""
+    """Reader of pictures cropped to their boxes."""
 
     split: datasets.Split
     margin: float
@@ -62,16 +64,16 @@ class _Crops:
         window = crop_window(self.split.raw_boxes[index], image.shape, self.margin, self.square)
         if window is None:
             raise ValueError(
-                f"{self.split.names[index]}: the box {self.split.raw_boxes[index]} lies outside of "
-                f"the picture of {image.shape[1]}x{image.shape[0]} pixels"
+                f"{self.split.names[index]}: the box {self.split.raw_boxes[index]} is outside the "
+                f"picture of {image.shape[1]}x{image.shape[0]} pixels"
             )
         x0, y0, x1, y1 = window
         return image[y0:y1, x0:x1]
 
 
 def crop_window(box, shape, margin=0.0, square=False):
-    """Whole pixels (x0, y0, x1, y1) to cut out of a picture of `shape` (height, width, ...): the
-    whole picture for a box of NaN, None for a box that lies outside of it."""
+    """The crop, in whole pixels (x0, y0, x1, y1), of a picture of `shape` (height, width, ...): the
+    whole picture for a box of NaN, None for a box outside the picture."""
     height, width = shape[:2]
     if not np.isfinite(box).all():
         return 0, 0, width, height
@@ -90,6 +92,6 @@ def crop_window(box, shape, margin=0.0, square=False):
 
 
 def _widened(low, high, side, limit):
-    """The interval grown to `side` around its centre, moved inside 0..limit as far as it fits."""
+    """The interval widened to `side` around its centre, then moved into 0..limit if it fits."""
     start = max(0, min((low + high - side) // 2, limit - side))
     return start, start + side

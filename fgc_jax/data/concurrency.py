@@ -6,12 +6,12 @@ from concurrent import futures
 
 from fgc_jax import console
 
-# Finished results wait in order behind a slow one; more of them would only take memory.
+# Finished results wait for a slow one before them; more of them would only take memory.
 AHEAD = 4
 
 
 def available():
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -24,10 +24,9 @@ def places(splits):
 
 def ordered(function, items, description, total, *, threads=None, initial=0):
     """Yields function(item) for each of `items`, in their order, computed by `threads` (None: one
-    for each core). Draws a bar of `total` images, `initial` of them done before, with rate and time
-    left.
+    for each core). Shows a progress bar of `total` images, of which `initial` were done before.
 
-    What function raises is raised here, at the item's turn.
+    An exception of `function` is raised here when its item is next.
     """
     threads = threads or available()
     with (

@@ -1,4 +1,4 @@
-"""What a data set is: splits of images addressed by number, their labels, names and boxes."""
+"""Data sets: splits of numbered images with their labels, names and boxes."""
 
 import collections
 import dataclasses
@@ -22,16 +22,17 @@ SPLIT_ALIASES = {name: name for name in SPLITS} | {"valid": "val", "validation":
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """N labelled images, cheap to pickle: the pictures are read one by one when asked for.
+    """N labelled images. Pickling it is cheap, because each picture is read only when needed.
 
     labels: int32 `[N]`. names: N file names, relative to the data set's root; equal names are one
-    photo. read(i): uint8 RGB `[H, W, 3]`, ValueError naming the file where it is damaged.
-    box_source: what `raw_boxes` gives, or a function without arguments that makes it.
-    size_source: int `[N, 2]` (width, height), or a function that makes it; None where no box
-    reaches beyond its picture. annotations: what else is known of image i, each a function of i:
+    photo. read(i): uint8 RGB `[H, W, 3]`, ValueError naming the file if it is damaged.
+    box_source: the value of `raw_boxes`, or a function without arguments that returns it.
+    size_source: int `[N, 2]` (width, height), or a function that returns it; None if no box
+    reaches beyond its picture. annotations: further annotations, each a function of the number i:
     "parts" float32 `[P, 3]` (x, y, 1 if visible), "objects" float32 `[n, 4]` (boxes of all objects,
-    not clipped), "mask" uint8 `[H, W]` (0 to 255: share of the raters that saw the object there),
-    "telling_boxes" float32 `[n, 4]` (of the parts that tell its class from those most like it).
+    not clipped), "mask" uint8 `[H, W]` (0 to 255: share of the raters that marked the object
+    there), "telling_boxes" float32 `[n, 4]` (boxes of the parts in which the class differs from
+    the most similar classes).
     """
 
     labels: np.ndarray
@@ -48,7 +49,7 @@ class Split:
         if self.labels.shape != (n,) or len(self.names) != n:
             raise ValueError(f"{len(self.names)} names for labels of shape {self.labels.shape}")
         if not callable(self.box_source):
-            _ = self.raw_boxes  # wrong ones are refused here, not when someone asks for them
+            _ = self.raw_boxes  # so that wrong boxes are an error here, not at their first use
 
     def __len__(self):
         return len(self.labels)
@@ -59,38 +60,38 @@ class Split:
     @functools.cached_property
     def raw_boxes(self):
         """float32 `[N, 4]` or None: x0, y0, x1, y1 in pixels of what `read` returns, 0-based,
-        half-open; NaN for an image without a box. As annotated: some reach beyond the picture."""
+        half-open; NaN for an image without a box. Not clipped: some reach beyond the picture."""
         boxes = self.box_source() if callable(self.box_source) else self.box_source
         if boxes is None:
             return None
         boxes, n = np.asarray(boxes, np.float32), len(self)
         if boxes.shape != (n, 4):
-            raise ValueError(f"boxes of shape {boxes.shape} for {n} images, want ({n}, 4)")
+            raise ValueError(f"boxes of shape {boxes.shape} for {n} images, expected ({n}, 4)")
         return boxes
 
     @functools.cached_property
     def boxes(self):
-        """`raw_boxes` clipped to the pictures. Made when first asked for: it may open every file
-        to learn its size."""
+        """`raw_boxes` clipped to the pictures. Computed at the first use, because it may open every
+        file to read its size."""
         if self.raw_boxes is None or self.sizes is None:
             return self.raw_boxes
         return np.clip(self.raw_boxes, 0, np.tile(self.sizes, 2))
 
     @functools.cached_property
     def sizes(self):
-        """float32 `[N, 2]`: the pictures' (width, height), or None where no box needs them."""
+        """float32 `[N, 2]`: the pictures' (width, height), or None if no box needs them."""
         sizes = self.size_source() if callable(self.size_source) else self.size_source
         return None if sizes is None else np.asarray(sizes, np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Named splits ("train", "val", "test", as far as there are any) over one list of classes.
+    """Named splits (any of "train", "val", "test") with the same list of classes.
 
-    notes: which release, level and options. licence, imagenet_overlap: what the authors allow, and
-    which images ImageNet, on which most weights are trained, shares; "" where nothing is known.
-    hierarchy: for each class its ancestors' names, coarsest first; () where there is none.
-    part_names: what the rows of the annotation "parts" are.
+    notes: release, level and options. licence: what the authors allow. imagenet_overlap: which
+    images are also in ImageNet, on which most pretrained weights were trained. Both are "" if
+    unknown. hierarchy: for each class the names of its ancestors, coarsest first; () if there is
+    none. part_names: names of the rows of the annotation "parts".
     """
 
     name: str
@@ -111,22 +112,25 @@ class Dataset:
             repeated = ", ".join(repr(name) for name, n in counts.items() if n > 1)
             raise ValueError(f"{self.name}: class names are not unique: {repeated}")
         if self.hierarchy and len(self.hierarchy) != len(self.class_names):
-            raise ValueError(f"{self.name}: the hierarchy must name the ancestors of each class")
+            raise ValueError(f"{self.name}: the hierarchy must list the ancestors of each class")
         strays = set(self.splits) - set(SPLITS)
         if strays:
             raise ValueError(f"{self.name}: unknown splits {sorted(strays)}, allowed: {SPLITS}")
         for split_name, split in self.splits.items():
             if not len(split):
-                raise ValueError(f"{self.name}: the split {split_name!r} holds no images")
+                raise ValueError(f"{self.name}: the split {split_name!r} has no images")
             if split.labels.min() < 0 or split.labels.max() >= len(self.class_names):
-                raise ValueError(f"{self.name}: labels of {split_name!r} outside the class list")
+                raise ValueError(
+                    f"{self.name}: labels of {split_name!r} must be 0 to "
+                    f"{len(self.class_names) - 1}, the numbers of the classes"
+                )
 
     def __repr__(self):
         sizes = ", ".join(f"{name} {len(split)}" for name, split in self.splits.items())
         return f"Dataset({self.name}, {len(self.class_names)} classes, {sizes})"
 
     def facts(self):
-        """What to note down beside a result, for JSON: names, sizes, which images (a hash)."""
+        """What to store beside a result, for JSON: names, sizes, and a hash of each split."""
         splits = {
             name: {"images": len(split), "sha256": _fingerprint(split)}
             for name, split in self.splits.items()
@@ -156,13 +160,14 @@ class Files:
         height = image.shape[0] - self.bottom
         if height < 1:
             raise ValueError(
-                f"{path}: {image.shape[0]} rows, none left without the last {self.bottom}"
+                f"{path}: the picture has {image.shape[0]} rows; the last {self.bottom} are "
+                "removed, so no rows are left"
             )
         return image[:height]
 
     def sizes(self):
-        """float32 `[N, 2]`: (width, height) from the files' headers; infinite where one cannot be
-        read, which is reported when the image is."""
+        """float32 `[N, 2]`: (width, height) from the files' headers; infinite if a header cannot
+        be read. Reading the image reports the error."""
         with futures.ThreadPoolExecutor(8) as pool:
             paths = (os.path.join(self.root, name) for name in self.names)
             shapes = pool.map(images.read_shape, paths)
@@ -172,7 +177,7 @@ class Files:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _Chosen:
-    """Reader or annotation of a subset: number i is number `indices[i]` of the whole."""
+    """Reader or annotation of a subset: image i is image `indices[i]` of the whole split."""
 
     read: Callable[[int], Any]
     indices: np.ndarray
@@ -183,7 +188,7 @@ class _Chosen:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _Joined:
-    """Reader or annotation of two splits in one, `length` images of the first."""
+    """Reader or annotation of two joined splits; the first has `length` images."""
 
     first: Callable[[int], Any]
     second: Callable[[int], Any]
@@ -194,12 +199,12 @@ class _Joined:
 
 
 def without_images(classes: int) -> Dataset:
-    """So many classes and no splits, for what depends on their number alone."""
+    """A data set with this number of classes and no splits."""
     return Dataset("none", tuple(map(str, range(classes))), {})
 
 
 def _fingerprint(split):
-    """sha256 over the labels and file names of a split, in order; not over the pictures."""
+    """sha256 of the labels and file names of a split, in order; the pictures are not read."""
     digest = hashlib.sha256(np.asarray(split.labels, "<i4").tobytes())
     digest.update("\0".join(split.names).encode())
     return digest.hexdigest()
@@ -243,7 +248,7 @@ def _chosen_rows(split, name, indices):
 
 
 def joined(first, second):
-    """The Split of the images of both, with the annotations that both have."""
+    """The Split of the images of both splits, with the annotations that both have."""
     shared = first.annotations.keys() & second.annotations.keys()
     one, other = first.annotations, second.annotations
     return Split(
@@ -257,10 +262,10 @@ def joined(first, second):
 
 
 def with_validation_in_train(dataset):
-    """`dataset` without a "val" split, whose images train too."""
+    """`dataset` with the images of "val" moved to "train"."""
     splits = {name: split for name, split in dataset.splits.items() if name != "val"}
     splits["train"] = joined(splits["train"], dataset.splits["val"])
-    note = f"the {len(dataset.splits['val'])} images of val train too"
+    note = f"the {len(dataset.splits['val'])} images of val are also trained on"
     return dataclasses.replace(
         dataset, splits=splits, notes="; ".join(filter(None, (dataset.notes, note)))
     )

@@ -1,4 +1,4 @@
-"""Downloads of data sets' archives: continued after an interruption, verified at the end."""
+"""Downloads of the archives of data sets: continued after an interruption, verified at the end."""
 
 import contextlib
 import errno
@@ -15,9 +15,9 @@ from fgc_jax import console
 from fgc_jax.data import archives
 
 ATTEMPTS = 5  # in a row without a new byte
-PAUSE = 2.0  # seconds before the second attempt, doubled for each further one
+PAUSE = 2.0  # seconds before the second attempt; doubled for each later one
 TIMEOUT = 60.0  # seconds without an answer
-BUSY = (408, 425, 429, 500, 502, 503, 504)  # HTTP answers that may differ later
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # HTTP status codes after which to try again
 DROPPED = (http.client.HTTPException, urllib.error.URLError, ConnectionError, ssl.SSLError)
 CHUNK = 2**18
 
@@ -25,10 +25,13 @@ CHUNK = 2**18
 def fetch(url, target, *, size: int = 0, md5: str = "", sha256: str = "") -> None:
     """Downloads `url` to the file `target`; size (bytes, 0: unknown) and checksums are verified.
 
-    What has arrived lies in TARGET.part, where the next call continues, and becomes `target` once
-    verified. Does nothing if `target` is there already and is the expected file. Dropped
-    connections are tried again. ValueError naming the url where it is not http or https, cannot
-    be had, or sends something else than expected; or naming `target` where it cannot be written.
+    The download is written to TARGET.part, where the next call continues after an interruption. It
+    is renamed to `target` when it is verified. Does nothing if `target` is already the expected
+    file. Lost connections are tried again.
+
+    Raises:
+        ValueError: the url is not http or https, cannot be downloaded, or sends another file than
+            expected; or `target` cannot be written.
     """
     target = os.fspath(target)
     if not re.match(r"https?://[^/]", url):
@@ -40,7 +43,7 @@ def fetch(url, target, *, size: int = 0, md5: str = "", sha256: str = "") -> Non
         return
     part = f"{target}.part"
     with _naming(url, target), archives.locked(part, target):
-        if os.path.isfile(target):  # the process that was waited for got it
+        if os.path.isfile(target):  # another process, which held the lock, downloaded it
             os.unlink(part)
             return
         try:
@@ -60,8 +63,7 @@ def fetch(url, target, *, size: int = 0, md5: str = "", sha256: str = "") -> Non
 def download_archives(wanted, folder) -> tuple[archives.Archive, ...]:
     """Downloads those of the Archives `wanted` that are not in `folder`, packed or unpacked.
 
-    Returns those that no host has any more and that are not there either, after naming them.
-    ValueError as in `fetch`.
+    Prints and returns the missing ones that are no longer online. ValueError as in `fetch`.
     """
     folder = os.fspath(folder)
     needed = [archive for archive in wanted if not archives.is_unpacked(archive, folder)]
@@ -72,7 +74,7 @@ def download_archives(wanted, folder) -> tuple[archives.Archive, ...]:
     lost = [a for a in needed if not os.path.exists(os.path.join(folder, a.file))]
     for archive in lost:
         checksum = f", md5 {archive.md5}" if archive.md5 else ""
-        console.say(f"{archive.file}: no public download{checksum}; put a copy into {folder}")
+        console.say(f"{archive.file}: not online any more{checksum}; put a copy into {folder}")
     return tuple(lost)
 
 
@@ -82,13 +84,13 @@ def _naming(url, target):
         yield
     except OSError as error:
         raise ValueError(
-            f"{url}: cannot be saved as {target} ({error.strerror or error}); what has arrived is "
-            "kept, the same command continues"
+            f"{url}: cannot be saved as {target} ({error.strerror or error}); the part that was "
+            "downloaded is kept, and the same command continues"
         ) from error
 
 
 def _download(url, part, size):
-    """Fills the file `part`, from where it ends."""
+    """Continues the file `part` from its end until it is complete."""
     failures = 0
     while True:
         before = os.path.getsize(part)
@@ -100,8 +102,8 @@ def _download(url, part, size):
             error.close()
             if error.code not in BUSY:
                 raise ValueError(
-                    f"{url}: the server answers {error.code} ({error.reason}): the file is not "
-                    "offered there any more, or not to everyone"
+                    f"{url}: the server answers {error.code} ({error.reason}): the file is no "
+                    "longer there, or not public"
                 ) from error
             reason = f"the server answers {error.code} ({error.reason})"
         except DROPPED as error:
@@ -112,14 +114,14 @@ def _download(url, part, size):
         if failures >= ATTEMPTS:
             raise ValueError(
                 f"{url}: cannot be downloaded after {ATTEMPTS} attempts ({reason}). Check the "
-                f"network; the {os.path.getsize(part):,} bytes that arrived are kept, the same "
+                f"network; the {os.path.getsize(part):,} bytes received are kept, and the same "
                 "command continues"
             )
         time.sleep(PAUSE * 2 ** (failures - 1))
 
 
 def _receive(url, part, size):
-    """Appends one answer of the server to `part`; whether that completes it."""
+    """Appends one answer of the server to `part`; returns whether `part` is now complete."""
     have = os.path.getsize(part)
     if size and have == size:
         return True
@@ -131,7 +133,7 @@ def _receive(url, part, size):
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:
             raise
-        # Nothing lies beyond: it is complete, or belongs to another file and is begun anew.
+        # There are no more bytes: it is complete, or it is part of another file and starts again.
         error.close()
         if error.headers.get("Content-Range", "") == f"bytes */{have}":
             return True
@@ -143,7 +145,7 @@ def _receive(url, part, size):
         if not continued:
             stream.truncate(0)
             have = 0
-            if answer.status != 200:  # a part that nobody asked for
+            if answer.status != 200:  # a range that was not requested
                 return False
         total = _total(url, answer, have, size)
         _check_space(stream, total - have)
@@ -158,10 +160,11 @@ def _receive(url, part, size):
 
 
 def _total(url, answer, have, size):
-    """The bytes of the whole file, 0 if unknown. ValueError where it is not the expected one."""
+    """Bytes of the whole file, 0 if unknown. ValueError if it is not the expected file."""
     if answer.headers.get_content_type() == "text/html":
         raise ValueError(
-            f"{url}: the server sends a web page instead of the file (a log-in, a form or a quota)"
+            f"{url}: the server sends a web page instead of the file (perhaps a log-in page or "
+            "a message about a quota)"
         )
     length = answer.headers.get("Content-Length", "")
     total = have + int(length) if length.isdecimal() else 0
@@ -179,7 +182,7 @@ def _check_space(stream, needed):
 
 
 def _opener():
-    """Follows redirects, to http and https alone, through the environment's proxies."""
+    """Follows redirects to http and https only, and uses the proxies of the environment."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,

@@ -1,4 +1,4 @@
-"""Pictures that a data set holds twice: the same pixels, or nearly the same picture."""
+"""Duplicates in a data set: pictures with the same pixels, and nearly equal pictures."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ MOST_PAIRS = 1_000_000
 
 def digest(image):
     """Half of the sha256 of the pixels and the shape of uint8 `[H, W, 3]`, uint64 `[2]`: equal for
-    equal pictures, however their files are compressed."""
+    equal pictures, even if their files are compressed in different ways."""
     hashed = hashlib.sha256(repr(image.shape).encode())
     hashed.update(np.ascontiguousarray(image))
     return np.frombuffer(hashed.digest()[:16], np.uint64)
@@ -20,7 +20,7 @@ def digest(image):
 def perceptual_hash(image):
     """64 bits (np.uint64) of the coarse brightness pattern of uint8 `[H, W, 3]`: which of the 8x8
     lowest frequencies of the 32x32 thumbnail's cosine transform, without the constant row and
-    column, lie above their median. Other sizes or compression change few of the bits."""
+    column, are above their median. Resizing and compression change few of the bits."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[1:9, 1:9].ravel()
@@ -28,7 +28,7 @@ def perceptual_hash(image):
 
 
 def groups(digests):
-    """Lists of at least two numbers of equal rows of `[N, 2]`, ordered by their first number."""
+    """Groups of equal rows of `[N, 2]`: lists of two or more row numbers, sorted."""
     _, inverse = np.unique(digests, axis=0, return_inverse=True)
     order = np.argsort(inverse, kind="stable")
     starts = np.flatnonzero(np.diff(inverse[order])) + 1
@@ -40,14 +40,14 @@ def near_pairs(hashes, distance, most=MOST_PAIRS):
     """Pairs of uint64 `[N]` that differ in at most `distance` bits.
 
     Returns (pairs int64 `[M, 2]`, first number below second, nearest first; their distances;
-    whether these are all): the search ends early when it has found more than `most`.
+    whether all pairs were found): the search ends early after more than `most` pairs.
 
-    Of distance + 1 groups of bits, two such hashes share at least one exactly: so hashes are sorted
-    by each group in turn and only compared with those that have the same. A pair that shares
-    several groups is found in the first of them.
+    If the bits are divided into distance + 1 groups, two such hashes are equal in at least one
+    group. So the hashes are sorted by each group in turn, and only hashes that are equal in it are
+    compared. A pair that is equal in several groups is counted in the first of them.
     """
     if not 0 <= distance < BITS:
-        raise ValueError(f"the distance must lie in 0 to {BITS - 1} bits, got {distance}")
+        raise ValueError(f"the distance must be 0 to {BITS - 1} bits, got {distance}")
     hashes = np.asarray(hashes, np.uint64)
     found, total = [np.zeros((0, 2), np.int64)], 0
     bounds = np.linspace(0, BITS, distance + 2).astype(int)

@@ -12,8 +12,8 @@ from PIL import Image
 
 from fgc_jax import config
 
-# The loader runs many images at a time; OpenCV's own threads would only fight with its threads,
-# and its log repeats on stderr what the ValueError below says.
+# The loader decodes many images in parallel; OpenCV's own threads would only slow its threads down,
+# and its log on stderr repeats what the ValueError below says.
 cv2.setNumThreads(0)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -29,12 +29,14 @@ _FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 def decode(source, name=None):
     """Decodes one image (file path or bytes) to uint8 RGB `[H, W, 3]`, values 0..255.
 
-    Pixels are the stored ones: the EXIF orientation is ignored, as the boxes of the public data
-    sets assume. Grey is repeated, palettes are looked up, CMYK is converted, alpha is dropped (the
-    same as Pillow's `convert("RGB")`), of 16 bits the upper 8 are kept, of an animation the first
-    frame. Images of up to 2**30 pixels are read.
+    The EXIF orientation is ignored, because the boxes of the public data sets assume that. Grey is
+    repeated, palettes are looked up, CMYK is converted and alpha is dropped, as by Pillow's
+    `convert("RGB")`. Of 16 bits the upper 8 are kept, of an animation the first frame. Images of up
+    to 2**30 pixels are read.
 
-    Raises ValueError naming the file (or `name`) where it is missing, empty, cut short or no image.
+    Raises:
+        ValueError: the file is missing, empty, truncated or not an image. The message names the
+            file (or `name`).
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         name, data = name or "image", source
@@ -55,7 +57,7 @@ def decode(source, name=None):
 
 
 def _decode_pillow(data, name):
-    """The formats and oddities that OpenCV does not read; strict about files that are cut short."""
+    """Reads the formats and variants that OpenCV cannot read; truncated files are an error."""
     try:
         with Image.open(io.BytesIO(data)) as file:
             if file.mode.startswith("I;16"):  # convert("RGB") would clip at 255, not scale
@@ -65,12 +67,12 @@ def _decode_pillow(data, name):
                 raise ValueError(f"pixels of type {file.mode!r} have no known range")
             return np.array(file.convert("RGB"))
     except Exception as error:  # Pillow's plugins fail on damaged files with a dozen types
-        why = re.sub(r" <_io\.BytesIO object at 0x\w+>", "", str(error))  # another one each time
+        why = re.sub(r" <_io\.BytesIO object at 0x\w+>", "", str(error))  # differs each time
         raise ValueError(f"{name}: damaged or not an image ({why})") from error
 
 
 def read_shape(path):
-    """(height, width) from the file's header, or None where the header cannot be read."""
+    """(height, width) from the file's header, or None if the header cannot be read."""
     try:
         with Image.open(path) as file:
             return file.height, file.width
@@ -81,9 +83,10 @@ def read_shape(path):
 def resized_shape(shape, resize, mode):
     """The (height, width) that an image of `shape` (height, width, ...) is resized to.
 
-    "squash": both sides become `resize`; "short_side": the shorter one does, the other follows,
-    rounded down, as torchvision's Resize has it; "letterbox": the longer one becomes `resize`
-    unless it is shorter already, the other follows, rounded down.
+    "squash": both sides become `resize`. "short_side": the shorter side becomes `resize`, and the
+    other keeps the aspect ratio, rounded down, as in torchvision's Resize. "letterbox": the longer
+    side becomes `resize` unless it is shorter already, and the other keeps the aspect ratio,
+    rounded down.
     """
     height, width = shape[:2]
     if mode == "squash":
@@ -103,9 +106,9 @@ def resized_shape(shape, resize, mode):
 def resize_crop(image, resized, window, interpolation="bilinear"):
     """Resizes uint8 `[H, W, 3]` to `resized` (height, width), returns only `window` of the result.
 
-    `window` is (top, left, height, width) in resized pixels. Shrinking is antialiased; pixels are
-    Pillow's up to rounding: mean difference below 0.2 of 255, or 0.4 where both sides shrink four
-    times and more.
+    `window` is (top, left, height, width) in resized pixels. Shrinking is antialiased. Pixels equal
+    Pillow's up to rounding: the mean difference is below 0.2 of 255, or below 0.4 if both sides
+    shrink by a factor of four or more.
     """
     top, left, height, width = window
     source_height, source_width = image.shape[:2]
@@ -114,16 +117,16 @@ def resize_crop(image, resized, window, interpolation="bilinear"):
         return np.ascontiguousarray(image[top : top + height, left : left + width])
     enlarged = scale_y <= 1 and scale_x <= 1
     if enlarged and interpolation == "bilinear" and math.prod(resized) <= 4 * height * width:
-        # Nothing to antialias, and OpenCV takes a quarter of Pillow's time. Its bicubic kernel is
-        # another one than Pillow's, so this is for bilinear only.
+        # Nothing to antialias, and OpenCV takes a quarter of Pillow's time. This is for bilinear
+        # only, because OpenCV's bicubic kernel differs from Pillow's.
         whole = cv2.resize(image, resized[::-1], interpolation=cv2.INTER_LINEAR)
         return np.ascontiguousarray(whole[top : top + height, left : left + width])
     box = np.array(
         [left * scale_x, top * scale_y, (left + width) * scale_x, (top + height) * scale_y]
     )
     while min(scale_y, scale_x) >= 4:
-        # Averaging 2x2 blocks takes next to no time, and Pillow's filter, which then still shrinks
-        # by two or more, hides it. A last odd row or column is left out.
+        # Averaging 2x2 blocks takes almost no time. It is hardly visible, because Pillow's filter
+        # still shrinks by two or more afterwards. A last odd row or column is left out.
         half = image.shape[1] // 2, image.shape[0] // 2
         image = cv2.resize(image[: 2 * half[1], : 2 * half[0]], half, interpolation=cv2.INTER_AREA)
         scale_y, scale_x, box = scale_y / 2, scale_x / 2, box / 2
@@ -134,8 +137,8 @@ def resize_crop(image, resized, window, interpolation="bilinear"):
 
 
 def _cut(image, box, scales, interpolation):
-    """What of `image` the filter needs for `box` (x0, y0, x1, y1), and the box in it. Copying less
-    is quicker; and Pillow leaves out a pass along an axis whose whole length is kept as it is."""
+    """The part of `image` that the filter needs for `box` (x0, y0, x1, y1), and the box in that
+    part. Copying less is faster, and Pillow skips the pass along an axis that keeps its length."""
     reach = 1 if interpolation == "bilinear" else 2
     spans, ends = [], []
     for axis, scale in enumerate(scales):

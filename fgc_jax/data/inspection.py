@@ -1,4 +1,4 @@
-"""An inspection of a data set: its files, and what was measured as text."""
+"""An inspection of a data set: its files, and its results as a text."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,18 +13,18 @@ FILES = (INSPECTION, "summary.txt", "contact_sheet.png", "class_counts.png")
 
 
 def check_folder(folder: Path) -> None:
-    """Raises ValueError if `folder` is no folder, or holds other things than an inspection."""
+    """Raises ValueError if `folder` is not a folder, or contains other files than an inspection."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"cannot write to {folder}: it is not a folder")
     names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
     strays = {name for name in names - set(FILES) if not name.endswith(files.UNFINISHED)}
     if strays:
-        raise ValueError(f"{folder} holds other files ({sorted(strays)[0]}): name an empty folder")
+        raise ValueError(f"{folder} contains other files ({sorted(strays)[0]}); use an empty one")
 
 
 def report(facts: Mapping[str, Any]) -> str:
-    """For people. `facts`: "dataset" of `Dataset.facts`; "splits", "channels_of_train" and
-    "duplicates" of `statistics`."""
+    """The results as a text. `facts`: "dataset" is that of `Dataset.facts`; "splits",
+    "channels_of_train" and "duplicates" are those of `statistics`."""
     splits, about = facts["splits"], facts["dataset"]
     rows = [("", *splits)]
     rows.append(("images", *(f"{split['images']:,}" for split in splits.values())))
@@ -59,7 +59,7 @@ def report(facts: Mapping[str, Any]) -> str:
 
 
 def _channel_lines(channels: dict) -> str:
-    """What to normalise with."""
+    """Mean and standard deviation of the channels, for normalising."""
     labels = {
         "mean": "mean of all pixels",
         "std": "standard deviation of all pixels",
@@ -93,7 +93,7 @@ def _duplicate_lines(found: dict) -> list[str]:
 
 
 def _spread(value, percent: bool = False) -> str:
-    """A number, or least/median/most, as text."""
+    """A number, or least/median/most, as a text."""
     if value is None:
         return "-"
     if isinstance(value, dict):

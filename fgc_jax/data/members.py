@@ -1,5 +1,5 @@
-"""The files in a .tar, .tar.gz, .tar.bz2, .tar.xz or .zip, with every claim the archive makes
-checked before it is believed."""
+"""The files in a .tar, .tar.gz, .tar.bz2, .tar.xz or .zip. The archive is not trusted: names, sizes
+and headers are checked before they are used."""
 
 import bz2
 import contextlib
@@ -21,15 +21,15 @@ MAX_NAME, MAX_PART, MAX_DEPTH = 1000, 255, 32  # bytes, bytes, folders
 MAX_HEADER = 2**14  # bytes
 SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz", ".zip")
 OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-BOOKKEEPING = re.compile(r"\.unpack(ing|ed)-")  # of archives.unpack: no member may pose as it
+BOOKKEEPING = re.compile(r"\.unpack(ing|ed)-")  # files of archives.unpack: forbidden as members
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A file in an archive: its path with "/", free of tricks, and its size in bytes.
+    """A file in an archive: its path with "/", already checked, and its size in bytes.
 
-    `read(n)` gives the next n bytes or fewer, b"" at its end; ValueError where it is damaged. It
-    works until the next member is asked for.
+    `read(n)` returns the next n bytes or fewer, b"" at the end; ValueError if the file is damaged.
+    Call it before the next member is read.
     """
 
     name: str
@@ -40,11 +40,14 @@ class Member:
 def read(raw: BinaryIO) -> Iterator[Member]:
     """The files of the archive that is open as `raw`, each once, in the order of their bytes.
 
-    What its bytes are decides, not its suffix. Folders, and what macOS adds (__MACOSX, ._x,
-    .DS_Store), are left out. ValueError, which does not name the archive, where it is no archive,
-    is damaged or ends early, or a member leads out of the folder, is a link or a device, is
-    encrypted, bears another's name (case ignored: there are disks that do not tell it apart), or
-    there is more than an honest archive of this size holds (RATIO, MEMBER_BYTES).
+    The kind of archive is recognised from its bytes, not from its suffix. Folders and the files
+    that macOS adds (__MACOSX, ._x, .DS_Store) are left out.
+
+    Raises:
+        ValueError: it is not an archive, is damaged or ends early; a member's path leads out of the
+            folder; a member is a link or a device, is encrypted, or has the name of another one
+            (ignoring case, as some disks do); there are more bytes or members than a real archive
+            of this size has (RATIO, MEMBER_BYTES). The message does not name the archive.
     """
     seen = set()  # hashes: iNaturalist has millions of names
     count, most = 0, os.fstat(raw.fileno()).st_size // MEMBER_BYTES + MEMBER_FLOOR
@@ -59,16 +62,16 @@ def read(raw: BinaryIO) -> Iterator[Member]:
             raise ValueError(f"member {name!r} is {kind}; only files and folders are unpacked")
         key = hash(path.casefold())
         if key in seen:
-            raise ValueError(f"two members are called {name!r} (upper or lower case aside)")
+            raise ValueError(f"two members have the name {name!r} (ignoring case)")
         seen.add(key)
         yield Member(path, size, reader)
     if not seen:
-        raise ValueError("there are no files in it")
+        raise ValueError("it contains no files")
 
 
 def least_size(raw: BinaryIO) -> int:
-    """Bytes that the members take at least: declared (zip), or those of the archive, since
-    compression hardly shrinks images."""
+    """The least number of bytes that the members take: as declared (zip), or the size of the
+    archive, because compression hardly shrinks images."""
     if _is_zip(raw):
         with _parsing("its list of members"):
             claimed = sum(info.file_size for info in zipfile.ZipFile(raw).infolist())
@@ -77,7 +80,7 @@ def least_size(raw: BinaryIO) -> int:
 
 
 def _checked_name(name):
-    """The member's path without "." and "//"; None for what is to be skipped."""
+    """The member's path without "." and "//"; None if the member is skipped."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     refused = (
         (not name or re.search(r"[\x00-\x1f\x7f]", name), "is empty or has control characters"),
@@ -85,9 +88,9 @@ def _checked_name(name):
         ("\\" in name, "contains a backslash"),
         (".." in parts, "leads out of the folder"),
         (_length(name) > MAX_NAME, f"is longer than {MAX_NAME} bytes"),
-        (len(parts) > MAX_DEPTH, f"lies more than {MAX_DEPTH} folders deep"),
+        (len(parts) > MAX_DEPTH, f"has more than {MAX_DEPTH} folders"),
         (any(_length(part) > MAX_PART for part in parts), f"has a part over {MAX_PART} bytes"),
-        (any(BOOKKEEPING.match(part) for part in parts[:1]), "poses as our own bookkeeping"),
+        (any(BOOKKEEPING.match(part) for part in parts[:1]), "is reserved for unpacking"),
     )
     for wrong, reason in refused:
         if wrong:
@@ -104,11 +107,11 @@ def _length(name):
 
 @contextlib.contextmanager
 def _parsing(what):
-    """Turns whatever the standard library's parsers raise on damaged bytes into ValueErrors."""
+    """Turns every error of the standard library's parsers on damaged bytes into a ValueError."""
     try:
         yield
     except Exception as error:
-        # EINVAL: the archive made the parser seek to nowhere. Other numbers are the disk's fault.
+        # EINVAL: the archive made the parser seek to a wrong place. Others are errors of the disk.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         reason = str(error) or type(error).__name__
@@ -130,8 +133,10 @@ def _zipped(raw):
         archive = zipfile.ZipFile(raw)
     infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
     counted = _counted(raw)
-    if counted not in (len(infos) % 2**16, 2**16 - 1):  # the latter where it needs more digits
-        raise ValueError(f"its list of members is damaged: {len(infos):,}, not {counted:,} of them")
+    if counted not in (len(infos) % 2**16, 2**16 - 1):  # the latter if the number is larger
+        raise ValueError(
+            f"its list of members is damaged: it has {len(infos):,} members instead of {counted:,}"
+        )
     total, limit = sum(info.file_size for info in infos), _limit(raw)
     if total > limit:
         raise ValueError(f"its members claim {total:,} bytes, more than the {limit:,} allowed")
@@ -148,7 +153,7 @@ def _zipped(raw):
 
 
 def _counted(raw):
-    """The number of members that a zip file ends with, which Python's parser does not look at."""
+    """The number of members stated at the end of a zip file, which Python's parser ignores."""
     raw.seek(max(0, os.fstat(raw.fileno()).st_size - 2**16 - 22))
     end = raw.read()
     return int.from_bytes(end[end.rindex(b"PK\5\6") + 10 :][:2], "little")
@@ -162,7 +167,7 @@ def _zip_kind(info):
     mode = stat.S_IFMT(info.external_attr >> 16)
     if mode not in (0, stat.S_IFREG):
         return "a link" if mode == stat.S_IFLNK else "a device or the like"
-    # Python bounds the memory that inflating takes, but not what bzip2 and LZMA take here.
+    # Python limits the memory for inflating, but not the memory for bzip2 and LZMA.
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return f"compressed by method {info.compress_type} (neither stored nor deflated)"
     return "file"
@@ -171,7 +176,8 @@ def _zip_kind(info):
 def _tarred(raw):
     """(name, kind, size, read) of each member.
 
-    Reads the headers one by one: TarFile.next takes a damaged header for the end, and keeps all.
+    Reads the headers one by one: TarFile.next treats a damaged header as the end of the archive,
+    and keeps all headers in memory.
     """
     raw.seek(0)
     start = raw.read(6)
@@ -199,12 +205,12 @@ def _tarred(raw):
             member = _next_header(tar, opener)
     if opener:
         with _parsing("its end"):
-            while stream.take(2**20):  # to the checksum
+            while stream.take(2**20):  # up to the checksum
                 pass
 
 
 def _check_tar(start, raw):
-    """ValueError that says what the file is instead."""
+    """ValueError, which says what the file is, if it is not a tar archive."""
     size = os.fstat(raw.fileno()).st_size
     if start.lstrip()[:1] == b"<":
         raise ValueError("it is a web page or XML, not an archive: the download went wrong")
@@ -214,8 +220,8 @@ def _check_tar(start, raw):
         tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
         if not any(block) and size:
-            raise ValueError("it begins with zeros, there are no files in it") from error
-        raise ValueError(f"it is no tar or zip archive ({size:,} bytes; {error})") from error
+            raise ValueError("it begins with zeros and contains no files") from error
+        raise ValueError(f"it is not a tar or zip archive ({size:,} bytes; {error})") from error
 
 
 def _next_header(tar, compressed):
@@ -224,7 +230,7 @@ def _next_header(tar, compressed):
     except tarfile.EOFHeaderError:
         return None
     except tarfile.EmptyHeaderError:
-        if compressed:  # complete, if the checksum at its end says so
+        if compressed:  # the checksum at the end of the stream says whether it is complete
             return None
         raise ValueError("it ends early") from None
 
@@ -260,7 +266,7 @@ def _reader(name, take):
 
 
 class _Stream:
-    """What tarfile reads from: forwards only, with bounds on what a header makes it read."""
+    """The stream that tarfile reads: forwards only, with a limit for the size of a header."""
 
     def __init__(self, source, limit):
         self.limit = limit

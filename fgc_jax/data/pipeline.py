@@ -1,8 +1,8 @@
 """Batches for training and evaluation: decode, resize, crop on the host, in threads or processes.
 
-Everything is addressed by number: image i of the endless shuffled stream is always the same picture
-with the same crop, so the position in the data is the step alone. A run that starts at step n goes
-on exactly like one that never stopped, whatever the number of threads, workers or processes.
+Image i of the endless shuffled stream is always the same picture with the same crop, so the step
+alone determines the position in the data. A run that starts at step n continues exactly like a run
+that never stopped, for any number of threads, workers or processes.
 """
 
 import dataclasses
@@ -17,17 +17,17 @@ import numpy as np
 from fgc_jax.data import dataset, images
 
 ON_BAD_IMAGE = ("raise", "skip")
-ENDLESS = 2**62  # images: no run gets there
+ENDLESS = 2**62  # images: more than any run reads
 
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
     """From a picture of any size to uint8 `[crop, crop, 3]`.
 
-    The picture is resized to `resize` pixels (mode "squash": both sides, the aspect ratio is lost;
-    "short_side": the shorter one; "letterbox": the longer one if it is larger, and black borders
-    make a square of it), then a square of `crop` is taken: from the centre, or with `random_crop`
-    anywhere, each place as likely. interpolation: "bilinear" or "bicubic".
+    The picture is resized to `resize` pixels. mode "squash": both sides, the aspect ratio changes;
+    "short_side": the shorter side; "letterbox": the longer side if it is larger, and black borders
+    are added to make a square. Then a square of `crop` pixels is taken: the centre, or with
+    `random_crop` any place with equal probability. interpolation: "bilinear" or "bicubic".
     """
 
     resize: int
@@ -54,7 +54,7 @@ class Transform:
 
 @dataclasses.dataclass(frozen=True)
 class Ready:
-    """In place of a Transform: what the split reads is finished, float32 of this shape."""
+    """Used instead of a Transform if the split already reads float32 arrays of this `shape`."""
 
     shape: tuple[int, ...]
     random_crop: bool = False
@@ -63,7 +63,7 @@ class Ready:
 def transform_image(transform, image, rng=None):
     """Applies a Transform to uint8 `[H, W, 3]`; a random crop draws its place from `rng`."""
     resized = images.resized_shape(image.shape, transform.resize, transform.mode)
-    # Where the border's width is odd, the top and the left get the greater half.
+    # If the width of the border is odd, the top and the left get the larger half.
     border = [-(-max(0, transform.resize - length) // 2) for length in resized]
     room = [max(length, transform.resize) - transform.crop for length in resized]
     if transform.random_crop:
@@ -87,7 +87,7 @@ def transform_image(transform, image, rng=None):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batches:
-    """An iterator over batches that holds threads or processes; close it, or use it in `with`."""
+    """An iterator over batches that owns threads or processes; close it, or use it in `with`."""
 
     iterator: Iterator
 
@@ -109,7 +109,7 @@ class Batches:
 
 
 def steps_per_epoch(num_images, batch_size):
-    """Steps in which every image has been seen at least once: the quotient, rounded up."""
+    """The number of steps after which every image was used at least once: rounded up."""
     return -(-num_images // batch_size)
 
 
@@ -117,9 +117,9 @@ def steps_per_epoch(num_images, batch_size):
 class Reader:
     """How one of several processes reads its share of each batch.
 
-    threads: that decode in parallel; 0 for the caller's thread. workers: processes with as many
-    threads each, which is rarely faster, as decoding lets go of Python's lock. on_bad_image:
-    "raise" a ValueError naming the file, or "skip" it.
+    threads: the number that decode in parallel; 0 for the caller's thread. workers: processes with
+    that many threads each; this is rarely faster, because decoding releases Python's lock.
+    on_bad_image: "raise" a ValueError that names the file, or "skip" the image.
     """
 
     process_index: int = 0
@@ -131,7 +131,7 @@ class Reader:
     def __post_init__(self):
         index, count = self.process_index, self.process_count
         if not 0 <= index < count:
-            raise ValueError(f"process {index} of {count}: must lie in 0..count - 1")
+            raise ValueError(f"process_index={index} must be 0 to process_count - 1 = {count - 1}")
         if self.threads < 0 or self.workers < 0:
             counts = f"{self.threads} and {self.workers}"
             raise ValueError(f"threads and workers must not be negative, got {counts}")
@@ -140,9 +140,9 @@ class Reader:
             raise ValueError(f"on_bad_image is {self.on_bad_image!r}, allowed: {allowed}")
 
     def local_batch(self, split, batch_size):
-        """How many rows of a batch the process gets. ValueError where they cannot be equal."""
+        """The number of rows of a batch for this process. ValueError if they cannot be equal."""
         if not len(split):
-            raise ValueError("the split holds no images")
+            raise ValueError("the split has no images")
         if batch_size < 1 or batch_size % self.process_count:
             raise ValueError(
                 f"the batch size {batch_size} (of all processes) must be a multiple of the number "
@@ -165,18 +165,18 @@ def train_batches(split, transform, reader, *, batch_size, seed, start_step=0, o
     """Endless shuffled batches of `split`, from step `start_step` on, as a Batches.
 
     Each has `image` uint8 `[b, crop, crop, 3]`, `label` int32 `[b]`, `mask` float32 `[b]`, `index`
-    int32 `[b]` (the image's number in `split`), with b = batch_size / reader.process_count:
-    `batch_size` is that of all processes together, of which process p gets the rows p * b to
-    (p + 1) * b: their shares in order are the batch that a single process would get.
+    int32 `[b]` (the image's number in `split`), with b = batch_size / reader.process_count.
+    `batch_size` is that of all processes together; process p gets the rows p * b to (p + 1) * b of
+    the batch that a single process would get.
 
-    The stream is one shuffled epoch after the other without a gap, each in its own order: a batch
-    may hold the end of one and the beginning of the next, no image is dropped, and a split smaller
+    The stream consists of shuffled epochs, each in a new order, without a gap: a batch may contain
+    the end of one epoch and the beginning of the next, no image is dropped, and a split smaller
     than a batch is repeated within it. `order`, from sampling.order, replaces the shuffle: a
     function from a place in the stream to the image's number.
 
-    An image that is skipped has mask 0, and the pixels of another image of the split, drawn from
-    the place's own random numbers, so that no black one enters the statistics of batch norms;
-    `index` tells which was unreadable.
+    An image that is skipped has mask 0, and the pixels of another random image of the split, so
+    that no black image enters the statistics of batch norms; `index` is that of the unreadable
+    image.
     """
     b = reader.local_batch(split, batch_size)
     if start_step < 0:
@@ -187,16 +187,16 @@ def train_batches(split, transform, reader, *, batch_size, seed, start_step=0, o
     else:
         stream = grain.MapDataset.range(ENDLESS).map(order)
     # The random numbers belong to a place in the common stream, so they are drawn before it is
-    # dealt out to the processes: after that all of them would draw the same.
+    # divided among the processes: after that, all processes would draw the same numbers.
     stream = stream.random_map(load, seed=seed + 1).repeat().batch(b, drop_remainder=True)
     return reader.start(stream[reader.process_index :: reader.process_count][start_step:])
 
 
 def eval_batches(split, transform, reader, *, batch_size):
-    """Every image of `split` once, in order, in batches as those of train_batches, as a Batches.
+    """Every image of `split` once, in order, in batches like those of train_batches, as a Batches.
 
-    All processes get the same number of batches; what is missing in the last is padded with black
-    images of mask 0, label 0 and index -1. A skipped image is black too.
+    All processes get the same number of batches; the last is padded with black images of mask 0,
+    label 0 and index -1. A skipped image is black too.
     """
     b = reader.local_batch(split, batch_size)
     if transform.random_crop:
@@ -209,9 +209,9 @@ def eval_batches(split, transform, reader, *, batch_size):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _Load:
-    """From an image's number to one row of a batch; a number past the end makes padding.
+    """From an image's number to one row of a batch; a number after the last gives padding.
 
-    With `rng`, that is in training, an image that is skipped gets another one's pixels.
+    With `rng`, that is in training, an image that is skipped gets the pixels of another one.
     """
 
     split: dataset.Split
@@ -248,7 +248,7 @@ class _Load:
         return transform_image(self.transform, image, rng)
 
     def _stand_in(self, rng):
-        """A readable image of the split, whichever `rng` gives; None if a dozen are damaged too."""
+        """A readable image of the split, drawn by `rng`; None if a dozen draws are damaged."""
         for index in rng.integers(len(self.split), size=12):
             try:
                 return self.split.read(int(index))
@@ -258,7 +258,7 @@ class _Load:
 
 
 def _watch_parent(_index, _count):
-    """Ends a worker process whose parent is gone: a killed run would leave it alive for ever."""
+    """Ends a worker process when its parent is gone; else it would outlive a killed run."""
     parent = os.getppid()
 
     def watch():

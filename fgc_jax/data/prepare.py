@@ -1,7 +1,7 @@
-"""Any data set as ArrayRecord shards that TFDS opens: few files, small pictures, decoded once.
+"""Writes any data set as ArrayRecord shards that TFDS can open: few files, pictures resized once.
 
-Each shard is a fixed range of a split, so a run that was killed goes on with the missing ones and
-ends with the same bytes as one that was not.
+Each shard is a fixed range of a split. So after an interruption only the missing shards are
+written, and the result has the same bytes as without the interruption.
 """
 
 import contextlib
@@ -34,14 +34,14 @@ def prepare(
 ):
     """Writes the Dataset `data` to the folder `output`, verifies it and returns its facts.
 
-    `name`, `options`: what fgc_jax.data.load made it from. `form`: a records.Form. Pictures that
-    are files and need no change are stored byte for byte. Labels, names, boxes, "parts" and
-    "objects" are kept, scaled with the pixels; masks are not. `threads`: None is one a core.
-    An `output` that holds the same already is only verified.
+    `name`, `options`: those that fgc_jax.data.load made it with. `form`: a records.Form. Image
+    files that need no change are stored byte for byte. Labels, names, boxes, "parts" and "objects"
+    are kept and scaled with the pixels; masks are not kept. `threads`: None is one for each core.
+    If `output` is complete already, it is only verified.
 
     Raises:
-        ValueError: images cannot be read ("skip" leaves them out); `output` holds anything else or
-            was begun from other data or options; the disk is too small; the result is damaged.
+        ValueError: images cannot be read ("skip" leaves them out); `output` contains other files or
+            was begun with other data or options; the disk is too small; the result is damaged.
     """
     if on_bad_image not in pipeline.ON_BAD_IMAGE:
         allowed = ", ".join(pipeline.ON_BAD_IMAGE)
@@ -63,30 +63,32 @@ def prepare(
 
 
 def check_outside(output, root):
-    """ValueError where `output` lies in the folder `root` of the source, or is it: the next load
-    could take the result for classes."""
+    """ValueError if `output` is the folder `root` of the source or a folder inside it: the next
+    load could read the result as classes."""
     if not root or not os.path.isdir(root):
         return
     inner, outer = os.path.realpath(output), os.path.realpath(root)
     if os.path.commonpath([inner, outer]) == outer:
         raise ValueError(
-            f"{output} lies in {root}, which the data set is read from: choose a folder elsewhere"
+            f"{output} is inside {root}, which the data set is read from: choose another folder"
         )
 
 
 def verify(folder, *, threads=None):
-    """Reads back every record of a finished prepared folder; returns the number of images.
+    """Reads every record of a finished prepared folder; returns the number of images.
 
-    Each must have the checksum, label, file name and picture size of the index, and its picture
-    must be decodable; each class must have as many as the source had. ValueError naming what is
-    not so.
+    Each record must have the checksum, label, file name and picture size of the index, and its
+    picture must be decodable. Each class must have as many images as in the source.
+
+    Raises:
+        ValueError: something differs; the message names it.
     """
     prepared.check_finished(folder)
     return _verify(folder, threads)
 
 
 def _verify(folder, threads, remove=False):
-    """As `verify`; `remove` deletes shards with damage, so that `prepare` writes them again."""
+    """As `verify`; `remove` deletes damaged shards, so that `prepare` writes them again."""
     facts = prepared.read_facts(folder)
     splits = {name: prepared.read_split(folder, facts, name) for name in facts["splits"]}
     checks = {name: _check(folder, name, split) for name, split in splits.items()}
@@ -112,7 +114,9 @@ def _verify(folder, threads, remove=False):
     for name, split in splits.items():
         counts = np.bincount(split.labels, minlength=len(facts["dataset"]["class_names"]))
         if counts.tolist() != facts["splits"][name]["class_counts"]:
-            raise ValueError(f"{folder}: the classes of {name!r} have other counts than the source")
+            raise ValueError(
+                f"{folder}: the classes of {name!r} have other numbers of images than in the source"
+            )
     return total
 
 
@@ -124,7 +128,7 @@ def _check(folder, name, split):
         try:
             data = split.read.record(i)
             if records.checksum(data) != index["checksums"][i]:
-                return "another checksum than recorded"
+                return "another checksum than in the index"
             features = prepared.parse(data)
             if features["label"].int64_list.value[0] != split.labels[i]:
                 return "another label than in the index"
@@ -140,7 +144,7 @@ def _check(folder, name, split):
 
 
 def _identity(data, name, options, form, shard_bytes):
-    """What a restart must have in common with what is there, as JSON gives it back."""
+    """The facts that must be equal when the command is started again, as read back from JSON."""
     splits = {}
     facts = data.facts()
     encodes = form.resize or not all(records.copied(split.read) for split in data.splits.values())
@@ -176,7 +180,9 @@ def _check_folder(output, identity):
     elif set(os.listdir(output)) <= {prepared.UNFINISHED}:
         return
     else:
-        raise ValueError(f"{output} is not empty and no prepared data set: choose another folder")
+        raise ValueError(
+            f"{output} is not empty and is not a prepared data set: choose another folder"
+        )
     differing = [key for key in identity if there.get(key) != identity[key]]
     if differing:
         shown = "; ".join(
@@ -193,7 +199,7 @@ def _check_folder(output, identity):
 
 @contextlib.contextmanager
 def _locked(output):
-    """Keeps other processes from writing to `output`; leaves nothing where no plan came about."""
+    """Keeps other processes from writing to `output`; removes its own files if there is no plan."""
     unfinished = os.path.join(output, prepared.UNFINISHED)
     os.makedirs(unfinished, exist_ok=True)
     with open(os.path.join(unfinished, LOCK), "w") as lock:

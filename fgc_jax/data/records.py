@@ -1,4 +1,4 @@
-"""An image and what is known of it as one record of a prepared data set, the way TFDS stores it."""
+"""An image with its annotations as one record of a prepared data set, in the format of TFDS."""
 
 import dataclasses
 import functools
@@ -19,9 +19,10 @@ MODES = ("short_side", "squash")
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """How pictures are stored: shrunk to `resize` pixels (None: as they are) and, where that
-    changes them or they are no files, as JPEG of `quality` (1 to 100). mode "short_side": the
-    shorter side; "squash": each side that is longer. Nothing is enlarged."""
+    """How pictures are stored. They are shrunk to `resize` pixels (None: not at all): with mode
+    "short_side" the shorter side, with "squash" each longer side; nothing is enlarged. Resized
+    pictures, and those that do not come from a file, are stored as JPEG of `quality` (1 to 100).
+    """
 
     resize: int | None = None
     mode: str = "short_side"
@@ -37,12 +38,12 @@ class Form:
 
     def __str__(self):
         if self.resize is None:
-            return f"prepared in original size, what was no file as JPEG {self.quality}"
+            return f"prepared in original size, pictures without a file as JPEG {self.quality}"
         sides = "a short side" if self.mode == "short_side" else "sides"
         return f"prepared with {sides} of at most {self.resize} pixels, JPEG {self.quality}"
 
     def shape(self, shape):
-        """The (height, width) that a picture of `shape` is stored with."""
+        """The stored (height, width) of a picture of `shape`."""
         if self.resize is None or (self.mode == "short_side" and min(shape[:2]) <= self.resize):
             return shape[:2]
         resized = images.resized_shape(shape, self.resize, self.mode)
@@ -52,8 +53,8 @@ class Form:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Record:
     """`data`: the serialised tf.train.Example. `row`, for the index: "sizes" and "original_sizes"
-    (width, height in pixels), "checksums", and "boxes" where the split has any. `ragged`: "parts"
-    and "objects" likewise. `error`: why there is no record, else ""."""
+    (width, height in pixels), "checksums", and "boxes" if the split has any. `ragged`: "parts"
+    and "objects" if it has any. `error`: why there is no record, else ""."""
 
     data: bytes = b""
     row: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -116,7 +117,7 @@ class Encoder:
 
     def _serialise(self, example):
         example = self._serialiser.get_tf_example(self.features.encode_example(example))
-        # The order of a map's entries is otherwise left to chance.
+        # Without this, the order of the entries of a map is random.
         return example.SerializeToString(deterministic=True)
 
     @functools.cached_property
@@ -127,7 +128,7 @@ class Encoder:
 
     @functools.cached_property
     def ragged(self):
-        """Which of prepared.RAGGED any split has."""
+        """The kinds of prepared.RAGGED that any split has."""
         kinds = {kind for split in self.data.splits.values() for kind in split.annotations}
         return tuple(kind for kind in prepared.RAGGED if kind in kinds)
 
@@ -137,8 +138,8 @@ class Encoder:
         import tensorflow_datasets as tfds
 
         floats = functools.partial(tfds.features.Tensor, dtype=np.float32)
-        # TFDS's own boxes are shares of the picture within 0 and 1: they hold no NaN, and none of
-        # those that reach beyond it.
+        # The boxes of TFDS are shares of the picture within 0 and 1: they cannot be NaN and cannot
+        # reach beyond the picture.
         optional = {
             "parts": floats(shape=(None, 3), doc="x, y in pixels, 1 where it is visible"),
             "objects": floats(shape=(None, 4), doc="boxes of all objects, as `box`"),
@@ -164,7 +165,7 @@ def checksum(data):
 
 
 def encode(image, quality, name):
-    """uint8 RGB `[H, W, 3]` as the bytes of a JPEG file; ValueError where it is too large."""
+    """uint8 RGB `[H, W, 3]` as the bytes of a JPEG file; ValueError if it is too large."""
     try:
         done, data = cv2.imencode(
             ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
@@ -173,12 +174,13 @@ def encode(image, quality, name):
         done = False
     if not done:
         size = f"{image.shape[1]}x{image.shape[0]}"
-        raise ValueError(f"{name}: {size} pixels do not fit into a JPEG, choose a resize")
+        raise ValueError(f"{name}: {size} pixels are too many for a JPEG file; give a resize")
     return data.tobytes()
 
 
 def copied(read):
-    """Whether the pictures of a split's `read` are files, stored as they are unless shrunk."""
+    """Whether the pictures of a split's `read` are files, which are stored unchanged unless
+    resized."""
     read, _ = _origin(read, 0)
     return hasattr(read, "stored") or (isinstance(read, datasets.Files) and not read.bottom)
 
@@ -190,7 +192,7 @@ def source_file(read, index):
 
 
 def _stored(read, index):
-    """The bytes of an image file that holds the picture exactly as `read` gives it, or None."""
+    """The bytes of an image file with exactly the picture that `read` returns, or None."""
     if not copied(read):
         return None
     origin, number = _origin(read, index)
@@ -205,14 +207,15 @@ def _stored(read, index):
 
 
 def _origin(read, index):
-    """The reader of the whole that a subset's `read` chooses from, and the image's number there."""
+    """The reader of the whole split that a subset is part of, and the image's number in it."""
     while hasattr(read, "indices"):
         read, index = read.read, int(read.indices[index])
     return read, index
 
 
 def _scaled(points, scale):
-    """Corners or points `[..., 3 or 4]` of pixels times `scale` (x, y); a third column is kept."""
+    """Boxes `[..., 4]` or points `[..., 3]` in pixels, times `scale` (x, y); the third column of
+    points is kept."""
     points = np.array(points, np.float32)
     factors = (*scale, *scale) if points.shape[-1] == 4 else (*scale, 1)
     return points * np.array(factors, np.float32)

@@ -1,7 +1,7 @@
-"""Which image comes when, where it is not a shuffle of all: orders balanced over the classes.
+"""Orders of training images that are balanced over the classes, instead of a shuffle of all.
 
-An order is a function of a place in the endless stream of images and of the seed alone, like the
-shuffle's, so that a run continues anywhere and processes can share a batch.
+An order is a function of the place in the endless stream of images and of the seed only, like the
+shuffle. So a run continues at any step, and several processes can share a batch.
 """
 
 import dataclasses
@@ -54,10 +54,11 @@ def order(
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Balanced:
-    """Place in the stream -> image: of K places each class has one, in an order of their own.
+    """Place in the stream -> image. Every K places contain each of the K classes once, in a new
+    random order.
 
-    Each class goes through its own images, shuffled, as often as it takes: a class of few images
-    repeats them, one of many shows other ones in the next epoch.
+    Each class uses all of its images, shuffled, before it repeats one: a class of few images
+    repeats them often; of a class of many images other ones are used in the next epoch.
     """
 
     members: tuple[np.ndarray, ...]  # of each class, the numbers of its images
@@ -74,11 +75,11 @@ class Balanced:
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ClassesTimesImages:
     """Place in the stream -> image, for batches of `classes` different classes with `images`
-    different images each, class by class.
+    different images each, ordered by class.
 
-    Where the number of classes is no multiple of `classes`, some sit out while the others have
-    their turn, in rotation, so that all come equally often; so do the images within a class. A
-    class of fewer than `images` images repeats them within the batch.
+    If the number of classes is not a multiple of `classes`, some are left out of each pass over the
+    classes, in rotation, so that all are used equally often. The same holds for the images within a
+    class. A class of fewer than `images` images repeats them within the batch.
     """
 
     members: tuple[np.ndarray, ...]
@@ -97,15 +98,15 @@ class ClassesTimesImages:
         return int(members[chosen[image]])
 
 
-# Neighbours in the stream need the same ones, and of a class of many images each takes long.
+# Neighbouring places need the same permutation, and that of a large class takes long to compute.
 @functools.lru_cache(4096)
 def _permutation(n, *seed):
     return np.random.default_rng(seed).permutation(n)
 
 
 def _group(n, size, number, *seed):
-    """Group `number` of an endless stream of groups of `size` different numbers below n; all come
-    equally often. Where n is less than `size`, each group holds all of them, repeated."""
+    """Group `number` of an endless stream of groups of `size` different numbers below n; all occur
+    equally often. If n is less than `size`, each group contains all of them, repeated."""
     if n < size:
         return np.resize(_permutation(n, *seed, 1, number), size)
     turn, position = divmod(number, n // size)
@@ -114,16 +115,16 @@ def _group(n, size, number, *seed):
 
 @functools.lru_cache(4096)
 def _turn(n, size, turn, *seed):
-    """All numbers below n, shuffled, but for n % size that sit out: other ones in each turn."""
+    """All numbers below n, shuffled, without n % size of them: different ones in each turn."""
     order = _permutation(n, *seed, 0)
     playing = np.roll(order, -turn * (n % size))[n % size :]
     return playing[_permutation(len(playing), *seed, 1, turn)]
 
 
 def _times(n, size, number, member, *seed):
-    """In how many of the groups before `number` the number `member` is, which is in that one."""
+    """In how many groups before group `number` the number `member` is; it is in group `number`."""
     turn = number // (n // size)
     place = int(np.flatnonzero(_permutation(n, *seed, 0) == member)[0])
-    # Of the places 0, 1, 2, ... that sat out so far, going round and round, those of `member`.
+    # How many of the places 0, 1, 2, ... left out so far, in rotation, were those of `member`.
     sat_out = -(-(turn * (n % size) - place) // n)
     return turn - sat_out

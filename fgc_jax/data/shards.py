@@ -1,7 +1,7 @@
-"""The files of a prepared data set: what goes into which shard, writing them, and the index.
+"""The files of a prepared data set: the plan of the shards, writing them, and the index.
 
-Shards get their names when they are complete; until the whole is, what was learnt about each of
-them lies beside the plan in the folder `unfinished`.
+A shard gets its name when it is complete. Until the data set is complete, the plan and a note
+about each written shard are in the folder `unfinished`.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ from fgc_jax.data import concurrency, dataset, records
 from fgc_jax.data.sources import prepared
 
 PLAN, BAD_IMAGES, METADATA = "plan.json", "unreadable.txt", "metadata"
-# Each shard that is read takes a file descriptor, of which systems allow 1,024 by default.
+# Each shard that is read takes a file descriptor; systems allow 1,024 of them by default.
 MOST_SHARDS = 256
-SAMPLES = 48  # images that are encoded beforehand, to know how large all will be
+SAMPLES = 48  # images that are encoded first, to estimate the total size
 SPARE = 2**26  # bytes that stay free on the disk
 # Uncompressed: image files hardly shrink, and reading them takes twice as long.
 WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -32,7 +32,7 @@ WRITER_OPTIONS = "group_size:1,uncompressed"
 
 def plan(encoder, output, identity):
     """The plan in `output`, written there if there is none: {"identity", "record_bytes",
-    "shards": [{"split", "start", "stop", "file"}]}. ValueError where the disk is too small."""
+    "shards": [{"split", "start", "stop", "file"}]}. ValueError if the disk is too small."""
     path = os.path.join(output, prepared.UNFINISHED, PLAN)
     if os.path.isfile(path):
         made = files.read_json(path)
@@ -61,12 +61,12 @@ def plan(encoder, output, identity):
 
 
 def _file_name(name):
-    """A data set's name as TFDS allows it in file names."""
+    """A data set's name in the form that TFDS allows in file names."""
     return re.sub(r"\W+", "_", name.lower(), flags=re.ASCII).strip("_") or "prepared"
 
 
 def _record_bytes(encoder):
-    """Mean size of a record, from SAMPLES of all of them."""
+    """Mean size of a record in bytes, from SAMPLES images."""
     splits = encoder.data.splits
     step = math.ceil(sum(map(len, splits.values())) / SAMPLES)
     some = list(itertools.islice(concurrency.places(splits), 0, None, step))
@@ -76,10 +76,12 @@ def _record_bytes(encoder):
 
 
 def write(encoder, output, plan, skip, threads):
-    """Writes the shards that are not there yet.
+    """Writes the missing shards.
 
-    ValueError naming the images that cannot be read, once all others are stored: their shards are
-    then left out. With `skip` the images are.
+    `skip` leaves unreadable images out. Without it, shards with unreadable images are not written.
+
+    Raises:
+        ValueError: images cannot be read; raised after all other shards are written.
     """
     for entry in os.scandir(os.path.join(output, prepared.UNFINISHED)):
         if entry.name.endswith(files.UNFINISHED):
@@ -110,7 +112,7 @@ def write(encoder, output, plan, skip, threads):
 
 
 def _write_shard(output, shard, results, stamp, skip):
-    """Writes one shard and its note; returns why images are not in it."""
+    """Writes one shard and its note; returns the reasons why images are not in it."""
     unfinished = os.path.join(output, prepared.UNFINISHED)
     temporary = os.path.join(unfinished, shard["file"] + files.UNFINISHED)
     bad, kept, ragged, payload = {}, [], [], 0
@@ -170,7 +172,7 @@ def _stamp(encoder, shard):
 
 
 def write_metadata(encoder, output, plan):
-    """Writes index, facts and what TFDS reads, all but INFO, which `publish` moves there."""
+    """Writes the index, the facts and the files of TFDS, except INFO, which `publish` moves."""
     import tensorflow_datasets as tfds
 
     data, identity = encoder.data, plan["identity"]
@@ -270,7 +272,7 @@ def _write_info(encoder, output, name, about, infos):
 
 
 def publish(output):
-    """The last step: from now on the folder is a data set."""
+    """The last step: after it the folder is a complete data set."""
     unfinished = os.path.join(output, prepared.UNFINISHED)
     made = os.path.join(unfinished, METADATA, prepared.INFO)
     files.sync(made)
@@ -279,7 +281,7 @@ def publish(output):
 
 
 def refuse(message, problems, most=20):
-    """ValueError: the message and the first of the `problems`, one a line."""
+    """Raises ValueError: the message and the first `most` of the `problems`, one on each line."""
     more = [f"and {len(problems) - most} more"] if len(problems) > most else []
     raise ValueError("\n  ".join([f"{message}:", *map(str, problems[:most]), *more]))
 
@@ -294,7 +296,7 @@ def _note(output, shard):
 
 
 def _read_note(output, shard):
-    """What is known of a written shard; None where it was not written whole."""
+    """The note about a written shard; None if the shard is not complete."""
     path = _note(output, shard)
     if not os.path.isfile(path):
         return None

@@ -1,4 +1,4 @@
-"""Validation and test splits cut from the training images: stratified, seeded, by photo."""
+"""Validation and test splits drawn from the training images: stratified, seeded, by photo."""
 
 import collections
 import dataclasses
@@ -10,16 +10,17 @@ from fgc_jax.data import dataset as datasets
 
 
 def stratified_cut(labels, fraction, seed, groups=None):
-    """Cuts `fraction` of the images out, each class in proportion: (kept, cut) sorted indices.
+    """Draws `fraction` of the images of each class: (indices kept, indices drawn), both sorted.
 
-    The cut holds ceil(fraction * N) images as far as every class keeps at least one; what rounding
-    leaves over goes to the classes with the largest remainder, ties and choice drawn from `seed`.
+    ceil(fraction * N) images are drawn, or fewer if a class would otherwise keep no image. What
+    rounding leaves over goes to the classes with the largest remainder; `seed` decides ties and
+    which images are drawn.
 
-    `groups` (N values; None: each image is its own): what is equal stays together, on one side.
-    The numbers above are then met up to about half a group, which is taken or left as a whole.
+    `groups` (N values; None: no groups): images with equal values stay together. Groups are drawn
+    whole, so the numbers above are met only up to about half a group.
     """
     if not 0 < fraction < 1:
-        raise ValueError(f"a fraction between 0 and 1 is needed, got {fraction}")
+        raise ValueError(f"the fraction must lie between 0 and 1, got {fraction}")
     labels = np.asarray(labels)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(labels))
@@ -44,8 +45,9 @@ def stratified_cut(labels, fraction, seed, groups=None):
 
 
 def _cut_groups(labels, groups, order, wanted):
-    """Which images are cut, bool `[N]`: groups in the order of their first image in `order`, each
-    that brings the numbers cut of each class no further from those `wanted`."""
+    """Which images are drawn, bool `[N]`. Goes through the groups in the order of their first image
+    in `order` and draws each group that brings the counts of the classes no further from `wanted`.
+    """
     members = {}
     for i in order:
         members.setdefault(groups[i], []).append(i)
@@ -63,33 +65,35 @@ def _cut_groups(labels, groups, order, wanted):
 
 
 def with_fraction(dataset, name, fraction, seed):
-    """`dataset` with the split `name` cut out of "train", stratified and seeded, by photo: rows of
-    one name (several boxes of a photo) stay together.
+    """`dataset` with a split `name` drawn from "train", stratified and seeded. Rows of one name
+    (several boxes of a photo) stay together.
 
-    Unchanged where there is such a split or where `fraction` is 0. ValueError where "train" is too
-    small to give any image away.
+    Returns it unchanged if it has that split or `fraction` is 0.
+
+    Raises:
+        ValueError: there is no "train", or it is too small.
     """
     if name in dataset.splits or fraction == 0:
         return dataset
     if "train" not in dataset.splits:
-        raise ValueError(f"{dataset.name}: no training split to cut {name!r} from")
+        raise ValueError(f"{dataset.name}: there is no training split to draw {name!r} from")
     train = dataset.splits["train"]
     kept, cut = stratified_cut(train.labels, fraction, seed, list(train.names))
     if not len(cut):
         raise ValueError(
-            f"{dataset.name}: {len(train)} training images are too few to cut {name!r} from"
+            f"{dataset.name}: {len(train)} training images are too few to draw {name!r} from"
         )
     splits = {
         **dataset.splits,
         "train": datasets.subset(train, kept),
         name: datasets.subset(train, cut),
     }
-    note = f"{name}: {len(cut)} images cut from train, stratified, seed {seed}"
+    note = f"{name}: {len(cut)} images drawn from train, stratified, seed {seed}"
     notes = f"{dataset.notes}; {note}" if dataset.notes else note
     ordered = {split: splits[split] for split in datasets.SPLITS if split in splits}
     return dataclasses.replace(dataset, splits=ordered, notes=notes)
 
 
 def with_validation(dataset, fraction, seed):
-    """`dataset` with a "val" split; where it has none, `fraction` of "train" becomes it."""
+    """`dataset` with a "val" split; if it has none, `fraction` of "train" becomes it."""
     return with_fraction(dataset, "val", fraction, seed)

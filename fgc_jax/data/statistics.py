@@ -1,4 +1,4 @@
-"""What a data set looks like in numbers, from one pass over its pictures."""
+"""Statistics of a data set, from one pass over its pictures."""
 
 import collections
 import dataclasses
@@ -9,19 +9,19 @@ import numpy as np
 
 from fgc_jax.data import concurrency, duplicates
 
-LISTED = 1000  # duplicates that are named; all are counted
-# How far the mean colours of near duplicates may lie apart, in 0 to 1. Perceptual hashes see no
-# colour, and those of plain pictures agree by chance.
+LISTED = 1000  # duplicates that are listed; all are counted
+# Largest difference of the mean colours of near duplicates, in 0 to 1. Perceptual hashes ignore
+# colour, and those of plain pictures can be equal by chance.
 COLOUR = 0.06
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Survey:
-    """What was measured of the N images of a split; rows of unreadable ones are 0.
+    """Measurements of the N images of a split; the rows of unreadable images are 0.
 
     sizes: int32 `[N, 2]` (width, height). means, squares: float64 `[N, 3]`, of the channels and of
     their squares, pixels in 0 to 1. digests, hashes: of duplicates.py. errors: {number: why it
-    cannot be read}. kept: {number: what the caller's `keep` made of it}.
+    cannot be read}. kept: {number: result of the caller's `keep`}.
     """
 
     sizes: np.ndarray
@@ -39,7 +39,8 @@ class Survey:
 
 
 def survey(data, *, keep=None, chosen=(), threads=None):
-    """{split: Survey} of a Dataset. `keep(image)` of the `chosen` {(split, number)} is kept."""
+    """{split: Survey} of a Dataset. `keep(image)` is stored for each of the `chosen` (split,
+    number)."""
     chosen = frozenset(chosen)
     surveys = {name: _empty(len(split)) for name, split in data.splits.items()}
     places = functools.partial(concurrency.places, data.splits)
@@ -72,7 +73,7 @@ def _empty(n):
 
 
 def _measure(splits, keep, chosen, place):
-    """The row of an image in a Survey, or why it cannot be read."""
+    """The row of an image in a Survey, or the reason why it cannot be read."""
     name, index = place
     try:
         image = splits[name].read(index)
@@ -85,10 +86,10 @@ def _measure(splits, keep, chosen, place):
 
 
 def channels(found):
-    """Red, green, blue of a Survey, each a list of three: "mean" and "std" over all pixels of all
-    images (a large image counts more), pixels in 0 to 1; "mean_of_images" and "std_of_images" over
-    the images' mean colours, which some projects state as the standard deviation. No resizing.
-    None where no image could be read."""
+    """Statistics of red, green and blue, each a list of three, pixels in 0 to 1. "mean" and "std":
+    over all pixels of all images, without resizing, so that large images count more.
+    "mean_of_images" and "std_of_images": over the mean colours of the images, which some projects
+    state as the standard deviation. None if no image could be read."""
     good = found.readable
     if not good.any():
         return None
@@ -104,7 +105,7 @@ def channels(found):
 
 
 def describe(data, name, found):
-    """Counts, sizes and boxes of the split `name` of `data`, of which `found` is the Survey."""
+    """Counts, sizes and boxes of the split `name` of `data`; `found` is its Survey."""
     split, good = data.splits[name], found.readable
     counts = np.bincount(split.labels, minlength=len(data.class_names))
     width, height = found.sizes[good].T
@@ -137,7 +138,7 @@ def _describe_boxes(boxes, sizes):
 
 
 def _spread(values):
-    """{"min", "median", "max"}, None where there are no values."""
+    """{"min", "median", "max"}, None if there are no values."""
     if not len(values):
         return None
     return {
@@ -146,14 +147,14 @@ def _spread(values):
 
 
 def describe_duplicates(data, surveys, distance):
-    """{"exact": ..., "near": ...}: which pictures come twice, within splits and across them.
+    """{"exact": ..., "near": ...}: duplicates within and across splits.
 
-    "exact": groups of the same pixels. "near": pairs whose perceptual hashes differ in at most
-    `distance` bits and whose mean colours in at most COLOUR, while their pixels are not the same;
-    of a group of the same pixels, the first stands for all, but all count in "shared". Names that
-    a split holds several times (an image of several boxes) count once. "shared":
-    {"test": {"train": 3}}: 3 images of test are in train too. The first LISTED of each are named,
-    as {"split", "name", "class"}.
+    "exact": groups of images with the same pixels. "near": pairs whose pixels differ, whose
+    perceptual hashes differ in at most `distance` bits, and whose mean colours differ by at most
+    COLOUR. The first image of an exact group represents the group in these pairs, but all of its
+    images count in "shared". A name that occurs several times in a split (an image with several
+    boxes) counts once. "shared": {"test": {"train": 3}} means that 3 images of test are also in
+    train. The first LISTED of each kind are listed, as {"split", "name", "class"}.
     """
     rows = [
         (name, int(i))
@@ -184,14 +185,15 @@ def describe_duplicates(data, surveys, distance):
 
 
 def _distinct(names, readable):
-    """The numbers of the readable images, of each name the first."""
+    """The numbers of the readable images; of images with the same name only the first."""
     _, first = np.unique(names[readable], return_index=True)
     return np.sort(np.flatnonzero(readable)[first])
 
 
 def _about(data, rows, groups, relations, distances=None):
-    """Of groups of duplicates, each a list of numbers of `rows` (split, image). `relations`: pairs
-    of such lists, each of the first a duplicate of each of the second."""
+    """Describes groups of duplicates; a group is a list of numbers of `rows` (split, image).
+    `relations`: pairs of such lists; each image of the first is a duplicate of each of the second.
+    """
     labels = [int(data.splits[name].labels[i]) for name, i in rows]
     shared = collections.defaultdict(set)
     for numbers, others in relations:

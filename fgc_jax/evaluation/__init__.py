@@ -1,1 +1,1 @@
-"""What is measured: metrics, views of an image, predictions, and the files that hold them."""
+"""What is measured: metrics, views of an image, predictions, and their files."""

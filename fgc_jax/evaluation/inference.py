@@ -1,4 +1,5 @@
-"""The one way from images to what a network says of them: compiled, on all devices, mask-exact."""
+"""Inference: from images to logits and named maps, compiled and on all devices. Everything that
+runs a network without training it uses this module."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -19,12 +20,12 @@ Work = Callable[[Forward, jax.Array, dict], Any]  # see `compiled`
 def compiled(
     network: Network, device_mesh: jax.sharding.Mesh, work: Work
 ) -> Callable[[Any, Any, dict], Any]:
-    """Compiles (params, stats, batch) -> `work(forward, images, batch)`, whose leaves have a row
-    for each image; the rows are sharded over the devices, as the batch is.
+    """Compiles (params, stats, batch) -> `work(forward, images, batch)`. The leaves of the result
+    have a row for each image; like the batch, they are sharded over the devices.
 
-    The batch holds `image` uint8 [B, H, W, 3], which `images` are, normalised, or embeddings f32
-    [B, D] where the network takes those. `forward(images)` gives (logits, named maps);
-    `forward(images, call=f)` gives `f(live module, images)`.
+    The batch contains `image` uint8 [B, H, W, 3]; `images` are these images, normalised. For a
+    network of embeddings both are f32 [B, D]. `forward(images)` returns (logits, named maps);
+    `forward(images, call=f)` returns `f(live module, images)`.
     """
     replicated, sharded = mesh.replicated(device_mesh), mesh.sharded(device_mesh)
 
@@ -48,11 +49,11 @@ def rows(
     device_mesh: jax.sharding.Mesh,
     num_images: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """(what `infer` says of each image of a split that could be read, in the split's order, with
-    `index` and `label`; the positions of those that could not).
+    """(the rows of `infer` for all readable images of a split, in the order of the split, with
+    `index` and `label`; the positions of the unreadable images).
 
     `batches` are host batches with `image`, `label`, `mask` and `index` (-1 for padding, which is
-    left out). One batch is in flight while the one before it is read back.
+    left out). The device computes one batch while the result of the one before is read.
     """
     columns: dict[str, list[np.ndarray]] = {}
     for part in _lagging(infer, params, stats, batches, device_mesh):

@@ -1,4 +1,4 @@
-"""Mask-exact evaluation: per-image results gathered over devices, metrics computed once."""
+"""Evaluation of a split: results of each image, gathered from all devices, and their metrics."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from fgc_jax.models.network import Network
 from fgc_jax.runs.results import Metrics
 
 ECE_BINS = 15
-TOP_K = 5  # best classes that are kept of each image
+TOP_K = 5  # number of best classes that are kept for each image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +39,16 @@ class Results:
 def run(
     eval_step, params: Any, stats: Any, batches: Iterable[dict], device_mesh, num_images: int
 ) -> Results:
-    """Evaluates every image of a split once; arguments as of `inference.rows`, `eval_step` as
-    `compiled` makes it."""
+    """Evaluates every image of a split once. `eval_step` is the result of `compiled`; for the other
+    arguments see `inference.rows`."""
     rows, unreadable = inference.rows(eval_step, params, stats, batches, device_mesh, num_images)
     return Results(**rows, unreadable=unreadable)
 
 
 @functools.lru_cache(maxsize=16)
 def compiled(network: Network, device_mesh: jax.sharding.Mesh, seen: views.Views = views.RAW):
-    """The compiled evaluation step, (params, stats, batch) -> `scored` of each image evaluated as
-    `seen` says; the batch holds `image` uint8 [B, H, W, 3] and `label` int32 [B]."""
+    """The compiled evaluation step: (params, stats, batch) -> `scored` of each image in the views
+    `seen`. The batch contains `image` uint8 [B, H, W, 3] and `label` int32 [B]."""
 
     def work(forward, images, batch):
         return scored(multiview.scores(seen, forward, images), batch["label"])
@@ -57,18 +57,18 @@ def compiled(network: Network, device_mesh: jax.sharding.Mesh, seen: views.Views
 
 
 def scored(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-    """What an evaluation keeps of each image, of logits f32 [B, K] and labels int32 [B].
+    """The results for each image, from logits f32 [B, K] and labels int32 [B].
 
     `loss` f32 [B] (cross-entropy in nats), `rank` int32 [B] (classes scored above the true one; 0
     is a hit), `classes` int32 and `probabilities` f32 [B, min(5, K)] (best first).
     """
     true_logit = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-    # A logit equal to the true one counts against it where argmax would prefer it.
+    # Of equal logits argmax takes the first class, so those before the true class rank above it.
     classes = jnp.arange(logits.shape[-1])[None, :]
     above = (logits > true_logit) | ((logits == true_logit) & (classes < labels[:, None]))
-    # By logits, as rank is: in f32 close or small probabilities become equal.
+    # By logits, like rank: in f32, close or small probabilities become equal.
     _, order = jax.lax.top_k(logits, min(TOP_K, logits.shape[-1]))
-    # NaN logits compare false everywhere, which would make them hits.
+    # Comparisons with NaN are false, which would count images with NaN logits as hits.
     rank = jnp.where(jnp.isfinite(logits).all(-1), above.sum(-1), logits.shape[-1])
     return {
         "loss": -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=-1)[:, 0],
@@ -101,8 +101,8 @@ def summarise(results: Results, num_classes: int) -> Metrics:
 
     `mean_class_accuracy` averages over the classes that have images. `ece` is the expected
     calibration error of the top-1 probability over 15 equal bins (Guo et al., arXiv:1706.04599).
-    An image without finite scores is an error in all accuracies, makes the loss NaN and has no
-    confidence that the calibration error could judge.
+    An image without finite scores is an error in all accuracies, makes the loss NaN and is left out
+    of the calibration error.
 
     Raises:
         ValueError: no image could be read.
@@ -122,8 +122,8 @@ def summarise(results: Results, num_classes: int) -> Metrics:
 
 
 def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:
-    """Expected calibration error in percent: confidence f32 [N] in 0..1, hit bool [N]; NaN of
-    nothing."""
+    """Expected calibration error in percent, of confidence f32 [N] in 0..1 and hit bool [N]; NaN
+    for N = 0."""
     if not len(confidence):
         return float("nan")
     confidence = confidence.astype(np.float64)
@@ -136,7 +136,7 @@ def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:
 
 
 def most_confused(matrix: np.ndarray, most: int = 10) -> list[tuple[int, int, int]]:
-    """The pairs with most errors, (true class, predicted class, count), most first."""
+    """The pairs (true class, predicted class, count) with the most errors, most first."""
     errors = matrix.copy()
     np.fill_diagonal(errors, 0)
     order = np.argsort(-errors, axis=None, kind="stable")[:most]

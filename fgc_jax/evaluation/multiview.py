@@ -1,5 +1,5 @@
-"""The scores of images that are looked at in several views: attention, crops and means on the
-device, inside the compiled step."""
+"""The scores of images in several views: attention, crops and means are computed on the device, in
+the compiled step."""
 
 import functools
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Forward = Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 def of(network: Network, phase: config.Phase, spec: str, **choices: str) -> Views:
-    """The views `spec` of images of the phase's size. choices: `average` and `logits`, as of
+    """The views `spec` of images of the phase's size. choices: `average` and `logits` of
     `views.make`.
 
     Raises:
@@ -41,7 +41,7 @@ def of(network: Network, phase: config.Phase, spec: str, **choices: str) -> View
         jax.eval_shape(lambda out: attention(out, made.feature_map), maps)
     if made.logits == "effect" and EFFECT not in maps:
         raise ValueError(
-            f"the head {network.settings.head!r} has no effect logits, only plain ones"
+            f"the head {network.settings.head!r} has no effect logits, only plain logits"
         )
     for side in {each.side for each in made.passes} - {phase.crop}:
         try:
@@ -52,13 +52,13 @@ def of(network: Network, phase: config.Phase, spec: str, **choices: str) -> View
 
 
 def attention(out: dict[str, jax.Array], feature_map: str) -> jax.Array:
-    """How much the network attends to each position, f32 [B, h, w], at least 0.
+    """The network's attention to each position, f32 [B, h, w], at least 0.
 
-    The mean over the maps of "head/attention", or of TransFG's "part_attention", where `out` has
-    them. Else the mean over the channels of |x| of the map `feature_map`, or of "features" where
-    that one is a single vector, less its minimum in the image: as the aggregation map of SCDA (Wei
-    et al., arXiv:1604.04994), but for the signs that a transformer's features have, and the level
-    of its background.
+    If `out` has "head/attention" or TransFG's "part_attention", it is the mean over these maps.
+    Else it is the mean over the channels of |x| of the map `feature_map` (of "features" if that map
+    is a single vector), minus its minimum in the image. This is the aggregation map of SCDA (Wei et
+    al., arXiv:1604.04994), except for |.| and the minimum: a transformer's features have both
+    signs, and the level of its background is not 0.
 
     Raises:
         ValueError: no map has more than one position.
@@ -74,11 +74,11 @@ def attention(out: dict[str, jax.Array], feature_map: str) -> jax.Array:
 
 
 def scores(seen: Views, forward: Forward, images: jax.Array) -> jax.Array:
-    """Logits f32 [B, K] of `images` f32 [B, side, side, 3], normalised, looked at as `seen` says.
+    """Logits f32 [B, K] of `images` f32 [B, side, side, 3], normalised, in the views `seen`.
 
-    forward: images [B, H, W, 3] -> (logits, out). A mean of probabilities comes back as its
-    logarithm, whose softmax it is. The network is compiled once for each size, and the passes of
-    one size run one after the other, in the memory of one.
+    forward: images [B, H, W, 3] -> (logits, out). For a mean of probabilities the result is its
+    logarithm, so its softmax is the mean. The network is compiled once for each size. The passes of
+    one size run one after the other and need the memory of one.
     """
     if seen.is_raw:
         return _chosen(seen, *forward(images))
@@ -94,7 +94,8 @@ def _chosen(seen, logits, out):
 
 
 def _group(seen, group, forward, images):
-    """The sum over passes of one size, of weighted logits or (as logarithms) probabilities."""
+    """The weighted sum over the passes of one size: of logits, or of probabilities (returned as
+    logarithms)."""
     attentive = any(each.attended for each in group)
     attend = functools.partial(attention, feature_map=seen.feature_map)
 
@@ -136,7 +137,7 @@ def _group(seen, group, forward, images):
 
 
 def _picture(seen, group, each, images, maps):
-    """What the pass `each`, a row of `_group`'s table, shows the network."""
+    """The images of the pass `each`, which is a row of `_group`'s table."""
     if seen.side > seen.crop:
         size = (len(images), seen.crop, seen.crop, 3)
         images = jax.lax.dynamic_slice(images, (0, *each["corner"], 0), size)

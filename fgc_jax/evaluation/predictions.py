@@ -9,9 +9,9 @@
     triplet  "IMAGE,CLASS,SCORE" for each of the best classes of each image, IMAGE without folder
              and extension: FGVC-Aircraft
 
-The lines come in the order of the images. A table names an image that could not be read beside the
-reason. A submission file has no place for it, and a line left out would shift or lose others: it is
-not written at all.
+The lines are in the order of the images. A table contains unreadable images with the reason. A
+submission file cannot contain them, and without their lines the others would be wrong: it is not
+written if an image is unreadable.
 """
 
 import collections
@@ -31,8 +31,8 @@ TOP_K = 5
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The best classes of one image, best first, by their number in training, with probabilities;
-    neither where `error` says why there are none."""
+    """The numbers of the best classes of one image, best first, with probabilities. If there is no
+    prediction, both are empty and `error` is the reason."""
 
     name: str
     classes: tuple[int, ...] = ()
@@ -42,9 +42,9 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """lines(predictions, class names, top_k) makes the file's lines. ranked: whether more classes
-    than the best have a place. complete: whether each image must be there. end: of the file.
-    strays: the names of images that its lines could not tell apart."""
+    """lines(predictions, class names, top_k) makes the lines of the file. ranked: whether it can
+    contain more classes than the best. complete: whether it must contain each image. end: the last
+    characters of the file. strays: the names of images that would make its lines ambiguous."""
 
     lines: Callable[[Iterable[Prediction], Sequence[str], int], Iterator[str]]
     ranked: bool
@@ -56,15 +56,15 @@ class Format:
 def best(
     names: Sequence[str], rows: Iterable[np.ndarray | ValueError], top_k: int
 ) -> Iterator[Prediction]:
-    """The predictions of named images from probabilities f32 [K], or why there are none.
+    """The predictions for named images. Each row is probabilities f32 [K] or an error.
 
-    Equal ones are in the order of the classes.
+    Classes with equal probabilities keep their order.
     """
     for name, row in zip(names, rows, strict=True):
         if isinstance(row, ValueError):
             yield Prediction(name, error=str(row))
         elif not np.isfinite(row).all():
-            yield Prediction(name, error="the network's answer is not finite")
+            yield Prediction(name, error="the network's output is not finite")
         else:
             order = np.argsort(-row, kind="stable")[:top_k]
             yield Prediction(
@@ -75,25 +75,26 @@ def best(
 def check(
     file_format: str, top_k: int | None, class_names: Sequence[str], names: Sequence[str]
 ) -> int:
-    """How many classes of each image go into the file, `top_k` or as many as fit.
+    """The number of classes of each image in the file: `top_k`, or the default of the format.
 
     Raises:
-        ValueError: an unknown format, a `top_k` that it or the classes cannot give, or names of
-            images that it cannot tell apart.
+        ValueError: an unknown format, a `top_k` that is not possible for the format or the classes,
+            or names of images that would make the file ambiguous.
     """
     if file_format not in FORMATS:
         raise ValueError(f"unknown format {file_format!r}, allowed: {', '.join(FORMATS)}")
     strays = FORMATS[file_format].strays(names)
     if strays:
         raise ValueError(
-            f"the format {file_format!r} cannot hold these names of images: {', '.join(strays[:5])}"
+            f"the format {file_format!r} does not allow these names of images: "
+            f"{', '.join(strays[:5])}"
         )
     if not FORMATS[file_format].ranked:
         if top_k is not None:
             raise ValueError(f"--top_k has no effect on the format {file_format!r}")
         return 1
     if top_k is not None and not 1 <= top_k <= len(class_names):
-        raise ValueError(f"--top_k={top_k} must lie in 1 to {len(class_names)}, the classes")
+        raise ValueError(f"--top_k={top_k} must be 1 to {len(class_names)}, the number of classes")
     return top_k or min(TOP_K, len(class_names))
 
 
@@ -104,10 +105,10 @@ def write(
     file_format: str,
     top_k: int,
 ) -> list[Prediction]:
-    """Writes the file, whole or not at all, and returns the predictions with an error.
+    """Writes the file, completely or not at all, and returns the predictions with an error.
 
     Raises:
-        ValueError: the format needs each image, and some have no prediction.
+        ValueError: the format needs every image, and some have no prediction.
     """
     kind, failed = FORMATS[file_format], []
 
@@ -129,7 +130,7 @@ def write(
             shown = "\n".join(f"  {each.name}: {each.error}" for each in failed)
             raise ValueError(
                 f"{path} is not written: the format {file_format!r} needs a line for each image, "
-                f"and {len(failed)} have no prediction:\n{shown}"
+                f"but {len(failed)} images have no prediction:\n{shown}"
             )
     return failed
 

@@ -1,4 +1,5 @@
-"""An evaluation on disk: a folder of numbers, tables and pictures, written whole or not at all."""
+"""An evaluation on disk: a folder of numbers, tables and pictures, written completely or not at
+all."""
 
 import csv
 import shutil
@@ -29,13 +30,12 @@ def write(
     split: Any,
     class_names: Sequence[str],
 ) -> None:
-    """Writes the evaluation of `split` that `results` gave into `folder`, on the first process
-    only.
+    """Writes the evaluation of `split` with its `results` to `folder`, on the first process only.
 
-    An earlier evaluation in the folder stays until the new one is complete, then makes way for it.
+    An earlier evaluation in the folder is replaced when the new one is complete.
 
     Raises:
-        ValueError: the folder holds other things than an evaluation.
+        ValueError: the folder contains other files than an evaluation.
     """
     if not mesh.is_first_process():
         return
@@ -54,7 +54,7 @@ def write(
 
 
 def report(evaluation: Evaluation, matrix: np.ndarray, class_names: Sequence[str]) -> str:
-    """An evaluation for people: the metrics, what stands behind them, and the worst confusions."""
+    """An evaluation as a text: metrics, how they were measured, and the most confused classes."""
     found = evaluation.metrics
     rows = [
         (f"{evaluation.split}, checkpoint of step {evaluation.checkpoint}", ""),
@@ -69,7 +69,7 @@ def report(evaluation: Evaluation, matrix: np.ndarray, class_names: Sequence[str
     ]
     worst = metrics.most_confused(matrix, 5)
     if not worst:
-        return f"{console.table(rows)}\n\nno class is taken for another"
+        return f"{console.table(rows)}\n\nno classes are confused"
     pairs = [("most confused, true class", "predicted", "images", "of the class")]
     for true, predicted, count in worst:
         share = f"{100 * count / matrix[true].sum():.0f} %"
@@ -78,16 +78,14 @@ def report(evaluation: Evaluation, matrix: np.ndarray, class_names: Sequence[str
 
 
 def unreadable(results: metrics.Results, split: Any) -> str:
-    """The images of a split that could not be read, for people; METRICS names all of them."""
+    """A text with the unreadable images of a split; METRICS contains all of them."""
     names = [f"  {split.names[position]}" for position in results.unreadable]
     more = [f"  ... all of them in {METRICS}"] if len(names) > 20 else []
-    return "\n".join(
-        [f"{len(names)} unreadable images are in no number above:", *names[:20], *more]
-    )
+    return "\n".join([f"{len(names)} unreadable images are not counted above:", *names[:20], *more])
 
 
 def check_folder(folder: Path) -> None:
-    """Raises ValueError if `folder` holds anything that writing an evaluation would delete."""
+    """Raises ValueError if writing an evaluation to `folder` would delete other files."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -95,8 +93,8 @@ def check_folder(folder: Path) -> None:
     strays = sorted({entry.name for entry in folder.iterdir()} - set(FILES))
     if strays:
         raise ValueError(
-            f"cannot write an evaluation to {folder}: it holds other files "
-            f"({', '.join(strays[:3])}{', ...' if len(strays) > 3 else ''}); name an empty folder"
+            f"cannot write an evaluation to {folder}: it contains other files "
+            f"({', '.join(strays[:3])}{', ...' if len(strays) > 3 else ''}); use an empty folder"
         )
 
 
@@ -138,7 +136,7 @@ def _table(path: Path, rows: Iterable[Sequence]) -> None:
 
 
 def _per_class(results: metrics.Results, matrix, class_names) -> Iterator[Sequence]:
-    """A row per class; cells without meaning (no image, never predicted, no error) are empty."""
+    """A row for each class; cells without a value (no image, not predicted, no error) are empty."""
     yield (
         "number",
         "class",
@@ -168,7 +166,7 @@ def _per_class(results: metrics.Results, matrix, class_names) -> Iterator[Sequen
 
 
 def _most_confused(matrix, class_names) -> Iterator[Sequence]:
-    """All pairs with errors, most first."""
+    """All pairs of classes with errors, most errors first."""
     yield "true", "predicted", "images", "percent_of_true"
     totals = matrix.sum(1)
     for true, predicted, count in metrics.most_confused(matrix, matrix.size):
@@ -176,7 +174,7 @@ def _most_confused(matrix, class_names) -> Iterator[Sequence]:
 
 
 def _predictions(results: metrics.Results, split, class_names) -> Iterator[Sequence]:
-    """A row per image in the split's order; unreadable ones have no prediction."""
+    """A row for each image, in the order of the split; unreadable images have no prediction."""
     others = range(2, results.classes.shape[1] + 1)
     yield (
         "name",
@@ -207,7 +205,7 @@ def _predictions(results: metrics.Results, split, class_names) -> Iterator[Seque
 
 
 def _tiles(results: metrics.Results, split, class_names) -> tuple[list[dict], str]:
-    """A fixed choice of images, the errors among them first: half of them if there are enough."""
+    """A fixed choice of images, errors first; half of them are errors if there are enough."""
     rng = np.random.default_rng(0)
     finite = results.rank < len(class_names)
     hits, errors = np.flatnonzero(results.rank == 0), np.flatnonzero(finite & (results.rank > 0))

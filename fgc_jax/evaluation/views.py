@@ -1,17 +1,17 @@
-"""Test-time views: how often, and how, an image is looked at before its class is decided.
+"""Test-time views: the versions of an image whose predictions are averaged.
 
-A spec is a sum of weighted views, such as "2*raw + crop(0.1, 0.05) + 0.5*mirror(raw)", and a name
-of VIEWS stands for its sum wherever a view may stand. The views are
+A spec is a sum of weighted views, such as "2*raw + crop(0.1, 0.05) + 0.5*mirror(raw)". A name in
+VIEWS can be used like a view; it stands for its sum. The views are
 
-    raw                        the image as it is evaluated, `crop` pixels square
-    crop(THRESHOLD, PADDING)   what the network attends to: the box around the positions where its
-                               mean attention reaches THRESHOLD of the maximum, wider by PADDING of
-                               the image on each side, enlarged to `crop` pixels
-    place(TOP, LEFT)           a square of `crop` pixels cut out of the `resize` one, 0 being its
-                               top or left edge and 1 its bottom or right edge
-    scale(FACTOR)              the image resized (antialiased) to FACTOR times `crop` pixels, off
-                               by whole steps of the network's coarsest grid
-    mirror(VIEWS)              the same of the mirrored image, by attention of its own
+    raw                        the image without changes, a square of `crop` pixels
+    crop(THRESHOLD, PADDING)   an attention crop: the box around the positions where the mean
+                               attention of the network is at least THRESHOLD of its maximum, wider
+                               by PADDING of the image on each side, enlarged to `crop` pixels
+    place(TOP, LEFT)           a square of `crop` pixels from the square of `resize` pixels; 0 is
+                               its top or left edge and 1 its bottom or right edge
+    scale(FACTOR)              the image resized (antialiased) to about FACTOR times `crop` pixels;
+                               the difference is a multiple of the network's largest stride
+    mirror(VIEWS)              these views of the mirrored image, with its own attention
 """
 
 import ast
@@ -27,7 +27,7 @@ VIEWS = {
     "ten_crop": "five_crop + mirror(five_crop)",
     "multi_scale": "scale(0.86) + raw + scale(1.14)",
 }
-# Each kind of view: its numbers, as (name, at least, at most).
+# Kind of view -> its numbers, each as (name, least, most).
 KINDS = {
     "crop": (("threshold", 0.01, 0.99), ("padding", 0.0, 0.99)),
     "place": (("top", 0.0, 1.0), ("left", 0.0, 1.0)),
@@ -39,7 +39,7 @@ LOGITS = ("plain", "effect")
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One view of a spec: a key of KINDS or "raw", its numbers, and whether it is mirrored."""
+    """One view of a spec. kind: "raw" or a key of KINDS."""
 
     kind: str
     numbers: tuple[float, ...] = ()
@@ -50,9 +50,9 @@ class View:
 class Pass:
     """One forward pass.
 
-    weight: its share of the result, all of them adding to 1. corner: (top, left) in pixels of what
-    the host sent. attended: (threshold, padding) of an attention crop; None for the whole square.
-    maps: whether later crops go by this pass's attention. side: what the network is given, pixels.
+    weight: its share of the result; the sum over all passes is 1. corner: (top, left) in pixels of
+    the square from the host. attended: (threshold, padding) of an attention crop, else None.
+    maps: whether later crops use the attention of this pass. side: of the network's input, pixels.
     """
 
     weight: float
@@ -65,10 +65,10 @@ class Pass:
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """Views as they are computed; `make` builds them, `str` says what they are.
+    """Views and the passes that compute them; `make` builds them, `str` describes them.
 
-    side: pixels of the square that the host sends; crop: of a raw view. feature_map: what stands in
-    for attention, see `multiview.attention`.
+    side: pixels of the square from the host. crop: pixels of a raw view. feature_map: the map used
+    instead of attention, see `multiview.attention`.
     """
 
     spec: str
@@ -81,23 +81,23 @@ class Views:
 
     @property
     def is_raw(self) -> bool:
-        """Whether each image is seen once, as it came."""
+        """Whether there is one view, the unchanged image."""
         first, *others = self.passes
         return not others and first.maps and not first.mirrored
 
     @property
     def placed(self) -> bool:
-        """Whether squares are cut out on the device, so that the host must not."""
+        """Whether the device crops the images, so the host must not."""
         return self.side > self.crop
 
     @property
     def cost(self) -> float:
-        """How many forward passes at the crop's size cost as much; other sizes by their pixels."""
+        """The cost in forward passes of `crop` pixels; other sizes count by their pixels."""
         return sum((each.side / self.crop) ** 2 for each in self.passes)
 
     @property
     def attentive(self) -> bool:
-        """Whether any view is cut out by attention."""
+        """Whether there is an attention crop."""
         return any(each.attended for each in self.passes)
 
     def __str__(self):
@@ -110,10 +110,10 @@ class Views:
 
 
 def parse(spec: str) -> dict[View, float]:
-    """The views of a spec with their weights, which add to 1.
+    """The views of a spec with their weights, whose sum is 1.
 
     Raises:
-        ValueError: it is no such spec; the message says what is wrong and what there is.
+        ValueError: the spec is wrong; the message says what is wrong and what is allowed.
     """
     try:
         found = _terms(ast.parse(spec.strip(), mode="eval").body, (spec,))
@@ -129,7 +129,7 @@ def parse(spec: str) -> dict[View, float]:
 
 
 def _terms(node: ast.AST, names: tuple[str, ...]) -> dict[View, float]:
-    """The sum that a part of a spec stands for; `names`: the VIEWS that it is a part of."""
+    """The views and weights of a part of a spec; `names`: the names of VIEWS that contain it."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _added(_terms(node.left, names), _terms(node.right, names))
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
@@ -151,11 +151,11 @@ def _terms(node: ast.AST, names: tuple[str, ...]) -> dict[View, float]:
         if bounds and len(node.args) == len(bounds):
             numbers = [_number(node, *of) for node, of in zip(node.args, bounds, strict=True)]
             return {View(node.func.id, tuple(numbers)): 1.0}
-    raise ValueError(f"{ast.unparse(node)!r} is no view")
+    raise ValueError(f"{ast.unparse(node)!r} is not a view")
 
 
 def _added(left: dict[View, float], right: dict[View, float]) -> dict[View, float]:
-    """One sum of both; a view in both has both weights, and costs once."""
+    """The sum of both; a view in both gets the sum of its weights and is computed once."""
     return {view: left.get(view, 0.0) + right.get(view, 0.0) for view in {**left, **right}}
 
 
@@ -164,7 +164,7 @@ def _number(node: ast.AST, name: str, least: float, most: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{name} must be a number, not {ast.unparse(node)!r}")
     if not least <= value <= most:
-        raise ValueError(f"{name}={value} must lie in {least:g} to {most:g}")
+        raise ValueError(f"{name}={value} must be from {least:g} to {most:g}")
     return float(value)
 
 
@@ -178,14 +178,15 @@ def make(
     logits: str = "plain",
     feature_map: str = "features",
 ) -> Views:
-    """The views of a spec for images of `crop` pixels, cut by the host out of `resize` ones.
+    """The views of a spec, for squares of `crop` pixels that the host crops from `resize` pixels.
 
-    stride: what a scaled side is a multiple of. average: of the views' "logits" or of their
-    "probabilities". logits: the network's "plain" ones, or "effect" for "head/effect" of its `out`
-    (counterfactual attention learning). feature_map: see `multiview.attention`.
+    stride: a scaled side differs from `crop` by a multiple of it. average: the mean is one of
+    "logits" or of "probabilities". logits: the network's "plain" logits, or "effect" for
+    "head/effect" of its `out` (counterfactual attention learning). feature_map: see
+    `multiview.attention`.
 
     Raises:
-        ValueError: no such spec, average or logits, or a view that does nothing at these sizes.
+        ValueError: a wrong spec, average or logits, or a view without effect at these sizes.
     """
     for name, value, allowed in (("average", average, AVERAGES), ("logits", logits, LOGITS)):
         if value not in allowed:
@@ -194,10 +195,10 @@ def make(
     placed = any(view.kind == "place" for view in found)
     if placed and resize == crop:
         raise ValueError(
-            f"views {spec!r}: resize={resize} is the crop, there is no other place to cut it from"
+            f"views {spec!r}: resize={resize} equals the crop, so there is only one place to crop"
         )
     side = resize if placed else crop
-    # Behind the raw view that it needs each crop finds the maps of its own, mirrored, image.
+    # Each crop comes after the raw view of its own, perhaps mirrored, image, whose maps it needs.
     for mirrored in {view.mirrored for view in found if view.kind == "crop"}:
         found.setdefault(View("raw", mirrored=mirrored), 0.0)
     ordered = sorted(found.items(), key=lambda item: (item[0].mirrored, item[0].kind == "crop"))
@@ -211,13 +212,13 @@ def _pass(spec, view, weight, side, crop, stride) -> Pass:
     if view.kind == "place":
         corner = tuple(round(room * share) for share in view.numbers)
     if view.kind == "scale":
-        # Whole strides from the crop, which the network takes: patches may overlap.
+        # Whole strides more or less than the crop, because patches may overlap.
         steps = round((view.numbers[0] - 1) * crop / stride)
         scaled = crop + max(steps, -((crop - 1) // stride)) * stride
         if scaled == crop:
             raise ValueError(
                 f"views {spec!r}: scale({view.numbers[0]:g}) of {crop} pixels is {scaled} again, "
-                f"in steps of {stride}"
+                f"because sizes change in steps of {stride}"
             )
     return Pass(
         weight=weight,

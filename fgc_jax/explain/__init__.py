@@ -1,1 +1,1 @@
-"""What a trained network looks at: attention maps, pictures of them, and how well they localise."""
+"""Explanations of a trained network: attention maps, their pictures, and how well they localise."""

@@ -1,4 +1,4 @@
-"""The attention maps of trained images, and whether they fall on what tells the classes apart."""
+"""Attention maps of a trained network, and whether they are on the parts that differ by class."""
 
 import dataclasses
 import functools
@@ -15,17 +15,17 @@ from fgc_jax.models import regions
 from fgc_jax.training import restored
 
 THRESHOLD, PADDING = 0.1, 0.05  # of the crop at test time, as in WS-DAN
-ERASED = 0.35  # of the map's maximum: the middle of what training erases
+ERASED = 0.35  # share of the map's maximum: the mean threshold of erasing in training
 
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """One image as the network sees it.
+    """One image with its attention maps.
 
-    image, crop, erased uint8 [H, W, 3]: as it comes in, the crop by the mean map, and what is left
-    without the region of the strongest map. box (top, bottom, left, right) of the crop in pixels.
-    attention f32 [H, W, M] at the image's size. plain, effect f32 [K]: probabilities of both kinds
-    of logits.
+    image, crop, erased uint8 [H, W, 3]: the input, the crop by the mean map, and the image without
+    the region of the strongest map. box (top, bottom, left, right) of the crop in pixels.
+    attention f32 [H, W, M] at the image's size. plain, effect f32 [K]: probabilities from both
+    kinds of logits.
     """
 
     image: np.ndarray
@@ -38,15 +38,15 @@ class Seen:
 
 
 def look(run: restored.Restored, pictures: Sequence[np.ndarray]) -> Iterator[Seen]:
-    """What a run sees in pictures uint8 [h, w, 3] of any sizes, one by one.
+    """The attention of a run's network to pictures uint8 [h, w, 3] of any sizes, one by one.
 
     Raises:
-        ValueError: its head has no attention maps.
+        ValueError: the head has no attention maps.
     """
     if run.plan.settings.model.head != "attention_pooling":
         raise ValueError(
-            f"the run's head is {run.plan.settings.model.head!r}; attention maps are those of "
-            "'attention_pooling', which the methods 'wsdan' and 'cal' train"
+            f"the run's head is {run.plan.settings.model.head!r}; only the head "
+            "'attention_pooling', which the methods 'wsdan' and 'cal' train, has attention maps"
         )
     network = run.plan.network
     work = functools.partial(_look, 255 * jnp.float32(network.preprocess.mean))
@@ -89,13 +89,13 @@ def _look(grey, forward, images, batch):
 
 @dataclasses.dataclass
 class Pointing:
-    """How often a place falls on a part that tells the classes apart (the pointing game, arXiv
-    1608.00507), as sums over the images counted so far.
+    """How often a place is on a part that differs by class (the pointing game, arXiv 1608.00507),
+    as sums over the images counted so far.
 
-    mean_map: the maximum of the mean map. single_maps: that of each map which is not zero
-    everywhere. shuffled: the maximum of the mean map of another image, which knows where birds
-    usually are. centre: the middle of the image. anywhere: the share of the image that the parts
-    cover, which a random place hits.
+    mean_map: the maximum of the mean map. single_maps: that of each map that is not zero
+    everywhere. shuffled: the maximum of the mean map of another image, as a baseline for the usual
+    place of birds. centre: the centre of the image. anywhere: the share of the image that the parts
+    cover, which is the probability that a random place is on them.
     """
 
     images: int = 0
@@ -110,7 +110,7 @@ class Pointing:
         """Counts an image whose parts cover `covered`, bool [H, W]."""
         h, w = covered.shape
         place = peak(seen.attention.mean(-1))
-        # The first image has no other before it and takes the middle.
+        # The first image has no image before it and uses the centre.
         other, self.last = self.last or (h // 2, w // 2), place
         alive = [k for k in range(seen.attention.shape[-1]) if seen.attention[..., k].any()]
         hits = [covered[peak(seen.attention[..., k])] for k in alive]
@@ -122,7 +122,7 @@ class Pointing:
         self.anywhere += covered.mean()
 
     def shares(self) -> dict[str, float]:
-        """Each kind of place: the percentage of images where it falls on such a part."""
+        """For each kind of place the percentage of images in which it is on such a part."""
         names = ("mean_map", "single_maps", "shuffled", "centre", "anywhere")
         return {name: 100 * float(getattr(self, name)) / self.images for name in names}
 
@@ -141,7 +141,7 @@ def point(run: restored.Restored, split: dataset.Split) -> Pointing:
 
 
 def report(game: Pointing, total: int) -> str:
-    """The game on a split of `total` images, for people."""
+    """The results of the game on a split of `total` images, as a text."""
     if not game.images:
         return "no image shows a part that tells its species from another one"
     names = {
@@ -164,8 +164,8 @@ def peak(values: np.ndarray) -> tuple[int, int]:
 
 
 def coverage(transform: pipeline.Transform, picture: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """bool [crop, crop]: where boxes f32 [n, 4] (x0, y0, x1, y1) of a picture uint8 [h, w, 3] lie
-    after the transform."""
+    """bool [crop, crop]: the area of the boxes f32 [n, 4] (x0, y0, x1, y1) of a picture uint8
+    [h, w, 3] after the transform."""
     filled = np.zeros_like(picture)
     for x0, y0, x1, y1 in boxes:
         filled[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = 255

@@ -1,4 +1,4 @@
-"""Pictures of what a network looks at, drawn with matplotlib's object interface."""
+"""Figures of attention maps, drawn with matplotlib's object interface."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,16 @@ from matplotlib.patches import Rectangle
 from fgc_jax.explain.attention import Seen
 from fgc_jax.plots import style
 
-SHOWN = 6  # single maps an image, the strongest
+SHOWN = 6  # the strongest single maps of each image
 SIDE = 1.3  # inches
 OPACITY = 0.65  # of the strongest attention
 COLOURS = matplotlib.colormaps["inferno"]
 
 
 def attention(rows: Sequence[tuple[str, Seen]], class_names: Sequence[str], title: str) -> Figure:
-    """One row an image, (its true class or "", what was seen): the image with the box of its crop,
-    the mean map, the strongest single maps, the crop, and the image without what the strongest map
-    covers; below, the plain and the effect prediction."""
+    """A figure with a row for each image, given as (true class or "", its maps): the image with the
+    box of its crop, the mean map, the strongest single maps, the crop, and the image without the
+    region of the strongest map; below them the plain and the effect prediction."""
     maps = min(SHOWN, rows[0][1].attention.shape[-1])
     columns, gap, text, head = 4 + maps, 0.08, 0.5, 0.75
     width = columns * (SIDE + gap) + gap
@@ -70,8 +70,8 @@ def _named(class_names, scores):
 
 
 def overlay(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3]: the image with attention [H, W] >= 0 over it, relative to its maximum; the
-    stronger, the less of the image shows."""
+    """uint8 [H, W, 3]: the image under attention [H, W] >= 0, relative to its maximum. The stronger
+    the attention, the less of the image is visible."""
     share = attention / max(float(attention.max()), 1e-12)
     opacity = OPACITY * np.sqrt(share)[..., None]
     colours = 255 * COLOURS(share)[..., :3]

@@ -1,4 +1,4 @@
-"""Training methods: the losses of each, all trained by the same loop."""
+"""Training methods: their losses. The same loop trains all of them."""
 
 import dataclasses
 import functools
@@ -25,13 +25,13 @@ __all__ = ("METHODS", "Entry", "Facts", "Loss", "Method", "Report", "Task", "bui
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A method and what it needs of the rest of the config.
+    """A method and its requirements for the rest of the config.
 
-    heads: the keys of HEADS whose named arrays it reads; () if any head does. alone: whether parts
-    of these heads learn by it alone, so that no other method goes with them. balanced: whether its
-    batches must hold several images of a class (data.sampling "N classes x M"). mixed: whether
-    it knows the second label of mixed images. effect: whether it trains the head's effect logits,
-    so that validation images choose between them and the plain ones.
+    heads: the keys of HEADS that it can be used with; () for any. alone: whether only this method
+    trains all parts of these heads, so that they need it. balanced: whether its batches must
+    contain several images of each class (data.sampling "N classes x M"). mixed: whether it uses the
+    second label of mixed images. effect: whether it trains the effect logits of the head;
+    validation then chooses between them and the plain logits.
     """
 
     make: Callable[..., Method]
@@ -63,7 +63,7 @@ def build(name: str, options: dict[str, Any], facts: Facts) -> Method:
     """The method `name` for a run.
 
     Raises:
-        ValueError: an option that it does not have, or a value that it cannot use.
+        ValueError: an unknown option, or a value that is not allowed.
     """
     make = METHODS[name].make
     return make(facts, **config.options(make, options, "config.method_options."))

@@ -1,4 +1,4 @@
-"""API-Net: each image is told apart from its nearest relatives in the batch."""
+"""API-Net: each image is compared with the most similar images of the batch."""
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,12 @@ from fgc_jax.methods.method import Facts, Method, Report
 
 
 def make(facts: Facts, *, margin: Share = 0.05, ranking_weight: NotNegative = 1.0) -> Method:
-    """Cross-entropy of both images of each pair, through its own gate and through the other
-    image's, and ranking_weight times a hinge: the true class is `margin` more probable through the
-    own gate.
+    """Cross-entropy of both images of each pair, through their own gate and through the gate of the
+    other image, plus ranking_weight times a hinge loss: through its own gate the probability of the
+    true class should be higher by `margin`.
 
-    Pairs are those of `nearest`, over the whole batch; it must hold several images of a class. At
-    test the head `api_net` classifies the pooled vector alone.
+    Pairs are those of `nearest`, over the whole batch, which must contain several images of each
+    class. At test time the head `api_net` classifies only the pooled vector.
 
     Paper: Learning Attentive Pairwise Interaction for Fine-Grained Classification
     (arXiv 2002.10191).
@@ -27,7 +27,7 @@ def make(facts: Facts, *, margin: Share = 0.05, ranking_weight: NotNegative = 1.
         pooled, labels, mask = out["head/pooled"], batch["label"], batch["mask"]
         same, other, has_same, has_other = nearest(pooled, labels, mask)
         first = jnp.concatenate([pooled, pooled])
-        # Products, since the gradient of indexing adds up rows in any order on GPUs.
+        # Products, because the gradient of indexing adds up rows in any order on GPUs.
         chosen = jax.nn.one_hot(jnp.concatenate([same, other]), len(pooled))
         second = jnp.matmul(chosen, pooled, precision="highest")
         scores = model.head.compare(first, second, rngs=rngs)
@@ -42,12 +42,12 @@ def make(facts: Facts, *, margin: Share = 0.05, ranking_weight: NotNegative = 1.
 
 
 def nearest(features: jax.Array, labels: jax.Array, mask: jax.Array) -> tuple[jax.Array, ...]:
-    """(the nearest other image of the same class, the nearest of another class, both int [B];
-    whether there is one, both bool [B]) of each image, by the Euclidean distance of features
-    [B, C].
+    """For each image: the nearest other image of the same class and the nearest image of another
+    class, both int [B], and whether there is one, both bool [B]; by the Euclidean distance of
+    features [B, C].
 
-    labels: int [B]. mask: f32 [B]; images with 0 are nobody's relatives and have none. Where there
-    is none, the index means nothing.
+    labels: int [B]. mask: f32 [B]; images with 0 are in no pair. If there is no such image, the
+    index has no meaning.
     """
     squares = jnp.square(features).sum(-1)
     products = jnp.matmul(features, features.T, precision=jax.lax.Precision.HIGHEST)
@@ -62,8 +62,8 @@ def nearest(features: jax.Array, labels: jax.Array, mask: jax.Array) -> tuple[ja
 def pair_losses(
     scores: jax.Array, labels: jax.Array, counted: jax.Array, margin: float
 ) -> tuple[jax.Array, jax.Array]:
-    """(mean cross-entropy, mean hinge of the true class's probabilities) of `compare`'s scores
-    f32 [2, N, K], with labels int [N], over the images where counted f32 [N] is 1."""
+    """(mean cross-entropy, mean hinge loss of the true class's probabilities) of the scores of
+    `compare`, f32 [2, N, K], with labels int [N], over the images whose counted f32 [N] is 1."""
     goal = jax.nn.one_hot(labels, scores.shape[-1])
     entropies = losses.cross_entropy(scores, goal[None]).mean(0)
     own, other = (jax.nn.softmax(scores) * goal[None]).sum(-1)

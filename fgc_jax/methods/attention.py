@@ -1,10 +1,10 @@
-"""WS-DAN and CAL: training with crops and erasures that attention maps choose.
+"""WS-DAN and CAL: training with crops and erasures chosen by attention maps.
 
 Papers: See Better Before Looking Closer: Weakly Supervised Data Augmentation Network (WS-DAN,
 arXiv 1901.09891); Counterfactual Attention Learning (CAL, arXiv 2108.08728). Numbers follow CAL's
-published code, of which WS-DAN is the part without effect logits; that code sends crops and
-erasures through the network as one batch, where older WS-DAN code sends them one after the other,
-so that batch norm sees them apart.
+published code; WS-DAN is its part without effect logits. That code sends crops and erasures through
+the network as one batch. Older WS-DAN code sends them one after the other, so that batch norm
+normalises them separately.
 """
 
 from typing import Annotated
@@ -35,16 +35,17 @@ def make(
     crop_padding: Share = 0.1,
     drop_threshold: interval(0, 1) = (0.2, 0.5),
 ) -> Method:
-    """Cross-entropy of the images, of their crops and erasures, and the centre loss; CAL adds, with
-    `effect`, that of the effect logits of all of them: the logits less those that random attention
-    makes of the same features, through the same classifier.
+    """Cross-entropy of the images and of their crops and erasures, and the centre loss. With
+    `effect` (CAL) also the cross-entropy of their effect logits: the logits minus those of the same
+    features and classifier with random attention.
 
-    For each image two attention maps are drawn (see `regions.pick`). The first one's region above
-    a share of its maximum, uniform in crop_threshold, is cropped with crop_padding of the image
-    around it and resized; what the second one covers above a share in drop_threshold becomes the
-    mean colour. The centre loss draws an image's embedding to its class's centre, which follows the
-    embeddings at centre_rate and is compared at length 1 (without normalise_centres as it is, which
-    is known to cost more than a point). The state is the centres f32 [K, M C].
+    For each image two attention maps are drawn (see `regions.pick`). Where the first is above a
+    share of its maximum, uniform in crop_threshold, the image is cropped with crop_padding of the
+    image around it and resized. Where the second is above a share in drop_threshold, the image gets
+    the mean colour. The centre loss pulls the embedding of an image to the centre of its class. The
+    centre follows the embeddings at centre_rate; for the comparison it is scaled to length 1
+    (without normalise_centres it is not, which costs more than one point of accuracy). The state is
+    the centres f32 [K, M C].
 
     Raises:
         ValueError: weights that leave nothing to learn, or one without effect.
@@ -96,8 +97,8 @@ def make(
 
 
 def changed_images(images, attention, keys, *, crop_threshold, crop_padding, drop_threshold):
-    """[2 B, H, W, 3]: the crop of an image of [B, H, W, 3] and its erasure, image by image, by
-    attention maps [B, h, w, M] and three keys (choice of the maps, thresholds of both)."""
+    """[2 B, H, W, 3]: for each image of [B, H, W, 3] its crop, then its erasure, from attention
+    maps [B, h, w, M] and three keys (choice of the maps, thresholds of both)."""
     for_crop, for_drop = regions.pick(attention, keys[0], 2)
     shares = [
         jax.random.uniform(key, (len(images),), minval=least, maxval=most)
@@ -109,7 +110,7 @@ def changed_images(images, attention, keys, *, crop_threshold, crop_padding, dro
 
 
 def effect_logits(model, out, key):
-    """The logits f32 [B, K] less those of the same features under attention from U(0, 2)."""
+    """The logits f32 [B, K] minus those of the same features with attention from U(0, 2)."""
     fake = jax.random.uniform(key, out["head/attention"].shape, maxval=FAKE_ATTENTION)
     (name,) = model.feature_maps[0]
     return model.head.effect(out["head/embedding"], fake, out[name])
@@ -132,9 +133,10 @@ def to_centres(embeddings, labels, mask, centres, *, rate, normalise):
     stopped = jax.lax.stop_gradient(embeddings)
     means = jnp.matmul(shares, stopped, precision="highest") / jnp.maximum(counts, 1)
     moved = jnp.where(counts > 0, own + rate * (means - targets), own)
-    # Rows of one class are equal but for rounding by their place in the product: the first counts.
+    # Rows of one class are equal except for rounding, which depends on their place in the product:
+    # the first is used.
     first = jnp.argmax(labels[:, None] == labels[None, :], axis=1) == jnp.arange(len(labels))
-    rows = jnp.where(first, labels, len(centres))  # one too many for the others, which is dropped
+    rows = jnp.where(first, labels, len(centres))  # out of range for the others: dropped
     return distances, centres.at[rows].set(moved, mode="drop")
 
 

@@ -1,4 +1,4 @@
-"""Cross-X learning: excitations that agree over images and differ from each other.
+"""Cross-X learning: excitations that are similar for all images and differ from each other.
 
 Paper: Cross-X Learning for Fine-Grained Visual Categorization (arXiv 1909.04412).
 """
@@ -26,8 +26,8 @@ def make(
     merged), the divergences of the levels' probabilities.
 
     The gammas of the authors' code for ResNet-50, as (high, low, merged): CUB and NABirds 0.5,
-    0.25, 0.5; Cars 1, 0.25, 1; Dogs 0.01, 0.01, 1; Aircraft 0.5, 0.1, 0.5, which a misspelt key
-    there turns into 0, 0, 0. As there, the gradient of a divergence reaches both of its sides.
+    0.25, 0.5; Cars 1, 0.25, 1; Dogs 0.01, 0.01, 1; Aircraft 0.5, 0.1, 0.5 (a misspelt key in their
+    code turns these into 0, 0, 0). As there, the gradient of a divergence reaches both sides.
     """
     gammas = {"high": gamma_high, "low": gamma_low, "merged": gamma_merged}
 
@@ -52,10 +52,10 @@ def make(
 def c3s(parts: jax.Array, mask: jax.Array) -> jax.Array:
     """Cross-category cross-semantic regulariser of parts [B, P, C] of the images of mask [B].
 
-    S[p, q] is the mean cosine of part p of an image and part q of an image over all pairs of
-    images, of one class or two, an image with itself included; the result is the sum of 1 - S[p, p]
-    over the parts plus the sum of S[p, q] over the pairs p < q. It is 0 where each part is the same
-    in all images and orthogonal to the others.
+    S[p, q] is the mean cosine of part p of one image and part q of another, over all pairs of
+    images of any class, including an image with itself. The result is the sum of 1 - S[p, p] over
+    the parts plus the sum of S[p, q] over the pairs p < q. It is 0 if each part is the same in all
+    images and orthogonal to the other parts.
     """
     units = basic.l2_normalise(parts)
     # The mean over all pairs of products is the product of the means.

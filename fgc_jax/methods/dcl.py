@@ -1,4 +1,4 @@
-"""Destruction and construction learning (DCL): images beside copies with their regions confused.
+"""Destruction and construction learning (DCL): images and copies of them with moved tiles.
 
 Paper: Destruction and Construction Learning for Fine-Grained Image Recognition (CVPR 2019).
 """
@@ -22,14 +22,14 @@ def make(
     swap_weight: NotNegative = 1.0,
     location_weight: NotNegative = 1.0,
 ) -> Method:
-    """Images and copies of them whose `tiles` x `tiles` tiles moved fewer than 2 * `reach` places,
-    in one forward pass of the head "dcl".
+    """The head "dcl" with images and copies of them in one forward pass. In the copies each of the
+    `tiles` x `tiles` tiles moved fewer than 2 * `reach` places.
 
-    The loss is the mean over both kinds of: cross-entropy of the class; swap_weight times that of
-    whole (1) against confused (0); location_weight times |location - wanted|, averaged over the
-    places, wanted being jigsaw.locations of the tile that lies there. The authors' code finds the
-    tile by its brightness, here it is known; and it cuts 10 pixels off each border first and
-    resizes, here every pixel is kept.
+    The loss is the mean over both of: the cross-entropy of the class; swap_weight times that of
+    original (1) against copy (0); and location_weight times |location - target|, averaged over the
+    places, where the target is jigsaw.locations of the tile at that place. The authors' code finds
+    the tile by its brightness; here it is known. Their code removes 10 pixels at each border first
+    and resizes; here every pixel is kept.
 
     Raises:
         ValueError: a reach of all tiles, or a location map that is not tiles x tiles.
@@ -43,8 +43,8 @@ def make(
             fitting = f" or tiles={min(places)}" if min(places) > 1 else ""
             raise ValueError(
                 f"{at}tiles={tiles}: in config.phases[{index}] the head has a location map of "
-                f"{places[0]}x{places[1]}, one place for 2x2 of the feature map: choose another "
-                f"crop{fitting}"
+                f"{places[0]}x{places[1]}, one place for 2x2 positions of the feature map: choose "
+                f"another crop{fitting}"
             )
 
     def loss(model, batch, key, state, constants):

@@ -16,16 +16,16 @@ def load_teacher(workdir: str, facts: Facts) -> tuple[Callable[[Any, jax.Array],
     """(the function (weights, images) -> logits f32 [B, K], weights) of a finished run's best
     checkpoint, in evaluation mode.
 
-    Images are f32 [B, H, W, 3], normalised as the student takes them.
+    Images are f32 [B, H, W, 3], normalised for the student.
 
     Raises:
-        ValueError: no finished run, one with other classes, or one whose network does not take
+        ValueError: there is no finished run, its classes differ, or its network does not accept
             images of the student's size.
     """
     at = f"config.method_options.teacher={workdir!r}"
     try:
         if results.finished(Path(workdir)) is None:
-            raise ValueError("no run has finished there")
+            raise ValueError("there is no finished run")
         run = facts.load_run(workdir)
     except ValueError as error:
         raise ValueError(f"{at}: {error}") from None
@@ -47,9 +47,9 @@ def _check_classes(theirs: tuple[str, ...], ours: tuple[str, ...], at: str) -> N
     if theirs == ours:
         return
     if len(theirs) != len(ours):
-        raise ValueError(f"{at}: it tells {len(theirs)} classes apart, the data have {len(ours)}")
+        raise ValueError(f"{at}: it has {len(theirs)} classes, the data have {len(ours)}")
     number = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if len(set(pair)) > 1)
     raise ValueError(
         f"{at}: its classes are not those of the data; the first difference is class {number}, "
-        f"{theirs[number]!r} there and {ours[number]!r} here"
+        f"{theirs[number]!r} there and {ours[number]!r} in the data"
     )

@@ -1,8 +1,8 @@
-"""Images cut into tiles and put together in another order, on the device and at fixed shapes.
+"""Puts the tiles of images into another order, on the device and at fixed shapes.
 
-An order holds, for each place in reading order, the index of the tile that comes to lie there.
-Tiles are floor(H / n) x floor(W / n) pixels; rows and columns that n leaves over lie at the bottom
-and at the right and keep their pixels. So every pixel is in exactly one place before and after.
+An order has, for each place in reading order, the index of the tile that moves there. Tiles are
+floor(H / n) x floor(W / n) pixels; the remaining rows at the bottom and columns at the right do not
+move. So every pixel is in exactly one place before and after.
 """
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 
 def permute(images: jax.Array, order: jax.Array, n: int) -> jax.Array:
-    """images [B, H, W, C] with their n x n tiles in `order`, int [n * n] for all images alike or
+    """images [B, H, W, C] with their n x n tiles in `order`, int [n * n] for all images or
     [B, n * n].
 
     Raises:
@@ -19,7 +19,7 @@ def permute(images: jax.Array, order: jax.Array, n: int) -> jax.Array:
     b, height, width, c = images.shape
     high, wide = height // n, width // n
     if not (high and wide):
-        raise ValueError(f"images of {height}x{width} pixels cannot be cut into {n}x{n} tiles")
+        raise ValueError(f"images of {height}x{width} pixels cannot be divided into {n}x{n} tiles")
     tiled = images[:, : n * high, : n * wide]
     tiles = jnp.swapaxes(tiled.reshape(b, n, high, n, wide, c), 2, 3)
     tiles = tiles.reshape(b, n * n, high, wide, c)
@@ -36,8 +36,8 @@ def shuffle(key: jax.Array, images: jax.Array, n: int) -> jax.Array:
     """images [B, H, W, C] with their n x n tiles in one random order, the same for all images.
 
     Paper: Fine-Grained Visual Classification via Progressive Multi-Granularity Training of Jigsaw
-    Patches (arXiv 2003.03836). Every order is equally likely; the authors' code swaps each tile
-    once with the first and so draws from the orders that are one cycle.
+    Patches (arXiv 2003.03836). Every order has the same probability. The authors' code swaps each
+    tile once with the first, so it draws only orders that are a single cycle.
     """
     return permute(images, jax.random.permutation(key, n * n), n)
 
@@ -47,8 +47,8 @@ def confusion(key: jax.Array, batch: int, n: int, reach: int) -> jax.Array:
     moves fewer than 2 * reach rows and columns.
 
     Region confusion mechanism of Destruction and Construction Learning for Fine-Grained Image
-    Recognition (CVPR 2019): place i of a row is sorted by i + r, r ~ U(-reach, reach); then so are
-    the columns, each by itself, of what that gives.
+    Recognition (CVPR 2019): in each row the places i are sorted by i + r, r ~ U(-reach, reach);
+    then the same in each column of the result.
     """
     shifts = jax.random.uniform(key, (2, batch, n, n), minval=-reach, maxval=reach)
     places = jnp.arange(n, dtype=jnp.float32)
@@ -61,13 +61,13 @@ def confusion(key: jax.Array, batch: int, n: int, reach: int) -> jax.Array:
 
 
 def locations(order: jax.Array) -> jax.Array:
-    """Where each tile of an order [..., N] lay before, f32 [..., N]: (index - floor(N / 2)) / N,
-    from about -1/2 to below 1/2."""
+    """The original place of each tile of an order [..., N], f32 [..., N]:
+    (index - floor(N / 2)) / N, from about -1/2 to below 1/2."""
     count = order.shape[-1]
     return (order - count // 2).astype(jnp.float32) / count
 
 
 def alternate(first, second):
-    """[2 B, ...]: an entry of `first` [B, ...], then that of `second`, so that each device keeps
-    the copies of its own images."""
+    """[2 B, ...]: entries of `first` and `second`, both [B, ...], in alternation, so that each
+    device keeps the copies of its own images."""
     return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])

@@ -1,7 +1,7 @@
-"""Losses as pure functions: one value for each image, and the means of them.
+"""Losses as pure functions: one value for each image, and means of these values.
 
-Targets are f32 [B, K] with rows that sum to 1, so smoothed labels and mixed images need nothing of
-their own. All is f32 and in nats.
+Targets are f32 [B, K] with rows that sum to 1, so smoothed labels and mixed images need no special
+case. All values are f32 and in nats.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-# 1 - p is not taken for smaller than this: its power would have no finite gradient at 0.
+# The lower limit of 1 - p: its power has no finite gradient at 0.
 LEAST_GAP = 1e-7
 
 
 def targets(batch: Mapping[str, jax.Array], num_classes: int, smoothing: float = 0.0) -> jax.Array:
-    """What the network should say, f32 [B, K], of int32 `label` [B].
+    """The target probabilities, f32 [B, K], for int32 `label` [B].
 
     Mixed images have a second label, `label_b`; `weight` f32 [B] is the share of the first.
-    Smoothing (Rethinking the Inception Architecture, arXiv 1512.00567 §7) gives that share of 1 to
-    all classes alike.
+    Smoothing (Rethinking the Inception Architecture, arXiv 1512.00567 §7) spreads this share evenly
+    over all classes.
     """
     goal = jax.nn.one_hot(batch["label"], num_classes)
     if "label_b" in batch:
@@ -40,8 +40,8 @@ def cross_entropy(
 def focal(
     logits: jax.Array, goal: jax.Array, gamma: float, class_weights: jax.Array | None = None
 ) -> jax.Array:
-    """Focal loss [B] over a softmax: cross-entropy whose terms are multiplied by (1 - p)^gamma,
-    which takes the weight off what the network is sure of already.
+    """Focal loss [B] over a softmax: cross-entropy whose terms are multiplied by (1 - p)^gamma, so
+    that images with a confident correct prediction count less.
 
     Paper: Focal Loss for Dense Object Detection (arXiv 1708.02002), whose two classes become K.
     """
@@ -51,8 +51,7 @@ def focal(
 
 
 def binary_cross_entropy(logits: jax.Array, goal: jax.Array) -> jax.Array:
-    """[B]: the mean over the classes of a yes-or-no cross-entropy each, of logits and targets
-    [B, K].
+    """[B]: the mean over the classes of the binary cross-entropy of logits and targets [B, K].
 
     Paper: ResNet strikes back (arXiv 2110.00476).
     """
@@ -61,7 +60,7 @@ def binary_cross_entropy(logits: jax.Array, goal: jax.Array) -> jax.Array:
 
 def distillation(logits: jax.Array, teacher_logits: jax.Array, temperature: float) -> jax.Array:
     """[B]: T^2 times the Kullback-Leibler divergence of the student's probabilities from the
-    teacher's, both of logits [B, K] divided by the temperature T. No gradient reaches the teacher.
+    teacher's, with logits [B, K] divided by the temperature T. No gradient reaches the teacher.
 
     T^2 keeps the gradient's size the same for all T. Paper: Distilling the Knowledge in a Neural
     Network (arXiv 1503.02531).
@@ -72,16 +71,14 @@ def distillation(logits: jax.Array, teacher_logits: jax.Array, temperature: floa
 
 
 def balanced_weights(class_counts: Sequence[int]) -> np.ndarray:
-    """f32 [K], N / (K n_c): all classes count the same in all, an average image counts 1.
-
-    All counts are above 0.
-    """
+    """f32 [K], N / (K n_c): all classes have the same total weight, and the mean weight of an image
+    is 1. All counts must be above 0."""
     counts = np.asarray(class_counts, np.float64)
     return np.float32(counts.sum() / (len(counts) * counts))
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean of values [B] where mask [B] is 1, or by any weights >= 0; 0 when all are 0."""
+    """Mean of values [B] where mask [B] is 1; the mask may be any weights >= 0. 0 if all are 0."""
     return normalised_sum(values * mask, mask)
 
 

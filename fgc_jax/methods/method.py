@@ -1,4 +1,4 @@
-"""What a training method is, and what it is told when it is built."""
+"""The definition of a training method, and the facts that it is built from."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -12,11 +12,10 @@ from fgc_jax.models.backbone import Preprocess
 
 @struct.dataclass
 class Report:
-    """What a loss says beside its value.
+    """The results of a loss besides its value.
 
-    outputs: what the network answered, a row for each image of the batch, as {"logits": f32
-    [B, K]}. scalars: to log, f32 []. state: the method's state after the step; None if it keeps
-    none.
+    outputs: of the network, a row for each image of the batch, for example {"logits": f32 [B, K]}.
+    scalars: to log, f32 []. state: the method's state after the step; None if it has none.
     """
 
     outputs: dict[str, jax.Array]
@@ -30,9 +29,9 @@ class Loss(Protocol):
 
     `model` is the live module: `logits, out = model(images, rngs=...)`. A batch holds `image` f32
     [B, H, W, 3] (augmented and normalised), `label` int32 [B] and `mask` f32 [B] (0 for images that
-    could not be read); mixed images come with `label_b` int32 [B] and `weight` f32 [B] in 0..1,
-    which is the share of `label`. `state` is the method's state before the step, `constants` are
-    the method's own.
+    could not be read). Mixed images also have `label_b` int32 [B] and `weight` f32 [B] in 0..1, the
+    share of `label`. `state` is the method's state before the step, `constants` are the method's
+    own.
     """
 
     def __call__(
@@ -42,13 +41,12 @@ class Loss(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """Losses with what they need besides the model.
+    """Losses with their state and constants.
 
-    losses: mostly one; each is an optimiser step of its own on the same batch, in this order.
-    state: the initial pytree of what the method learns or counts; checkpointed, and carried from
-    phase to phase. constants: a pytree
-    of arrays that never change; handed to the compiled step as an argument rather than built into
-    it, and never checkpointed.
+    losses: usually one. Each takes its own optimiser step with the same batch, in this order.
+    state: the initial pytree of values that the method learns or counts; it is checkpointed and
+    kept from phase to phase. constants: a pytree of arrays that never change; they are an argument
+    of the compiled step, not part of the program, and never checkpointed.
     """
 
     losses: tuple[Loss, ...]
@@ -58,14 +56,14 @@ class Method:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What a method may know of the run when it is built.
+    """The facts about the run that a method is built from.
 
-    class_counts: images of each class in the train split; () where no data are loaded.
-    preprocess: the mean and std that images are normalised with. shapes: for each phase, names in
-    the classifier's `out`, as "head/embedding" -> their shapes for one image of the phase's crop,
-    and "image" -> that of the image; () where there is no classifier. load_run: run directory ->
-    its best checkpoint as a `restored.Restored`, checked to take the images of all phases; None
-    where no method asks for it.
+    class_counts: images of each class in the train split; () if no data are loaded. preprocess: the
+    mean and std that images are normalised with. shapes: for each phase, names in the classifier's
+    `out` such as "head/embedding" -> their shapes for one image of the phase's crop, and "image" ->
+    the shape of the image; () if there is no classifier. load_run: run directory -> its best
+    checkpoint as a `restored.Restored`, which was checked to accept the images of all phases; None
+    if no method needs it.
     """
 
     class_names: tuple[str, ...]

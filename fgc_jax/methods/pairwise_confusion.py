@@ -1,4 +1,4 @@
-"""Pairwise confusion: images of different classes are kept from too different answers."""
+"""Pairwise confusion: a penalty on very different predictions for images of different classes."""
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ def make(facts: Facts, *, confusion_weight: Positive = 10.0, label_smoothing: Ra
     """Cross-entropy of the labels and confusion_weight times `confusion` of the batch.
 
     Paper: Pairwise Confusion for Fine-Grained Visual Classification (arXiv 1705.08016), which
-    squares the Euclidean distance, as is done here. The authors' code does not: it multiplies the
-    distance itself by 0.1 to 0.2 times the number of classes, so its weights do not carry over, and
-    the default is ours.
+    squares the Euclidean distance, as here. The authors' code does not square it and multiplies it
+    by 0.1 to 0.2 times the number of classes, so its weights cannot be used here; the default is
+    ours.
     """
 
     def loss(model, batch, key, state, constants):
@@ -43,5 +43,5 @@ def confusion(probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> j
         return jnp.roll(x, len(x) // 2, axis=0)
 
     distances = jnp.square(probabilities - partner(probabilities)).sum(-1)
-    # Each pair is seen from both of its images.
+    # Each pair occurs twice, once for each of its images.
     return losses.masked_mean((labels != partner(labels)) * distances, mask * partner(mask)) / 2

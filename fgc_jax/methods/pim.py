@@ -2,7 +2,7 @@
 
 Papers: A Novel Plug-in Module for Fine-Grained Visual Classification (PIM, arXiv 2202.03822);
 Fine-grained Visual Classification with High-temperature Refinement and Background Suppression
-(HERBS, arXiv 2303.06442). Their terms are means over images, sums over the levels of the pyramid.
+(HERBS, arXiv 2303.06442). The terms are means over images and sums over the pyramid's levels.
 """
 
 import jax
@@ -26,7 +26,7 @@ def make(
     lambda_c: Positive = 1.0,
 ) -> Method:
     """PIM: lambda_c times the cross-entropy of the logits, lambda_b times that of each level's mean
-    scores, lambda_n times `dropped` and lambda_s times the cross-entropy of the picked positions.
+    scores, lambda_n times `dropped` and lambda_s times that of the picked positions.
     """
     factors = {"mean": lambda_b, "dropped": lambda_n, "picked": lambda_s, "graph": lambda_c}
 
@@ -48,10 +48,10 @@ def make_herbs(
     temperature: Positive = 64.0,
     halve_every: Count = 10,
 ) -> Method:
-    """HERBS: PIM's terms, and lambda_r times `refinement` at a temperature that is halved each time
-    `halve_every` times the train images have been seen, but not below LEAST_TEMPERATURE.
+    """HERBS: PIM's terms, and lambda_r times `refinement` at a temperature that is halved every
+    `halve_every` epochs, down to LEAST_TEMPERATURE.
 
-    The state is how many images that are.
+    The state is the number of images trained on so far.
     """
     factors = {"mean": lambda_b, "dropped": lambda_n, "picked": lambda_s, "graph": lambda_c}
     factors["refinement"] = lambda_r
@@ -76,18 +76,18 @@ def make_herbs(
 
 def dropped(scores: jax.Array, picked: jax.Array) -> jax.Array:
     """[B]: mean square of tanh(score) + 1 over the scores [B, h, w, K] of the positions that are
-    not picked (f32 [B, h, w], 1 or 0): no class is there. 0 where all are."""
+    not picked (f32 [B, h, w], 1 or 0), because they show no class. 0 if all are picked."""
     left = 1 - picked
     squares = jnp.square(jnp.tanh(scores) + 1).mean(-1)
     return (squares * left).sum((1, 2)) / jnp.maximum(left.sum((1, 2)), 1.0)
 
 
 def refinement(early: jax.Array, late: jax.Array, temperature: jax.Array) -> jax.Array:
-    """[B]: what the class probabilities of positions [B, h, w, K] lack of the later ones, both at a
-    temperature; the later ones get no gradient.
+    """[B]: the divergence of the class probabilities of positions [B, h, w, K] from the later ones,
+    both at a temperature; the later ones get no gradient.
 
-    The Kullback-Leibler divergence, divided by K as the authors' code does. That code puts 1 - p in
-    the place of the later probabilities p, which would not sum to 1; here it is p.
+    The Kullback-Leibler divergence, divided by K as in the authors' code. That code has 1 - p
+    instead of the later probabilities p; these do not sum to 1, so here it is p.
     """
     wanted = jax.nn.log_softmax(jax.lax.stop_gradient(late) / temperature)
     given = jax.nn.log_softmax(early / temperature)
@@ -95,7 +95,7 @@ def refinement(early: jax.Array, late: jax.Array, temperature: jax.Array) -> jax
 
 
 def _terms(logits, out, batch):
-    """The terms that both methods have, by name."""
+    """The terms of both methods, by name."""
     goal = losses.targets(batch, logits.shape[-1])
     sums = {"mean": 0.0, "dropped": 0.0, "picked": 0.0}
     levels = zip(_levels(out, pyramid.SCORES), _levels(out, pyramid.PICKED), strict=True)

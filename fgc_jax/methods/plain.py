@@ -1,4 +1,4 @@
-"""Plain fine-tuning: a loss of the classifier's logits, alone or beside a teacher's."""
+"""Plain fine-tuning: a loss of the classifier's logits, with or without distillation."""
 
 from typing import Annotated, Any, Literal
 
@@ -24,14 +24,14 @@ def make(
 ) -> Method:
     """`loss` of the labels: "cross_entropy", "focal" (with focal_gamma above 0) or "bce".
 
-    class_weights: "balanced" makes it a mean in which an image counts N / (K n_c), so that all
-    classes count the same. teacher: the directory of a finished run; the loss is then
-    1 - teacher_share times that of the labels and teacher_share times that of the teacher's
-    probabilities at `temperature`. See fgc_jax.methods.losses for formulas and papers.
+    class_weights: "balanced" gives an image the weight N / (K n_c), so that all classes count the
+    same. teacher: the directory of a finished run; the loss is then 1 - teacher_share times the
+    loss of the labels plus teacher_share times that of the teacher's probabilities at
+    `temperature`. See fgc_jax.methods.losses for formulas and papers.
 
     Raises:
-        ValueError: a value that is not allowed or would have no effect, a class without images to
-            weigh, or a teacher that cannot teach this run.
+        ValueError: a value that is not allowed or would have no effect, a balanced class without
+            images, or a teacher that does not fit this run.
     """
     if loss == "focal" and not focal_gamma:
         raise ValueError(_at("focal_gamma must be above 0 with loss='focal'"))

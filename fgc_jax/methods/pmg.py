@@ -22,25 +22,24 @@ def make(
 ) -> Method:
     """An optimiser step for each level of the head "pmg" and one for all levels together.
 
-    Step i is the cross-entropy of level i on images whose tiles[i] x tiles[i] tiles are shuffled,
-    in one order for the batch; the last step is concat_weight times the cross-entropy of the
-    concatenated levels on the images as they are. Each step follows the one before, on the same
-    batch.
+    The loss of step i is the cross-entropy of level i on images whose tiles[i] x tiles[i] tiles are
+    shuffled, in one order for the batch. The loss of the last step is concat_weight times the
+    cross-entropy of the concatenated levels on the original images. All steps use the same batch.
 
     Raises:
-        ValueError: not one number of tiles for each level of the head, or more than some phase's
-            images have pixels.
+        ValueError: not one number of tiles for each level of the head, or a number of tiles larger
+            than the images of a phase.
     """
     for index, shapes in enumerate(facts.shapes):
         if sum(name.startswith("head/level") for name in shapes) != len(tiles):
             raise ValueError(
-                f"config.method_options.tiles={tiles!r} must hold one number for each level of the "
+                f"config.method_options.tiles={tiles!r} must have one number for each level of the "
                 "head, that is for each map of config.model.feature_map"
             )
         if max(tiles) > min(shapes["image"][:2]):
             raise ValueError(
                 f"config.method_options.tiles={tiles!r}: the images of config.phases[{index}] have "
-                f"only {min(shapes['image'][:2])} pixels a side"
+                f"only {min(shapes['image'][:2])} pixels per side"
             )
 
     def level(name, n):

@@ -1,4 +1,4 @@
-"""What a training is judged by; a method says what it learns."""
+"""The definition of a task: how the results of a training are measured."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,21 +9,21 @@ import jax
 
 class Evaluate(Protocol):
     """`evaluate(split_name, params, stats)`: the metrics of a split, by name, and the positions of
-    its images that could not be read."""
+    its unreadable images."""
 
     def __call__(self, split_name: str, params: Any, stats: Any) -> tuple[Any, Any]: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What the loop needs to know of the answers that a network learns to give.
+    """The functions with which the loop measures a network.
 
-    report: traced in the train step, (a loss's outputs, batch) -> scalars to log beside the loss.
-    evaluator: of a phase's inputs, its `Evaluate` for validation. monitors: the metrics that choose
-    a checkpoint, and whether "lower" or "higher" is better. headline: the metric that stands for an
-    epoch in results. line: an epoch's metrics for people. test: (session, phase, step) of the
-    chosen checkpoint -> what results.json says of it, and of the logits that validation chose; it
-    writes the evaluation's files.
+    report: (outputs of a loss, batch) -> scalars to log with the loss; traced in the train step.
+    evaluator: inputs of a phase -> its `Evaluate` for validation. monitors: the metrics that can
+    select a checkpoint, and whether "lower" or "higher" is better. headline: the metric that
+    represents an epoch in results. line: metrics of an epoch -> a text. test: (session, phase,
+    step of the selected checkpoint) -> its evaluation and its logits for results.json; it also
+    writes the files of the evaluation.
     """
 
     report: Callable[[Mapping[str, jax.Array], Mapping[str, jax.Array]], dict[str, jax.Array]]

@@ -1,7 +1,7 @@
-"""TransFG's loss: cross-entropy, and class tokens that are near to those of their class only.
+"""TransFG's loss: cross-entropy and a contrastive loss of the class tokens.
 
-Paper: TransFG: A Transformer Architecture for Fine-grained Recognition (arXiv 2103.07976). What it
-does to the network are the options patch_stride and part_selection of the vision transformers.
+Paper: TransFG: A Transformer Architecture for Fine-grained Recognition (arXiv 2103.07976). Its
+changes of the network are the options patch_stride and part_selection of vision transformers.
 """
 
 from typing import Annotated
@@ -30,7 +30,7 @@ def make(
     if not all("pooled" in shapes for shapes in facts.shapes):
         raise ValueError(
             "config.method='transfg' compares class tokens: config.model.backbone must be a "
-            "transformer that has the map 'pooled'"
+            "transformer with the map 'pooled'"
         )
 
     def loss(model, batch, key, state, constants):
@@ -47,10 +47,10 @@ def make(
 
 
 def contrast(vectors: jax.Array, labels: jax.Array, mask: jax.Array, margin: float) -> jax.Array:
-    """Mean over all ordered pairs of the B vectors [B, C] of 1 - cos for two of one class (labels
-    int32 [B]) and of max(0, cos - margin) for two of different classes.
+    """Mean over all ordered pairs of the B vectors [B, C] of 1 - cos for two of the same class
+    (labels int32 [B]) and of max(0, cos - margin) for two of different classes.
 
-    A vector's pair with itself counts as 0, of a vector of zeros as well; vectors whose mask f32
+    The pair of a vector with itself counts as 0, also for a vector of zeros; vectors whose mask f32
     [B] is 0 are in no pair. The paper divides by B squared, its code by B.
     """
     units = basic.l2_normalise(vectors.astype(jnp.float32))

@@ -1,4 +1,4 @@
-"""Networks: the tables of backbones and heads, what is built from them, and their weights.
+"""Networks: the tables of backbones and heads, classifiers built from them, and their weights.
 
 A model config is a `fgc_jax.config.ModelSettings`.
 """

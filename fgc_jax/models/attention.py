@@ -1,4 +1,4 @@
-"""What transformers share: scaled dot-product attention, its weights, the MLP, exact GELU.
+"""Common parts of transformers: scaled dot-product attention, its weights, the MLP, exact GELU.
 
 Paper: Attention Is All You Need (arXiv 1706.03762). Tokens are [..., T, C].
 """
@@ -34,8 +34,9 @@ def _attend(q, k, v, bias):
     return _attend_forward(q, k, v, bias)[0]
 
 
-# XLA:CPU takes up to twice as long for the products in jax.nn.dot_product_attention's order of
-# axes. The rule of our own keeps a quarter less for the backward pass than differentiation does.
+# XLA:CPU takes up to twice as long for the products in the axis order of
+# jax.nn.dot_product_attention. This gradient rule stores a quarter less for the backward pass than
+# automatic differentiation.
 def _attend_forward(q, k, v, bias):
     p = attention_weights(q, k, bias)
     y = jnp.einsum("...hqk,...hkd->...hqd", p.astype(v.dtype), v.swapaxes(-3, -2))
@@ -48,7 +49,7 @@ def _attend_backward(residuals, g):
     q, k, v, y, g = (x.swapaxes(-3, -2) for x in (q, k, v, y, g))
     dv = jnp.einsum("...hqk,...hqd->...hkd", p.astype(g.dtype), g)
     dp = jnp.einsum("...hqd,...hkd->...hqk", g, v, preferred_element_type=jnp.float32)
-    # The softmax's own sum of p dp, from shorter rows.
+    # The sum of p dp of the softmax's gradient, from shorter rows.
     inner = jnp.einsum("...qd,...qd->...q", g, y, preferred_element_type=jnp.float32)
     ds = p * (dp - inner[..., None])
     dbias = None
@@ -92,7 +93,7 @@ def merge_heads(x):
 
 @jax.custom_vjp
 def gelu(x):
-    """x Phi(x) by the error function, not its tanh approximation; computed in float32.
+    """x Phi(x) with the error function, not the tanh approximation; computed in float32.
 
     Paper: Gaussian Error Linear Units (arXiv 1606.08415).
     """
@@ -106,8 +107,8 @@ def _gelu_forward(x):
 
 
 def _gelu_backward(x, g):
-    # Differentiation would keep two more arrays of x's size for each layer. So does XLA where it
-    # finds the forward pass's erf again: hence the other sign.
+    # Automatic differentiation would store two more arrays of x's size for each layer. XLA would
+    # too, if it recognised the erf of the forward pass: hence the other sign.
     x32 = x.astype(jnp.float32)
     below = 0.5 * (1 - lax.erf(x32 * -(0.5**0.5)))
     density = jnp.exp(-0.5 * x32 * x32) * (2 * jnp.pi) ** -0.5
@@ -118,7 +119,7 @@ gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
 def linear(in_features, out_features, *, use_bias=True, std=0.02, dtype, rngs):
-    """A layers.Linear whose kernel starts normal with the deviation `std`, as timm's do."""
+    """A layers.Linear whose initial kernel is normal with the deviation `std`, as in timm."""
     layer = layers.Linear(in_features, out_features, use_bias=use_bias, dtype=dtype, rngs=rngs)
     shape = (in_features, out_features)
     layer.kernel = nnx.Param(std * jax.random.normal(rngs.params(), shape))
@@ -128,7 +129,7 @@ def linear(in_features, out_features, *, use_bias=True, std=0.02, dtype, rngs):
 class Mlp(nnx.Module):
     """Linear, GELU, linear: [..., C] -> [..., C], with `hidden` units between.
 
-    std: deviation that the second kernel starts with.
+    std: deviation of the initial second kernel.
     """
 
     def __init__(self, features, hidden, *, std=0.02, dtype, rngs):
@@ -140,9 +141,9 @@ class Mlp(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Every token [..., T, C] attends to every other, in `heads` parts of the channels.
+    """Self-attention of tokens [..., T, C] with `heads` heads.
 
-    std: deviation that the last kernel starts with. Queries and keys are rotated by `turn` (see
+    std: deviation of the initial last kernel. Queries and keys are rotated by `turn` (see
     `position.rotation`) if there is one.
     """
 
@@ -155,7 +156,7 @@ class Attention(nnx.Module):
         return self.proj(merge_heads(attend(*self._split(x, turn))))
 
     def weights(self, x, turn=None):
-        """Float32 [..., heads, T, T]: how much each token (row) takes from each."""
+        """Float32 [..., heads, T, T]: how much each token (row) takes from each token (column)."""
         q, k, _ = self._split(x, turn)
         return attention_weights(q, k)
 

@@ -1,4 +1,4 @@
-"""What a row of the backbone table holds: constructor, feature maps, layers, weights' facts."""
+"""A row of the backbone table: constructor, feature maps, layers, and facts of the weights."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -7,13 +7,13 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-# Of a network that halves the grid in its stem, behind it, and before each further stage.
+# Of a network that halves the grid in its stem, after it, and before each further stage.
 STRIDES = {"stem": 2, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32, "features": 32}
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
-    """What one set of weights expects of its input, and where it comes from.
+    """The input that one set of weights expects, and the source of these weights.
 
     mean, std: of RGB values scaled to [0, 1]. size, test_size: side of the square crop in pixels,
     in training and the one recommended for testing. crop_fraction, test_crop_fraction: crop side
@@ -36,8 +36,8 @@ class Preprocess:
     classes: int = 1000
 
     def rescale(self, other: "Preprocess"):
-        """What turns pixels normalised by these mean and std into those of `other`: (factor,
-        shift), three numbers each, or None if they are the same."""
+        """(factor, shift), three numbers each, that convert pixels normalised with this mean and
+        std to those of `other`; None if they are the same."""
         if (self.mean, self.std) == (other.mean, other.std):
             return None
         triples = list(zip(self.mean, self.std, other.mean, other.std, strict=True))
@@ -54,14 +54,14 @@ def as_it_is(row: "Backbone") -> "Backbone":
 class Backbone:
     """One row of BACKBONES.
 
-    build: (dtype=, rngs=, last=, drop_path=, remat=) -> nnx.Module; `last` names the deepest
-        feature map needed, and layers behind it are not built; drop_path is the largest rate of
+    build: (dtype=, rngs=, last=, drop_path=, remat=) -> nnx.Module; `last` is the deepest feature
+        map that is needed, and layers after it are not built; drop_path is the largest rate of
         stochastic depth; remat computes each block's activations again in the backward pass.
         module(x [B, H, W, 3], rngs=) -> dict of maps [B, h, w, c], and attention maps
         "attention/BLOCK" if it has any. Raises ValueError for a size that does not fit.
     channels, strides: of each feature map. "features" is the grid of timm's forward_features;
-        "pooled" [B, 1, 1, c], stride 0, is the vector that the published classifier reads, where
-        this is not the mean of "features".
+        "pooled" [B, 1, 1, c], stride 0, is the vector that the published classifier reads, if
+        it is not the mean of "features".
     layers: layer name -> parameter path prefixes inside the backbone, ordered input to output; a
         final norm belongs to the last block.
     depths: feature map -> how many of `layers`, from the input, it depends on.
@@ -70,8 +70,9 @@ class Backbone:
     head_names: timm's module names of that head -> paths inside our head.
     parameters: count with the classifier of the first weights, if they have one.
     gflops: 1e9 multiply-adds of a forward pass at the first weights' size, as papers count them.
-    unused: timm's names of modules that published files have and no forward pass reads.
-    optional: paths of layers that not all published files have; they start anew without.
+    unused: timm's names of modules in published files that no forward pass reads.
+    optional: paths of layers that some published files lack; these layers then start with random
+        weights.
     in_timm: whether timm has the network under this name.
     resample: leaf name -> function (array, shape) that fits a stored leaf to another image size.
     adapt: (row, *, OPTIONS) -> the row so changed; config.model.backbone_options are the options.
@@ -95,7 +96,7 @@ class Backbone:
 
 
 def by_tag(weights: Iterable[Preprocess]) -> dict[str, Preprocess]:
-    """The facts of several weights on the hub under their tags."""
+    """{tag: facts} of several weights on the hub."""
     return {facts.source.rpartition(".")[2]: facts for facts in weights}
 
 
@@ -113,7 +114,7 @@ def timm_tag(
     url: str = "",
     classes: int = 1000,
 ) -> Preprocess:
-    """Facts of `timm/<model>.<tag>` on the Hugging Face hub, as timm 1.0.31 states them."""
+    """Facts of `timm/<model>.<tag>` on the Hugging Face hub, as stated by timm 1.0.31."""
     return Preprocess(
         mean=norm[0],
         std=norm[1],
@@ -130,8 +131,8 @@ def timm_tag(
 
 
 def stage_layers(stem: str, stages: str, depths: Iterable[int], norm: str):
-    """(layers, depths) of a row whose blocks lie in `stages`/STAGE/blocks, all but the first stage
-    behind a downsampling layer, and whose final norm is at the path `norm`."""
+    """(layers, depths) of a row whose blocks are at `stages`/STAGE/blocks, with a downsampling
+    layer before each stage except the first, and whose final norm is at the path `norm`."""
     ordered, counts = {stem: (stem,)}, {"stem": 1}
     for stage, depth in enumerate(depths):
         for index in range(depth):
@@ -144,7 +145,7 @@ def stage_layers(stem: str, stages: str, depths: Iterable[int], norm: str):
 
 
 def without_drop_path(name: str, rate: float) -> None:
-    """Refuses stochastic depth for a network that has no residual branches to drop."""
+    """Raises ValueError for stochastic depth in a network without residual branches."""
     if rate:
         raise ValueError(f"drop_path={rate} has no effect: {name} has no residual branches")
 

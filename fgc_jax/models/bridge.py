@@ -6,11 +6,12 @@ from flax import nnx
 
 
 def apply(graphdef, params, stats, function, *args):
-    """Calls `function(model, *args)` on the live module: (its result, new batch-norm statistics).
+    """Calls `function(model, *args)` with the live module; returns (its result, new batch-norm
+    statistics).
 
-    Pure, and the only bridge between parameter trees and NNX modules.
+    A pure function, and the only bridge between parameter trees and NNX modules.
     """
-    # copy=True: the module's state must be new in this trace, or NNX refuses to update statistics.
+    # copy=True: NNX updates statistics only if the module's state was created in this trace.
     model = nnx.merge(graphdef, params, stats, copy=True)
     result = function(model, *args)
     return result, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
@@ -22,12 +23,12 @@ def infer(graphdef, params, stats, images):
 
 
 def run(block, x, *, rngs=None, remat=False):
-    """block(x, rngs=rngs), an array; with `remat` the backward pass computes the block again
-    instead of keeping its activations (gradient checkpointing: less memory, more time).
+    """block(x, rngs=rngs), an array. With `remat` the backward pass computes the block again
+    instead of storing its activations (gradient checkpointing: less memory, more time).
 
     Paper: Training Deep Nets with Sublinear Memory Cost (arXiv 1604.06174).
     """
-    # One key a block, so that both ways draw the same numbers.
+    # One key for each block, so that both computations draw the same numbers.
     key = None if rngs is None else rngs.dropout()
     if not remat:
         return block(x, rngs=None if key is None else nnx.Rngs(key))
@@ -43,13 +44,13 @@ def run(block, x, *, rngs=None, remat=False):
 
 
 def _computed_again(function):
-    """function(params, x, stats, key) -> (y, new stats), keeping only its arguments for the
+    """function(params, x, stats, key) -> (y, new stats), storing only its arguments for the
     backward pass.
 
-    jax.checkpoint separates the two computations by a barrier that XLA:CPU removes before it
-    merges equal computations, which undoes it. Here they differ: the second one's x waits for the
-    upstream gradient, of which it takes nothing. So do its vectors (scales and biases): spread over
-    all places, and shared by both computations, they would be kept between them.
+    jax.checkpoint separates the two computations by a barrier. XLA:CPU removes it before it merges
+    equal computations, so activations are stored after all. Here the computations differ: the x of
+    the second one depends on the upstream gradient, without using its value. The same is done with
+    its vectors (scales and biases), because their broadcast copies would be shared and stored.
     """
 
     def forward(*arguments):
@@ -58,7 +59,7 @@ def _computed_again(function):
     def backward(arguments, gradients):
         params, x, stats, key = arguments
         g, _ = gradients
-        # One number for each image, so that devices which share the batch need not talk.
+        # One number for each image, so that devices with parts of the batch need no communication.
         first = g[(slice(None), *(slice(0, 1),) * (g.ndim - 1))].reshape(-1)
         nothing = jnp.minimum(jnp.abs(first), 0)
         x = x + nothing.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)

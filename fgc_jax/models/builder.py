@@ -1,4 +1,4 @@
-"""From a model config to a classifier: the module, its shapes, its static halves."""
+"""From a model config to a classifier: the module, its shapes, its static definitions."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -15,10 +15,10 @@ def build(config: ModelSettings, num_classes: int, *, rngs: nnx.Rngs) -> Classif
     """A classifier with new random weights; runs under nnx.eval_shape and jax.jit.
 
     Raises:
-        ValueError: an unknown backbone, head, option of the head or feature map, stochastic
-            depth in a backbone without residual branches, fewer than two classes, maps in an order
-            that the head does not take, two streams whose maps have different strides, or no linear
-            layer for LoRA.
+        ValueError: an unknown backbone, head, option of the head or feature map; stochastic depth
+            in a backbone without residual branches; fewer than two classes; maps in a wrong order
+            for the head; two streams whose maps have different strides; or no linear layer for
+            LoRA.
     """
     streams = table.streams(config)
     head = table.lookup(HEADS, config.head, "head")
@@ -61,7 +61,7 @@ def build(config: ModelSettings, num_classes: int, *, rngs: nnx.Rngs) -> Classif
 
 
 def abstract(config: ModelSettings, num_classes: int) -> Classifier:
-    """The classifier with shapes in place of arrays: no memory, no computation."""
+    """The classifier with shapes instead of arrays: it needs no memory and no computation."""
     return nnx.eval_shape(lambda: build(config, num_classes, rngs=nnx.Rngs(0)))
 
 
@@ -71,9 +71,10 @@ def split(model: Classifier) -> tuple[dict, dict]:
 
 
 def evaluation_graphdef(model: Classifier) -> nnx.GraphDef:
-    """The static half of a classifier with stored statistics in batch norm and no dropout."""
+    """The static definition of a classifier for evaluation: batch norm uses its stored statistics,
+    and there is no dropout."""
     view = nnx.view(
-        # VGG without batch norm has no layer that the first mode would reach.
+        # VGG without batch norm has no layer for the first mode.
         model,
         use_running_average=True,
         deterministic=True,

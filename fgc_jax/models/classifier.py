@@ -1,4 +1,4 @@
-"""One or two backbones under one head."""
+"""A classifier: one or two backbones and a head."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -9,9 +9,10 @@ from fgc_jax.models import regions
 class Classifier(nnx.Module):
     """images [B, H, W, 3], normalised for `backbone` -> (logits float32 [B, K], named maps).
 
-    The maps of the second stream are prefixed "b/", what the head names "head/". feature_maps: of
-    each backbone the names of the maps that the head reads. rescale_b: (factor, shift), three
-    numbers each, that turn pixels normalised for the first stream into those for the second.
+    Names of the second stream's maps begin with "b/", those of the head's arrays with "head/".
+    feature_maps: for each backbone the names of the maps that the head reads. rescale_b: (factor,
+    shift), three numbers each, that convert pixels normalised for the first stream to those for the
+    second.
     """
 
     def __init__(self, backbone, head, backbone_b=None, *, feature_maps, rescale_b=None):
@@ -22,7 +23,7 @@ class Classifier(nnx.Module):
         self.two_streams = backbone_b is not None
         self.feature_maps = feature_maps
         self.rescale_b = rescale_b
-        self.from_embeddings = False  # whether it is called with what `embed` returned instead
+        self.from_embeddings = False  # True: it is called with the result of `embed`
 
     def __call__(self, images, *, rngs=None):
         if self.from_embeddings:
@@ -32,10 +33,10 @@ class Classifier(nnx.Module):
         return logits, out | {f"head/{name}": x for name, x in named.items()}
 
     def maps(self, images, *, rngs=None):
-        """(the maps that the head reads, those of the first backbone first; all named maps).
+        """(the maps that the head reads, first those of the first backbone; all named maps).
 
-        A head with `look` reads the maps of a crop, too, encoded by the same backbones: see
-        `glsim.GlSim`.
+        A head with a method `look` also reads the maps of a crop, encoded by the same backbones:
+        see `glsim.GlSim`.
         """
         read, out = self._encode(images, rngs=rngs)
         if not hasattr(self.head, "look"):
@@ -57,8 +58,8 @@ class Classifier(nnx.Module):
         return read, out
 
     def embed(self, images):
-        """One vector an image, f32 [B, D]: what the head pools before it has worked on it, or else
-        the mean over the positions of each map that it reads."""
+        """One vector for each image, f32 [B, D]: the pooled vector before the head's first
+        parameter, or else the mean over the positions of each map that the head reads."""
         maps, _ = self.maps(images)
         if hasattr(self.head, "embed"):
             return self.head.embed(maps)
@@ -66,8 +67,8 @@ class Classifier(nnx.Module):
 
 
 def on_embeddings(classifier: Classifier) -> Classifier:
-    """The classifier, called with what `Classifier.embed` returned in place of images; its head
-    must have `classify`."""
+    """The classifier for calls with the result of `Classifier.embed` instead of images. Its head
+    must have a method `classify`."""
     view = nnx.view(classifier, raise_if_not_found=False)
     view.from_embeddings = True
     return view

@@ -1,15 +1,15 @@
-"""Two-dimensional convolution, written in the form that is fast on the platform at hand.
+"""Two-dimensional convolution in a form that is fast on the current platform.
 
-XLA:CPU takes 20 to 70 times longer than it needs for the gradients of depthwise and grouped
-convolutions, and several times longer for some other gradients. There `conv2d` states the
-forward sum and both gradients itself, as one of the forms below; `_form` chooses by shape.
-Everywhere else, and inside `plain()`, it is `lax.conv_general_dilated`. The numbers agree up to
+XLA:CPU takes 20 to 70 times longer than necessary for the gradients of depthwise and grouped
+convolutions, and several times longer for some other gradients. On CPUs `conv2d` therefore defines
+the forward sum and both gradients itself, in one of several forms; `_form` chooses it by shape.
+On other platforms, and inside `plain()`, it is `lax.conv_general_dilated`. Results are equal up to
 the rounding of float32 sums.
 
 Limits of the CPU forms: they are reverse-mode rules (`jax.custom_vjp`), so `jax.jvp` and
-`jax.linearize` refuse them and `jax.hessian` must be reverse over reverse; kernels and padding
-are static; there is no dilation. Derivatives of any order by reverse mode are right, but only the
-first is fast.
+`jax.linearize` do not work and `jax.hessian` must be reverse over reverse; kernel sizes and padding
+are static; there is no dilation. Derivatives of any order by reverse mode are correct, but only
+the first is fast.
 """
 
 import contextlib
@@ -33,9 +33,9 @@ _BLOCKS = 16
 
 @contextlib.contextmanager
 def plain():
-    """Within it, tracing makes `conv2d` the platform's own convolution (tests, FLOPs, export).
+    """A context in which `conv2d` is traced as XLA's own convolution (for tests, FLOPs, export).
 
-    The choice is made at trace time: a jitted function traced before keeps its form.
+    The choice is made at trace time: a jitted function that was traced before keeps its form.
     """
     token = _PLAIN.set(True)
     try:
@@ -45,7 +45,7 @@ def plain():
 
 
 def is_plain():
-    """Whether convolutions and poolings traced now take the platform's own form."""
+    """Whether convolutions and poolings that are traced now use XLA's own form."""
     return _PLAIN.get() or jax.default_backend() != "cpu"
 
 

@@ -1,4 +1,4 @@
-"""The forms of a convolution on CPU: each states the forward sum and both gradients.
+"""The forms of a convolution on CPU: each defines the forward sum and both gradients.
 
 Arrays are float32, [B, H, W, C], kernels [kh, kw, Cin, Cout] without groups or [kh, kw, 1, C]
 depthwise; pads is ((top, bottom), (left, right)). `conv` chooses among them by shape.
@@ -15,15 +15,15 @@ from jax import lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
-# Bytes of the upstream gradient up to which the weight gradient is a convolution that has this
-# array as its kernel; a larger one falls out of the cache on each of the k * k visits.
+# Bytes of the upstream gradient up to which the weight gradient is a convolution with this array as
+# its kernel; a larger array does not stay in the cache between the k * k reads.
 _CACHED = 16 * 2**20
 # Rows that one expression adds up in the weight gradient of a depthwise convolution.
 _FOLD = 16
 # Numbers of the input that it reads at a time (2 MiB).
 _CHUNK = 2**19
-# Taps of a depthwise convolution above which sum and input gradient are computed in chunks too:
-# in one piece with what surrounds them, a layer norm say, XLA:CPU may write out every tap's window.
+# Taps of a depthwise convolution above which sum and input gradient are computed in chunks too. If
+# XLA:CPU fuses them with neighbours such as a layer norm, it may store the window of every tap.
 _TAPS = 25
 
 
@@ -37,9 +37,9 @@ class Form:
 
 
 def taps(phase, kernel_size, stride, before):
-    """Pairs (i, shift): tap i carries output u + shift to input stride * u + phase.
+    """Pairs (i, shift): tap i connects output u + shift to input stride * u + phase.
 
-    before is the padding in front of the axis. The shift falls by one from pair to pair.
+    before is the padding before the axis. The shift decreases by one from pair to pair.
     """
     return [
         (i, (phase + before - i) // stride)
@@ -49,7 +49,7 @@ def taps(phase, kernel_size, stride, before):
 
 
 def window(x, row, column, stride, height, width):
-    """x[:, row::stride, column::stride] cut to [B, height, width, C]."""
+    """x[:, row::stride, column::stride], limited to [B, height, width, C]."""
     b, _, _, c = x.shape
     stop = (b, row + (height - 1) * stride + 1, column + (width - 1) * stride + 1, c)
     return lax.slice(x, (0, row, column, 0), stop, (1, stride, stride, 1))
@@ -58,7 +58,7 @@ def window(x, row, column, stride, height, width):
 def interleave(phases, stride, height, width):
     """Joins stride * stride arrays [B, h, w, C]: phases[a][b] holds rows a::stride, columns b::.
 
-    The result is cut to [B, height, width, C].
+    The result is limited to [B, height, width, C].
     """
     if stride == 1:
         return phases[0][0][:, :height, :width]
@@ -79,8 +79,8 @@ def _rows(x):
     return x.reshape(-1, x.shape[-1])
 
 
-# 1x1: three matrix products. Stated, because the transposed product that automatic
-# differentiation leaves makes XLA write the whole upstream gradient transposed.
+# 1x1: three matrix products. Defined here, because automatic differentiation gives a transposed
+# product for which XLA stores the whole upstream gradient transposed.
 
 
 def _pointwise(x, kernel, stride, pads):
@@ -128,7 +128,7 @@ def _depthwise(x, kernel, stride, pads):
     )
 
     def add_taps(x):
-        # Without the barrier the taps that need no margin read x, which is then written out too.
+        # Without the barrier, taps without a margin read x itself, so x is stored as well.
         x = lax.optimization_barrier(_pad(x, pads))
         return sum(
             window(x, i, j, stride, height, width) * _channels(kernel[i, j])
@@ -152,13 +152,13 @@ def _some_images(x):
     """How many images [B, H, W, C] to read at a time, a divisor of B."""
     b = len(x)
     if jax.device_count() > 1:
-        return b  # A loop over the batch would have every device compute all of it.
+        return b  # With a loop over the batch every device would compute the whole batch.
     each = x.size // b
     return max(n for n in range(1, b + 1) if b % n == 0 and (n == 1 or n * each <= _CHUNK))
 
 
 def _gather_plan(shape, kernel_shape, g_shape, stride, pads):
-    """What each phase of the input reads of g: lists of taps by axis, and g's padding."""
+    """The parts of g that each phase of the input reads: lists of taps by axis, and g's padding."""
     axes, margins = [], []
     for n, k, (before, _), m in zip(shape[1:3], kernel_shape[:2], pads, g_shape[1:3], strict=True):
         steps = -(-n // stride)
@@ -200,9 +200,9 @@ def _depthwise_input_gradient(g, kernel, shape, stride, pads):
 
 
 def _depthwise_kernel_gradient(x, g, shape, stride, pads):
-    # Adds up to _FOLD rows in one fused expression, so that the reduction that follows, which
-    # XLA does far more slowly than the products, has only the rest to do. Some images at a time,
-    # to stay in the cache; one row of taps at a time, to keep the program small.
+    # Adds up to _FOLD rows in one fused expression, so that less is left for the reduction after
+    # it, which is far slower in XLA than the products. Some images at a time, to stay in the cache;
+    # one row of taps at a time, to keep the program small.
     b, h, w, c = g.shape
     rest = -(-h // _FOLD)
     fold = -(-h // rest)
@@ -231,7 +231,7 @@ def _depthwise_kernel_gradient(x, g, shape, stride, pads):
         return add_images(x, g).reshape(shape)
 
     def add_chunk(first):
-        # Not an element of an array of chunks, for which XLA would copy all of x first.
+        # A slice, not an element of an array of chunks: for that XLA would copy all of x first.
         return add_images(*(lax.dynamic_slice_in_dim(array, first, some) for array in (x, g)))
 
     return lax.map(add_chunk, jnp.arange(0, b, some)).sum(0).reshape(shape)
@@ -240,12 +240,12 @@ def _depthwise_kernel_gradient(x, g, shape, stride, pads):
 DEPTHWISE = Form(_depthwise, _depthwise_input_gradient, _depthwise_kernel_gradient)
 
 
-# The general case: XLA's own convolution, but for strided input gradients and large arrays.
+# The general case: XLA's own convolution, except for strided input gradients and large arrays.
 
 
 def _dense(x, kernel, stride, pads):
-    # Without the barrier XLA may fuse a run of convolutions and poolings into one program that
-    # computes each of them again and again: VGG-16 takes ten times as long.
+    # Without the barrier XLA may fuse consecutive convolutions and poolings into one program that
+    # computes each of them many times: VGG-16 takes ten times as long.
     return lax_conv(lax.optimization_barrier(x), kernel, stride, pads)
 
 

@@ -1,4 +1,4 @@
-"""The layers every backbone and head is built from; arrays are [B, H, W, C]."""
+"""The layers of all backbones and heads; arrays are [B, H, W, C]."""
 
 import functools
 
@@ -14,7 +14,7 @@ relu6 = jax.nn.relu6
 
 
 def same(x):
-    """The identity: stands where a variant has no layer."""
+    """The identity, used in variants without the layer."""
     return x
 
 
@@ -24,7 +24,7 @@ def scaled(x, gamma):
 
 
 def pair(value):
-    """An int for rows and columns alike, or (rows, columns), as (rows, columns)."""
+    """(rows, columns) from an int for both or from such a pair."""
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
@@ -56,7 +56,7 @@ class Conv(nnx.Module):
             )
         rows, columns = pair(kernel_size)
         shape = (rows, columns, in_features // groups, out_features)
-        # Kaiming normal over the fan out, as torchvision and timm start their networks.
+        # Kaiming normal over the fan out, the initialisation of torchvision and timm.
         std = (2.0 / (rows * columns * out_features // groups)) ** 0.5
         self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
@@ -116,8 +116,8 @@ class BatchNorm(nnx.Module):
             var = jnp.maximum(jnp.square(x32).mean(axes) - jnp.square(mean), 0.0)
             count = x.size // x.shape[-1]
             unbiased = var * (count / max(count - 1, 1))
-            # Not `self.mean[...] =`: that asks a traced array for its sharding, and the error which
-            # JAX writes searches the whole trace (ResNet-50, four passes: 50 s in place of 3).
+            # Not `self.mean[...] =`: that reads the sharding of a traced array, and JAX searches
+            # the whole trace for its error message (ResNet-50, four passes: 50 s instead of 3).
             self.mean.set_value(self._blend(self.mean[...], mean))
             self.var.set_value(self._blend(self.var[...], unbiased))
         factor = self.scale[...] * lax.rsqrt(var + self.epsilon)
@@ -158,28 +158,28 @@ class Linear(nnx.Module):
         self.lora_factor = None
 
     def add_lora(self, rank, factor, *, rngs):
-        """Adds `factor` times the product of two new kernels, of which the second starts as zero:
-        `lora_a` [in_features, rank] and `lora_b` [rank, out_features]. See `models.lora`."""
+        """Adds `factor` times the product of two new kernels, `lora_a` [in_features, rank] and
+        `lora_b` [rank, out_features]; `lora_b` starts as zero. See `models.lora`."""
         in_features, out_features = self.kernel.shape
         self.lora_a = _kaiming_uniform(in_features, rank, rngs)
         self.lora_b = nnx.Param(jnp.zeros((rank, out_features)))
         self.lora_factor = factor
 
     def __call__(self, x):
-        # As rows: XLA:CPU writes transposed copies for the gradient of a kernel that meets x whole.
+        # As rows: for the gradient of a product with all of x XLA:CPU stores transposed copies.
         rows = x.astype(self.dtype).reshape(-1, x.shape[-1])
         y = rows @ self.kernel[...].astype(self.dtype)
         if self.bias is not None:
             y = y + self.bias[...].astype(self.dtype).reshape(1, -1)
         if self.lora_factor is not None:
-            # In this order all that is kept and computed for the new kernels is `rank` wide.
+            # In this order all arrays for the new kernels have a width of only `rank`.
             thin = self.lora_factor * (rows @ self.lora_a[...].astype(self.dtype))
             y = y + thin @ self.lora_b[...].astype(self.dtype)
         return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 def _kaiming_uniform(in_features, out_features, rngs):
-    """PyTorch's start of a linear layer."""
+    """PyTorch's initial weights of a linear layer."""
     bound = in_features**-0.5
     shape = (in_features, out_features)
     return nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound))
@@ -214,7 +214,7 @@ class DropPath(nnx.Module):
 
 
 def drop_rates(rate, depths):
-    """Stochastic depth's rate of each block, a tuple for each stage: from 0 linearly to `rate`."""
+    """Rates of stochastic depth of the blocks, a tuple for each stage: linear from 0 to `rate`."""
     rates = iter(np.linspace(0, rate, sum(depths)).tolist())
     return tuple(tuple(next(rates) for _ in range(depth)) for depth in depths)
 
@@ -239,7 +239,7 @@ class Blocks(nnx.Module):
 
 
 class Chain(Blocks):
-    """Modules and functions, each called with the result of the one before."""
+    """Modules and functions, each called with the result of the previous one."""
 
     def __call__(self, x, *, rngs=None):
         for module in self:
@@ -250,8 +250,8 @@ class Chain(Blocks):
 def max_pool(x, window, stride, padding):
     """Maximum of each window [window, window] of x [B, H, W, C]; padding is an int on each side.
 
-    Among equal values the gradient goes to the first in reading order, as in PyTorch. On CPU it
-    is a rule of our own (reverse mode only), since XLA:CPU's takes about six times as long.
+    Among equal values the gradient goes to the first in reading order, as in PyTorch. On CPU the
+    gradient is defined here (reverse mode only), because XLA:CPU's takes about six times as long.
     """
     if conv.is_plain():
         return _max_pool(x, window, stride, padding)
@@ -286,7 +286,7 @@ def _max_pool_backward(window, stride, padding, residuals, g):
     for tap in reversed(range(window * window)):
         value = conv_forms.window(padded, tap // window, tap % window, stride, h, w)
         first = jnp.where(value == y, jnp.int8(tap), first)
-    # Without the barrier the position is worked out again for every tap.
+    # Without the barrier the position is computed again for every tap.
     first, g = lax.optimization_barrier((first, g))
 
     steps = -(-height // stride), -(-width // stride)

@@ -1,11 +1,11 @@
-"""LoRA: beside a frozen linear layer of a backbone a product of two thin kernels that trains.
+"""LoRA: adds a trainable product of two small matrices to frozen linear layers of a backbone.
 
 Paper: LoRA: Low-Rank Adaptation of Large Language Models (arXiv 2106.09685). A layer computes
-x W + b + alpha / rank (x A) B, with A [in, rank] and B [rank, out]; B starts as zero, so that the
-network starts as the one without. Of a model config this reads lora_rank, lora_alpha (0 for the
-rank: a factor of 1), and lora_targets: a regular expression that must match a linear layer's whole
-path, such as r".*/qkv" for "backbone/blocks/0/attn/qkv"; "" for every linear layer outside the
-head, which does better than attention alone (QLoRA, arXiv 2305.14314).
+x W + b + alpha / rank (x A) B, with A [in, rank] and B [rank, out]. B starts as zero, so that the
+network at first computes the same as without LoRA. The keys of a model config are lora_rank,
+lora_alpha (0 for the rank: a factor of 1), and lora_targets: a regular expression that must match
+the whole path of a linear layer, such as r".*/qkv" for "backbone/blocks/0/attn/qkv"; "" for every
+linear layer outside the head, which is better than attention alone (QLoRA, arXiv 2305.14314).
 """
 
 import re
@@ -21,11 +21,11 @@ LEAVES = ("lora_a", "lora_b")
 
 
 def add(model: nnx.Module, config: ModelSettings, *, rngs: nnx.Rngs) -> None:
-    """Gives the linear layers that config.lora_targets names their two kernels.
+    """Adds the two kernels to the linear layers that config.lora_targets selects.
 
     Raises:
-        ValueError: the backbones have no linear layer, or lora_targets is no regular expression or
-            matches none of them.
+        ValueError: the backbones have no linear layer, or lora_targets is not a regular expression
+            or matches none of them.
     """
     found = {
         "/".join(map(str, path)): module
@@ -35,7 +35,7 @@ def add(model: nnx.Module, config: ModelSettings, *, rngs: nnx.Rngs) -> None:
     if not found:
         raise ValueError(
             f"lora_rank={config.lora_rank}: {config.backbone} has no linear layers outside its "
-            "head; those of transformers have"
+            "head; use a transformer"
         )
     try:
         pattern = re.compile(config.lora_targets or ".*")
@@ -46,8 +46,8 @@ def add(model: nnx.Module, config: ModelSettings, *, rngs: nnx.Rngs) -> None:
     chosen = [path for path in sorted(found) if pattern.fullmatch(path)]
     if not chosen:
         raise ValueError(
-            f"lora_targets={config.lora_targets!r} matches the whole path of no linear layer; "
-            f"there are {', '.join(sorted(found)[:4])}, ... ({len(found)} in all)"
+            f"lora_targets={config.lora_targets!r} does not match the whole path of any linear "
+            f"layer; the layers are {', '.join(sorted(found)[:4])}, ... ({len(found)} in all)"
         )
     for path in chosen:
         found[path].add_lora(config.lora_rank, _factor(config), rngs=rngs)
@@ -58,12 +58,12 @@ def _factor(config: ModelSettings) -> float:
 
 
 def paths(params: trees.Tree) -> set[str]:
-    """The paths of LoRA's leaves."""
+    """The paths of the parameters of LoRA."""
     return {path for path in trees.flatten(params) if path.endswith(LEAVES)}
 
 
 def merged(config: ModelSettings, params: trees.Tree) -> trees.Tree:
-    """The parameters of the network without LoRA that computes the same: W + alpha / rank A B."""
+    """The parameters of an equivalent network without LoRA: W + alpha / rank A B."""
     flat = trees.flatten(params)
     for path in sorted(path for path in flat if path.endswith(LEAVES[0])):
         layer = path.removesuffix(LEAVES[0])

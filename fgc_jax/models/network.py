@@ -1,4 +1,4 @@
-"""A classifier as it is known before a weight is read: shapes in place of arrays."""
+"""A classifier without its weights: shapes instead of arrays."""
 
 import dataclasses
 import functools
@@ -16,11 +16,11 @@ from fgc_jax.models.classifier import on_embeddings
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network:
-    """An abstract classifier and what else is known of it.
+    """An abstract classifier with its settings and layers.
 
     settings: its model settings. model: the module. params, stats: nested dicts of
-    ShapeDtypeStructs. layers: layer name -> path prefixes, input to output. preprocess: what images
-    are normalised with; None where it is called with embeddings.
+    ShapeDtypeStructs. layers: layer name -> path prefixes, input to output. preprocess: the mean
+    and std of the images; None if the network takes embeddings.
     """
 
     settings: config.ModelSettings
@@ -39,7 +39,7 @@ class Network:
 def describe(
     settings: config.ModelSettings, num_classes: int, *, mean: tuple = (), std: tuple = ()
 ) -> Network:
-    """The network of model settings; mean, std: of the images where the weights' own do not hold.
+    """The network of model settings; mean, std: of the images; () for those of the weights.
 
     Raises:
         ValueError: unknown model parts, or parts that do not fit together.
@@ -52,7 +52,7 @@ def describe(
 
 
 def of_embeddings(network: Network) -> Network:
-    """The network called with what `Classifier.embed` returned in place of images."""
+    """The network that takes the results of `Classifier.embed` instead of images."""
     return dataclasses.replace(network, model=on_embeddings(network.model), preprocess=None)
 
 

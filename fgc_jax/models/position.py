@@ -1,4 +1,4 @@
-"""Where a token is: position embeddings for another grid, and rotary ones.
+"""Position embeddings: resampling them to another grid, and rotary embeddings.
 
 Papers: An Image is Worth 16x16 Words (arXiv 2010.11929); RoFormer (arXiv 2104.09864) for the
 rotation, DINOv3 (arXiv 2508.10104) for its coordinates.
@@ -15,8 +15,8 @@ import numpy as np
 def resample(table, old, new, *, prefix):
     """Position embeddings [1, prefix + h w, C] of the grid `old` (h, w) as those of `new`.
 
-    The first `prefix` of them belong to tokens outside the grid and stay. Bicubic with
-    antialiasing, which here equals PyTorch's interpolate to the rounding.
+    The first `prefix` of them belong to tokens outside the grid and do not change. Bicubic with
+    antialiasing; equal to PyTorch's interpolate up to rounding.
     """
     if tuple(old) == tuple(new):
         return table
@@ -28,7 +28,8 @@ def resample(table, old, new, *, prefix):
 def fit_stored(table, shape, *, prefix):
     """A stored table [1, n, C] resampled to `shape`, both of square grids, as a NumPy array.
 
-    Returned as it is if that cannot be (no square grid, other channels), for the caller to refuse.
+    Returned unchanged if that is not possible (no square grid, other channels); the caller then
+    raises the error.
     """
     counts = [size[1] - prefix for size in (table.shape, shape) if len(size) == 3]
     sides = [math.isqrt(max(count, 0)) for count in counts]
@@ -42,11 +43,11 @@ def fit_stored(table, shape, *, prefix):
 
 @functools.lru_cache(maxsize=8)
 def rotation(grid, features, *, prefix, temperature=100.0):
-    """(cosine, sine), float32 [prefix + h w, features], of the angles that `rotate` turns by.
+    """(cosine, sine), float32 [prefix + h w, features], of the angles for `rotate`.
 
-    Coordinates are the cells' centres, each side of the grid (h, w) reaching from -1 to 1;
-    features / 4 wave lengths from 1 up to nearly `temperature` serve the rows, as many the
-    columns. The first `prefix` tokens are not turned.
+    Coordinates are those of the cells' centres; each side of the grid (h, w) goes from -1 to 1.
+    features / 4 wavelengths from 1 to nearly `temperature` are used for the rows, and the same for
+    the columns. The first `prefix` tokens are not rotated.
     """
     centres = [2 * (np.arange(side) + 0.5) / side - 1 for side in grid]
     coordinates = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2, 1)
@@ -57,7 +58,7 @@ def rotation(grid, features, *, prefix, temperature=100.0):
 
 
 def rotate(x, turn):
-    """Each pair (i, i + d / 2) of x [..., T, heads, d] turned by `turn` (see `rotation`)."""
+    """Each pair (i, i + d / 2) of x [..., T, heads, d] rotated by `turn` (see `rotation`)."""
     cosine, sine = (part.reshape((1,) * (x.ndim - 3) + (len(part), 1, -1)) for part in turn)
     first, second = jnp.split(x, 2, axis=-1)
     turned = x * cosine + jnp.concatenate([-second, first], axis=-1) * sine

@@ -1,4 +1,4 @@
-"""What the published weights of a backbone are called, where they are, what of them is used."""
+"""Published weights of a backbone: their names, sources, and the parts that are used."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ from fgc_jax.models.backbone import Backbone, Preprocess
 
 
 def metadata(name: str, tag: str) -> dict[str, str]:
-    """What a .safetensors file of the network `name` says of itself; tag: "" if not known."""
+    """The metadata for a .safetensors file of the network `name`; tag: "" if not known."""
     said = {"format": "pt", "architecture": name}
     return said | {"weights_tag": tag} if tag else said
 
@@ -21,13 +21,13 @@ def metadata(name: str, tag: str) -> dict[str, str]:
 def read(
     spec: Weights, name: str, rows: Mapping[str, Backbone]
 ) -> tuple[dict[str, np.ndarray], str]:
-    """(state dict of `spec` with timm's names, for the network `name` of `rows`; the tag that the
-    file, or else its name, says that the weights have, "" if neither does).
+    """(state dict of `spec` with timm's names, for the network `name` of `rows`; the tag of the
+    weights as stated in the file or else by its name, "" if it is not stated).
 
     Raises:
-        ValueError: nothing there (it says where weights can be had), not readable, a published
-            file with other bytes than its name says, or published weights of another network that
-            fit this one but mean something else.
+        ValueError: the file is missing (the message names the known sources) or not readable, its
+            checksum is not the one in its name, or it has the published weights of another network
+            that has the same shapes but computes something different.
     """
     row = rows[name]
     _refuse_twins(spec, _owners(spec, rows), name, rows)
@@ -37,8 +37,8 @@ def read(
     owners = [architecture] if architecture in rows else _owners(local, rows)
     _refuse_twins(spec, owners, name, rows)
     if tag_of(row.weights, local) and facts_of(row.weights, local) != facts_of(row.weights, spec):
-        # What the run's images go through must not depend on what lies in a directory.
-        raise ValueError(f"{spec} holds {path.name}: give the path of the file itself")
+        # The preprocessing of a run must not depend on the content of a directory.
+        raise ValueError(f"{spec} contains {path.name}: give the path of the file itself")
     published = {facts.url.rpartition("/")[2] for facts in row.weights.values()}
     digest = _digest(path.name)
     if digest and path.name in published:
@@ -46,8 +46,8 @@ def read(
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if not found.startswith(digest):
             raise ValueError(
-                f"{path} is damaged, or not the published file: its sha256 begins {found[:8]}, not "
-                f"{digest} as its name says; get it again"
+                f"{path} is damaged or not the published file: its sha256 begins with {found[:8]}, "
+                f"not with {digest} as in its name; download it again"
             )
     tag = said.get("weights_tag") if architecture == name else None
     if tag not in row.weights:
@@ -56,13 +56,13 @@ def read(
 
 
 def tag_of(table: Mapping[str, Preprocess], spec: Weights) -> str:
-    """The tag whose source is `spec` (whatever its revision) or whose original file has its name;
-    "" if there is none."""
+    """The tag whose source is `spec` (with any revision), or whose original file has its name; ""
+    if there is none."""
     return next((tag for tag, facts in table.items() if _is_of(facts, spec)), "")
 
 
 def facts_of(table: Mapping[str, Preprocess], spec: Weights) -> Preprocess:
-    """The facts of `tag_of`, else the first of the table."""
+    """The facts for `tag_of`, or else the first ones of the table."""
     return table[tag_of(table, spec) or next(iter(table))]
 
 
@@ -73,13 +73,14 @@ def _is_of(facts: Preprocess, spec: Weights) -> bool:
 
 
 def _owners(spec, rows):
-    """The networks that have published weights of this source or file name."""
+    """The networks whose published weights have this source or file name."""
     return [name for name, row in rows.items() if tag_of(row.weights, spec)]
 
 
 def _refuse_twins(spec, owners, name, rows):
-    """Networks of the same layers with as many parameters differ in padding or pooling, say: each
-    one's weights fill the other without a word. owners: whose weights `spec` are."""
+    """Raises ValueError if `spec` has the weights of another network with the same shapes. Such
+    networks differ in padding or pooling, for example, so loading finds no error. owners: the
+    networks that the weights belong to."""
     own = rows[name]
     twins = [
         other
@@ -88,12 +89,12 @@ def _refuse_twins(spec, owners, name, rows):
     ]
     if twins and name not in owners:
         raise ValueError(
-            f"{spec} are weights of {twins[0]}, which fit {name} but for what it computes: take "
-            f"config.model.backbone={twins[0]!r}"
+            f"{spec} are weights of {twins[0]}, which has the same shapes as {name} but computes "
+            f"something different: use config.model.backbone={twins[0]!r}"
         )
 
 
-# Where original files lie that are read (timm's names, or `convert.originals`).
+# Hosts of original files that can be read (with timm's names or those of `convert.originals`).
 _READ = (
     "https://github.com/huggingface/",
     "https://github.com/rwightman/",
@@ -106,7 +107,7 @@ _READ = (
 
 
 def advice(name: str, row: Backbone) -> str:
-    """Where the weights of a backbone can be had, for an error message."""
+    """The sources of a backbone's weights, for an error message."""
     if not any(facts.source or facts.url for facts in row.weights.values()):
         return f"No weights of {name} are published: set config.model.pretrained=''."
     lines = [f"Weights known to fit {name} (about {row.parameters * 4 / 1e6:.0f} MB each):"]
@@ -115,23 +116,23 @@ def advice(name: str, row: Backbone) -> str:
         if facts.url.startswith(_READ):
             digest = _digest(facts.url)
             places.append(f"the file {facts.url}")
-            places[-1] += f" (sha256 begins {digest})" if digest else ""
+            places[-1] += f" (sha256 begins with {digest})" if digest else ""
         lines.append(f"  {', or '.join(filter(None, places))} ({facts.license})")
     lines.append(
-        "Save a file anywhere and give its path or directory instead. A hub download is kept in a "
-        "cache under HF_HOME, which may be copied to a machine without network."
+        "Save a file anywhere and give its path or directory instead. A hub download is stored in "
+        "the cache in HF_HOME, which can be copied to a machine without a network."
     )
     return "\n".join(lines)
 
 
 def _digest(name):
-    """The first digits of a file's sha256 that its name ends in, or None."""
+    """The first digits of a file's sha256 at the end of its name, or None."""
     found = re.search(r"-([0-9a-f]{8})\.pth$", name)
     return found and found[1]
 
 
 def original_names(row: Backbone) -> list[tuple[str, str]]:
-    """(our module path, timm's) of a one-stream classifier with the backbone's original head."""
+    """Pairs (our module path, timm's) of a one-stream classifier with the original head."""
     heads = row.head_names.items()
     return [("backbone", ""), *((f"head/{ours}", theirs) for theirs, ours in heads)]
 
@@ -147,8 +148,8 @@ def names(
 ) -> tuple[list[tuple[str, str | None]], list[str]]:
     """(pairs for convert.timm.fill, timm modules left out on purpose) of the stream at `root`.
 
-    params: the model's, whose layers not built are left out. head: whether its head is of the kind
-    that the weights were trained with; classifier: whether its last linear layer is wanted too.
+    params: those of the model; layers that are not built are left out. head: whether the head is of
+    the kind that the weights were trained with. classifier: whether to use its last linear layer.
     """
     built = trees.flatten(params[root])
     lacking = [
@@ -177,7 +178,7 @@ def describe(
     left_out: Sequence[str],
     state: Mapping[str, np.ndarray],
 ) -> str:
-    """One line for the user: what was filled and what was left out."""
+    """One line for the user: which modules were filled and which were left out."""
     unused = [name for name in left_out if any(key.startswith(name + ".") for key in state)]
     left = f"; left out on purpose: {', '.join(unused)}" if unused else ""
     lacking = [ours for ours, theirs in pairs if theirs is None]
@@ -186,7 +187,7 @@ def describe(
 
 
 def resample(row: Backbone, params: trees.Tree, state: Mapping, names: Sequence):
-    """(state whose leaves of row.resample have the model's shapes, what to tell the user)."""
+    """(state whose leaves of row.resample have the model's shapes, text for the user)."""
     state, changes = dict(state), []
     for path, leaf in trees.flatten(params).items():
         fit = row.resample.get(path.rpartition("/")[2])
@@ -198,7 +199,7 @@ def resample(row: Backbone, params: trees.Tree, state: Mapping, names: Sequence)
 
 
 def count_classes(row: Backbone, state: Mapping[str, np.ndarray] | None) -> int | None:
-    """How many classes the state dict's own classifier has; None if it has none."""
+    """The number of classes of the state dict's own classifier; None if it has none."""
     (last,) = (theirs for theirs, ours in row.head_names.items() if ours == "fc")
     kernel = (state or {}).get(f"{last}.weight")
     return None if kernel is None else len(kernel)

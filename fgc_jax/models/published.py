@@ -1,4 +1,4 @@
-"""Networks as their authors published them: loaded whole, and written with timm's names."""
+"""Published networks: loading them complete, and writing networks with timm's names."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ ATTENTION, BLOCK = "attention/", "block"  # begin the names of attention maps an
 def forward(graphdef, params, stats, images):
     """Logits f32 [B, K] and named maps of images f32 [B, H, W, 3], normalised."""
     logits, out = bridge.infer(graphdef, params, stats, images)
-    # Gigabytes for a large image: attention maps grow with the fourth power of its side.
+    # Left out, because they take gigabytes: attention maps grow with the fourth power of the side.
     few = {name: x for name, x in out.items() if not name.startswith((ATTENTION, BLOCK))}
     return logits, few
 
@@ -35,7 +35,7 @@ def maps_named(graphdef, kind, params, stats, images):
 
 @dataclasses.dataclass(frozen=True)
 class LoadedClassifier:
-    """A network in evaluation mode; see `load`. `report` says where its weights come from."""
+    """A network in evaluation mode; see `load`. `report` states the source of its weights."""
 
     graphdef: nnx.GraphDef
     params: dict
@@ -47,7 +47,7 @@ class LoadedClassifier:
     def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """images f32 [B, H, W, 3], normalised by `preprocess` -> (logits f32 [B, K], maps).
 
-        The maps are those of the stages and behind the last block; for others see below.
+        The maps are those of the stages and after the last block; for others see the methods below.
         """
         return forward(self.graphdef, self.params, self.stats, images)
 
@@ -57,13 +57,13 @@ class LoadedClassifier:
         return {name.removeprefix(ATTENTION): x for name, x in maps.items()}
 
     def blocks(self, images: jax.Array) -> dict[str, jax.Array]:
-        """The grids behind a ViT's blocks before the last, "block1" and so on; {} for others."""
+        """The grids after the blocks of a ViT except the last, "block1", ...; {} for others."""
         return maps_named(self.graphdef, BLOCK, self.params, self.stats, images)
 
 
 def _read_published(name, spec):
-    """(model config of the published network, state dict of `spec` or None): the config has the
-    tag that the weights say."""
+    """(model config of the published network, state dict of `spec` or None); the config has the
+    tag of the weights."""
     config = table.original_config(name, spec)
     if not spec:
         return config, None
@@ -77,8 +77,8 @@ def load(
     """The network `name` with its original kind of head, ready to call.
 
     weights: a spec of `convert.weights.read`, or None for random weights drawn from `seed`.
-    num_classes: None for as many as the weights' own classifier has (1000 if they have none); the
-    classifier is kept if the number is equal, else a new random one takes its place.
+    num_classes: None for the number of the weights' own classifier (1000 if they have none). If the
+    number is the same, that classifier is kept; otherwise it is replaced by a random one.
 
     Raises:
         ValueError: an unknown name, fewer than 2 classes, or weights that are missing or do not
@@ -103,8 +103,8 @@ def load(
 
 
 def timm_state(name: str, weights: str) -> tuple[dict[str, np.ndarray], str]:
-    """(state dict of `weights`, whatever its names, with timm's names and shapes, float32; their
-    tag, "" if nothing says it).
+    """(state dict of `weights` with timm's names and shapes, float32; their tag, "" if it is not
+    stated).
 
     Raises:
         ValueError: the weights are missing or do not fit the network `name`.
@@ -113,32 +113,32 @@ def timm_state(name: str, weights: str) -> tuple[dict[str, np.ndarray], str]:
     classes = pretrained.count_classes(table.BACKBONES[name], state)
     shapes = builder.split(builder.abstract(config, classes or 1000))
     params, stats, _ = filling.fill(config, *shapes, [state], True)
-    # A classifier that the weights lack is not in the result either.
+    # If the weights have no classifier, the result has none either.
     params = params if classes else {"backbone": params["backbone"]}
     return _to_timm(name, params, stats), config.weights_tag
 
 
 def to_timm(config: ModelSettings, params, stats) -> tuple[dict[str, np.ndarray], int, bool]:
     """A trained classifier as (state dict with timm's names and shapes, number of classes, whether
-    timm's network with as many classes finds every key in it).
+    it has every key of timm's network with that number of classes).
 
-    The number is 0 and the head is left out if it computes something else than timm's, which no
-    change of strides does. LoRA's products are added to the kernels.
+    If the head computes something other than timm's, it is left out and the number is 0; changed
+    strides do not count as a difference. LoRA's products are added to the kernels.
 
     Raises:
-        ValueError: two streams, a backbone cut off behind an inner feature map, or one that timm
-            does not have.
+        ValueError: two streams, a backbone that ends at an inner feature map, or one that timm does
+            not have.
     """
     stream, *others = table.streams(config)
     if others:
-        raise ValueError("a classifier of two streams has no counterpart in timm")
+        raise ValueError("timm has no classifier of two streams")
     row, original = stream.row, table.original_config(stream.name)
     if not row.in_timm:
         raise ValueError(f"timm has no network {stream.name}")
     if row.depths[stream.last] < len(row.layers):
         raise ValueError(
-            f"the map {stream.last!r} is inside {stream.name}: what lies behind it was not "
-            "trained, and timm's network is the whole one"
+            f"the map {stream.last!r} is inside {stream.name}: the layers after it were not "
+            "trained, but timm's network has them"
         )
     params = lora.merged(config, params)
     classes = params["head"]["fc"]["kernel"].shape[1]

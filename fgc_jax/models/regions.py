@@ -1,8 +1,8 @@
-"""Regions of images that maps point at: boxes around them, crops, and images without them.
+"""Image regions where maps are large: boxes around them, crops, and images without them.
 
-All shapes are fixed, nothing leaves the device, and no gradient passes. Sizes are (rows, columns)
-in pixels. Images are resampled bilinearly with aligned corners, as the published code of WS-DAN
-(arXiv 1901.09891) and CAL (arXiv 2108.08728) does.
+All shapes are fixed, everything stays on the device, and there are no gradients. Sizes are (rows,
+columns) in pixels. Images are resampled bilinearly with aligned corners, as in the published code
+of WS-DAN (arXiv 1901.09891) and CAL (arXiv 2108.08728).
 """
 
 import math
@@ -13,13 +13,13 @@ import numpy as np
 
 
 def upsample(maps: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Maps f32 [B, h, w] at `size`, [B, H, W]: bilinear, the corners on the corners."""
+    """Maps f32 [B, h, w] resized to `size`, [B, H, W]: bilinear, with aligned corners."""
     rows, columns = (_weights(n, m) for n, m in zip(maps.shape[1:], size, strict=True))
     return jnp.einsum("Hh,bhw,Ww->bHW", rows, maps, columns, precision="highest")
 
 
 def _weights(length: int, size: int) -> np.ndarray:
-    """f32 [size, length]: the shares of `length` grid points in `size` pixels."""
+    """f32 [size, length]: the weights of `length` grid points for `size` pixels."""
     at = np.linspace(0, length - 1, size)[:, None]
     return np.float32(np.maximum(0, 1 - np.abs(at - np.arange(length)[None, :])))
 
@@ -41,8 +41,8 @@ def pick(attention: jax.Array, key: jax.Array, draws: int) -> tuple[jax.Array, .
 
 
 def above(maps: jax.Array, threshold: jax.Array | float, size: tuple[int, int]) -> jax.Array:
-    """bool [B, H, W]: where maps [B, h, w] at `size` reach `threshold` (one, or [B]) times the
-    largest value of the map."""
+    """bool [B, H, W]: where maps [B, h, w], resized to `size`, are at least `threshold` (one
+    number, or [B]) times the largest value of the map."""
     least = jnp.broadcast_to(threshold, len(maps)) * maps.max((1, 2))
     return upsample(maps, size) >= least[:, None, None]
 
@@ -51,10 +51,10 @@ def boxes(
     maps: jax.Array, threshold: jax.Array | float, padding: float, size: tuple[int, int]
 ) -> jax.Array:
     """int32 [B, 4], (top, bottom, left, right) in pixels, bottom and right exclusive: the box
-    around where maps [B, h, w] reach `threshold` times their largest value, see `above`.
+    around the positions where maps [B, h, w] are `above` the threshold.
 
-    padding: share of the image that is added on each side, as far as the image goes. A map that
-    reaches it nowhere (it holds NaN, or a peak narrower than a pixel) has the whole image as box.
+    padding: share of the image that is added on each side, within the image. If there is no such
+    position (the map has NaN, or a peak narrower than a pixel), the box is the whole image.
     """
     mask = jax.lax.stop_gradient(above(maps, threshold, size))
     edges = []
@@ -74,13 +74,13 @@ def crop(images: jax.Array, regions: jax.Array) -> jax.Array:
     """The boxes int32 [B, 4] (see `boxes`) of images [B, H, W, C], each resized to H x W."""
     images = jax.lax.stop_gradient(images)
     rows = _resample(images, regions[:, 0], regions[:, 1])
-    # Rows of the transposed image: long pieces of memory, several times as fast on CPUs.
+    # Rows of the transposed image: contiguous memory, several times as fast on CPUs.
     columns = _resample(rows.transpose(0, 2, 1, 3), regions[:, 2], regions[:, 3])
     return columns.transpose(0, 2, 1, 3)
 
 
 def _resample(images, start, stop):
-    """As many rows as images [B, N, W, C] have, evenly from row start [B] to row stop [B] - 1."""
+    """images [B, N, W, C] resampled to N rows, evenly spaced from row start [B] to stop [B] - 1."""
     n = images.shape[1]
     step = (stop - start - 1).astype(jnp.float32) / max(n - 1, 1)
     at = start[:, None] + jnp.arange(n)[None, :] * step[:, None]
@@ -92,8 +92,8 @@ def _resample(images, start, stop):
 
 
 def drop(images: jax.Array, maps: jax.Array, threshold: jax.Array | float) -> jax.Array:
-    """Images [B, H, W, C] with zeros where `above(maps, threshold)`; as they are where a map is 0
-    everywhere."""
+    """Images [B, H, W, C] with zeros where `above(maps, threshold)`; an image whose map is 0
+    everywhere does not change."""
     maps = jax.lax.stop_gradient(maps)
     covered = above(maps, threshold, images.shape[1:3]) & (maps.max((1, 2), keepdims=True) > 0)
     return jnp.where(covered[..., None], 0, jax.lax.stop_gradient(images))

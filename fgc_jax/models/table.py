@@ -1,6 +1,6 @@
-"""The tables of backbones and heads, and what can be said of a model config before it is built.
+"""The tables of backbones and heads, and facts of a model config that need no built model.
 
-`config.ModelSettings` says what a model config is.
+`config.ModelSettings` defines what a model config is.
 """
 
 import dataclasses
@@ -64,8 +64,8 @@ HEADS = {
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """One backbone of a classifier: where its parameters lie, its row, its weights, its maps that
-    the head reads."""
+    """One backbone of a classifier: root path of its parameters, name, row, source of its weights,
+    and the maps that the head reads."""
 
     root: str
     name: str
@@ -82,14 +82,14 @@ class Stream:
 
 
 def lookup(table, name, what):
-    """table[name], or a ValueError that lists what there is."""
+    """table[name], or a ValueError that lists the allowed names."""
     if name not in table:
         raise ValueError(f"unknown {what} {name!r}; {console.choices(name, table)}")
     return table[name]
 
 
 def original_config(name: str, pretrained: str = "") -> ModelSettings:
-    """The settings of the network that the published weights of `name` belong to.
+    """The settings of the published network `name`.
 
     Raises:
         ValueError: an unknown backbone.
@@ -116,7 +116,7 @@ def streams(config: ModelSettings) -> tuple[Stream, ...]:
                 at = "config.model.backbone_options."
                 row = row.adapt(row, **options(row.adapt, config.backbone_options, at))
             maps = config.feature_map.names
-            if not maps:  # What the published classifier reads, where it is one like it.
+            if not maps:  # What the published classifier reads, if the head is of its kind.
                 own = config.head == row.head and not config.backbone_b
                 maps = ("pooled" if own and "pooled" in row.channels else "features",)
             for each in maps:
@@ -136,9 +136,9 @@ def streams(config: ModelSettings) -> tuple[Stream, ...]:
 def layer_prefixes(config: ModelSettings) -> dict[str, tuple[str, ...]]:
     """Layer name -> path prefixes of its parameters, from input to output, head excluded.
 
-    Layers behind config.feature_map are not built and not listed. With two streams each entry
-    holds a layer of both, paired from the output ("a+b" where the names differ); what the
-    deeper stream has more comes first, alone.
+    Layers after config.feature_map are not built and not listed. With two streams each entry has
+    one layer of both, paired from the output ("a+b" if the names differ); the additional layers of
+    the deeper stream come first, alone.
     """
     lists = []
     for stream in streams(config):
@@ -159,21 +159,21 @@ def layer_prefixes(config: ModelSettings) -> dict[str, tuple[str, ...]]:
 
 
 def preprocess(config: ModelSettings) -> Preprocess:
-    """What the (first) backbone's weights expect of its input."""
+    """The input that the weights of the (first) backbone expect."""
     stream = streams(config)[0]
     return lookup(stream.row.weights, weights_tag(config), f"weights_tag of {stream.name}")
 
 
 def weights_tag(config: ModelSettings) -> str:
-    """The tag of the weights whose mean and standard deviation the input has."""
+    """The tag of the weights whose mean and standard deviation are used for the input."""
     stream = streams(config)[0]
     known = config.weights_tag or pretrained.tag_of(stream.row.weights, stream.pretrained)
     return known or next(iter(stream.row.weights))
 
 
 def rescale(config: ModelSettings):
-    """What turns pixels normalised for the first stream into those of the second: (factor,
-    shift), three numbers each, or None if nothing does."""
+    """(factor, shift), three numbers each, that convert pixels normalised for the first stream to
+    those for the second; None if they are the same or there is one stream."""
     _, *others = streams(config)
     if not others:
         return None

@@ -1,4 +1,4 @@
-"""The weights of a new classifier: published ones where the config names some, random elsewhere."""
+"""The weights of a new classifier: the published ones that the config names, and random ones."""
 
 import functools
 from collections.abc import Collection
@@ -14,16 +14,16 @@ from fgc_jax.models import builder, lora, pretrained, table
 
 
 def load_pretrained(config: ModelSettings, params, stats, *, classifier: bool = False):
-    """Puts the configured weights into the trees of a `build`-ed model: (params, stats, report).
+    """Puts the configured weights into the trees of a model of `build`: (params, stats, report).
 
-    The trees may be abstract (see `abstract` and `split`); what no weights fill stays as it is.
-    config.pretrained and config.pretrained_b fill their streams; "" leaves a stream as it is. If
-    the head is the one the weights were trained with, its hidden layers (VGG's fc1 and fc2) are
-    taken too, and the last linear layer only with classifier=True. The report says what was taken
-    and what was left out on purpose.
+    The trees may be abstract (see `abstract` and `split`); other leaves do not change.
+    config.pretrained and config.pretrained_b fill their streams; "" does not change a stream. If
+    the head is the one that the weights were trained with, its hidden layers (VGG's fc1 and fc2)
+    are filled too, and its last linear layer only with classifier=True. The report says what was
+    filled and what was left out on purpose.
 
     Raises:
-        ValueError: the weights cannot be had, or a key or parameter is unaccounted for.
+        ValueError: the weights are missing, or a key or parameter has no counterpart.
     """
     return fill(config, params, stats, _read_all(config), classifier)
 
@@ -32,7 +32,7 @@ def _read_all(config: ModelSettings, own_input=False):
     """The state dicts, with timm's names, of the streams; None for random weights.
 
     Raises:
-        ValueError: a file says that it wants other input than the config gives it.
+        ValueError: a file states another normalisation than that of the config.
     """
     states = []
     for stream in table.streams(config):
@@ -49,7 +49,7 @@ def _read_all(config: ModelSettings, own_input=False):
             seen = pretrained.facts_of(stream.row.weights, stream.pretrained)
             told = "its first tag, as which a second stream's images are normalised"
         if seen.rescale(stream.row.weights[tag]):
-            # A run must not depend on what lies in a file: its config says how images go in.
+            # A run must not depend on the content of a file: its config defines the input.
             raise ValueError(
                 f"{stream.pretrained} was normalised as {tag!r}, whose mean and std are not those "
                 f"of {told}"
@@ -60,7 +60,7 @@ def _read_all(config: ModelSettings, own_input=False):
 def fill(config: ModelSettings, params, stats, states, classifier):
     """`load_pretrained` from state dicts that are read already, None for a stream without."""
     report = []
-    adapters, params = trees.select(params, lora.paths(params))  # which no weights fill
+    adapters, params = trees.select(params, lora.paths(params))  # no weights fill these
     for stream, state in zip(table.streams(config), states, strict=True):
         label = f"{stream.root} ({stream.name})"
         if state is None:
@@ -79,7 +79,7 @@ def fill(config: ModelSettings, params, stats, states, classifier):
             params, stats = timm.fill(params, stats, state, names, left_out)
         except ValueError as error:
             raise ValueError(
-                f"{stream.pretrained} does not hold the weights of {stream.name}: {error}"
+                f"{stream.pretrained} does not contain the weights of {stream.name}: {error}"
             ) from None
         told = pretrained.describe(names, left_out, state) + resampled
         report.append(f"{label}: {stream.pretrained} {told}")
@@ -91,11 +91,12 @@ def random_weights(
 ) -> dict[str, jax.Array]:
     """Flat dict path -> newly drawn weight or statistic, of all leaves or of `paths` only.
 
-    seed: an int or a JAX key. A leaf depends on it, the config and the leaf's place alone, not on
-    which others are asked for.
+    seed: an int or a JAX key. A leaf depends only on it, the config and the leaf's place, not on
+    which other leaves are requested.
     """
 
-    # One compilation of what is returned; it runs once, so to compile it carelessly is faster.
+    # One compilation of the returned leaves. It runs once, so compiling without optimisation is
+    # faster.
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def draw():
         model = builder.build(config, num_classes, rngs=nnx.Rngs(seed))
@@ -116,9 +117,9 @@ def initialise(
 ):
     """Weights of a new classifier: (params, stats, report), jax arrays.
 
-    The configured pretrained weights where there are any, random ones elsewhere. seed, an int or a
-    JAX key, is that of `random_weights`; classifier, report and errors are `load_pretrained`'s.
-    own_input: images have a mean and std of the recipe's own, whatever a file says of its weights.
+    The configured pretrained weights, and random ones for all other leaves. seed, an int or a JAX
+    key, is that of `random_weights`; classifier, report and errors are those of `load_pretrained`.
+    own_input: the recipe sets its own mean and std, so those stated in a file are not checked.
     """
     return initialise_from(config, num_classes, seed, _read_all(config, own_input), classifier)
 

@@ -1,1 +1,1 @@
-"""Drawing: pictures as matplotlib figures, which `style.save` writes."""
+"""Drawing: matplotlib figures, which `style.save` writes to files."""

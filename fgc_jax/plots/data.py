@@ -1,4 +1,4 @@
-"""Pictures of a data set: a sheet of its images, and bars of its classes."""
+"""Figures of a data set: a sheet of sample images, and bars of the class counts."""
 
 import textwrap
 
@@ -16,8 +16,8 @@ SPLIT_COLOURS = {"train": "#3b6fb6", "val": "#e8a33d", "test": "#5f9e6e"}
 
 
 def sheet_rows(data) -> list[tuple[int, list[tuple[str, int]]]]:
-    """(class, places of its images) for some classes, spread over all of them, and some images of
-    each, spread over its images in the first split."""
+    """(class, places of its images) for some classes and some images of each. Both are evenly
+    spaced over all classes, and over the class's images in the first split."""
     name, split = next(iter(data.splits.items()))
     present = np.unique(split.labels)
     rows = np.linspace(0, len(present) - 1, min(SHEET_CLASSES, len(present))).round().astype(int)
@@ -122,7 +122,7 @@ def class_counts(data):
         axes.set_xlim(-0.5, number - 0.5)
         most = max(values.max() for values in counts.values())
         if most > 20 * max(1, min(np.median(values) for values in counts.values())):
-            axes.set_yscale("log")  # which leaves out classes without images
+            axes.set_yscale("log")  # a log scale cannot show classes without images
             axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.set_ylim(bottom=0 if axes.get_yscale() == "linear" else 0.8)
         axes.tick_params(axis="y", labelsize=8)

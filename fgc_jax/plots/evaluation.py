@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, drawn with matplotlib's object interface (no global state)."""
+"""Figures of an evaluation, drawn with matplotlib's object interface (no global state)."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from PIL import Image
 from fgc_jax.plots import style
 
 TILE, THUMBNAIL = 1.75, 210  # inches, pixels
-# Without the palest shades: a single error among many classes must stand out from none at all.
+# Without the palest shades: a single error among many classes must be visible.
 SHADES = colors.ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.28, 1, 256)), "shades")
 
 
 def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """A confusion matrix, counts int [K, K] with a row per true class, coloured by the share of
-    the row. Class names, and the counts in the cells, stand where there is room for them;
-    without room the classes are numbered in the order of `class_names`, from 0.
+    the row. Class names and counts are drawn if there is room for them; otherwise the classes have
+    numbers in the order of `class_names`, from 0.
     """
     number = len(class_names)
     names = [
@@ -81,9 +81,9 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Fig
 
 
 def predictions(tiles: Sequence[dict], title: str, columns: int = 6) -> Figure:
-    """A grid of images with what was predicted for them.
+    """A grid of images with their predictions.
 
-    A tile holds `image` uint8 [H, W, 3], `label` and `predicted` (class names), `probability` of
+    A tile has `image` uint8 [H, W, 3], `label` and `predicted` (class names), `probability` of
     the prediction in 0..1, and `correct`.
     """
     columns = max(1, min(columns, len(tiles)))
@@ -132,7 +132,7 @@ def _caption(figure: Figure, lines: Sequence[str], x: float, y: float, color: st
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
-    """The image inside a white square of THUMBNAIL pixels, its proportions kept."""
+    """The image inside a white square of THUMBNAIL pixels, with its aspect ratio kept."""
     picture = Image.fromarray(image)
     scale = THUMBNAIL / max(picture.size)
     size = tuple(max(1, round(scale * side)) for side in picture.size)

@@ -77,7 +77,7 @@ def figure(phases: Sequence[Mapping[str, Any]], title: str) -> Figure:
 
 
 def _caption(axes, phase, end) -> None:
-    """A phase's name over its part of the axes, and what else there is room for."""
+    """A phase's name above its part of the axes, and its caption if there is room."""
     first, last = phase["borders"]
     letters = math.floor(118 * (last - first) / end)  # that fit over it
     if letters < 3:

@@ -1,4 +1,4 @@
-"""What all pictures share: colours, fonts, text that fits, and saving."""
+"""Common parts of all figures: colours, fonts, text that fits, and saving."""
 
 import functools
 import textwrap
@@ -16,14 +16,14 @@ FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG, empty margins cut off."""
+    """Writes a PNG without empty margins."""
     look = {"facecolor": "white", "bbox_inches": "tight", "pad_inches": 0.15}
     with files.whole(path) as temporary:
         figure.savefig(temporary, format="png", **look)
 
 
 def drawable(name: str, index: int) -> str:
-    """A class name on one line, or its number where the font lacks a letter of it."""
+    """A class name on one line, or its number if the font lacks one of its letters."""
     name = " ".join(name.split())
     return name if name and letters().issuperset(map(ord, name)) else f"class {index}"
 
@@ -35,7 +35,7 @@ def letters() -> frozenset[int]:
 
 
 def shortened(text: str, length: int) -> str:
-    """At most `length` characters; the middle makes room, since look-alikes differ at the ends."""
+    """At most `length` characters, shortened in the middle: similar names differ at the ends."""
     if len(text) <= length:
         return text
     end = (length - 1) // 2

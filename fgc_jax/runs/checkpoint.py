@@ -1,8 +1,8 @@
-"""Checkpoints on disk: the only user of orbax.
+"""Checkpoints on disk. This is the only module that uses orbax.
 
-`checkpoints/step_N/` holds `state` (parameters, batch-norm statistics, optimiser state, step) and
-`meta` (JSON: the `Progress`). Kept are the newest one and each
-phase's best. A half-written directory has another name and is never read.
+`checkpoints/step_N/` contains `state` (parameters, batch-norm statistics, optimiser state, step)
+and `meta` (JSON: the `Progress`). The newest checkpoint and the best one of each phase are kept. An
+incomplete directory has another name and is never read.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ WRITE_ERRORS = (OSError, ValueError, RuntimeError)  # what orbax and tensorstore
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint could not be written; earlier ones are untouched."""
+    """A checkpoint could not be written. Earlier checkpoints are not changed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _LastAndBestOfPhases(checkpoint_managers.PreservationPolicy):
-    """Keeps the newest checkpoint and, of those with metrics, each phase's best."""
+    """Keeps the newest checkpoint and the best one of each phase among those with metrics."""
 
     def should_preserve(self, checkpoints, *, context):
         best: dict[int, int] = {}
@@ -41,7 +41,7 @@ class _LastAndBestOfPhases(checkpoint_managers.PreservationPolicy):
             if info.metrics:
                 phase = info.metrics["phase"]
                 kept = best.get(phase)
-                # Strictly better only: the first of equals stays, as early stopping counts.
+                # Strictly better: the first of equals stays, like in early stopping.
                 if kept is None or info.metrics["score"] > checkpoints[kept].metrics["score"]:
                     best[phase] = index
         newest = len(checkpoints) - 1
@@ -49,12 +49,12 @@ class _LastAndBestOfPhases(checkpoint_managers.PreservationPolicy):
 
 
 def directory(workdir: Path) -> Path:
-    """Where a run keeps its checkpoints."""
+    """The folder of a run's checkpoints."""
     return Path(workdir).absolute() / "checkpoints"
 
 
 def any_in(workdir: Path) -> bool:
-    """Whether a run directory holds a finished checkpoint."""
+    """Whether a run directory contains a complete checkpoint."""
     if not directory(workdir).is_dir():
         return False
     with _reader(workdir) as manager:
@@ -63,10 +63,10 @@ def any_in(workdir: Path) -> bool:
 
 @contextlib.contextmanager
 def opened(workdir: Path) -> Iterator[ocp.CheckpointManager]:
-    """The manager that a training run saves with; leaving waits for the last write.
+    """The checkpoint manager of a training. At the end the context waits for the last write.
 
     Raises:
-        CheckpointError: the last write failed, and nothing else went wrong before.
+        CheckpointError: the last write failed, and there was no other error before.
     """
     options = ocp.CheckpointManagerOptions(
         step_prefix=PREFIX,
@@ -82,7 +82,7 @@ def opened(workdir: Path) -> Iterator[ocp.CheckpointManager]:
         yield manager
         finish(manager)
     finally:
-        # Closing repeats the error of a write that failed, which save or finish has raised.
+        # If a write failed, closing raises again the error that save or finish has raised.
         with contextlib.suppress(*WRITE_ERRORS):
             manager.close()
 
@@ -104,8 +104,8 @@ def save(
     needed, free = trees.num_bytes(state), shutil.disk_usage(manager.directory).free
     if needed > free:
         raise CheckpointError(
-            f"no space left for the checkpoint of step {step} in {manager.directory}: it takes "
-            f"{needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; the ones before are kept"
+            f"no space left for the checkpoint of step {step} in {manager.directory}: it needs "
+            f"{needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; earlier checkpoints are kept"
         )
     metrics = None if score is None else {"phase": progress.phase, "score": score}
     meta = ocp.args.JsonSave(dataclasses.asdict(progress))
@@ -140,7 +140,7 @@ def restore(manager: ocp.CheckpointManager, step: int, state: Any) -> Any:
 
 
 def _check_layout(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Raises ValueError if what is stored has other parts than `state`."""
+    """Raises ValueError if the parts of the stored state are not those of `state`."""
     with _reader(Path(manager.directory).parent) as reader, _damage_named(manager, step):
         stored = reader.item_metadata(step).state
         stored = getattr(stored, "tree", stored)
@@ -150,42 +150,43 @@ def _check_layout(manager: ocp.CheckpointManager, step: int, state: Any) -> None
     )
     if there != here:
         raise ValueError(
-            f"{manager.directory / f'{PREFIX}_{step}'} holds a training state of another layout: "
-            "another version of fgc_jax wrote it. Finish the run with that version, or begin it "
-            "anew in another --workdir; evaluation and prediction read this run as it is"
+            f"{manager.directory / f'{PREFIX}_{step}'} contains a training state with another "
+            "layout, from another version of fgc_jax. Finish the run with that version, or start a "
+            "new run in another --workdir. You can still evaluate this run and predict with it"
         )
 
 
 def _key(entry: Any) -> str:
-    """A step of a path, the same for a tuple with names and for the dict that is stored of it."""
+    """One key of a path. It is the same for a named tuple and for the dict that is stored of it."""
     return str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
 
 
 def read_progress(manager: ocp.CheckpointManager, step: int) -> Progress:
-    """What was saved beside the state of step `step`. Raises ValueError if damaged."""
+    """The progress saved with the state of step `step`. Raises ValueError if it is damaged."""
     arguments = ocp.args.Composite(meta=ocp.args.JsonRestore())
     with _damage_named(manager, step):
         return parse(manager.restore(step, args=arguments).meta)
 
 
 def load_progress(workdir: Path, step: int) -> Progress:
-    """As `read_progress`, of a run directory."""
+    """`read_progress` for a run directory."""
     with _reader(workdir) as manager:
         return read_progress(manager, step)
 
 
 def find_step(workdir: Path, which: str) -> int:
-    """The step of checkpoint "last", "best" (the last evaluated phase's best) or a step number.
+    """The step of the checkpoint "last", of "best" (the best of the last evaluated phase), or of a
+    step number.
 
     Raises:
         ValueError: there is no such checkpoint; the message lists those that exist.
     """
     if not directory(workdir).is_dir():
-        raise ValueError(f"{workdir} holds no run: there is no folder {directory(workdir)}")
+        raise ValueError(f"{workdir} contains no run: there is no folder {directory(workdir)}")
     with _reader(workdir) as manager:
         steps = sorted(manager.all_steps())
         if not steps:
-            raise ValueError(f"{directory(workdir)} holds no finished checkpoint yet")
+            raise ValueError(f"{directory(workdir)} contains no complete checkpoint yet")
         if which == "last":
             return steps[-1]
         if which == "best":
@@ -193,11 +194,11 @@ def find_step(workdir: Path, which: str) -> int:
             best = last.best or (last.history[-1].best if last.history else None)
             if best is None:
                 raise ValueError(
-                    f"no checkpoint in {workdir} is evaluated yet; use --checkpoint=last"
+                    f"no checkpoint in {workdir} has been evaluated yet; use --checkpoint=last"
                 )
             if best.step not in steps:  # of a final run, which keeps only its newest state
                 raise ValueError(
-                    f"the result of the finished phases of {workdir} is no longer kept; use "
+                    f"the checkpoints of the finished phases of {workdir} are deleted; use "
                     "--checkpoint=last"
                 )
             return best.step
@@ -207,9 +208,9 @@ def find_step(workdir: Path, which: str) -> int:
 
 
 def load_variables(workdir: Path, step: int) -> tuple[Any, Any, Progress]:
-    """(params, stats, progress) of a checkpoint, NumPy trees whatever devices it was written on.
+    """(params, stats, progress) of a checkpoint, as NumPy trees, for any number of devices.
 
-    They are the averaged ones where the phase's result is its average.
+    They are the averaged ones if the result of the phase is its average.
 
     Raises:
         ValueError: the checkpoint is damaged.
@@ -235,7 +236,7 @@ def load_method(workdir: Path, step: int) -> Any:
 
 
 def _parts(manager: ocp.CheckpointManager, step: int, names: tuple[str, ...]) -> dict[str, Any]:
-    """The parts of a stored state that have these names and any leaves."""
+    """The parts of a stored state with these names, or {} if they have no leaves."""
     stored = manager.item_metadata(step).state
     stored = getattr(stored, "tree", stored)
     wanted = {key: stored[key] for key in names if key in stored}
@@ -252,10 +253,10 @@ def _parts(manager: ocp.CheckpointManager, step: int, names: tuple[str, ...]) ->
 
 
 def mute_leftover_writes() -> None:
-    """Silences the files that tensorstore still has under way when one of their siblings fails.
+    """Silences errors of the files that tensorstore is still writing when another file has failed.
 
-    Each finds asyncio's loop closed, and Python would print some dozens of tracebacks over the one
-    message that says what failed. It changes the process's hooks: for commands, not for libraries.
+    Each of them finds asyncio's loop closed, and Python would print dozens of tracebacks before the
+    one useful message. This changes hooks of the process, so only commands may call it.
     """
     show = sys.unraisablehook
 
@@ -269,7 +270,7 @@ def mute_leftover_writes() -> None:
 
 @contextlib.contextmanager
 def _damage_named(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
-    """Turns what orbax and tensorstore raise on unreadable files into one clear ValueError."""
+    """Turns the errors of orbax and tensorstore about unreadable files into one ValueError."""
     try:
         yield
     except (*WRITE_ERRORS, KeyError, TypeError, AttributeError) as error:
@@ -293,11 +294,12 @@ def _reader(workdir: Path) -> ocp.CheckpointManager:
 
 
 def _reason(error: Exception, folder: Any, step: int | None) -> str:
-    # The system's words stand before the details: "... Failed to write ...: No space left [...]".
+    # The message of the system comes before the details: "... Failed to write ...: No space left
+    # [...]".
     words = re.split(r"\s\[|\n", str(error))[0]
     cause = words.rsplit(": ", 1)[-1] or type(error).__name__
     which = "a checkpoint" if step is None else f"the checkpoint of step {step}"
     return (
         f"could not write {which} to {folder}: {cause} (is the disk full?); "
-        "the checkpoints written before are kept"
+        "earlier checkpoints are kept"
     )

@@ -1,4 +1,4 @@
-"""The run directory: whose it is, what it holds, and who may write to it now."""
+"""The run directory: which run it contains, and which process may write to it."""
 
 import contextlib
 import fcntl
@@ -9,28 +9,28 @@ from typing import Any
 from fgc_jax import files, mesh
 
 CONFIG, DATASET, RESULTS, LOCK = "config.json", "dataset.json", "results.json", ".lock"
-# Where the files lie, how they are read and who is told does not change what is computed.
+# These keys do not change the results: the place of the files, how they are read, and W&B.
 MAY_DIFFER = ("data.root", "data.threads", "data.workers", "wandb")
 
 
 def check(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Raises ValueError if the directory holds another run, or files that are no run's."""
+    """Raises ValueError if the directory contains another run, or files that belong to no run."""
     if not workdir.exists():
         return
     if not workdir.is_dir():
         raise ValueError(f"--workdir={workdir} is not a directory")
     if not (workdir / CONFIG).exists():
-        # A run killed in its first moments leaves the lock and half a config.
+        # A run that is killed at its very beginning leaves the lock and an incomplete config.
         if any(not _is_beginning(entry.name) for entry in workdir.iterdir()):
             raise ValueError(
-                f"--workdir={workdir} is not empty and holds no {CONFIG}: choose a new directory"
+                f"--workdir={workdir} is not empty and has no {CONFIG}: choose a new directory"
             )
         return
     differing = differences(files.read_json(workdir / CONFIG), config, MAY_DIFFER)
     if differing:
         raise ValueError(
-            f"--workdir={workdir} holds the run of another config; name another directory with "
-            f"--workdir=DIR, or delete this one to start anew. The differences:\n  "
+            f"--workdir={workdir} contains a run with another config; choose another directory "
+            f"with --workdir=DIR, or delete this one to start again. The differences:\n  "
             + "\n  ".join(differing[:10])
         )
 
@@ -40,9 +40,9 @@ def _is_beginning(name: str) -> bool:
 
 
 def check_dataset(workdir: Path, facts: Mapping[str, Any]) -> None:
-    """Raises ValueError if the run was begun on other classes, images, labels or splits.
+    """Raises ValueError if the run was started with other classes, images, labels or splits.
 
-    A split that is drawn from changed data would put test images of before into training.
+    A split that is drawn again from changed data could put former test images into training.
     """
     if not (workdir / DATASET).exists():
         return
@@ -50,19 +50,19 @@ def check_dataset(workdir: Path, facts: Mapping[str, Any]) -> None:
     differing = [key for key in ("class_names", "splits") if stored[key] != facts[key]]
     if differing:
         raise ValueError(
-            f"the data have changed since the run in --workdir={workdir} was begun "
-            f"({' and '.join(differing)} differ from its {DATASET}): restore them, or begin a new "
-            "run in another directory"
+            f"the data have changed since the run in --workdir={workdir} was started "
+            f"({' and '.join(differing)} differ from its {DATASET}): restore the data, or start a "
+            "new run in another directory"
         )
 
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Creates the directory and keeps other runs from training in it meanwhile. The first process
-    of a run does that for all of them.
+    """Creates the directory and locks it, so that no other process trains in it. The first process
+    of a run does this for all its processes.
 
     Raises:
-        ValueError: another process trains there now.
+        ValueError: another process is training in the directory.
     """
     if not mesh.is_first_process():
         yield
@@ -77,14 +77,14 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def begin(workdir: Path, config: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
-    """Notes the config and the facts of the data set that a run has, on the first process only."""
+    """Writes a run's config and the facts of its data set, on the first process only."""
     if mesh.is_first_process():
         files.write_json(workdir / CONFIG, config)
         files.write_json(workdir / DATASET, dataset)
 
 
 def in_use(workdir: Path) -> bool:
-    """Whether a process trains in the directory now."""
+    """Whether a process is training in the directory."""
     if not (workdir / LOCK).exists():
         return False
     with (workdir / LOCK).open() as lock:
@@ -96,7 +96,7 @@ def in_use(workdir: Path) -> bool:
 
 
 def differences(old: Any, new: Any, may_differ: Collection[str]) -> list[str]:
-    """A line for each key, as in "phases.0.lr", whose value is another one in two configs."""
+    """A line for each key whose values in two configs differ; a key is written "phases.0.lr"."""
     old, new = _flat(old), _flat(new)
     return [
         f"{key}: {old.get(key, '(absent)')!r} there, {new.get(key, '(absent)')!r} here"

@@ -8,15 +8,15 @@ from fgc_jax.runs.writer import Writer
 
 
 class NonFiniteLoss(RuntimeError):
-    """Loss, gradient, weights or validation loss became NaN or infinite; the last checkpoint is
-    from before."""
+    """Loss, gradient, weights or validation loss became NaN or infinite. The last checkpoint was
+    saved before that."""
 
 
 class Meter:
     """Logs metrics, measures speed, and stops a run whose loss is not finite.
 
-    `train_seconds` and `images` count steps only: compilation, validation and saving are left
-    out by `restart_clock`.
+    `train_seconds` and `images` count train steps only: `restart_clock` leaves out compilation,
+    validation and saving.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class Meter:
         self._clock: float | None = None
 
     def add(self, step: int, metrics: dict, scale: float) -> None:
-        """Takes the metrics of the step just dispatched, whose learning rate was the schedule's
-        times `scale`; reads those of the step before."""
+        """Takes the metrics of the step just started, whose learning rate is the schedule's times
+        `scale`, and reads those of the step before."""
         self.flush()
         self._pending = (step, metrics, scale)
 
     def flush(self) -> None:
-        """Reads what is pending. Raises NonFiniteLoss."""
+        """Reads the metrics of the last step. Raises NonFiniteLoss."""
         if self._pending is None:
             return
         (step, metrics, scale), self._pending = self._pending, None
@@ -69,7 +69,7 @@ class Meter:
             if not math.isfinite(value):
                 raise NonFiniteLoss(
                     f"{name} is {value} at step {step} in phase {self._phase!r}; the last "
-                    "checkpoint from before is kept. Try a lower lr, warmup or clip_norm."
+                    "checkpoint before it is kept. Try a lower lr, warmup or clip_norm."
                 )
 
     def epoch_loss(self) -> float:
@@ -78,5 +78,5 @@ class Meter:
         return sum(losses) / len(losses)
 
     def restart_clock(self) -> None:
-        """Leaves the time since the last step out of the speed."""
+        """Does not count the time since the last step."""
         self._clock = None

@@ -1,7 +1,7 @@
-"""A running job's learning rate, changed by hand: `WORKDIR/override.json`.
+"""Changing the learning rate of a running training by hand: `WORKDIR/override.json`.
 
-`{"phase": "features", "lr": 1e-4}` replaces the `lr` of that phase's config from its next epoch on;
-schedule and multipliers go on around it. Without the file, the config's value holds again.
+`{"phase": "features", "lr": 1e-4}` replaces the `lr` of that phase from its next epoch on. Schedule
+and multipliers still apply to it. When the file is removed, the config's value is used again.
 """
 
 import json
@@ -16,11 +16,11 @@ HIGHEST = 3e38  # of float32
 
 
 def read(workdir: Path, names: Sequence[str], name: str, lr: float) -> float | None:
-    """The learning rate that the file sets for the phase `name`, one of the run's `names`, whose
-    own rate is `lr`; None if it sets none.
+    """The learning rate that the file sets for the phase `name`; None if it sets none. `names` are
+    those of all phases; `lr` is the phase's own rate.
 
     Raises:
-        ValueError: the file is not JSON, or names an unknown phase, key or learning rate.
+        ValueError: the file is not JSON, or contains an unknown phase or key or a wrong rate.
     """
     path = workdir / FILE
     try:
@@ -39,20 +39,20 @@ def read(workdir: Path, names: Sequence[str], name: str, lr: float) -> float | N
     if wanted["phase"] != name:
         return None
     if lr == 0:
-        raise ValueError(f"{path}: phase {name!r} has lr=0, which no factor changes")
+        raise ValueError(f"{path}: phase {name!r} has lr=0, which cannot be changed")
     return float(rate)
 
 
 def agreed(
     workdir: Path, names: Sequence[str], name: str, lr: float, now: float | None
 ) -> float | None:
-    """`read` by the first process, the same on every one, or some might see the file just before
-    and some just after it is edited. A wrong file is reported and leaves the rate of `now`."""
+    """The result of `read` by the first process, on every process: otherwise some might read the
+    file before an edit and some after it. A wrong file is reported, and the rate `now` stays."""
     rate = now
     if mesh.is_first_process():
         try:
             rate = read(workdir, names, name, lr)
         except ValueError as error:
-            console.say(f"not followed: {error}")
+            console.say(f"ignored: {error}")
     rate = mesh.of_first_process(math.nan if rate is None else rate)
     return None if math.isnan(rate) else rate

@@ -1,4 +1,4 @@
-"""Where a run stands: saved as JSON beside each checkpoint."""
+"""The progress of a run: saved as JSON in each checkpoint."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ from fgc_jax.runs.results import Best, LrByHand, Phase
 
 @dataclasses.dataclass
 class Progress:
-    """The phase being trained, how far it is, its best epoch, and the finished phases."""
+    """The current phase, its epoch, its best epoch, and the finished phases."""
 
     phase: int = 0
     phase_start: int = 0  # global step
     epoch: int = 0  # completed in this phase
     best: Best | None = None  # of this phase
-    stale: int = 0  # epochs since then
+    stale: int = 0  # epochs since the best one
     plateau_scale: float = 1.0  # of the learning rate, by the schedule "plateau"
     plateau_stale: int = 0  # epochs since the best one or the last reduction
-    lr_override: float | None = None  # the learning rate set by hand, see `override`
+    lr_override: float | None = None  # the learning rate set by hand: see `override`
     lr_by_hand: list[LrByHand] = dataclasses.field(default_factory=list)  # in this phase
     epochs_of_phases: list[int] = dataclasses.field(default_factory=list)  # to train, of all phases
     averaged: bool = False  # whether this phase's result is its averaged weights
@@ -31,8 +31,8 @@ class Progress:
     history: list[Phase] = dataclasses.field(default_factory=list)  # finished phases
 
     def end_epoch(self, step: int, score: float | None, val: Mapping[str, float] | None) -> bool:
-        """Counts an epoch; whether its score (greater is better) is the phase's best so far.
-        None: nothing was validated."""
+        """Counts an epoch. Returns whether its score (greater is better) is the best of the phase
+        so far. A score of None means that there was no validation."""
         self.epoch += 1
         if score is None:
             return False
@@ -43,8 +43,8 @@ class Progress:
         return better
 
     def end_plateau_epoch(self, better: bool, factor: float, patience: int) -> bool:
-        """Counts an epoch of the schedule "plateau"; whether it lowers the learning rate, as it
-        does by `factor` when more than `patience` epochs in a row were not better."""
+        """Counts an epoch of the schedule "plateau". After more than `patience` epochs in a row
+        that were not better it multiplies the learning rate by `factor`, and returns True."""
         self.plateau_stale = 0 if better else self.plateau_stale + 1
         if self.plateau_stale <= patience:
             return False
@@ -53,24 +53,24 @@ class Progress:
         return True
 
     def follow(self, lr: float | None) -> bool:
-        """Takes a learning rate set by hand, None for the phase's own, from the next epoch on;
-        whether it is another one than before."""
+        """Sets a learning rate by hand from the next epoch on; None is the phase's own. Returns
+        whether it differs from the rate before."""
         if lr == self.lr_override:
             return False
         self.lr_override = lr
-        shown = None if lr is None else float(f"{lr:.6g}")  # it comes as float32
+        shown = None if lr is None else float(f"{lr:.6g}")  # lr was a float32
         self.lr_by_hand.append(LrByHand(self.epoch + 1, shown))
         return True
 
     def lr_scale(self, lr: float) -> float:
-        """What the schedule's rate is multiplied by, `lr` being the phase's own."""
+        """The factor of the schedule's rate; `lr` is the phase's own."""
         set_by_hand = 1.0 if self.lr_override is None else self.lr_override / lr
         return self.plateau_scale * set_by_hand
 
     def close_phase(self, name: str, step: int) -> None:
         """Ends the phase after global step `step` and adds it to the history."""
         self.finished = True
-        if self.best is None:  # nothing was validated: the last state stands for the phase
+        if self.best is None:  # no validation: the last state is the result of the phase
             self.best = Best(step, self.epoch, None, None)
         speed = self.train_images / self.train_seconds if self.train_seconds else 0.0
         entry = Phase(
@@ -86,7 +86,7 @@ class Progress:
         self.history.append(entry)
 
     def next_phase(self) -> "Progress":
-        """The beginning of the phase after this finished one."""
+        """The progress at the start of the next phase."""
         return Progress(
             phase=self.phase + 1,
             phase_start=self.phase_start + self.history[-1].steps,
@@ -97,8 +97,8 @@ class Progress:
 
 
 def parse(stored: Mapping[str, Any]) -> Progress:
-    """The progress that `dataclasses.asdict` made a checkpoint's JSON of; runs of before may lack
-    keys. Raises KeyError or TypeError if it is none."""
+    """The inverse of `dataclasses.asdict`, for the JSON of a checkpoint; earlier versions wrote
+    fewer keys. Raises KeyError or TypeError if `stored` is something else."""
     best = stored.get("best")
     parts = {
         "best": results.parse_best(best) if best else None,

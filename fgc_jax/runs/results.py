@@ -1,4 +1,4 @@
-"""What a run has found: results.json, written at the end of each phase and of the run."""
+"""The results of a run: results.json, written at the end of each phase and of the run."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from fgc_jax.runs import directory
 class Metrics:
     """Metrics of the images of a split: accuracies and `ece` in percent, `loss` in nats.
 
-    `loss` and `ece` are NaN, null in JSON, where no image has finite scores.
+    Without an image with finite scores, `loss` and `ece` are NaN, which is null in JSON.
     """
 
     images: int
@@ -28,7 +28,7 @@ class Metrics:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Metrics and what stands behind them; JSON has the metrics beside the rest."""
+    """Metrics, and how they were measured. In JSON all of them are in one object."""
 
     checkpoint: int  # its step
     split: str
@@ -36,7 +36,7 @@ class Evaluation:
     metrics: Metrics
 
     def json(self) -> dict[str, Any]:
-        """As in results.json and metrics.json."""
+        """The object in results.json and metrics.json."""
         facts = dataclasses.asdict(self)
         metrics = facts.pop("metrics")
         return {**facts, **metrics}
@@ -44,7 +44,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The epoch that stands for its phase."""
+    """The epoch whose state is the result of its phase."""
 
     step: int  # global
     epoch: int  # of the phase, from 1
@@ -54,7 +54,7 @@ class Best:
 
 @dataclasses.dataclass(frozen=True)
 class LrByHand:
-    """A learning rate that was set while the run trained."""
+    """A learning rate that was set by hand during training."""
 
     epoch: int  # the first one with it
     lr: float | None  # None: that of the config again
@@ -67,16 +67,16 @@ class Phase:
     name: str
     epochs: int
     steps: int
-    best_val_top1: float | None  # percent; None without validation, or of another task
+    best_val_top1: float | None  # percent; None without validation or for other tasks
     best: Best
-    images_per_second: float  # of its train steps alone
-    seconds: float  # of everything
+    images_per_second: float  # of its train steps only
+    seconds: float  # of the whole phase
     lr_by_hand: tuple[LrByHand, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Logits:
-    """Which logits the test scores, and the validation top-1 of each kind, where that chose."""
+    """The logits that the test uses, and the validation top-1 of each kind if it chose them."""
 
     chosen: str
     val_top1: dict[str, float] | None
@@ -107,10 +107,10 @@ def write(workdir: Path, found: Results) -> None:
 
 
 def read(workdir: Path) -> Results | None:
-    """results.json of a run, None if it has not finished a phase yet.
+    """results.json of a run; None if the run has not finished a phase yet.
 
     Raises:
-        ValueError: the file is damaged, or of another version.
+        ValueError: the file is damaged, or from another version.
     """
     path = workdir / directory.RESULTS
     if not path.exists():
@@ -125,22 +125,22 @@ def read(workdir: Path) -> Results | None:
         }
         return Results(**stored | parts)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged, or of another version: {error}") from None
+        raise ValueError(f"{path} is damaged or from another version: {error}") from None
 
 
 def parse_phase(stored: Mapping[str, Any]) -> Phase:
-    """A phase as JSON keeps it. Raises KeyError or TypeError if it is no phase."""
+    """A phase from its JSON. Raises KeyError or TypeError if it is not a phase."""
     by_hand = parse_by_hand(stored.get("lr_by_hand", ()))
     return Phase(**{**stored, "best": parse_best(stored["best"]), "lr_by_hand": tuple(by_hand)})
 
 
 def parse_best(stored: Mapping[str, Any]) -> Best:
-    """A best epoch as JSON keeps it. Raises KeyError or TypeError if it is none."""
+    """A best epoch from its JSON. Raises KeyError or TypeError if it is not a best epoch."""
     return Best(**{**stored, "val": _numbers(stored["val"]) if stored["val"] else None})
 
 
 def parse_by_hand(stored: list[Mapping[str, Any]]) -> list[LrByHand]:
-    """Learning rates set by hand as JSON keeps them. Raises TypeError if they are none."""
+    """Learning rates set by hand, from their JSON. Raises TypeError if it is something else."""
     return [LrByHand(**change) for change in stored]
 
 
@@ -155,42 +155,42 @@ def _parse_metrics(stored: Mapping[str, Any]) -> Metrics:
 
 
 def _numbers(stored: Mapping[str, float | None]) -> dict[str, float]:
-    """JSON has null for NaN."""
+    """Turns the null of JSON into NaN."""
     return {key: math.nan if value is None else value for key, value in stored.items()}
 
 
 def finished(workdir: Path) -> Results | None:
-    """The results of a run that has nothing left to do, else None. Raises ValueError as `read`."""
+    """The results of a finished run, else None. Raises ValueError like `read`."""
     found = read(workdir)
     return found if found and found.complete else None
 
 
 def chosen_logits(workdir: Path) -> str:
-    """Which logits a finished run scored its test by, as its validation had it: "plain" where there
-    was no choice, or is no finished run."""
+    """The logits that a finished run chose on validation and used in its test; "plain" if there was
+    no choice or the run is not finished."""
     found = finished(workdir)
     return found.logits.chosen if found and found.logits else "plain"
 
 
 def chosen_epochs(workdir: Path, config: Mapping[str, Any]) -> list[int]:
-    """How many epochs led each phase of a finished search to what it gave, its best or its last
-    state, for a final run of the same `config`.
+    """For a final run of `config`: the number of epochs until the result (best or last state) of
+    each phase of a finished search.
 
     Raises:
-        ValueError: the search is not finished, was one with another config, or one whose learning
-            rate was changed by hand.
+        ValueError: the search is not finished, has another config, or its learning rate was changed
+            by hand.
     """
     found = finished(workdir)
     if found is None:
-        raise ValueError(f"config.search={workdir} holds no finished run")
+        raise ValueError(f"config.search={workdir} contains no finished run")
     if found.config["final"]:
-        raise ValueError(f"config.search={workdir} is a final run itself, which chose nothing")
+        raise ValueError(f"config.search={workdir} is itself a final run, which selects no epochs")
     may_differ = (*directory.MAY_DIFFER, "final", "search", "seed")
     differing = directory.differences(found.config, config, may_differ)
     if differing:
         raise ValueError(
-            f"config.search={workdir} is a run of another config, which chose no epochs for this "
-            "one. The differences:\n  " + "\n  ".join(differing[:10])
+            f"config.search={workdir} is a run with another config, so its epochs do not apply to "
+            "this one. The differences:\n  " + "\n  ".join(differing[:10])
         )
     by_hand = [phase.name for phase in found.phases if phase.lr_by_hand]
     if by_hand:
@@ -207,7 +207,7 @@ def chosen_epochs(workdir: Path, config: Mapping[str, Any]) -> list[int]:
 
 
 def table(found: Results) -> str:
-    """Results for people: a row per phase, then the test line with what stands behind it."""
+    """Results as a text: a row for each phase, then the test metrics and how they were measured."""
     rows = [("phase", "epochs", "best val top-1", "images/s", "seconds")]
     for phase in found.phases:
         rows.append(
@@ -233,7 +233,7 @@ def table(found: Results) -> str:
             f"{test.checkpoint}, pretrained: {found.pretrained or 'no'}"
         )
     else:
-        lines.append("no test split: nothing was tested")
+        lines.append("no test split, so no test")
     if found.logits and found.logits.val_top1:
         compared = ", ".join(f"{name} {top1:.2f} %" for name, top1 in found.logits.val_top1.items())
         lines.append(f"logits: {found.logits.chosen}, by validation top-1: {compared}")

@@ -1,4 +1,4 @@
-"""A training's hold on its run directory: lock, checkpoints, metrics, requests to stop."""
+"""A training's access to its run directory: lock, checkpoints, metrics, requests to stop."""
 
 import contextlib
 import dataclasses
@@ -12,9 +12,9 @@ from fgc_jax.runs.writer import Writer
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """What a training writes to and is stopped by.
+    """The open files of a training, and the requests to stop it.
 
-    config: the run's resolved one. latest: the step of the newest checkpoint, None in a new run.
+    config: the run's resolved config. latest: the step of the newest checkpoint; None in a new run.
     stop_asked: step -> whether to save and stop now.
     """
 
@@ -30,12 +30,13 @@ class Session:
 def opened(
     workdir: Path, config: Mapping[str, Any], facts: Mapping[str, Any], wandb: str = ""
 ) -> Iterator[Session]:
-    """Creates the run directory or takes it up again; leaving waits for the last checkpoint.
+    """Creates a run directory or opens an existing one. At the end the context waits for the last
+    checkpoint.
 
-    facts: of the data set, for `dataset.json`. wandb: the Weights & Biases project, or "".
+    facts: those of the data set, for `dataset.json`. wandb: the Weights & Biases project, or "".
 
     Raises:
-        ValueError: another process trains there, or W&B cannot be used.
+        ValueError: another process is training there, or W&B cannot be used.
         checkpoint.CheckpointError: the last write failed.
     """
     with directory.locked(workdir):

@@ -8,16 +8,16 @@ import jax
 
 
 class Stopped(Exception):
-    """The run was asked to stop and has saved itself; the same command continues it."""
+    """The run was asked to stop and has saved a checkpoint; the same command continues it."""
 
 
 @contextlib.contextmanager
 def requests(manager) -> Iterator[Callable[[int], bool]]:
     """Yields `asked(step)`: whether to save and stop now.
 
-    One process: its own handler for SIGTERM and SIGINT. Many: the checkpoint manager's agreement
-    through jax.distributed, so that all stop at the same step when one is told to; an own handler
-    would keep that from working.
+    A single process handles SIGTERM and SIGINT itself. Several processes ask the checkpoint
+    manager, which agrees through jax.distributed on one step at which all stop when one is asked
+    to; a signal handler here would prevent that.
     """
     if jax.process_count() > 1:
         yield manager.reached_preemption

@@ -1,8 +1,7 @@
-"""Weights & Biases behind clu's writer interface. The only importer of wandb.
+"""Weights & Biases with clu's writer interface. This is the only module that imports wandb.
 
-Which run there belongs to a run directory is kept in it, so that a continued run continues its
-curves. Values of steps that were logged already and are repeated after a kill are dropped by W&B;
-they are the same, as runs continue exactly.
+The id of the W&B run is stored in the run directory, so a continued run continues its curves. After
+a kill some steps are logged again: W&B drops these values, which are the same as before.
 """
 
 import html
@@ -24,7 +23,7 @@ class WandbWriter(metric_writers.MetricWriter):
     `directory`/wandb. With WANDB_MODE=offline they stay there until `wandb sync`."""
 
     def __init__(self, directory: Path, project: str):
-        """Raises ValueError where W&B cannot be reached or knows no login."""
+        """Raises ValueError if W&B cannot be reached or there is no login."""
         import wandb
 
         self._wandb = wandb
@@ -35,11 +34,12 @@ class WandbWriter(metric_writers.MetricWriter):
                 name=directory.name,
                 dir=directory,
                 resume="allow",
-                settings=wandb.Settings(console="off"),  # the progress bar is no log
+                settings=wandb.Settings(console="off"),  # do not upload the progress bar
             )
         except wandb.Error as error:
             raise ValueError(
-                f"Weights & Biases: {error}; `wandb login`, or WANDB_MODE=offline writes files only"
+                f"Weights & Biases: {error}; run `wandb login`, or set WANDB_MODE=offline to write "
+                "files only"
             ) from None
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
@@ -75,14 +75,14 @@ class WandbWriter(metric_writers.MetricWriter):
         raise NotImplementedError
 
     def flush(self) -> None:
-        """W&B sends what it has by itself."""
+        """Does nothing: W&B sends its data itself."""
 
     def close(self) -> None:
         self._run.finish()
 
 
 def _run_id(path: Path) -> str:
-    """The id in the file, or a new one that is put there."""
+    """The id in the file, or a new one that is written to it."""
     if not path.exists():
         with files.whole(path) as temporary:
             temporary.write_text(secrets.token_hex(4))

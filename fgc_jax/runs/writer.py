@@ -1,7 +1,7 @@
-"""What a run writes for people to watch: TensorBoard and W&B through clu, metrics.jsonl.
+"""The logs of a run: TensorBoard and W&B through clu, and metrics.jsonl.
 
-clu is imported inside functions: it pulls in TensorFlow, which takes seconds and hundreds of MB,
-and only the process that writes needs it.
+clu is imported inside functions: it imports TensorFlow, which takes seconds and hundreds of MB, and
+only the process that writes needs it.
 """
 
 import importlib.util
@@ -21,10 +21,10 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class Writer:
-    """Writes scalars, images and texts of a run; silent on all processes but the first.
+    """Writes scalars, images and texts of a run, on the first process only.
 
-    `wandb`: the Weights & Biases project that gets them too, "" for none. Raises ValueError where
-    it cannot be used.
+    `wandb`: a Weights & Biases project that also gets them, "" for none. Raises ValueError if W&B
+    cannot be used.
     """
 
     def __init__(self, workdir: Path, start_step: int, wandb: str = ""):
@@ -52,7 +52,7 @@ class Writer:
             self._events.write_images(step, images)
 
     def pictures(self, step: int, paths: Mapping[str, Path]) -> None:
-        """Writes pictures that lie in files."""
+        """Writes pictures from files."""
         if self._events is not None:
             self.images(step, {name: decode(path)[None] for name, path in paths.items()})
 
@@ -79,7 +79,7 @@ class Writer:
 def check_wandb(project: str) -> None:
     """Raises ValueError if a Weights & Biases project is given and its package is missing."""
     found = importlib.util.find_spec("wandb") if project else None
-    # A folder "wandb", which W&B leaves wherever it runs, looks like a package without a file.
+    # W&B creates a folder "wandb" where it runs, which looks like a package without a file.
     if project and (found is None or found.origin is None):
         raise ValueError(
             f"config.wandb={project!r} needs the package wandb, which is not installed: "
@@ -101,7 +101,7 @@ def _event_writer(workdir: Path, wandb: str):
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
-    """Removes what a killed run logged beyond the checkpoint that it continues from."""
+    """Removes the lines of a killed run after the checkpoint that it continues from."""
     if not path.exists():
         return
     kept = []
@@ -110,7 +110,7 @@ def _drop_lines_after(path: Path, step: int) -> None:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
-            continue  # half a line, written at the moment of the kill
+            continue  # an incomplete line, written when the run was killed
     with files.whole(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
 

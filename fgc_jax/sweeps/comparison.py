@@ -1,4 +1,4 @@
-"""Finished runs side by side: their numbers, tables over seeds, accuracy against cost."""
+"""Comparing finished runs: their numbers, tables over seeds, accuracy against cost."""
 
 import csv
 import itertools
@@ -28,7 +28,7 @@ COSTS = {
     "params": ("params", "parameters"),
     "seconds": ("seconds", "seconds of training"),
 }
-NAMED = 20  # so many runs have their names in a picture, more have their numbers in the table
+NAMED = 20  # up to so many points in a picture have names, more have their row in the table
 COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#656d76")
 
 
@@ -58,7 +58,7 @@ def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
 
 
 def seeds_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The combinations of a sweep (`fgc_jax.sweeps.sweep.table`) for people: mean ± deviation."""
+    """The combinations of a sweep (`fgc_jax.sweeps.sweep.table`) as a text: mean ± deviation."""
     lines = [("combination", "runs", *MEASURES.values())]
     for row in rows:
         count = f"{len(row['runs'])}/{row['planned']}"
@@ -77,7 +77,8 @@ def _shown(value: float | None, digits: int) -> str:
 
 
 def write_seeds(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """results.json with the numbers of all runs, results.csv with a line per combination."""
+    """Writes results.json with the numbers of all runs, and results.csv with a row for each
+    combination."""
     files.write_json(folder / directory.RESULTS, {"sorted_by": "val_top1", "combinations": rows})
     keys = list(dict.fromkeys(key for row in rows for key in row["grid"]))
     columns = list(itertools.product(MEASURES, ("mean", "std")))
@@ -94,7 +95,8 @@ def write_seeds(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
 
 
 def load(directories: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
-    """(a row per finished run, the best validation top-1 first; what is said of the others)."""
+    """(a row for each finished run, the best validation top-1 first; a message for each other
+    directory)."""
     rows, messages = [], []
     for workdir in directories:
         try:
@@ -102,7 +104,7 @@ def load(directories: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
             if not problem:
                 rows.append({"run": workdir, **_row(results.read(workdir))})
         except (ValueError, KeyError, TypeError) as error:
-            problem = f"its files are damaged, or of another version: {error}"
+            problem = f"its files are damaged or from another version: {error}"
         if problem:
             messages.append(f"{workdir}: {problem}")
     for row, name in zip(rows, _names([row["run"] for row in rows]), strict=True):
@@ -111,7 +113,7 @@ def load(directories: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _names(directories: Sequence[Path]) -> list[str]:
-    """As short as tells them apart: paths below the folder that all share."""
+    """Short names that differ: the paths below the folder that all have in common."""
     parts = [workdir.absolute().parts for workdir in directories]
     shared = 0
     while parts and all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
@@ -120,13 +122,13 @@ def _names(directories: Sequence[Path]) -> list[str]:
 
 
 def _why_not(workdir: Path) -> str:
-    """Why there is nothing to compare in a directory; "" if there is."""
+    """Why a directory cannot be compared; "" if it can."""
     if not workdir.is_dir():
         return "no such directory"
     if (workdir / SWEEP).exists():
         return f"a sweep; its runs are {workdir}/runs/*"
     if not (workdir / directory.CONFIG).exists():
-        return f"no run: it holds no {directory.CONFIG}"
+        return f"not a run: it has no {directory.CONFIG}"
     found = results.read(workdir)
     if not (found and found.complete):
         planned = len(files.read_json(workdir / directory.CONFIG)["phases"])
@@ -168,10 +170,11 @@ def runs_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def figure(rows: Sequence[Mapping[str, Any]], cost: str) -> Figure:
-    """Test top-1 against cost (a key of COSTS), a labelled point per run, a colour per head.
+    """Test top-1 against cost (a key of COSTS): a labelled point for each run, a colour for each
+    head.
 
-    Of many runs the labels are their numbers in `runs_table`. Validation top-1 if a run has not
-    been tested. Raises ValueError where a run has neither.
+    The labels of many runs are their numbers in `runs_table`. If a run has no test, all points show
+    validation top-1. Raises ValueError if a run has neither.
     """
     measure = "test_top1" if all(row["test_top1"] is not None for row in rows) else "val_top1"
     strays = [row["run"] for row in rows if row[measure] is None]

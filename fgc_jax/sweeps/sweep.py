@@ -1,7 +1,7 @@
-"""Sweeps: the same recipe with several seeds and values, each run in a process of its own.
+"""Sweeps: one recipe with several seeds and values; each run has its own process.
 
-A sweep directory holds `config.json` (the recipe without the grid), `sweep.json` (the runs that
-belong to it), `runs/NAME`, `logs/NAME.log`, and the table as `results.csv` and `results.json`.
+A sweep directory contains `config.json` (the recipe without the grid), `sweep.json` (the runs of
+the sweep), `runs/NAME`, `logs/NAME.log`, and the table as `results.csv` and `results.json`.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class Job:
     """One run of a sweep."""
 
     name: str  # of its directory
-    combination: str  # the grid's part of the name; "" without a grid
+    combination: str  # the part of the name for the grid; "" without a grid
     grid: Mapping[str, str]  # key -> value, as on the command line
     seed: int
 
@@ -51,7 +51,7 @@ def parse_axis(text: str) -> tuple[str, list[str]]:
     """
     key, separator, rest = text.partition("=")
     if not separator or not re.fullmatch(r"[\w.\[\]]+", key):
-        raise ValueError(f"--grid={text}: KEY=VALUE,VALUE,... is needed, as in phases[1].lr=1e-3")
+        raise ValueError(f"--grid={text} must be KEY=VALUE,VALUE,..., as in phases[1].lr=1e-3,3e-3")
     if key == "seed":
         raise ValueError("--grid=seed=...: give the seeds as --seeds=0,1,2")
     values, depth, quote = [""], 0, ""
@@ -66,7 +66,7 @@ def parse_axis(text: str) -> tuple[str, list[str]]:
         else:
             values[-1] += letter
     if len(set(values)) < len(values):
-        raise ValueError(f"--grid={text}: a value stands there twice")
+        raise ValueError(f"--grid={text}: a value is given twice")
     return key, values
 
 
@@ -77,14 +77,14 @@ def plan(
     grid: Sequence[str],
     folder: Path,
 ) -> tuple[dict, list[Job]]:
-    """(the recipe without the grid as plain values, every combination of seeds and values).
+    """(the recipe without the grid as plain values, a job for each seed and combination of values).
 
-    `read` gives the recipe with changes `--config.KEY=VALUE`. Seeds vary slowest, so that all
-    combinations have one result first.
+    `read` returns the recipe with changes `--config.KEY=VALUE`. Seeds vary slowest, so that each
+    combination soon has a first result.
 
     Raises:
-        ValueError: a key or value that the recipe refuses, two runs that are the same, or a
-            directory that holds something else.
+        ValueError: a key or value that the recipe does not allow, two equal runs, or a directory
+            that contains something else.
     """
     axes = [parse_axis(text) for text in grid]
     keys = [key for key, _ in axes]
@@ -100,7 +100,7 @@ def plan(
         for values in itertools.product(*(values for _, values in axes)):
             chosen = dict(zip(keys, values, strict=True))
             combination = ",".join(f"{_file_name(k)}={_file_name(v)}" for k, v in chosen.items())
-            combination = _cut(combination, 200)  # a directory's name has up to 255 bytes
+            combination = _cut(combination, 200)  # the name of a directory has at most 255 bytes
             name = ",".join(filter(None, (combination, f"seed={seed}")))
             job = Job(name, combination, chosen, seed)
             settings = read([*changes, *job.changes])
@@ -108,16 +108,16 @@ def plan(
             resolved = config.resolved(settings)
             other = same.setdefault(json.dumps(resolved, sort_keys=True), name)
             if other != name:
-                raise ValueError(f"two runs of the grid are the same: {other} and {name}")
+                raise ValueError(f"two runs of the grid are equal: {other} and {name}")
             if twins := [each.grid for each in jobs if each.name == name]:
-                raise ValueError(f"{twins[0]} and {chosen} would both be trained in {name}")
+                raise ValueError(f"{twins[0]} and {chosen} would use the same directory {name}")
             directory.check(folder / "runs" / name, resolved)
             jobs.append(job)
     return base, jobs
 
 
 def note(folder: Path, base: Mapping, jobs: Sequence[Job]) -> None:
-    """Writes down which runs belong to the sweep; those of before stay in it."""
+    """Writes the list of the runs of the sweep. Earlier runs stay in the list."""
     files.write_json(folder / directory.CONFIG, base)
     known = {job.name: job for job in (*noted(folder), *jobs)}
     entries = [dataclasses.asdict(job) for job in known.values()]
@@ -125,7 +125,7 @@ def note(folder: Path, base: Mapping, jobs: Sequence[Job]) -> None:
 
 
 def noted(folder: Path) -> list[Job]:
-    """The runs that `note` wrote down; [] if it never did."""
+    """The runs that `note` has written; [] if there is no list."""
     path = folder / comparison.SWEEP
     return [Job(**entry) for entry in files.read_json(path)["runs"]] if path.exists() else []
 
@@ -137,17 +137,17 @@ def run(
     environments: Sequence[Mapping[str, str]],
     say: Callable[[str], None] = print,
 ) -> dict[str, str]:
-    """Trains what is not finished, one run at a time in each environment (extra variables).
+    """Trains the unfinished runs, one at a time in each environment (extra variables).
 
-    `command` is followed by `--workdir` and the run's changes. Ctrl-C and SIGTERM are passed on
-    to the runs, which save themselves; a second one kills them. A run that another process still
-    trains, such as one of a killed sweep, is waited for.
+    `command` is followed by `--workdir` and the changes of the run. Ctrl-C and SIGTERM are sent on
+    to the runs, which save a checkpoint; a second signal kills them. If another process still
+    trains a run, for example that of a killed sweep, this function waits for it.
 
     Returns:
-        What went wrong, for each run that failed.
+        For each run that failed, its error.
 
     Raises:
-        stop.Stopped: by a signal, after the runs have saved themselves or ended.
+        stop.Stopped: after a signal, when the runs have saved their checkpoints or ended.
     """
     waiting = [job for job in jobs if not results.finished(folder / "runs" / job.name)]
     say(f"{len(jobs)} runs, {len(jobs) - len(waiting)} of them finished before")
@@ -179,21 +179,22 @@ def run(
                     if len(received) > 1:
                         process.kill()
                     elif received and process.pid not in asked:
-                        asked.add(process.pid)  # once: a second signal means not to save
+                        asked.add(process.pid)  # once: a second signal would end it without saving
                         process.terminate()
                 time.sleep(0.1)
-        finally:  # an error here must not leave runs behind that nobody knows of
+        finally:  # after an error here no run may continue unnoticed
             for _, process, _ in running.values():
                 process.kill()
     if received:
-        raise stop.Stopped(f"stopped; runs not begun: {len(waiting)}")
+        raise stop.Stopped(f"stopped; runs not started: {len(waiting)}")
     return failed
 
 
 def table(jobs: Sequence[Job], folder: Path) -> list[dict[str, Any]]:
-    """A row per combination, the best validation top-1 first: the test split chooses nothing.
+    """A row for each combination, sorted by validation top-1, never by the test split.
 
-    Each measure is {"mean", "std"} over the seeds that finished, std with n - 1, null for one.
+    Each measure is {"mean", "std"} over the seeds that finished; std uses n - 1 and is null for
+    one seed.
     """
     rows = []
     for combination in dict.fromkeys(job.combination for job in jobs):
@@ -216,10 +217,11 @@ def table(jobs: Sequence[Job], folder: Path) -> list[dict[str, Any]]:
 
 
 def environments(accelerators: int) -> list[dict[str, str]]:
-    """What each of so many processes at a time sees; 0: one process, which sees everything.
+    """The environment variables of each process, one process for each accelerator; for 0 there is
+    one process, which uses all devices.
 
     Raises:
-        ValueError: more than CUDA_VISIBLE_DEVICES names.
+        ValueError: CUDA_VISIBLE_DEVICES lists fewer accelerators.
     """
     if not accelerators:
         return [{}]
@@ -231,24 +233,24 @@ def environments(accelerators: int) -> list[dict[str, str]]:
 
 
 def _file_name(text: str) -> str:
-    """Readable, without what shells, globs and file systems give a meaning."""
+    """A readable name without characters that are special in shells, globs and file systems."""
     return _cut(re.sub(r"[^\w.+-]", "-", re.sub(r"[\[\]{}()'\" ]", "", text)) or "none", 80)
 
 
 def _cut(name: str, length: int) -> str:
-    """A long name's beginning, and a number of its own."""
+    """A long name shortened to its beginning and a checksum."""
     return name if len(name) <= length else f"{name[: length - 9]}-{zlib.crc32(name.encode()):08x}"
 
 
 def _next(waiting: list[Job], folder: Path, told: set[str], say) -> Job | None:
-    """Takes the first run that no other process trains out of `waiting`."""
+    """Removes the first run that no other process trains from `waiting`, and returns it."""
     for job in list(waiting):
         if not directory.in_use(folder / "runs" / job.name):
             waiting.remove(job)
             return job
         if job.name not in told:
             told.add(job.name)
-            say(f"{job.name}: another process still trains it; waiting for that")
+            say(f"{job.name}: waiting, because another process still trains it")
     return None
 
 
@@ -262,13 +264,13 @@ def _start(job: Job, folder: Path, command: Sequence[str], environment: Mapping[
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # Its own group: a terminal's Ctrl-C would reach it beside the signal passed on.
+            # Its own group: otherwise Ctrl-C in a terminal would reach it twice.
             start_new_session=True,
         )
 
 
 def _outcome(job: Job, folder: Path, code: int) -> str:
-    """One line on how a run ended."""
+    """One line about the end of a run."""
     log = folder / "logs" / f"{job.name}.log"
     if code == 0:
         found = comparison.measures(results.finished(folder / "runs" / job.name))
@@ -294,7 +296,7 @@ def _remaining(left: int, seconds: float) -> str:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Yields the list of the SIGTERMs and SIGINTs received meanwhile."""
+    """Yields a list that grows with each SIGTERM and SIGINT."""
     received: list[int] = []
     kinds = (signal.SIGTERM, signal.SIGINT)
     before = {k: signal.signal(k, lambda number, frame: received.append(number)) for k in kinds}

@@ -18,7 +18,7 @@ from fgc_jax.training.plans import Plan
 
 
 def task(plan: Plan) -> methods.Task:
-    """Classification as a `Task`; validation evaluates single views of the phase's size."""
+    """Classification as a `Task`. Validation evaluates one view (raw) at the size of the phase."""
 
     def evaluator(given: Inputs):
         def evaluate(split_name, params, stats):
@@ -51,8 +51,8 @@ def _results(plan: Plan, given: Inputs, params, stats, split_name: str, seen=vie
 
 
 def views_in_words(data: config.DataSettings, split_name: str | None, seen=views.RAW) -> str:
-    """The views of an evaluation, to stand beside each number. Crops to ground-truth boxes are
-    named, since new photos come without such boxes."""
+    """A text for the views of an evaluation, which is reported with each number. It mentions crops
+    to ground-truth boxes, because there are no such boxes for new photos."""
     cropped = split_name in data.box_crop
     return f"{seen}, cropped to ground-truth boxes" if cropped else str(seen)
 
@@ -60,8 +60,8 @@ def views_in_words(data: config.DataSettings, split_name: str | None, seen=views
 def _test(
     plan: Plan, session: Session, phase: config.Phase, number: int
 ) -> tuple[Evaluation | None, Logits | None]:
-    """(the evaluation of the test split, which is read once, here; which logits validation chose)
-    of the checkpoint of step `number`."""
+    """(the evaluation of the test split; the logits that validation chose) for the checkpoint of
+    step `number`. This is the only use of the test split in training."""
     params, stats, _ = checkpoint.load_variables(session.workdir, number)
     params, stats = mesh.replicate(plan.mesh, (params, stats))
 
@@ -89,9 +89,9 @@ def _test(
 
 
 def _choose_logits(plan: Plan, evaluate) -> Logits | None:
-    """Which logits the test scores: those that are right more often on validation images, evaluated
-    as the test ones will be; those of config.search where it is given; the plain ones where there
-    is neither. None for methods that train one kind only."""
+    """The logits that the test uses: those of config.search if it is given; else those with the
+    higher validation top-1 in the views of the test; else, without a validation split, the plain
+    ones. None for methods that train only one kind."""
     settings = plan.settings
     if not methods.METHODS[settings.method].effect:
         return None

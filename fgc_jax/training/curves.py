@@ -1,4 +1,4 @@
-"""The learning rates of a plan's phases, step by step, without training: what is drawn of them."""
+"""The learning rates of a plan's phases at each step, computed without training, for a plot."""
 
 from typing import Any
 
@@ -9,13 +9,14 @@ from fgc_jax import trees
 from fgc_jax.data import pipeline
 from fgc_jax.training import plans, schedules, trainable
 
-POINTS = 1500  # at which a phase is drawn
-BAND = 4  # more rates than this of one group are drawn as the band that they fill
+POINTS = 1500  # points that are drawn for a phase
+BAND = 4  # if a group has more rates than this, they are drawn as a band
 
 
 def of_phases(plan: plans.Plan, train_images: int) -> list[dict[str, Any]]:
-    """For each phase what is drawn: a dict of its name, caption, first and last epoch, and by line
-    the rates `[multipliers, points]` over `epochs` `[points]`, and momenta `[points]` or None."""
+    """For each phase a dict with everything that is drawn: name, caption, first and last epoch, for
+    each line the rates `[multipliers, points]` at `epochs` `[points]`, momenta `[points]` or None.
+    """
     begin, found = 0, []
     for phase in plan.settings.phases:
         per_epoch = pipeline.steps_per_epoch(train_images, phase.batch_size)
@@ -44,8 +45,8 @@ def of_phases(plan: plans.Plan, train_images: int) -> list[dict[str, Any]]:
 
 
 def _lines(plan, phase) -> list[tuple[str, list[float]]]:
-    """What learns at which multiplier of the phase's rate: [(label, multipliers), ...], fast ones
-    first. A group of more than BAND different multipliers is one entry with all of them."""
+    """The lines of a phase: [(label, multipliers of the phase's rate), ...], the largest first. A
+    group with more than BAND different multipliers is one line with all of them."""
     found: dict[str, dict[float, set[str]]] = {}
     for path, label in plan.labels(phase).items():
         if label.trains:
@@ -66,7 +67,7 @@ def _lines(plan, phase) -> list[tuple[str, list[float]]]:
 
 
 def _extent(layers, paths: set[str]) -> str:
-    """The layers that some parameters lie in, as "layer1/0 to head"."""
+    """The first and the last layer of some parameters, for example "layer1/0 to head"."""
     names = [
         name
         for name, prefixes in layers.items()

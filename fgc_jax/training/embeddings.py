@@ -1,8 +1,8 @@
-"""Embeddings: one vector an image from a frozen backbone, computed once and kept on disk.
+"""Embeddings: one vector for each image from a frozen backbone, computed once and stored on disk.
 
-A file holds one split. Its name is a digest of everything that its content depends on - weights,
-images, how they are read and transformed, this code - so that no file is ever out of date; it is
-written whole or not at all.
+A file contains one split. Its name is a digest of everything that its content depends on: weights,
+images, how they are read and transformed, and this code. So a file is never out of date. It is
+written completely or not at all.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ from fgc_jax.evaluation import inference
 from fgc_jax.models import network as networks
 from fgc_jax.training import inputs, plans
 
-SOURCES = ("data", "models")  # folders of fgc_jax whose code makes the vectors
+SOURCES = ("data", "models")  # folders of fgc_jax whose code computes the vectors
 
 
 @dataclasses.dataclass(frozen=True)
 class Embedded:
-    """A split's images that could be read: vectors f32 [N, D], labels int32 [N], index int32 [N]
-    (position in the split), unreadable int32 [M] (positions)."""
+    """The readable images of a split: vectors f32 [N, D], labels int32 [N], index int32 [N]
+    (positions in the split); and unreadable int32 [M], the positions of the other images."""
 
     vectors: np.ndarray
     labels: np.ndarray
@@ -45,10 +45,11 @@ def of_splits(
     names: Collection[str],
     folder: Path | None,
 ) -> tuple[dict[str, Embedded], list[str]]:
-    """(the embeddings of each named split, which of them came from `folder`; None keeps none).
+    """(the embeddings of each named split; the names of those that were read from `folder`). If
+    `folder` is None, nothing is read or stored.
 
-    Images are transformed as in evaluation, at the size of `phase`. What the classifier's head
-    has learned plays no part.
+    Images are transformed as in evaluation, at the size of `phase`. The parameters of the
+    classifier's head have no influence.
 
     Raises:
         ValueError: an image cannot be read and config.data.on_bad_image is "raise".
@@ -96,9 +97,9 @@ def as_split(embedded: Embedded, labels: np.ndarray, names: Sequence[str]) -> da
 
 
 def inputs_of(plan: plans.Plan, phase: config.Phase, params: Any, stats: Any) -> inputs.Inputs:
-    """The inputs of a phase with cache_features: an embedding in place of each image of the splits
-    that train and validate, for the head alone."""
-    # Several processes compute together, so one that finds its files must not leave the others.
+    """The inputs of a phase with cache_features: embeddings instead of images for train and val,
+    and a network that consists of the head."""
+    # Several processes compute embeddings together, so none may skip this because it has a file.
     folder = None if jax.process_count() > 1 else files.cache("embeddings")
     names = [name for name in ("train", "val") if name in plan.dataset.splits]
     found, _ = of_splits(plan, params, stats, phase, names, folder)
@@ -119,7 +120,7 @@ def inputs_of(plan: plans.Plan, phase: config.Phase, params: Any, stats: Any) ->
 def compute(
     plan: plans.Plan, params: Any, stats: Any, phase: config.Phase, split: dataset.Split, title: str
 ) -> Embedded:
-    """The embeddings of a split, with a progress bar; params and stats lie on the devices."""
+    """The embeddings of a split, with a progress bar; params and stats are on the devices."""
     settings = plan.settings
     total = pipeline.steps_per_epoch(len(split), settings.eval_batch_size)
     transform = inputs.eval_transform(settings.data, phase)
@@ -142,7 +143,7 @@ def _without_head(tree: Mapping) -> dict:
 
 
 def _facts(plan: plans.Plan, phase: config.Phase, weights: str) -> dict[str, Any]:
-    """What the embeddings depend on, but for the images, as JSON values."""
+    """Everything that the embeddings depend on, except the images, as JSON values."""
     model, data = plan.settings.model, plan.settings.data
     return {
         "weights": weights,
@@ -175,25 +176,25 @@ def _code() -> str:
 
 
 def _files(plan: plans.Plan, split: dataset.Split) -> str:
-    """A digest of names, sizes and times of the files that a split is read from."""
+    """A digest of the names, sizes and times of a split's files."""
     paths = [
         os.path.join(files.root, name) for files in _readers(split.read) for name in files.names
     ]
     root = Path(plan.settings.data.root)
-    if not paths and plan.settings.data.root:  # archives, records: all files there are
+    if not paths and plan.settings.data.root:  # archives, records: all files in the folder
         paths = [str(path) for path in (root.rglob("*") if root.is_dir() else [root])]
     digest = hashlib.sha256()
     for path in sorted(paths):
         try:
             facts = os.stat(path)
-        except OSError:  # missing: reading it will say so
+        except OSError:  # missing: reading it will raise an error
             continue
         digest.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
     return digest.hexdigest()
 
 
 def _readers(value: Any) -> Iterator[dataset.Files]:
-    """The readers of files that a split's reader is built on."""
+    """The readers of files in a split's reader."""
     if isinstance(value, dataset.Files):
         yield value
     elif dataclasses.is_dataclass(value):
@@ -202,7 +203,7 @@ def _readers(value: Any) -> Iterator[dataset.Files]:
 
 
 def _stored(path: Path) -> Embedded | None:
-    """What `_store` wrote; None if there is nothing, or it is damaged."""
+    """The content of a file of `_store`; None if it is missing or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Embedded(

@@ -1,4 +1,4 @@
-"""What a phase's network is given: how images are read, cropped and changed, and in which order."""
+"""The inputs of a phase's network: how images are read, cropped and augmented, in which order."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,10 +16,10 @@ CROPS = ("crop", "resized_crop")  # augmentations that crop on the device
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """A phase's images on their way to the network.
+    """The images of a phase, and how they become the input of the network.
 
-    transform, eval_transform: on the host, of training and of other images. augment: on the device,
-    (key, batch) -> the batch as the loss gets it; pure.
+    transform, eval_transform: on the host, for training and for other images. augment: on the
+    device, (key, batch) -> the batch for the loss; pure.
     """
 
     splits: Mapping[str, datasets.Split]
@@ -36,7 +36,7 @@ def of(
     phase: config.Phase,
     seen: Views = RAW,
 ) -> Inputs:
-    """The inputs of a phase, from images; `seen`: how those of other splits are evaluated."""
+    """The inputs of a phase that reads images; `seen`: the views of the other splits."""
     return Inputs(
         splits=dataset.splits,
         network=network,
@@ -49,8 +49,8 @@ def of(
 def host_transform(
     data: config.DataSettings, phase: config.Phase, *, train: bool
 ) -> pipeline.Transform:
-    """How a phase's images are resized and cropped on the host; where the device crops them in
-    training, whole squares of `resize` pixels."""
+    """How a phase's images are resized and cropped on the host. If an augmentation crops train
+    images on the device, the host sends squares of `resize` pixels."""
     on_device = train and any(name in CROPS for name, _ in augment.checked(data.augment))
     return pipeline.Transform(
         resize=phase.resize,
@@ -64,7 +64,7 @@ def host_transform(
 def eval_transform(
     data: config.DataSettings, phase: config.Phase, seen: Views = RAW
 ) -> pipeline.Transform:
-    """How images are resized and cropped on the host where they are evaluated as `seen` says."""
+    """How images are resized and cropped on the host for an evaluation in the views `seen`."""
     transform = host_transform(data, phase, train=False)
     return dataclasses.replace(transform, crop=phase.resize) if seen.placed else transform
 
@@ -80,13 +80,13 @@ def augmentation(
     facts = network.preprocess
     filled = {
         **dict.fromkeys(CROPS, {"size": phase.crop}),
-        "erase": {"fill": tuple(255 * part for part in facts.mean)},  # which normalising makes 0
+        "erase": {"fill": tuple(255 * part for part in facts.mean)},  # 0 after normalising
     }
     ops = []
     for name, options in augment.checked(settings.data.augment):
         if name in CROPS and "size" in options:
             raise ValueError(
-                f"config.data.augment: the size of {name!r} is the phase's crop, leave it out"
+                f"config.data.augment: leave out the size of {name!r}, it is the phase's crop"
             )
         ops.append((name, {**filled.get(name, {}), **options}))
     change = augment.build(ops)

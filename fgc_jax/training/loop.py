@@ -16,15 +16,15 @@ from fgc_jax.runs.session import Session
 from fgc_jax.training import averaging, embeddings, phases, schedules, step
 from fgc_jax.training.plans import Plan
 
-STATISTICS_BATCHES = 50  # after which running means of momentum 0.9 have forgotten their start
+STATISTICS_BATCHES = 50  # after these, running means of momentum 0.9 no longer depend on the start
 
 
 @dataclasses.dataclass
 class Run:
-    """A run under way."""
+    """A run during its training."""
 
     plan: Plan
-    method: methods.Method  # its constants lie on the devices
+    method: methods.Method  # its constants are on the devices
     task: methods.Task
     session: Session
     progress: Progress
@@ -35,20 +35,21 @@ class Run:
 
     @property
     def epochs(self) -> int:
-        """How many epochs the phase trains; a final run may end before its schedule does."""
+        """How many epochs the phase trains. A final run may end before its schedule does."""
         return self.progress.epochs_of_phases[self.progress.phase]
 
 
 def every(step_number: int, n: int, total: int) -> bool:
-    """Whether something done each n steps is due after `step_number` of `total` steps."""
+    """Whether something that happens every n steps, and at the end, happens after `step_number`
+    of `total` steps."""
     return step_number % n == 0 or step_number == total
 
 
 def train_phase(live: Run, begin: int, variables: list | None) -> None:
-    """Trains from global step `begin` to the phase's end, evaluating after each epoch.
+    """Trains from global step `begin` to the end of the phase, and validates after each epoch.
 
-    variables: [params, stats] of a phase that begins, which is emptied so that the host keeps no
-    copy of the network; None for the checkpoint of step `begin`.
+    variables: [params, stats] at the start of a phase; the list is emptied, so that the host keeps
+    no copy of the network. None: continue from the checkpoint of step `begin`.
     """
     plan, phase, progress, session = live.plan, live.phase, live.progress, live.session
     start = progress.phase_start
@@ -93,7 +94,7 @@ def train_phase(live: Run, begin: int, variables: list | None) -> None:
             due = every(done, plan.settings.checkpoint_every, total)
             if not (epoch_ends or stopping or due):
                 continue
-            meter.flush()  # nothing is saved whose loss was not finite
+            meter.flush()  # raises if the loss is not finite, before anything is saved
             val = {}
             if epoch_ends:
                 state, val = validate(state)
@@ -111,8 +112,8 @@ def train_phase(live: Run, begin: int, variables: list | None) -> None:
 
 
 def _validation(live: Run, ready: phases.Prepared) -> Callable:
-    """The function state -> (state with this epoch in its average, metrics of the weights ("val")
-    and of their average ("val_average"); {} where no split validates)."""
+    """The function state -> (state with this epoch in its average; metrics of the weights ("val")
+    and of their average ("val_average"), or {} without a validation split)."""
     plan, phase, progress = live.plan, live.phase, live.progress
     evaluate = live.task.evaluator(ready.setup.inputs)
     statistics = _statistics(ready) if phase.average.kind == "swa" else None
@@ -139,7 +140,7 @@ def _validation(live: Run, ready: phases.Prepared) -> Callable:
 
 
 def _with_swa(live: Run, ready: phases.Prepared, state: step.TrainState, statistics: Callable):
-    """The state with this epoch's weights in the mean of SWA."""
+    """The state after adding this epoch's weights to the mean of SWA."""
     count = averaging.swa_count(live.phase, live.progress.epoch + 1)
     trained, _ = trees.select(state.params, ready.trained)
     mean = averaging.mean_of_weights(state.average["params"], trained, np.float32(count))
@@ -150,8 +151,8 @@ def _with_swa(live: Run, ready: phases.Prepared, state: step.TrainState, statist
 
 
 def _statistics(ready: phases.Prepared) -> Callable:
-    """The function (params, stats) -> batch-norm statistics of averaged weights, from training
-    batches like those that the weights' own come from; frozen ones stay."""
+    """The function (params, stats) -> batch-norm statistics for averaged weights, computed from
+    training batches; frozen statistics do not change."""
     plan = ready.plan
     key = plan.key(ready.index, 3)
     statistics_step = step.make_statistics_step(ready.setup, key, plan.mesh)
@@ -170,8 +171,8 @@ def _statistics(ready: phases.Prepared) -> Callable:
 
 
 def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: float) -> float | None:
-    """Compares the epoch with the best one, decides on learning rate and early stopping; its score
-    (greater is better)."""
+    """Compares the epoch with the best one, and decides about the learning rate and early stopping.
+    Returns the score of the epoch (greater is better)."""
     progress, phase, number = live.progress, live.phase, int(state.step)
     metric, chosen = phase.monitor.metric, val.get(phase.monitor.source)
     sign = -1 if live.task.monitors[metric] == "lower" else 1
@@ -188,14 +189,14 @@ def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: floa
         text += "".join(f"  {title} {part}" for part in live.task.line(values).split("  "))
     console.say(text + ("  best" if better else ""))
     if stopping:
-        console.say(f"stopping early: {phase.patience} epochs without a better {phase.monitor}")
+        console.say(f"early stop: {phase.patience} epochs without a better {phase.monitor}")
     elif not progress.finished:
         _set_learning_rate(live, better)
     return score
 
 
 def _set_learning_rate(live: Run, better: bool) -> None:
-    """After an epoch: the schedule "plateau", and what was set by hand."""
+    """After an epoch: applies the schedule "plateau", and a rate set by hand."""
     progress, phase = live.progress, live.phase
     if phase.schedule == "plateau" and progress.end_plateau_epoch(
         better, **schedules.options(phase)
@@ -205,7 +206,7 @@ def _set_learning_rate(live: Run, better: bool) -> None:
 
 
 def _read_override(live: Run) -> None:
-    """Follows `override.json`; a wrong one is reported and changes nothing."""
+    """Applies `override.json`; a wrong file is reported and changes nothing."""
     progress, phase = live.progress, live.phase
     names = [each.name for each in live.plan.settings.phases]
     workdir = live.session.workdir
@@ -216,7 +217,7 @@ def _read_override(live: Run) -> None:
 
 def _rate_in_words(live: Run) -> str:
     rate = schedules.peak(live.phase) * live.progress.lr_scale(live.phase.lr)
-    return f"the schedule's learning rate is now {rate:g} at its highest"
+    return f"the highest learning rate of the schedule is now {rate:g}"
 
 
 def _save(live: Run, state: step.TrainState, score: float | None = None) -> None:

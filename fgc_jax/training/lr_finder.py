@@ -1,9 +1,9 @@
 """The learning rate range test (Smith, arXiv:1506.01186): a short training of a copy of the state
-in which the rate grows from step to step, and what its loss says about the rate to choose.
+in which the rate grows with each step, and the rates that its loss suggests.
 
-The smoothed loss is an exponential mean run over the sweep forwards and then backwards. fastai's,
-forwards only and with a memory of 50 steps, falls on long after the loss itself has turned: it put
-"steepest" of the quickstart's phases at the bottom of the valley, close to divergence.
+The loss is smoothed by an exponential mean, applied forwards and then backwards. fastai's mean
+(forwards only, with a memory of 50 steps) still falls long after the loss has begun to rise: for
+the phases of the quickstart its "steepest" was at the minimum of the loss, close to divergence.
 """
 
 import csv
@@ -21,19 +21,19 @@ from fgc_jax.plots import style
 from fgc_jax.runs import checkpoint
 from fgc_jax.training import phases, plans, restored
 
-MEMORY = 0.05  # of the exponential mean, as a share of the sweep's steps
-CAP = 1.2  # times the loss at the start: what is worse than that all counts alike
-DIVERGED = 4.0  # times the best loss so far, smoothed forwards
+MEMORY = 0.05  # memory of the exponential mean, as a share of the steps
+CAP = 1.2  # times the loss at the start: larger losses are set to this
+DIVERGED = 4.0  # times the best loss so far, smoothed forwards: the sweep ends
 LEAST_STEPS = 10
 DPI = 150
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A finished sweep: float64 [N] each, of the steps whose loss was finite."""
+    """A finished sweep: float64 [N] for the N steps with a finite loss."""
 
     phase: str
-    rates: np.ndarray  # as the phase's `lr` states them
+    rates: np.ndarray  # values for the phase's `lr`
     losses: np.ndarray
     smoothed: np.ndarray
     end: str  # why it ended
@@ -41,18 +41,16 @@ class Curve:
 
 def growing(lowest: float, highest: float, steps: int) -> np.ndarray:
     """Learning rates f64 [steps] that grow exponentially from lowest to highest. Raises ValueError
-    unless 0 < lowest < highest and there are enough steps."""
+    unless 0 < lowest < highest and there are at least LEAST_STEPS steps."""
     if not 0 < lowest < highest < math.inf:
-        raise ValueError(
-            f"--lowest={lowest:g} and --highest={highest:g}: 0 < lowest < highest must hold"
-        )
+        raise ValueError(f"--lowest={lowest:g} must be above 0 and below --highest={highest:g}")
     if steps < LEAST_STEPS:
         raise ValueError(f"--steps={steps} must be at least {LEAST_STEPS}")
     return lowest * (highest / lowest) ** (np.arange(steps) / (steps - 1))
 
 
 def chosen_phases(settings: config.Settings, name: str) -> list[int]:
-    """The number of the phase of that name; of all phases for "". Raises ValueError."""
+    """The number of the phase `name`, in a list; those of all phases for "". Raises ValueError."""
     names = [phase.name for phase in settings.phases]
     if name not in ("", *names):
         raise ValueError(f"--phase={name!r} is unknown; {console.choices(name, names)}")
@@ -60,13 +58,14 @@ def chosen_phases(settings: config.Settings, name: str) -> list[int]:
 
 
 def start(plan: plans.Plan, index: int, workdir: Path | None) -> tuple[Any, Any, str]:
-    """(params, stats, where from) that phase `index` begins with, what it re-initialises included.
+    """(params, stats, a text about their source) at the start of phase `index`, after its
+    re-initialisation.
 
-    Without a `workdir` these are the run's initial weights. With one, the checkpoint of that run
-    which its phase `index` continues.
+    Without a `workdir` these are the initial weights. With one, they are from the checkpoint of
+    that run from which its phase `index` starts.
 
     Raises:
-        ValueError: the run has not got so far, or its parameters are not those of `plan`.
+        ValueError: the run has not reached this phase, or its parameters do not fit `plan`.
     """
     if index == 0 or workdir is None:
         params, stats, _ = plans.initial_variables(plan)
@@ -89,12 +88,12 @@ def sweep(
     variables: tuple[Any, Any],
     rates: np.ndarray,
 ) -> Curve:
-    """Trains phase `index` with one step at each of `rates`, from a copy of the variables (params,
-    stats).
+    """Trains phase `index` with one step at each of `rates` [N], from a copy of the variables
+    (params, stats).
 
-    The step is the phase's own - groups with their multipliers, accumulation, SAM - except that
-    the learning rate grows as `rates` [N] say, in the terms of `lr`.
-    It ends early when the smoothed loss is more than four times its best, or is not finite.
+    The step is that of the phase, with its groups, accumulation and SAM; only the learning rate is
+    replaced by `rates`, which are values for `lr`. The sweep ends early when the loss is not
+    finite, or when the smoothed loss is more than four times its best value.
     """
     settings = plan.settings
     params, stats = variables
@@ -109,7 +108,7 @@ def sweep(
     ready = phases.prepare(plan, index, method, task, steps_per_epoch=steps)
     state = ready.first_state(params, stats)
     keep = math.exp(-1 / (MEMORY * steps))
-    losses, best, end = [], math.inf, "all steps were taken"
+    losses, best, end = [], math.inf, "all steps are done"
     with (
         ready.batches() as batches,
         console.progress(f"sweeping {level.name}", steps) as bar,
@@ -133,12 +132,12 @@ def sweep(
         raise ValueError(f"phase {level.name}: the loss is not finite before the first step")
     smoothed = smooth(losses, keep)
     if len(losses) == steps and np.argmin(smoothed) == steps - 1:
-        end += ", the loss still falling: raise --highest"
+        end += ", but the loss still falls: raise --highest"
     return Curve(level.name, rates[: len(losses)], np.array(losses), smoothed, end)
 
 
 def exponential_mean(losses: Sequence[float], keep: float) -> np.ndarray:
-    """mean <- keep mean + (1 - keep) loss, corrected for its start at 0; float64 [N]."""
+    """mean <- keep * mean + (1 - keep) * loss, corrected for its start at 0; float64 [N]."""
     mean, means = 0.0, []
     for number, loss in enumerate(losses, start=1):
         mean = keep * mean + (1 - keep) * loss
@@ -147,10 +146,10 @@ def exponential_mean(losses: Sequence[float], keep: float) -> np.ndarray:
 
 
 def smooth(losses: Sequence[float], keep: float) -> np.ndarray:
-    """The exponential mean in both directions, so that it lags in none; float64 [N].
+    """The exponential mean in both directions, so that it has no delay; float64 [N].
 
-    Losses are cut off at CAP times those of the sweep's first tenth: backwards, the last ones
-    before the end would drown the valley.
+    Losses are limited to CAP times those of the first tenth of the sweep: otherwise the mean
+    backwards would spread the large last losses over the minimum.
     """
     losses = np.asarray(losses, np.float64)
     losses = np.minimum(losses, CAP * np.median(losses[: len(losses) // 10 + 1]))
@@ -158,10 +157,10 @@ def smooth(losses: Sequence[float], keep: float) -> np.ndarray:
 
 
 def suggestions(curve: Curve) -> dict[str, float]:
-    """Learning rates that the curve suggests, by name; {} where the loss never falls.
+    """The learning rates that the curve suggests, by name; {} if the loss never falls.
 
-    "minimum": where the smoothed loss is lowest, "steepest": where it falls fastest by the
-    logarithm of the rate, "minimum / 10": a tenth of the first.
+    "minimum": where the smoothed loss is lowest; "steepest": where it falls fastest over the
+    logarithm of the rate; "minimum / 10": a tenth of the first.
     """
     smoothed, rates = curve.smoothed, curve.rates
     lowest = int(np.argmin(smoothed))
@@ -173,7 +172,7 @@ def suggestions(curve: Curve) -> dict[str, float]:
 
 
 def figure(curve: Curve, title: str) -> Figure:
-    """Both losses over the learning rate, the suggestions marked."""
+    """A plot of both losses over the learning rate, with the suggestions."""
     picture = Figure((7.5, 4.5), dpi=DPI)
     axes = picture.add_subplot()
     axes.plot(curve.rates, curve.losses, color="#9fb0c0", linewidth=1, label="loss")
@@ -184,7 +183,7 @@ def figure(curve: Curve, title: str) -> Figure:
         axes.plot(rate, height, "o", color=color, label=f"{name}: {rate:.2g}", zorder=3)
         axes.axvline(rate, color=color, linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
-    # The last steps of a sweep lie orders of magnitude above all that matters.
+    # The losses of the last steps are orders of magnitude above the interesting ones.
     low, high = float(curve.losses.min()), float(curve.smoothed.max())
     margin = 0.1 * (high - low) or 0.1
     axes.set_ylim(low - margin, high + margin)
@@ -214,7 +213,7 @@ def write(curve: Curve, folder: Path, title: str) -> tuple[Path, Path]:
 
 
 def _step_before(plan: plans.Plan, index: int, workdir: Path) -> int:
-    """The step of the run's checkpoint that phase `index` starts from."""
+    """The step of the checkpoint of the run from which phase `index` starts."""
     newest = checkpoint.find_step(workdir, "last")
     progress = checkpoint.load_progress(workdir, newest)
     finished, best = progress.history, plan.settings.phases[index].start_from == "best"
@@ -227,5 +226,5 @@ def _step_before(plan: plans.Plan, index: int, workdir: Path) -> int:
         return progress.best.step if best else newest
     raise ValueError(
         f"--from={workdir}: phase {plan.settings.phases[index].name!r} starts from the phase "
-        f"before it, which that run has not trained yet"
+        f"before it, which this run has not trained yet"
     )

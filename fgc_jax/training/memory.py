@@ -1,4 +1,4 @@
-"""What the train steps of a plan need of memory, by XLA's own account; nothing is trained."""
+"""The memory that the train steps of a plan need, as reported by XLA, without training."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from fgc_jax import console, trees
 from fgc_jax.training import classification, phases, plans, trainable
 
-STEPS = 1000  # an epoch's; what is compiled does not depend on it
+STEPS = 1000  # per epoch; the compiled program does not depend on it
 
 
 def compiled(plan: plans.Plan, index: int):
@@ -24,7 +24,7 @@ def compiled(plan: plans.Plan, index: int):
 
 
 def table(plan: plans.Plan) -> str:
-    """A row for each phase."""
+    """A text table with a row for each phase."""
     heads = "phase trains px batch trained parameters optimiser temporaries sum TFLOP"
     rows = [tuple(heads.split())]
     for index, phase in enumerate(plan.settings.phases):

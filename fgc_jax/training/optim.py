@@ -1,4 +1,4 @@
-"""From a phase's settings and labels to its optimiser, in optax."""
+"""The optax optimiser of a phase, made from its settings and labels."""
 
 import dataclasses
 
@@ -13,12 +13,12 @@ FROZEN = "frozen"
 
 
 def describe(phase: config.Phase) -> str:
-    """Optimiser, learning rates and schedule of a phase in a few words."""
+    """A short text: optimiser, learning rates and schedule of a phase."""
     text = f"{phase.optimizer} {schedules.peak(phase):g}"
     if phase.lr_batch:
         text += f" ({phase.lr:g} at batch {phase.lr_batch})"
     if phase.layer_decay != 1:
-        text += f" x {phase.layer_decay:g} a layer"
+        text += f" x {phase.layer_decay:g} per layer"
     if phase.lr_thirds:
         text += f" x {', '.join(f'{third:.3g}' for third in phase.lr_thirds)} by thirds"
     if phase.head_lr != 1:
@@ -31,17 +31,17 @@ def describe(phase: config.Phase) -> str:
 def make(
     phase: config.Phase, schedule: schedules.Schedule, labels: Labels, updates: int = 1
 ) -> optax.GradientTransformation:
-    """The phase's optimiser, for a learning rate of 1, over any part of the parameter tree.
+    """The phase's optimiser, for a learning rate of 1 and any part of the parameter tree.
 
-    Its updates are what a step adds for each unit of the learning rate: negative, each times the
-    factor of its label, decoupled weight decay included; zero for what is frozen. A step consists
-    of so many `updates`, one for each loss of the method; a cycled momentum depends on the step
-    since `init`.
+    A step adds its updates, times the learning rate, to the parameters. The updates contain the
+    sign, the factor of each label and decoupled weight decay; those of frozen parameters are zero.
+    `updates`: the number of updates in a step, one for each loss of the method; a cycled momentum
+    depends on the number of steps since `init`.
 
-    Clipping stands first: a step gives it the trained parameters only, so the norm is theirs.
-    Weight decay follows PyTorch: added to the gradient with sgd and adam, decoupled with adamw.
-    With lamb (arXiv:1904.00962) it is part of the direction whose norm is made the parameter's;
-    what does not decay keeps Adam's step there.
+    Clipping is first. A step passes only the trained parameters, so the norm is theirs. Weight
+    decay is that of PyTorch: added to the gradient with sgd and adam, decoupled with adamw. With
+    lamb (arXiv:1904.00962) it is part of the update, which is then scaled to the norm of the
+    parameter; parameters without weight decay get Adam's update.
     """
     kinds = list(
         dict.fromkeys(
@@ -69,7 +69,7 @@ def _direction(
     phase: config.Phase, schedule: schedules.Schedule, updates: int
 ) -> list[optax.GradientTransformation]:
     def with_momentum(transformation):
-        """`transformation(momentum)`, of the phase's constant or of the schedule's value."""
+        """`transformation(momentum)`, with the phase's constant or the schedule's value."""
         if schedule.momentum is None:
             return transformation(phase.momentum)
         return optax.inject_hyperparams(transformation)(
@@ -93,6 +93,6 @@ def _direction(
 
 
 def _decays(tree):
-    """Whether a leaf decays where `decay_norm_and_bias` is False: norms, biases and the scales of
-    residual branches are vectors."""
+    """Whether a leaf decays if `decay_norm_and_bias` is False: norms, biases and the scales of
+    residual branches are vectors and do not decay."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, tree)

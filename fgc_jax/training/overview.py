@@ -1,4 +1,4 @@
-"""What a run is about to do, for people."""
+"""The overview that a run prints before it trains."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ MEGABYTE = 1e6
 
 
 def text(plan: plans.Plan, gflops: float, epochs: Sequence[int]) -> str:
-    """What will run, for people: data, parameters by part, cost, and what each phase trains, for
-    how many `epochs`."""
+    """The overview as a text: data, parameters, cost, and for each phase what it trains and for how
+    many `epochs`."""
     settings, dataset = plan.settings, plan.dataset
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in dataset.splits.items())
     total = trees.count(plan.network.params)
@@ -26,7 +26,7 @@ def text(plan: plans.Plan, gflops: float, epochs: Sequence[int]) -> str:
         + f" -> {settings.model.head}, {total / 1e6:.2f} M parameters, "
         f"{gflops:.2f} GFLOP an image at {phase.crop} px",
         f"head     {trees.count(head):,} parameters: {trees.num_bytes(head) / MEGABYTE:.1f} MB, "
-        f"and as much again for its gradient and each optimiser moment",
+        f"and the same for its gradient and for each optimiser moment",
         f"devices  {jax.device_count()} x {jax.devices()[0].device_kind}, "
         f"processes: {jax.process_count()}",
     ]
@@ -49,8 +49,8 @@ def text(plan: plans.Plan, gflops: float, epochs: Sequence[int]) -> str:
 
 
 def _counts(plan: plans.Plan, phase: config.Phase) -> tuple[str, str]:
-    """(how many parameters are re-initialised, how many train in each group and how many are
-    frozen), counted by their labels."""
+    """(the number of re-initialised parameters; the numbers of trained parameters in each group and
+    of frozen parameters), counted by their labels."""
     sizes = {path: leaf.size for path, leaf in trees.flatten(plan.network.params).items()}
     fresh = frozen = 0
     counts: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What training a phase starts with: its compiled step, its first state, its batches."""
+"""Preparing a phase for training: its compiled step, its first state, its batches."""
 
 import dataclasses
 import functools
@@ -34,26 +34,26 @@ class Prepared:
 
     @property
     def trained(self) -> set[str]:
-        """The paths of what trains."""
+        """The paths of the trained parameters."""
         return trainable.trained_paths(self.setup.labels)
 
     def first_state(self, params: Any, stats: Any, begin: int = 0) -> step.TrainState:
-        """The state that the phase starts with at global step `begin`, on the devices; of shapes
-        under jax.eval_shape."""
+        """The first state of the phase, at global step `begin`, on the devices. It also works under
+        jax.eval_shape."""
         trained, _ = trees.select(params, self.trained)
         state = step.TrainState(
             step=jnp.int32(begin),
             params=params,
             stats=stats,
             opt_state=self.setup.optimizer.init(trained),
-            # Copies: a step gives each buffer away once.
+            # Copies: a step donates each buffer, which is possible only once.
             average=jax.tree.map(jnp.copy, averaging.start(self.phase.average, trained, stats)),
             method=self.method.state,
         )
         return mesh.replicate(self.plan.mesh, state)
 
     def state_shapes(self) -> step.TrainState:
-        """The state's shapes and shardings, for reading a checkpoint into."""
+        """The shapes and shardings of the state, for restoring a checkpoint."""
         network, sharding = self.plan.network, mesh.replicated(self.plan.mesh)
         shapes = jax.eval_shape(self.first_state, network.params, network.stats)
         return jax.tree.map(
@@ -61,9 +61,9 @@ class Prepared:
         )
 
     def batches(self, start_step: int = 0) -> pipeline.Batches:
-        """The batches of training images from the phase's step `start_step` on, endless."""
+        """The endless batches of training images, from step `start_step` of the phase on."""
         settings, phase, given = self.plan.settings, self.phase, self.setup.inputs
-        # Each phase shuffles anew; below 2**31, whatever the run's seed.
+        # Each phase has its own shuffle. The seed must be below 2**31.
         seed = int(np.random.SeedSequence((settings.seed, self.index)).generate_state(1)[0]) // 2
         return pipeline.train_batches(
             given.splits["train"],
@@ -91,9 +91,9 @@ def prepare(
     given: inputs.Inputs | None = None,
     steps_per_epoch: int | None = None,
 ) -> Prepared:
-    """Phase `index` of a plan, which begins at global step `start`.
+    """Prepares phase `index` of a plan, which begins at global step `start`.
 
-    given: its inputs, by default images. steps_per_epoch: by default those of the train split.
+    given: its inputs, by default images. steps_per_epoch: by default that of the train split.
     """
     settings, phase = plan.settings, plan.settings.phases[index]
     if given is None:
@@ -115,10 +115,10 @@ def prepare(
 
 
 def method_of(plan: Plan) -> methods.Method:
-    """The plan's training method, its constants on the devices.
+    """The plan's training method, with its constants on the devices.
 
     Raises:
-        ValueError: an unknown option of the method, or a value that it cannot use.
+        ValueError: an unknown option of the method, or a value that it does not allow.
     """
     settings = plan.settings
 
@@ -143,6 +143,6 @@ def method_of(plan: Plan) -> methods.Method:
 
 
 def _shapes(plan: Plan, crop: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of the classifier's `out` for one image, and of that "image"."""
+    """The shapes of the classifier's `out` for one image, and of the "image" itself."""
     maps = networks.map_shapes(plan.network, crop)
     return {name: leaf.shape[1:] for name, leaf in maps.items()} | {"image": (crop, crop, 3)}

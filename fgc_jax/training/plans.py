@@ -1,4 +1,4 @@
-"""The plan of a run: settings, data set, network, devices; checked before anything is written."""
+"""The plan of a run (settings, data set, network, devices), checked before anything is written."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ from fgc_jax.training import inputs, schedules, trainable
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is fixed in a run. The network has shapes in place of arrays: nothing large is held."""
+    """The fixed parts of a run. The network has shapes instead of arrays, so a plan is small."""
 
     settings: config.Settings
     dataset: datasets.Dataset
@@ -28,23 +28,23 @@ class Plan:
         return len(self.dataset.class_names)
 
     def key(self, *purpose: int) -> jax.Array:
-        """The run's random key for a purpose, e.g. (phase index, 1)."""
+        """The run's random key for a purpose, for example (phase index, 1)."""
         key = jax.random.key(self.settings.seed)
         for number in purpose:
             key = jax.random.fold_in(key, number)
         return key
 
     def labels(self, phase: config.Phase) -> trainable.Labels:
-        """Who trains how in a phase: path of each parameter -> label."""
+        """How each parameter trains in a phase: path -> label."""
         paths = trees.flatten(self.network.params)
         return trainable.of(phase, self.network.layers, paths, trees.flatten(self.network.stats))
 
 
 def prepare(settings: config.Settings) -> Plan:
-    """Loads the data and checks all that a training run needs.
+    """Loads the data and checks everything that a training needs.
 
     Raises:
-        ValueError: data missing or unusable, unknown model parts, or a phase that cannot run.
+        ValueError: missing or wrong data, an unknown part of the model, or a phase that cannot run.
     """
     plan = assemble(settings, load_data(settings))
     train = plan.dataset.splits["train"]
@@ -59,10 +59,10 @@ def prepare(settings: config.Settings) -> Plan:
 
 
 def load_data(run: config.Settings) -> datasets.Dataset:
-    """The data set with train and validation split, or, for a final run, both in one.
+    """The data set with a train and a validation split; in a final run train contains both.
 
     Raises:
-        ValueError: data missing or unusable, or nothing that says what validates.
+        ValueError: missing or wrong data, or no validation split and no val_fraction.
     """
     settings = run.data
     dataset = data.load(settings.name, settings.root, settings.options)
@@ -72,15 +72,15 @@ def load_data(run: config.Settings) -> datasets.Dataset:
         )
     if "val" not in dataset.splits and not settings.val_fraction:
         raise ValueError(
-            f"data set {dataset.name!r} has no validation split: config.data.val_fraction must "
-            "say which part of train to use for model selection (the test split is not)"
+            f"data set {dataset.name!r} has no validation split: set config.data.val_fraction, the "
+            "share of train that is used for model selection instead of the test split"
         )
     dataset = splitting.with_validation(dataset, settings.val_fraction, settings.split_seed)
     crops = settings.box_crop
     if run.final and ("train" in crops) != ("val" in crops):
         raise ValueError(
-            f"config.data.box_crop={crops!r}: in a final run the images of val train too, so both "
-            "of train and val are cropped or neither"
+            f"config.data.box_crop={crops!r}: a final run also trains on the images of val, so "
+            "crop both train and val, or neither"
         )
     dataset = boxes.with_box_crops(
         dataset, settings.box_crop, margin=settings.box_margin, square=settings.box_square
@@ -89,8 +89,8 @@ def load_data(run: config.Settings) -> datasets.Dataset:
 
 
 def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Plan:
-    """Puts network and phases to a data set, of which only the class names need to be there, and
-    checks them. Raises ValueError."""
+    """The plan for a data set, which needs only class names. Checks the network and the phases.
+    Raises ValueError."""
     num_classes, own = len(dataset.class_names), settings.data
     network = networks.describe(settings.model, num_classes, mean=own.mean, std=own.std)
     plan = Plan(settings, dataset, network, mesh.make())
@@ -104,8 +104,8 @@ def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Plan:
 
 
 def check_crop(network: networks.Network, phase: config.Phase) -> None:
-    """Raises ValueError if the backbone takes no images of this size, or they leave no positions
-    on the head's feature map."""
+    """Raises ValueError if the backbone does not accept images of this size, or the feature map of
+    the head would have no positions."""
     try:
         maps = networks.map_shapes(network, phase.crop)
     except ValueError as error:
@@ -122,7 +122,7 @@ def check_crop(network: networks.Network, phase: config.Phase) -> None:
 
 
 def initial_variables(plan: Plan) -> tuple[Any, Any, str]:
-    """(params, stats, report): the pretrained weights if any; the rest random, from the seed."""
+    """(params, stats, report): pretrained weights if any, the rest random, from the seed."""
     settings = plan.settings
     params, stats, report = models.initialise(
         settings.model,
@@ -134,7 +134,7 @@ def initial_variables(plan: Plan) -> tuple[Any, Any, str]:
 
 
 def reinitialised(plan: Plan, index: int, params: Any, stats: Any) -> tuple[Any, Any]:
-    """(params, stats) with what the labels of phase `index` say is fresh drawn anew."""
+    """(params, stats) after the re-initialisation of phase `index`, as given by its labels."""
     paths = trainable.fresh_paths(plan.labels(plan.settings.phases[index]), trees.flatten(stats))
     fresh = models.random_weights(
         plan.settings.model, plan.num_classes, seed=plan.key(index, 1), paths=paths

@@ -1,4 +1,4 @@
-"""Probes: how well frozen embeddings tell the classes apart, without training a network."""
+"""Probes: how well frozen embeddings separate the classes, without training a network."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,20 +20,20 @@ from fgc_jax.training.embeddings import Embedded
 
 CHUNK = 1024  # images compared with all training images at a time
 L2 = tuple(10.0 ** (1 - power / 2) for power in range(9))  # 10 to 0.001, strongest first
-GRADIENT = 1e-5  # largest entry at which the regression is solved
+GRADIENT = 1e-5  # the regression is solved when no entry of the gradient is larger
 ITERATIONS = 2000
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """A probe: what was tried, [(value, validation metrics), ...], the choice, the test metrics."""
+    """The result of a probe. tried: [(value, validation metrics), ...]."""
 
     tried: list[tuple[float, Metrics]]
     chosen: float
     test: Metrics | None
 
 
-# (plan, params, stats, phase, facts): what is probed, its variables on the devices.
+# (plan, params, stats, phase, facts) of the probed network, its variables on the devices.
 Subject = tuple[plans.Plan, Any, Any, config.Phase, dict[str, Any]]
 
 
@@ -49,8 +49,8 @@ def of_recipe(settings: config.Settings) -> Subject:
 
 
 def of_run(workdir: Path, checkpoint: str, data_root: str) -> Subject:
-    """A run's checkpoint, with the data set that it was trained on; `data_root` as in
-    `restored.load_split`. Raises ValueError where they cannot be had."""
+    """A run's checkpoint and the data set that it was trained on; `data_root` is the root of
+    `restored.load_split`. Raises ValueError if one of them cannot be loaded."""
     run = restored.load_run(workdir, checkpoint)
     settings = run.plan.settings
     if data_root:
@@ -74,14 +74,14 @@ def knn(
     """Weighted nearest neighbours (Wu et al., arXiv:1805.01978; DINO, arXiv:2104.14294): the k
     training images of greatest cosine similarity s vote with exp(s / temperature).
 
-    k is the best on the validation split, the smaller of equals; the test split is looked at with
-    that alone. The votes' shares are the probabilities.
+    k is the best on the validation split, the smaller one of equals; the test split is evaluated
+    with this k only. The probabilities are the shares of the votes.
 
     Raises:
         ValueError: a k below 1 or above the number of training images, a temperature not above 0.
     """
     if not ks or min(ks) < 1 or max(ks) > len(train.labels):
-        raise ValueError(f"k={list(ks)} must lie in 1..{len(train.labels)}, the training images")
+        raise ValueError(f"k={list(ks)} must be 1 to {len(train.labels)}, the training images")
     if not temperature > 0:
         raise ValueError(f"temperature={temperature} must be above 0")
     found = _votes(train, val, num_classes, ks, temperature)
@@ -131,8 +131,8 @@ def linear(
 ) -> Outcome:
     """Multinomial logistic regression on standardised embeddings, solved to its optimum.
 
-    The l2 penalty is the best of `l2s` (strongest first) on the validation split, the stronger of
-    equals; the test split is looked at with that alone.
+    The l2 penalty is the best of `l2s` (strongest first) on the validation split, the stronger one
+    of equals; the test split is evaluated with this penalty only.
     """
     mean, deviation = train.vectors.mean(0), train.vectors.std(0)
     scale = 1 / np.where(deviation > 1e-6 * deviation.max(), deviation, np.inf)
@@ -163,12 +163,12 @@ def logistic_regression(
     """Minimises mean cross-entropy + l2 / 2 * sum(W ** 2) by full-batch L-BFGS.
 
     inputs f32 [N, D], labels int [N] -> weights f64 [D + 1, K]; the last row is the bias, which
-    is not penalised. The objective is convex, so `start` changes the time only.
+    is not penalised. The objective is convex, so `start` changes only the time.
     """
     shape = inputs.shape[1] + 1, num_classes
     start = np.zeros(shape) if start is None else start
     options = {"maxiter": ITERATIONS, "gtol": GRADIENT, "ftol": 0.0}
-    # In f32 the search for a step's length gets lost in rounding long before the optimum.
+    # In f32 rounding errors stop the line search long before the optimum.
     with jax.enable_x64(True):
         inputs, labels = jnp.asarray(inputs, jnp.float64), jnp.asarray(labels, jnp.int32)
 

@@ -1,4 +1,4 @@
-"""A run restored from its directory: one of its checkpoints on the devices, ready to be used."""
+"""A run restored from its directory: one of its checkpoints on the devices, ready for use."""
 
 import dataclasses
 from pathlib import Path
@@ -17,14 +17,14 @@ from fgc_jax.training import inputs, plans, rules
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A run's fixed parts with the variables of one of its checkpoints, placed on the devices."""
+    """The plan of a run and the variables of one of its checkpoints, on the devices."""
 
     plan: plans.Plan  # its data set has class names, and no splits
     params: Any
     stats: Any
-    phase: config.Phase  # the one that the checkpoint was saved in; gives the image size
+    phase: config.Phase  # the phase of the checkpoint, which determines the image size
     step: int
-    seen: views.Views  # how its images are looked at
+    seen: views.Views  # the views of its images
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -44,16 +44,16 @@ def load_run(
     average: str = "logits",
     logits: str = "auto",
 ) -> Restored:
-    """Restores a checkpoint ("best", "last" or a step number) of a run; its data may be gone.
+    """Restores a checkpoint ("best", "last" or a step number) of a run, without its data.
 
-    `batch_size`, over all devices, is by default the run's own, made a multiple of the devices.
-    spec: of the views (see `fgc_jax.evaluation.views`), by default the run's own; average: of their
-    "logits" or "probabilities"; logits: "plain", "effect", or "auto" for those that the run's test
-    scored.
+    batch_size: over all devices; by default the run's, rounded up to a multiple of the devices.
+    spec: the views (see `fgc_jax.evaluation.views`), by default the run's. average: the mean over
+    the views is one of "logits" or "probabilities". logits: "plain", "effect", or "auto" for those
+    of the run's test.
 
     Raises:
-        ValueError: no run, no such checkpoint, one that does not fit the run's model, a batch size
-            that cannot be cut evenly over the devices, or views or logits that cannot be had.
+        ValueError: no run, no such checkpoint, a checkpoint that does not fit the run's model, a
+            batch size that cannot be split evenly over the devices, or impossible views or logits.
     """
     if spec:
         views.parse(spec)
@@ -64,7 +64,7 @@ def load_run(
         batch_size = up_to_multiple(settings.eval_batch_size, jax.device_count())
     elif batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1")
-    # Unreadable images are counted and named with the results, so nothing is hidden.
+    # Unreadable images are counted and listed with the results.
     settings = dataclasses.replace(
         settings,
         eval_batch_size=batch_size,
@@ -85,12 +85,12 @@ def load_run(
 
 
 def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") -> dataset.Split:
-    """A split of the data set that the run was trained on, the very images that it had then.
+    """A split of the data set that the run was trained on, checked to have the same images.
 
-    `root` says where the data lie now, if not where they did.
+    root: the folder of the data if they were moved; "" for that of the training.
 
     Raises:
-        ValueError: the data are missing, have no such split, or are not the same any more.
+        ValueError: the data are missing, have no such split, or have changed.
     """
     settings = run.plan.settings
     if root:
@@ -105,14 +105,15 @@ def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") ->
     if now["class_names"] != then["class_names"] or now["splits"][name] != then["splits"].get(name):
         raise ValueError(
             f"the {name} split of {found.name!r} at {settings.data.root!r} has other classes, "
-            "images or labels than when the run was trained, so it may hold images that it was "
-            "trained on; evaluate other images with --input"
+            "images or labels than when the run was trained, so it may contain training images; "
+            "evaluate other images with --input"
         )
     return found.splits[name]
 
 
 def evaluate_split(run: Restored, split: dataset.Split) -> metrics.Results:
-    """Every image of a split once, with a progress bar; unreadable ones are left out and listed."""
+    """Evaluates every image of a split once, with a progress bar. Unreadable images are left out
+    and listed."""
     settings = run.plan.settings
     total = pipeline.steps_per_epoch(len(split), settings.eval_batch_size)
     infer = metrics.compiled(run.plan.network, run.plan.mesh, run.seen)
@@ -138,10 +139,10 @@ def check_fit(network: Network, params: Any, stats: Any, number: int) -> None:
         if differing:
             raise ValueError(
                 f"the checkpoint of step {number} does not fit the config's model: "
-                f"{len(differing)} arrays are missing or of another shape, first {differing[:5]}"
+                f"{len(differing)} arrays are missing or have another shape, first {differing[:5]}"
             )
 
 
 def up_to_multiple(number: int, of: int) -> int:
-    """The smallest multiple of `of` that is not below `number`."""
+    """The smallest multiple of `of` that is at least `number`."""
     return -(-number // of) * of

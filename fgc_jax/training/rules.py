@@ -1,4 +1,4 @@
-"""What the values of a config may be beyond their types: names that tables hold, and rules between
+"""Checks of a config beyond the types of its keys: names that must be in a table, and rules between
 keys."""
 
 import ml_collections
@@ -13,7 +13,7 @@ def parse(recipe: ml_collections.ConfigDict) -> config.Settings:
     """The settings of a recipe or of a stored config, with every check that needs no data.
 
     Raises:
-        ValueError: naming the key and what it may be.
+        ValueError: naming the key and the allowed values.
     """
     settings = config.parse(recipe)
     check(settings)
@@ -21,8 +21,8 @@ def parse(recipe: ml_collections.ConfigDict) -> config.Settings:
 
 
 def check(settings: config.Settings) -> None:
-    """Names against their tables, and keys against each other. A value without effect is an error,
-    too.
+    """Checks names against their tables and keys against each other. A value without effect is also
+    an error.
 
     Raises:
         ValueError: naming the keys.
@@ -58,21 +58,21 @@ def _check_name(key: str, name: str, table) -> None:
 
 
 def _check_phase(at: str, settings: config.Settings, phase: config.Phase, *, first: bool) -> None:
-    """The keys of one phase against each other."""
+    """Checks the keys of one phase against each other."""
     if phase.crop > phase.resize:
         raise ValueError(f"{at}: crop={phase.crop} is larger than resize={phase.resize}")
     if first and phase.reinit:
         raise ValueError(
-            f"{at}: reinit={phase.reinit!r} belongs to a later phase; for random "
+            f"{at}: reinit={phase.reinit!r} is only for later phases; for random "
             "weights from the start set config.model.pretrained=''"
         )
     if phase.reinit and phase.train.kind in ("bias", "lora"):
         raise ValueError(
-            f"{at}: reinit={phase.reinit!r} draws whole layers anew, of which "
-            f"train={phase.train!r} trains a part"
+            f"{at}: reinit={phase.reinit!r} re-initialises whole layers, but "
+            f"train={phase.train!r} trains only a part of them"
         )
     if phase.train_bn_while_frozen and phase.train.kind == "all":
-        raise ValueError(f"{at}: train_bn_while_frozen has no effect where train='all'")
+        raise ValueError(f"{at}: train_bn_while_frozen has no effect with train='all'")
     _check_optimiser(at, phase)
     for number, (_, _, _, *own) in enumerate(phase.groups):
         if own:
@@ -84,17 +84,17 @@ def _check_phase(at: str, settings: config.Settings, phase: config.Phase, *, fir
     if epochs_without is not False and 0 < phase.patience <= epochs_without:
         raise ValueError(
             f"{at}: patience={phase.patience} stops the phase before schedule='plateau' lowers "
-            f"the rate, after more than {epochs_without} epochs (schedule_options.patience)"
+            f"the rate, which needs more than {epochs_without} epochs (schedule_options.patience)"
         )
     if settings.final and phase.schedule == "plateau":
         raise ValueError(
-            f"{at}: schedule='plateau' follows the validation images, which train too where "
-            "config.final=True"
+            f"{at}: schedule='plateau' needs validation, but config.final=True trains on the "
+            "validation images"
         )
 
 
 def _check_method(settings: config.Settings) -> None:
-    """What the method needs of the model and of the data."""
+    """Checks that the model and the data fit the method."""
     name, entry = settings.method, methods.METHODS[settings.method]
     if entry.heads and settings.model.head not in entry.heads:
         raise ValueError(
@@ -105,21 +105,21 @@ def _check_method(settings: config.Settings) -> None:
     only = [name for name, each in methods.METHODS.items() if each.alone and head in each.heads]
     if only and name not in only:
         raise ValueError(
-            f"config.model.head={head!r} learns as a whole with config.method="
-            f"{' or '.join(map(repr, only))} alone, not {name!r}"
+            f"config.model.head={head!r} needs config.method={' or '.join(map(repr, only))}, "
+            f"not {name!r}, which would leave a part of the head untrained"
         )
     if entry.balanced:
         _check_balanced(name, settings.data.sampling, settings.phases)
     mixing = [op for op, _ in augment.checked(settings.data.augment) if op in augment.MIXING]
     if mixing and not entry.mixed:
         raise ValueError(
-            f"config.method={name!r} needs images of one label each: leave {mixing[0]!r} out of "
+            f"config.method={name!r} needs images with one label: remove {mixing[0]!r} from "
             "config.data.augment"
         )
 
 
 def _check_balanced(name: str, spec: config.Sampling, phases) -> None:
-    """That each batch holds several images of a class, and each part of it does, too."""
+    """Checks that each batch, and each accumulated part of it, has several images of a class."""
     if spec.images < 2:
         raise ValueError(
             f"config.method={name!r} compares images of one class: config.data.sampling must be "
@@ -129,13 +129,13 @@ def _check_balanced(name: str, spec: config.Sampling, phases) -> None:
         if spec.images < 2 * phase.accumulate:
             raise ValueError(
                 f"config.phases[{index}] ({phase.name}): config.method={name!r} compares images "
-                f"of one class, of which the parts of accumulate={phase.accumulate} would hold "
-                f"fewer than two with config.data.sampling={spec!r}"
+                f"of one class, but with accumulate={phase.accumulate} and config.data.sampling="
+                f"{spec!r} each part of a batch would have fewer than two"
             )
 
 
 def _check_lora(model: config.ModelSettings, trained: set[str]) -> None:
-    """The keys of LoRA against each other and what the phases train."""
+    """Checks the keys of LoRA against each other and against the phases."""
     if not model.lora_rank:
         for name in ("lora_alpha", "lora_targets"):
             if getattr(model, name):
@@ -151,44 +151,44 @@ def _check_lora(model: config.ModelSettings, trained: set[str]) -> None:
 
 
 def _check_average(at: str, phase: config.Phase) -> None:
-    """Averaged weights, and that each batch can be cut into the parts to accumulate."""
+    """Checks averaged weights, and that each batch can be split into the accumulated parts."""
     if phase.monitor.source == "val_average" and not phase.average:
         raise ValueError(f"{at}: monitor={phase.monitor!r} needs an average")
     if phase.average.kind == "swa":
         if phase.average.epochs > phase.epochs:
             raise ValueError(
-                f"{at}: average={phase.average!r} is of more epochs than epochs={phase.epochs}"
+                f"{at}: average={phase.average!r} needs more epochs than epochs={phase.epochs}"
             )
         if phase.patience:
             raise ValueError(
-                f"{at}: average={phase.average!r} is of the last epochs, which early stopping "
-                "(patience) would leave out"
+                f"{at}: average={phase.average!r} averages the last epochs, which early stopping "
+                "(patience) would skip"
             )
     if phase.batch_size % phase.accumulate:
         raise ValueError(
-            f"{at}: batch_size={phase.batch_size} cannot be cut into accumulate="
+            f"{at}: batch_size={phase.batch_size} cannot be split into accumulate="
             f"{phase.accumulate} equal parts"
         )
 
 
 def _check_optimiser(at: str, phase: config.Phase) -> None:
-    """Learning rate and optimiser of one phase, as far as they do not depend on model and data."""
-    schedules.build(phase, steps_per_epoch=10**9)  # so that any number of steps is possible yet
+    """Checks the learning rate and optimiser of one phase, without model and data."""
+    schedules.build(phase, steps_per_epoch=10**9)  # so many steps that no duration is too long
     if phase.lr_thirds and phase.layer_decay != 1:
-        raise ValueError(f"{at}: lr_thirds and layer_decay both say how fast layers learn")
+        raise ValueError(f"{at}: lr_thirds and layer_decay both set the rates of layers: use one")
     if phase.nesterov and phase.optimizer != "sgd":
         raise ValueError(f"{at}: nesterov has no effect with optimizer={phase.optimizer!r}")
     if phase.beta2 != 0.999 and phase.optimizer == "sgd":
         raise ValueError(f"{at}: beta2 has no effect with optimizer='sgd'")
     if phase.nesterov and not phase.momentum:
         raise ValueError(f"{at}: nesterov has no effect without momentum")
-    spared = phase.weight_decay or phase.optimizer == "lamb"  # which adapts only what decays
+    spared = phase.weight_decay or phase.optimizer == "lamb"  # lamb scales only what decays
     if not phase.decay_norm_and_bias and not spared:
         raise ValueError(f"{at}: decay_norm_and_bias has no effect without weight_decay")
 
 
 def _check_group(at: str, phase: config.Phase, own: dict) -> None:
-    """What a group has otherwise than its phase."""
+    """Checks the settings that a group changes."""
     changed = config.with_changes(phase, own, f"{at}: ")
     schedules.build(changed, steps_per_epoch=10**9)
     if not own:
@@ -196,13 +196,13 @@ def _check_group(at: str, phase: config.Phase, own: dict) -> None:
     useless = {"nesterov": changed.optimizer != "sgd", "beta2": changed.optimizer == "sgd"}
     for name, value in own.items():
         if getattr(phase, name) == value:
-            raise ValueError(f"{at}: {name}={value!r} has no effect: the phase has it so")
+            raise ValueError(f"{at}: {name}={value!r} has no effect: the phase has the same value")
         if useless.get(name):
             raise ValueError(f"{at}: {name} has no effect with optimizer={changed.optimizer!r}")
 
 
 def _check_cache(at: str, settings: config.Settings, phase: config.Phase) -> None:
-    """That the head sees the same embedding of an image each time."""
+    """Checks that the embedding of an image never changes."""
     model, data, options = settings.model, settings.data, settings.method_options
     reasons = {
         f"train={phase.train!r}: the backbone changes": phase.train.kind != "head",

@@ -1,8 +1,8 @@
-"""How fast a phase learns, by its step: the learning rate and, where it is cycled, the momentum.
+"""Schedules: the learning rate and, if it is cycled, the momentum at each step of a phase.
 
-A schedule is a function `(span, *, OPTIONS)` that returns its shape: a function from the phase's
-step to the share of the learning rate, and the same for momentum or None. Its options, with their
-defaults, are the keys of a phase's `schedule_options`. Durations are texts, see `Span`.
+A schedule is a function `(span, *, OPTIONS)`. It returns a function from the step of the phase to
+the share of the learning rate, and a function from the step to the momentum, or None. Its options,
+with their defaults, are the keys of a phase's `schedule_options`. Durations are texts: see `Span`.
 """
 
 import dataclasses
@@ -18,30 +18,30 @@ from fgc_jax.config import Duration
 from fgc_jax.config.limits import Share, at_least, between
 
 Curve = Callable[[jax.Array | int], jax.Array]  # step of the phase -> f32
-Factor = Annotated[float, between(1e-6, 1)]  # that a rate falls by
+Factor = Annotated[float, between(1e-6, 1)]  # a rate is multiplied by it
 Momentum = Annotated[float, between(0, 0.9999)]
 AtLeastOne = Annotated[float, at_least(1)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """A phase's steps, and what durations mean in it."""
+    """The steps of a phase, which convert durations to steps."""
 
     total: int  # steps
     per_epoch: int
     warmup: float = 0.0  # steps
 
     def steps(self, name: str, duration: Duration) -> float:
-        """The duration in steps, whole or not.
+        """The duration in steps, not necessarily a whole number.
 
         Raises:
-            ValueError: none of the time, or more than the phase has.
+            ValueError: the duration is 0 or longer than the phase.
         """
         units = {"": 0, "step": 1, "epoch": self.per_epoch, "%": self.total / 100}
         steps = duration.number * units[duration.unit]
         if not 0 < steps <= self.total:
             raise ValueError(
-                f"{name}={duration!r} must be longer than nothing and at most as long as the "
+                f"{name}={duration!r} must be longer than 0 and at most as long as the "
                 f"phase: {self.total // self.per_epoch} epochs of {self.per_epoch} steps"
             )
         return steps
@@ -52,17 +52,17 @@ class Schedule:
     """`rate(step)` and `momentum(step)`, f32 scalars; the step counts from the phase's start."""
 
     rate: Curve
-    momentum: Curve | None  # None where it does not change
+    momentum: Curve | None  # None if it is constant
 
 
 def constant(span: Span) -> tuple[Curve, None]:
-    """The learning rate as it stands."""
+    """The learning rate does not change."""
     return lambda step: jnp.float32(1), None
 
 
 def cosine(span: Span, *, final: Share = 0.0) -> tuple[Curve, None]:
-    """Half a cosine from the end of the warm-up down to the share `final` at the end of the phase
-    (SGDR without restarts, arXiv:1608.03983)."""
+    """Half a cosine, from the full rate at the end of the warm-up to the share `final` at the end
+    of the phase (SGDR without restarts, arXiv:1608.03983)."""
 
     def share(step):
         progress = (step - span.warmup) / max(span.total - span.warmup, 1)
@@ -79,17 +79,17 @@ def one_cycle(
     final: AtLeastOne = 25000.0,
     momenta: tuple[()] | tuple[Momentum, Momentum] = (0.95, 0.85),
 ) -> tuple[Curve, Curve | None]:
-    """Half a cosine from lr / div up to lr, reached after `peak`, then one down to lr / final at
-    the last step; momentum goes from the first of `momenta` to the second at the peak and back,
-    or stays as it is where they are ().
+    """Half a cosine from lr / div up to lr, which is reached after `peak`, then half a cosine down
+    to lr / final at the last step. The momentum goes from the first of `momenta` to the second at
+    the peak and back; it is constant if they are ().
 
-    Super-convergence (arXiv:1708.07120) with fastai's cosines, at the steps where PyTorch has it.
+    Super-convergence (arXiv:1708.07120) with fastai's cosines, at the same steps as in PyTorch.
     """
     if span.warmup:
-        raise ValueError("warmup has no place here: the cycle begins with a rise of its own")
+        raise ValueError("warmup is not possible: the cycle itself begins with a rise")
     top = span.steps("peak", peak) - 1
     if top >= span.total - 1:
-        raise ValueError(f"peak={peak!r} leaves nothing of the phase for the way down")
+        raise ValueError(f"peak={peak!r} must end before the phase does")
 
     def cycle(start, middle, end):
         def value(step):
@@ -110,17 +110,17 @@ def step(
     milestones: tuple[Duration, ...] = (),
     factor: Factor = 0.1,
 ) -> tuple[Curve, None]:
-    """The rate times `factor` each time that `every` has passed, or at each of `milestones`, both
-    counted from the phase's start."""
+    """The rate is multiplied by `factor` after each period `every`, or at each of `milestones`,
+    both counted from the start of the phase."""
     if bool(every) == bool(milestones):
-        raise ValueError("give every='30 epochs' or milestones=('50 %', '75 %'), one of the two")
-    # Half a step more: to the nearest whole step, and quotients of whole ones round no other way.
+        raise ValueError("give either every='30 epochs' or milestones=('50 %', '75 %')")
+    # Half a step more rounds to the nearest step, and makes the result robust to rounding errors.
     if every:
         length = max(span.steps("every", every), 1.0)
         return lambda step: jnp.float32(factor) ** jnp.floor((step + 0.5) / length), None
     borders = tuple(span.steps("milestones", milestone) for milestone in milestones)
     if list(borders) != sorted(set(borders)):
-        raise ValueError(f"milestones={milestones!r} must grow")
+        raise ValueError(f"milestones={milestones!r} must be in ascending order")
     return (
         lambda step: (
             jnp.float32(factor) ** jnp.sum(step + 0.5 >= jnp.float32(borders), dtype=jnp.float32)
@@ -132,8 +132,8 @@ def step(
 def exponential(
     span: Span, *, factor: Factor = 0.9, every: Duration = "1 epochs"
 ) -> tuple[Curve, None]:
-    """The rate times `factor` for each `every` since the warm-up, falling smoothly from step to
-    step (Counterfactual Attention Learning, arXiv:2108.08728, has 0.9 and two epochs)."""
+    """The rate is multiplied by `factor` in each period `every` after the warm-up, smoothly at each
+    step (Counterfactual Attention Learning, arXiv:2108.08728, uses 0.9 and two epochs)."""
     length = span.steps("every", every)
     return lambda step: jnp.float32(factor) ** (jnp.maximum(step - span.warmup, 0.0) / length), None
 
@@ -141,8 +141,8 @@ def exponential(
 def plateau(
     span: Span, *, factor: Factor = 0.1, patience: Annotated[int, at_least(0)] = 3
 ) -> tuple[Curve, None]:
-    """The rate as it stands; training multiplies it by `factor` whenever the phase's monitor has
-    not become better for more than `patience` epochs, which nothing here can know."""
+    """The training loop multiplies the rate by `factor` when the phase's monitor has not improved
+    for more than `patience` epochs. Here the rate is constant."""
     return constant(span)
 
 
@@ -157,26 +157,26 @@ SCHEDULES = {
 
 
 def options(phase: config.Phase) -> dict[str, Any]:
-    """All options of a phase's schedule: the phase's own, else the defaults.
+    """All options of a phase's schedule: those of the phase, else the defaults.
 
     Raises:
-        ValueError: `schedule_options` has one that the schedule lacks, or a wrong value.
+        ValueError: `schedule_options` has an unknown option or a wrong value.
     """
     at = f"phase {phase.name}: schedule {phase.schedule!r}: "
     return config.options(SCHEDULES[phase.schedule], phase.schedule_options, at)
 
 
 def peak(phase: config.Phase) -> float:
-    """The learning rate that a phase's schedule takes shares of: `lr` as it stands, or in
-    proportion to the batch (arXiv:1706.02677)."""
+    """The full learning rate of a phase: `lr`, or in proportion to the batch size if `lr_batch` is
+    given (arXiv:1706.02677)."""
     return phase.lr * (phase.batch_size / phase.lr_batch if phase.lr_batch else 1)
 
 
 def build(phase: config.Phase, steps_per_epoch: int) -> Schedule:
-    """The schedule of a `config.Phase`: linear warm-up times the phase's curve times `peak`.
+    """The schedule of a `config.Phase`: linear warm-up times the shape times `peak`.
 
     Raises:
-        ValueError: an unknown option or a wrong value; a duration that does not fit the phase.
+        ValueError: an unknown option, a wrong value, or a duration that does not fit the phase.
     """
     span = Span(phase.epochs * steps_per_epoch, steps_per_epoch)
     chosen = options(phase)
@@ -190,9 +190,9 @@ def build(phase: config.Phase, steps_per_epoch: int) -> Schedule:
         low, high = sorted(chosen["momenta"])
         if not low <= phase.momentum <= high:
             raise ValueError(
-                f"phase {phase.name}: momentum={phase.momentum:g} has no effect where "
-                f"{phase.schedule!r} moves it between {low:g} and {high:g}; "
-                "schedule_options momenta=() keeps it"
+                f"phase {phase.name}: momentum={phase.momentum:g} has no effect, because "
+                f"{phase.schedule!r} changes it between {low:g} and {high:g}; "
+                "schedule_options momenta=() keeps it constant"
             )
     full = peak(phase)
 
@@ -204,7 +204,7 @@ def build(phase: config.Phase, steps_per_epoch: int) -> Schedule:
 
 
 def _anneal(start: float, end: float, progress) -> jax.Array:
-    """Half a cosine from start to end as progress goes from 0 to 1."""
-    # The square keeps its precision near the end, where 1 + cos(pi) would be nothing but rounding.
+    """Half a cosine from start to end, while progress goes from 0 to 1."""
+    # The square is precise near the end, where 1 + cos(pi) would be only a rounding error.
     share = jnp.cos(0.5 * math.pi * jnp.clip(progress, 0.0, 1.0)) ** 2
     return end + (start - end) * share

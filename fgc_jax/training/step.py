@@ -17,7 +17,7 @@ from fgc_jax.training.inputs import Inputs
 
 @struct.dataclass
 class TrainState:
-    """All that a step changes; pure nested dicts, saved whole in each checkpoint."""
+    """Everything that a step changes: pure nested dicts, saved completely in each checkpoint."""
 
     step: jax.Array  # int32 [], counted over all phases
     params: Any
@@ -30,11 +30,11 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What a phase's step is built from.
+    """The parts that a phase's step is built from.
 
-    labels: who trains how. optimizer: its updates are those for a learning rate of 1. rate: step of
-    the phase -> learning rate. start: the global step at which the phase began. key: of all random
-    numbers of the phase's steps.
+    labels: how each parameter trains. optimizer: gives the updates for a learning rate of 1. rate:
+    step of the phase -> learning rate. start: the first global step of the phase. key: for all
+    random numbers of the phase's steps.
     """
 
     phase: config.Phase
@@ -47,8 +47,8 @@ class Setup:
 
 
 def train_graphdef(model: nnx.Module, trained: Collection[str]) -> nnx.GraphDef:
-    """The static definition for training: dropout on, and batch statistics in those batch norms
-    whose scale is trained; the others keep their running statistics, bit for bit."""
+    """The static definition for training: dropout is on, and batch norms whose scale is trained use
+    batch statistics. The other batch norms use their running statistics, which do not change."""
     view = nnx.view(model, deterministic=False, use_running_average=False, raise_if_not_found=False)
     for path, module in nnx.iter_modules(view):
         if hasattr(module, "use_running_average"):
@@ -62,14 +62,14 @@ def make_train_step(
 ) -> Callable[[TrainState, dict, Any, float], tuple[TrainState, dict[str, jax.Array]]]:
     """Compiles one step: (state, batch, constants, scale) -> (new state, metrics).
 
-    Each of the method's losses takes an optimiser step with the batch, in turn; of the metrics,
-    loss and norms are sums over them, the task's report is of the last one's outputs. The
-    optimiser's updates are multiplied by the rate of the step and by `scale`. `constants` are the
-    method's, replicated. With `accumulate` a gradient is that of so many parts of the batch, one
-    after the other; `sam_rho`: see `_sharpness_aware`.
+    For each of the method's losses, one after the other, the optimiser makes one update with the
+    batch. In the metrics, loss and norms are sums over the losses; the task reports on the outputs
+    of the last loss. Updates are multiplied by the rate of the step and by `scale`. `constants` are
+    the method's, replicated. With `accumulate`, the gradient is computed for that many parts of the
+    batch, one after the other; `sam_rho`: see `_sharpness_aware`.
 
-    Only what trains is differentiated, so XLA never builds the frozen part's backward pass and
-    norms mean the trained parameters. The state's buffers are donated.
+    Only the trained parameters are differentiated, so XLA builds no backward pass for the frozen
+    ones, and norms are those of the trained parameters. The state's buffers are donated.
     """
     phase, trained = setup.phase, trainable.trained_paths(setup.labels)
     graphdef = train_graphdef(setup.inputs.network.model, trained)
@@ -110,7 +110,8 @@ def make_train_step(
             scalars |= report.scalars
             totals["loss"] += value
             totals["grad_norm"] += optax.tree.norm(grads)
-            totals["update_norm"] += optax.tree.norm(updates)  # not finite if a new weight is not
+            # Not finite if a new weight is not finite.
+            totals["update_norm"] += optax.tree.norm(updates)
         metrics = {**totals, **task.report(report.outputs, batch), **scalars}
         stats, kept = moving
         new_state = TrainState(
@@ -132,10 +133,10 @@ def make_train_step(
 
 
 def _accumulated(gradient: Callable, parts: int) -> Callable:
-    """`gradient` of a batch as the mean over `parts` of it, weighed by their valid images.
+    """`gradient` of a batch as the mean over `parts` of it, weighted by their valid images.
 
-    Part i holds the images i, i + parts, ..., so that each device splits its own share of the
-    batch. Batch norms normalise each part by itself.
+    Part i contains the images i, i + parts, ..., so each device splits its own share of the batch.
+    Batch norms normalise each part separately.
     """
 
     def whole(trainable, frozen, moving, batch, key, constants):
@@ -169,8 +170,8 @@ def _accumulated(gradient: Callable, parts: int) -> Callable:
 
 
 def _sharpness_aware(gradient: Callable, rho: float) -> Callable:
-    """The gradient at the trained weights moved by rho g / |g|, g being the plain gradient there
-    (SAM, Foret et al., arXiv:2010.01412). Loss and statistics are those of the first pass."""
+    """The gradient at the trained weights plus rho g / |g|, where g is the plain gradient (SAM,
+    Foret et al., arXiv:2010.01412). Loss and statistics are those of the first pass."""
 
     def sharp(trainable, *arguments):
         found, grads = gradient(trainable, *arguments)

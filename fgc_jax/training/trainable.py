@@ -1,8 +1,8 @@
-"""Who trains how in a phase: one label for each parameter, from which all else follows.
+"""How each parameter trains in a phase: one label for each parameter.
 
-The label says which group's settings hold, how fast the parameter learns, and whether the phase
-draws it anew. The optimiser, what is differentiated, what is re-initialised and the overview all
-read this one tree.
+The label contains the group, whose settings apply, the learning rate multiplier, and whether the
+phase re-initialises the parameter. The optimiser, the differentiated subset, the re-initialisation
+and the overview all read these labels.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any
 from fgc_jax import config, trees
 from fgc_jax.models import lora
 
-# Specs that stand for leaves of every layer: biases alone (BitFit, arXiv 2106.10199), or LoRA's.
+# Specs for certain leaves of every layer: only biases (BitFit, arXiv 2106.10199), or LoRA's.
 LEAVES = {"bias": ("bias",), "lora": lora.LEAVES}
 Layers = Mapping[str, tuple[str, ...]]  # layer name -> path prefixes, input to output
 
@@ -21,9 +21,9 @@ Layers = Mapping[str, tuple[str, ...]]  # layer name -> path prefixes, input to 
 class Label:
     """How one parameter trains.
 
-    group: of the phase's `groups`. factor: learning rate multiplier; 0 for a frozen parameter.
-    fresh: whether the phase draws it anew at its start. own: what the group sets otherwise than the
-    phase, as ("weight_decay", 0.0).
+    group: name in the phase's `groups`. factor: learning rate multiplier; 0 for a frozen parameter.
+    fresh: whether the phase re-initialises it at its start. own: the settings of the phase that the
+    group changes, for example ("weight_decay", 0.0).
     """
 
     group: str
@@ -44,17 +44,20 @@ def of(
 ) -> Labels:
     """The labels of all parameters in a phase; `stats` are the paths of batch-norm statistics.
 
-    A parameter trains if its layer is un-frozen by `phase.train` (or it is a batch-norm scale or
-    bias, and the phase says train_bn_while_frozen), unless its group's multiplier is 0. The factor
-    is the group's times layer_decay ** (number of layers behind, where the head is the last one),
-    as in BEiT (arXiv:2106.08254), or times that of lr_thirds for the third of the layers that the
-    parameter lies in, from the input, the head counting to the last (the discriminative rates of
-    ULMFiT, arXiv:1801.06146; fastai's third group is the head alone); and times head_lr in the
-    head. What trains in the layers that `phase.reinit` names is fresh.
+    A parameter trains if `phase.train` un-freezes its layer (or if it is a batch-norm scale or bias
+    and the phase has train_bn_while_frozen), unless the multiplier of its group is 0.
+
+    Its factor is a product. The first term is the multiplier of the group. The second one is
+    layer_decay ** (number of later layers, with the head as the last one), as in BEiT
+    (arXiv:2106.08254); or it is that of lr_thirds for the parameter's third of the layers, first
+    that of the input (the discriminative rates of ULMFiT, arXiv:1801.06146; the head belongs to the
+    last third, whereas fastai's third group is only the head). In the head, head_lr is the third.
+
+    Trained parameters in the layers of `phase.reinit` are fresh.
 
     Raises:
-        ValueError: a rule or layer spec matches nothing, nothing is left to train, a rate has no
-            effect, or a layer to re-initialise does not train.
+        ValueError: a rule or layer spec matches nothing, no parameter trains, a rate has no effect,
+            or a layer that should be re-initialised does not train.
     """
     at = f"phase {phase.name}"
     paths = list(paths)
@@ -78,7 +81,7 @@ def of(
     trained = unfrozen | (norms if phase.train_bn_while_frozen else set())
     fresh: set[str] = set()
     for layer in fresh_layers:
-        # A batch norm that trains alone does not make its layer one that trains.
+        # A layer in which only a batch norm trains does not count as trained.
         found = {
             path
             for path in unfrozen
@@ -104,22 +107,22 @@ def of(
 
 
 def trained_paths(labels: Labels) -> set[str]:
-    """The paths of what trains."""
+    """The paths of the trained parameters."""
     return {path for path, label in labels.items() if label.trains}
 
 
 def fresh_paths(labels: Labels, stats: Collection[str]) -> set[str]:
-    """The paths of the parameters and, among `stats`, of the statistics that are drawn anew."""
+    """The paths of the re-initialised parameters and, among `stats`, of their statistics."""
     fresh = {path for path, label in labels.items() if label.fresh}
     modules = {path.rsplit("/", 1)[0] for path in fresh}
     return fresh | {path for path in stats if path.rsplit("/", 1)[0] in modules}
 
 
 def last_layers(spec: config.Layers, layers: Layers) -> tuple[str, ...]:
-    """The layer names that `spec` stands for.
+    """The names of the layers that `spec` selects.
 
-    N counts from the output; the classifier is not counted. "from layer4" takes every layer from
-    the first whose name is `layer4` or lies below it.
+    N counts from the output; the classifier is not counted. "from layer4" selects the first layer
+    that is `layer4` or below it, and all later layers.
 
     Raises:
         ValueError: N exceeds the number of layers, or no layer has that name.
@@ -158,7 +161,7 @@ def is_head(path: str) -> bool:
 
 
 def factors(phase: config.Phase, layers: Layers) -> Callable[[str], float]:
-    """path -> learning rate multiplier by the place of its layer, the head's own included."""
+    """The function path -> learning rate multiplier of its layer or of the head."""
     places = {p: place for place, prefixes in enumerate(layers.values()) for p in prefixes}
     total = len(layers)
 
@@ -173,14 +176,14 @@ def factors(phase: config.Phase, layers: Layers) -> Callable[[str], float]:
 
 
 def _check_effects(at: str, phase: config.Phase, trained: set[str]) -> None:
-    """Raises ValueError where nothing trains, or a rate is of what does not train."""
+    """Raises ValueError if nothing trains, or if a rate applies only to frozen parameters."""
     if not trained:
         raise ValueError(f"{at}: train={phase.train!r} with these groups trains nothing")
     head = [is_head(path) for path in trained]
     for key, value, useless, why in (
-        ("layer_decay", phase.layer_decay, all(head), "trains the head alone"),
-        ("lr_thirds", phase.lr_thirds, all(head), "trains the head alone"),
-        ("head_lr", phase.head_lr, not any(head), "and these groups leave the head frozen"),
+        ("layer_decay", phase.layer_decay, all(head), "trains only the head"),
+        ("lr_thirds", phase.lr_thirds, all(head), "trains only the head"),
+        ("head_lr", phase.head_lr, not any(head), "and these groups keep the head frozen"),
     ):
         if useless and value not in (1, ()):
-            raise ValueError(f"{at}: {key}={value} has no effect where train={phase.train!r} {why}")
+            raise ValueError(f"{at}: {key}={value} has no effect: train={phase.train!r} {why}")

@@ -1,8 +1,8 @@
-"""What happens to images on the device, inside the compiled step: pure functions of a key and a
-batch, random for each image on its own.
+"""Augmentation on the device, inside the compiled step: pure functions of a key and a batch, with
+random numbers for each image.
 
-Between operations images are f32 RGB of 0..255, like the uint8 ones that the host sends but with
-fractions; `normalise` comes after all of them.
+Between operations images are f32 RGB of 0..255: the range of the uint8 images from the host, with
+fractions. `normalise` is applied after all operations.
 """
 
 import jax
@@ -47,14 +47,14 @@ def build(ops):
 
     `ops`: pairs (name of OPS, dict of its options), e.g. `(("flip", {}), ("rotate", {"degrees":
     10.0}))`. The batch holds `image` uint8 or f32 `[B, H, W, 3]` of 0..255, `label` int32 `[B]` and
-    `mask` f32 `[B]`, and what else it holds passes through. The result's images are f32 of 0..255,
+    `mask` f32 `[B]`; other entries are not changed. The result's images are f32 of 0..255,
     `[B, S, S, 3]` after a crop to S. mixup and cutmix add `label_b` and `weight` (see
-    mixing.mixup_or_cutmix). What happens to image i depends on the key and on i alone, except for
+    mixing.mixup_or_cutmix). The operations on image i depend only on the key and on i, except for
     the image mixed in.
 
-    Operations that move pixels and follow each other are one sampling, unless their paddings
-    differ. The padding of such a run begins where the picture that came in ends, not where an
-    earlier crop of the run does.
+    Consecutive operations that move pixels are combined into one sampling, unless their paddings
+    differ. The padding of such a sequence begins at the border of its input picture, not at the
+    border of an earlier crop in the sequence.
 
     Raises:
         ValueError: an unknown name, option or value, or an operation after one that mixes images;
@@ -97,7 +97,7 @@ def checked(ops):
 def normalise(images, mean, std):
     """uint8 or f32 `[B, H, W, 3]` of 0..255 -> f32 (images / 255 - mean) / std.
 
-    `mean` and `std`: 3 numbers for images of 0..1, as the pretrained weights state them.
+    `mean` and `std`: 3 numbers for images of 0..1, as stated with the pretrained weights.
     """
     mean = jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, -1)
     std = jnp.asarray(std, jnp.float32).reshape(1, 1, 1, -1)
@@ -105,7 +105,7 @@ def normalise(images, mean, std):
 
 
 def _operations(ops):
-    """[(number in `ops`, Warp | Recolour | Mix), ...]; a policy is several with one number."""
+    """[(number in `ops`, Warp | Recolour | Mix), ...]; a policy becomes several with one number."""
     steps = []
     for number, (name, options) in enumerate(ops):
         if any(isinstance(step, operation.Mix) for _, step in steps):

@@ -1,5 +1,5 @@
-"""What changes the pixels of one image: f32 `[H, W, 3]` RGB of 0..255 to the same, and the random
-operations made of it. Sums are written out, since products of matrices may lose precision on GPUs.
+"""Functions that change the pixel values of one image, f32 `[H, W, 3]` RGB of 0..255, and random
+operations that use them. Sums are written out, because matrix products may lose precision on GPUs.
 """
 
 import math
@@ -25,8 +25,8 @@ def adjust_brightness(image, factor):
 
 
 def adjust_contrast(image, factor):
-    """Away from the mean luma (factor above 1) or towards it (0: nothing else is left)."""
-    # In two steps and colours last: 6 times faster on CPUs than the mean of the luma.
+    """Away from the mean luma (factor above 1) or towards it (0: only the mean luma is left)."""
+    # In two steps, with the luma last: 6 times faster on CPUs than the mean of the luma.
     mean = image.mean(axis=0, keepdims=True).mean(axis=1, keepdims=True)
     return _blend(image, grey(mean), factor)
 
@@ -37,7 +37,8 @@ def adjust_saturation(image, factor):
 
 
 def adjust_hue(image, shift):
-    """Turns the hue by `shift`, in turns from -0.5 to 0.5; saturation and value (HSV) stay."""
+    """Turns the hue by `shift`, in turns from -0.5 to 0.5; saturation and value (HSV) do not
+    change."""
     red, green, blue = (image[..., i] for i in range(3))
     value, low = image.max(-1), image.min(-1)
     span = value - low
@@ -50,7 +51,7 @@ def adjust_hue(image, shift):
     sixths = sixths + 6 * shift
 
     def channel(offset):
-        # How far a channel lies below the value: a trapezium over the colour circle.
+        # How far a channel is below the value: a trapezium over the colour circle.
         place = sixths + offset
         place = place - 6 * jnp.floor(place / 6)
         return value - span * jnp.clip(jnp.minimum(place, 4 - place), 0, 1)
@@ -59,7 +60,8 @@ def adjust_hue(image, shift):
 
 
 def adjust_sharpness(image, factor):
-    """Away from a 3x3 smoothed image (factor above 1) or towards it; the outermost pixels stay."""
+    """Away from a 3x3 smoothed image (factor above 1) or towards it; the outermost pixels do not
+    change."""
     height, width, _ = image.shape
     if min(height, width) < 3:
         return image
@@ -88,13 +90,13 @@ def blur(image, sigma, radius):
 
 
 def posterise(image, bits):
-    """Leaves the highest `bits` (0..8) of each whole level; with 8 the image stays as it is."""
+    """Keeps the highest `bits` (0..8) of each rounded level; with 8 the image does not change."""
     step = jnp.left_shift(1, 8 - bits).astype(jnp.float32)
     return jnp.where(bits >= 8, image, jnp.floor(jnp.round(image) / step) * step)
 
 
 def solarise(image, threshold):
-    """Inverts levels from `threshold` (0..255) on."""
+    """Inverts the levels of at least `threshold` (0..255)."""
     return jnp.where(image >= threshold, 255 - image, image)
 
 
@@ -111,8 +113,8 @@ def autocontrast(image):
 
 
 def equalise(image):
-    """Spreads the levels of each channel so that all are about as frequent, by Pillow's rule, for
-    levels rounded to whole ones; a channel of next to one level only stays as it is."""
+    """Spreads the levels of each channel so that all are about equally frequent, by Pillow's rule,
+    for rounded levels. A channel with almost only one level does not change."""
     levels = jnp.clip(jnp.round(image), 0, 255).astype(jnp.int32)
     channels = jnp.broadcast_to(jnp.arange(3)[None, None, :], levels.shape)
     counts = jnp.zeros((3, 256), jnp.int32).at[channels, levels].add(1)
@@ -138,8 +140,8 @@ def colour_jitter(
     hue: Annotated[float, between(0, 0.5)] = 0.0,
     p: Share = 1.0,
 ):
-    """Brightness, contrast and saturation by factors up to +-these from 1, each uniform, the hue by
-    up to +-`hue` turns; in this order, where torchvision draws the order anew for each image."""
+    """Changes brightness, contrast and saturation by uniform factors of 1 +- these values, and the
+    hue by up to +-`hue` turns. Always in this order; torchvision draws an order for each image."""
     if not (brightness or contrast or saturation or hue):
         raise ValueError("one of brightness, contrast, saturation and hue must be above 0")
     steps = [
@@ -186,7 +188,7 @@ def lighting(
 
 
 def greyscale(*, p: Share = 0.1):
-    """Takes the colour away with probability `p`."""
+    """Makes the image grey with probability `p`."""
     return _fixed(lambda image: jnp.broadcast_to(grey(image), image.shape), p)
 
 
@@ -202,7 +204,7 @@ def gaussian_blur(*, sigma: interval(0.01, 32) = (0.1, 2.0), p: Share = 0.5):
 
 
 def sharpen(*, factor: interval(0, math.inf) = (0.1, 1.9), p: Share = 0.5):
-    """Sharpens (above 1) or softens with probability `p`, by a uniform factor."""
+    """Sharpens (factor above 1) or softens with probability `p`, by a uniform factor."""
 
     def apply(shares, images):
         return jax.vmap(adjust_sharpness)(images, operation.between(shares[:, 0], *factor))
@@ -211,12 +213,12 @@ def sharpen(*, factor: interval(0, math.inf) = (0.1, 1.9), p: Share = 0.5):
 
 
 def posterised(*, bits: Annotated[int, between(1, 8)] = 4, p: Share = 0.5):
-    """Leaves `bits` bits a level with probability `p`."""
+    """Keeps `bits` bits of each level with probability `p`."""
     return _fixed(lambda image: posterise(image, bits), p)
 
 
 def solarised(*, threshold: Annotated[float, between(0, 255)] = 128.0, p: Share = 0.5):
-    """Inverts levels from `threshold` on with probability `p`."""
+    """Inverts the levels of at least `threshold` with probability `p`."""
     return _fixed(lambda image: solarise(image, threshold), p)
 
 
@@ -251,8 +253,8 @@ def _fixed(change, p):
 
 
 def _sometimes(count, apply, p):
-    """A Recolour by `apply(shares, images)` with probability p, which leaves the other images as
-    they are; `shares` `[B, count]` are random numbers of 0 to 1."""
+    """A Recolour by `apply(shares, images)` with probability p; other images do not change.
+    `shares` `[B, count]` are random numbers of 0 to 1."""
 
     def sometimes(keys, images):
         shares = operation.uniform(keys, count + 1)

@@ -1,4 +1,4 @@
-"""What each augmentation makes of a picture, for people to look at."""
+"""Examples of what each augmentation does to a picture."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +65,7 @@ def batch(path: Path | None, size: int) -> dict[str, np.ndarray]:
 
 
 def rows(batch: dict, draws: int, seed: int) -> Iterator[tuple[str, dict, np.ndarray]]:
-    """Yields of each of ROWS its name, its options, and what it makes of the first image of a
+    """Yields for each of ROWS its name, its options, and its results for the first image of a
     batch: uint8 `[draws, S, S, 3]`."""
     for number, (name, options) in enumerate(ROWS):
         if name == "crop":

@@ -1,8 +1,8 @@
-"""Where pixels move: random maps, one 3x3 matrix an image, and the sampling through them.
+"""Operations that move pixels: random maps, one 3x3 matrix for each image, and their sampling.
 
-A map leads from a place in the result to the place in the picture where its colour is found, both
-as (x, y, 1) in pixels from the centre of their picture, x to the right and y downwards. Maps of
-operations that follow each other multiply, so an image is sampled once, whatever was done to it.
+A map goes from a place in the result to the place in the picture whose colour it gets, both
+as (x, y, 1) in pixels from the centre of their picture, x to the right and y downwards. The maps of
+consecutive operations are multiplied, so an image is sampled only once.
 """
 
 import math
@@ -29,7 +29,7 @@ def flip(*, p: Share = 0.5):
 
 
 def crop(*, size: Count | None = None):
-    """A square of `size` pixels, which must be given, from anywhere in the picture, on whole
+    """A square of `size` pixels, which must be given, at a random place of the picture, on whole
     pixels."""
     if size is None:
         raise ValueError("size must be given")
@@ -56,8 +56,8 @@ def resized_crop(
     """A part of the picture, resized to a square of `size` pixels (None: as large as the picture).
 
     `scale`: the part's share of the area, uniform; `ratio`: its width / height, uniform in the
-    logarithm. The place is uniform. Nothing is averaged where the part is larger than `size`, so
-    the host should send squares of at most about 1.5 times `size`.
+    logarithm. The place is uniform. A part larger than `size` is not averaged, so the host should
+    send squares of at most about 1.5 times `size`.
     """
 
     def maps(keys, shape):
@@ -65,7 +65,7 @@ def resized_crop(
         shares = operation.uniform(keys, 2 * operation.TRIES + 2)
         inverse = (1 / ratio[1], 1 / ratio[0])
         high, wide, fits = operation.boxes(shares[:, 2:], height, width, scale, inverse)
-        # Where no box was found, the largest one of an allowed shape, in the centre.
+        # If no box was found: the largest one of an allowed shape, in the centre.
         aspect = min(max(height / width, inverse[0]), inverse[1])
         high = jnp.where(fits, high, min(height, width * aspect))
         wide = jnp.where(fits, wide, min(width, height / aspect))
@@ -83,7 +83,7 @@ def rotate(
     p: Share = 1.0,
     padding: Padding = "reflect",
 ):
-    """Turns by an angle of -`degrees` to +`degrees`, with probability `p`."""
+    """Rotates by an angle of -`degrees` to +`degrees`, with probability `p`."""
 
     def maps(shares, shape):
         return rotation_map(operation.between(shares[:, 0], -degrees, degrees))
@@ -118,8 +118,8 @@ def translate(*, x: Share = 0.1, y: Share = 0.1, p: Share = 1.0, padding: Paddin
 
 
 def zoom(*, scale: interval(0.01, 100) = (1.0, 1.1), p: Share = 1.0, padding: Padding = "reflect"):
-    """Enlarges by a factor in `scale`, about a random point such that (for factors above 1) any
-    part of the picture that fills the frame is as likely; factors below 1 make it smaller."""
+    """Enlarges by a factor in `scale` around a random point. For factors above 1 every part of the
+    picture that can fill the frame has the same probability; factors below 1 shrink."""
 
     def maps(shares, shape):
         inverse = 1 / operation.between(shares[:, 0], *scale)
@@ -135,7 +135,7 @@ def symmetric_warp(
     p: Share = 1.0,
     padding: Padding = "reflect",
 ):
-    """Looks at the picture from a side: each of its four sides is drawn longer or shorter, about
+    """Views the picture from one side: each of its four sides becomes longer or shorter, around
     its middle, by up to `magnitude` of its length (the symmetric warp of fastai 1.0)."""
 
     def maps(shares, shape):
@@ -171,15 +171,16 @@ def affine(xx=1.0, xy=0.0, x=0.0, yx=0.0, yy=1.0, y=0.0):
 
 
 def rotation_map(degrees):
-    """f32 `[B, 3, 3]`: the picture is turned counter-clockwise by `degrees` `[B]`."""
+    """f32 `[B, 3, 3]`: rotates the picture counter-clockwise by `degrees` `[B]`."""
     radians = degrees * (math.pi / 180)
     cosine, sine = jnp.cos(radians), jnp.sin(radians)
     return affine(xx=cosine, xy=-sine, yx=sine, yy=cosine)
 
 
 def crop_map(top, left, high, wide, shape, size):
-    """f32 `[B, 3, 3]`: the box at (top, left) of high x wide pixels, f32 `[B]` each, 0-based and
-    with fractions allowed, fills the result. `shape`, `size`: (height, width) before and after."""
+    """f32 `[B, 3, 3]`: the box at (top, left) of high x wide pixels fills the result. The four are
+    f32 `[B]`, counted from 0, and may have fractions. `shape`, `size`: (height, width) before and
+    after."""
     return affine(
         xx=wide / size[1],
         yy=high / size[0],
@@ -199,15 +200,15 @@ def compose(*maps):
     """The map `[B, 3, 3]` of operations in the order in which they are applied."""
     result = maps[0]
     for following in maps[1:]:
-        # Products of the default precision may keep 10 bits on a GPU, a fifth of a pixel.
+        # Products in the default precision may keep only 10 bits on a GPU: errors of 1/5 pixel.
         result = jnp.matmul(result, following, precision="highest")
     return result
 
 
 def sample(images, maps, size, padding):
-    """The pictures seen through their maps: f32 `[B, size[0], size[1], C]`, bilinear.
+    """The pictures sampled through their maps: f32 `[B, size[0], size[1], C]`, bilinear.
 
-    `images`: `[B, H, W, C]` of any type; `maps`: `[B, 3, 3]`. `padding` is what lies beyond:
+    `images`: `[B, H, W, C]` of any type; `maps`: `[B, 3, 3]`. `padding`, beyond the picture:
     "reflect" (mirrored at the outermost pixels), "border" (these repeated), "zeros" (black).
     """
     return jax.vmap(lambda image, one: _sample(image, one, size, padding))(images, maps)
@@ -293,7 +294,7 @@ def _square_to(corners):
 
 
 def _adjugate(m):
-    """The inverse of `[B, 3, 3]` but for a factor, which a map does not depend on."""
+    """The inverse of `[B, 3, 3]` up to a factor, which does not change a map."""
     rows = [jnp.cross(m[:, (i + 1) % 3], m[:, (i + 2) % 3]) for i in range(3)]
     return jnp.stack(rows, axis=-1)
 

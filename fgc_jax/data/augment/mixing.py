@@ -1,4 +1,4 @@
-"""What covers parts of an image or puts two images of a batch together."""
+"""Operations that erase a part of an image or combine two images of a batch."""
 
 from typing import Annotated, Literal
 
@@ -23,9 +23,9 @@ def erase(
     """Random erasing, arXiv:1708.04896: with probability `p` a box is filled.
 
     `scale`: the box's share of the area, uniform; `ratio`: its height / width, uniform in the
-    logarithm. `fill`: three numbers of 0..255, or one for all channels; or "noise": each number of
-    0..255 as likely for each pixel. None is mid-grey, but a training run fills in the mean that its
-    network normalises with, so that the box becomes 0.
+    logarithm. `fill`: three numbers of 0..255, or one for all channels; or "noise": for each pixel
+    a uniform random number of 0..255. None is mid-grey; a training run replaces it by the mean of
+    its normalisation, so that the box becomes 0.
     """
     colour = GREY if fill in (None, "noise") else fill
 
@@ -57,9 +57,10 @@ def mixup(*, alpha: Positive = 0.2, p: Share = 1.0):
 
 
 def cutmix(*, alpha: Positive = 1.0, p: Share = 1.0):
-    """CutMix, arXiv:1905.04899: with probability `p` a box shows the same place of another image of
-    the batch; its share of the area is about 1 - lambda of Beta(alpha, alpha), and less where it
-    meets the edge. `weight` is the share of pixels that are left."""
+    """CutMix, arXiv:1905.04899: with probability `p` a box is replaced by the same box of another
+    image of the batch. Its share of the area is about 1 - lambda with lambda from Beta(alpha,
+    alpha), and less if the box is cut off by the edge. `weight` is the share of unchanged pixels.
+    """
     return mixup_or_cutmix(mixup_alpha=1.0, cutmix_alpha=alpha, p=p, cutmix=1.0)
 
 
@@ -73,15 +74,15 @@ def mixup_or_cutmix(
     """With probability `p` an image is mixed: by CutMix with probability `cutmix`, else by mixup.
 
     The batch gets `label_b` int32 `[B]`, the label of the image mixed in, and `weight` f32 `[B]`,
-    the share of `label`; 1 for images that stay as they are. An image with mask 0 is never mixed in
-    nor mixed.
+    the share of `label`; 1 for unchanged images. An image with mask 0 is neither changed nor mixed
+    into another one.
     """
 
     def apply(key, keys, batch):
         images, mask = batch["image"], batch["mask"]
         count, height, width, _ = images.shape
-        # Everyone's partner is the image so many places further on: a permutation in which no
-        # image meets itself.
+        # The partner of each image is the one `distance` places later: a permutation in which no
+        # image is its own partner.
         distance = jax.random.randint(key, (), 1, max(count, 2))
         partner = (jnp.arange(count) + distance) % count
         shares = operation.uniform(keys, 4)
@@ -104,8 +105,8 @@ def mixup_or_cutmix(
 
 
 def _cut(centre, share, shape):
-    """f32 `[B, H, W, 1]`, 1 in a box of about 1 - share of the area around the pixel at `centre`
-    `[B, 2]` (y, x), in shares of the height and width."""
+    """f32 `[B, H, W, 1]`: 1 in a box with about 1 - share of the area, around `centre` `[B, 2]`
+    (y, x), in shares of the height and width."""
     centre = jnp.floor(centre * jnp.float32(shape)[None, :])
     half = 0.5 * jnp.sqrt(1 - share)
     high, wide = jnp.floor(half * shape[0]), jnp.floor(half * shape[1])
@@ -114,7 +115,7 @@ def _cut(centre, share, shape):
 
 
 def _inside(top, left, bottom, right, shape):
-    """bool `[B, H, W, 1]`: is a pixel in its image's box (half-open, may reach beyond)?"""
+    """bool `[B, H, W, 1]`: whether a pixel is in its image's box (half-open, may reach beyond)."""
     y = jnp.arange(shape[0])[None, :, None, None]
     x = jnp.arange(shape[1])[None, None, :, None]
     top, left, bottom, right = (e[:, None, None, None] for e in (top, left, bottom, right))

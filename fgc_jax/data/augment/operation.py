@@ -1,7 +1,7 @@
-"""What an augmentation is made of: three kinds of operation, and random numbers.
+"""The parts of augmentations: three kinds of operations, and random numbers.
 
-Every function that draws takes one key per image, `keys` `[B]`, so that what happens to an image
-depends on its own key and on nothing else in the batch.
+Every random function takes one key per image, `keys` `[B]`, so that the result for an image depends
+on its own key and on nothing else in the batch.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ Padding = Literal["reflect", "zeros", "border"]  # see geometry.sample
 
 @dataclasses.dataclass(frozen=True)
 class Warp:
-    """Moves pixels. `maps(keys, (height, width))` gives f32 `[B, 3, 3]`: from a place in the result
-    to a place in what came in, both as (x, y, 1) in pixels from the centre of their picture.
+    """Moves pixels. `maps(keys, (height, width))` returns f32 `[B, 3, 3]`: from a place in the
+    result to a place in the input, both as (x, y, 1) in pixels from the centre of their picture.
 
-    `padding`: what lies beyond the picture (see geometry.sample); None where nothing can be seen of
-    it. `size`: side of the square that results, None: as before. `mirrors`: each map is the
-    identity or a mirror image.
+    `padding`: how the picture continues beyond its border (see geometry.sample); None if that is
+    never visible. `size`: side of the resulting square; None: the size does not change. `mirrors`:
+    each map is the identity or a mirror image.
     """
 
     maps: Callable
@@ -41,22 +41,22 @@ class Recolour:
 
 @dataclasses.dataclass(frozen=True)
 class Mix:
-    """Mixes images of a batch: `apply(key, keys, batch)`, the first for the whole batch, gives
-    the batch with `label_b` and `weight` (see mixing.mixup_or_cutmix)."""
+    """Mixes images of a batch: `apply(key, keys, batch)` returns the batch with `label_b` and
+    `weight` (see mixing.mixup_or_cutmix). `key` is for the whole batch."""
 
     apply: Callable
 
 
 def per_image(key, count, numbers):
-    """`numbers` arrays of keys `[count]`; those of image i depend on `key` and i alone."""
+    """`numbers` arrays of keys `[count]`; those of image i depend only on `key` and i."""
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count, dtype=jnp.uint32))
     parts = jax.vmap(lambda key: jax.random.split(key, numbers))(keys)
     return [parts[:, number] for number in range(numbers)]
 
 
 def uniform(keys, count):
-    """f32 `[B, count]` of 0 to 1. Draw once what an operation needs: each call takes 0.2 s to
-    compile."""
+    """f32 `[B, count]` of 0 to 1. Draw all numbers of an operation with one call: each call takes
+    0.2 s to compile."""
     return jax.vmap(lambda key: jax.random.uniform(key, (count,)))(keys)
 
 
@@ -66,7 +66,7 @@ def between(share, low, high):
 
 
 def below(share, count):
-    """Whole numbers 0..count - 1, each as likely for a uniform `share` of 0 to 1; int32."""
+    """Whole numbers 0..count - 1, int32; uniform if `share` is uniform in 0 to 1."""
     return jnp.minimum((share * count).astype(jnp.int32), count - 1)
 
 
@@ -80,10 +80,9 @@ def choose(number, changes, images, amounts):
         number, image, amount = inputs
         return jax.lax.switch(number, changes, image, amount)
 
-    # Measured on 2 cores for 16 images of 224 px and TrivialAugment: 5 ms if only the chosen one
-    # is computed, image after image, 100 ms if all are, of all images, and one is kept. A GPU has
-    # time for the latter but not for a loop of small kernels, nor have several devices for images
-    # fetched one by one.
+    # Measured on 2 cores for 16 images of 224 px and TrivialAugment: 5 ms if only the chosen change
+    # is computed, image by image; 100 ms if all changes are computed for all images. On a GPU the
+    # second is faster, because it is not a loop of small kernels; likewise on several devices.
     return jax.lax.platform_dependent(
         (number, images, amounts),
         cpu=lambda inputs: jax.lax.map(one, inputs),
@@ -95,8 +94,8 @@ def boxes(shares, height, width, scale, ratio):
     """Random boxes in a picture: f32 `[B]` each of box height, box width, and bool `[B]` `fits`.
 
     The box's share of the area is uniform in `scale`, the logarithm of height / width uniform in
-    the logarithm of `ratio`. Of the boxes that `shares` `[B, 2 * TRIES]` of 0 to 1 make, the first
-    that is smaller than the picture is taken; where there is none `fits` is False.
+    the logarithm of `ratio`. `shares` `[B, 2 * TRIES]` of 0 to 1 give TRIES boxes; the first that
+    fits into the picture is taken. If none fits, `fits` is False.
     """
     area = between(shares[:, :TRIES], *scale) * (height * width)
     aspect = jnp.exp(between(shares[:, TRIES:], *map(math.log, ratio)))

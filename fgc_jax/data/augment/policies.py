@@ -1,5 +1,5 @@
-"""RandAugment and TrivialAugment: for each image one of 14 operations at a time, the operations
-and their strengths as torchvision has them, but sampled bilinearly."""
+"""RandAugment and TrivialAugment: one of 14 operations at a time for each image. Operations and
+strengths are those of torchvision, but sampling is bilinear."""
 
 import dataclasses
 from collections.abc import Callable
@@ -30,13 +30,13 @@ BINS = 31
 
 @dataclasses.dataclass(frozen=True)
 class Strengths:
-    """What the strongest of the bins does."""
+    """The effect of each operation at its greatest strength."""
 
-    shear: float  # pixels a row or column
+    shear: float  # pixels per row or column
     translate: Callable[[int], float]  # side in pixels -> pixels
     degrees: float
     factor: float  # brightness, saturation, contrast and sharpness change by 1 +- this
-    bits: int  # posterise takes so many away
+    bits: int  # number of bits that posterise removes
 
 
 RAND = Strengths(0.3, lambda side: 150 / 331 * side, 30.0, 0.9, 4)
@@ -62,7 +62,7 @@ def trivial_augment(*, padding: Padding = "zeros"):
 
 def affine_maps(strengths, kind, share, shape):
     """f32 `[B, 3, 3]` of the operations numbered `kind` int32 `[B]`, at the `share` f32 `[B]`
-    (-1..1) of their greatest strength; the identity for those that move nothing."""
+    (-1..1) of their greatest strength; the identity for those that do not move pixels."""
 
     def of(number, most):
         return jnp.where(kind == number, share * most, 0.0)
@@ -75,7 +75,7 @@ def affine_maps(strengths, kind, share, shape):
         x=-jnp.trunc(of(TRANSLATE_X, strengths.translate(width))),
         y=-jnp.trunc(of(TRANSLATE_Y, strengths.translate(height))),
     )
-    # One of the three at most is not the identity.
+    # At most one of the three is not the identity.
     turned = geometry.rotation_map(of(ROTATE, strengths.degrees))
     return geometry.compose(sheared, moved, turned)
 
@@ -92,8 +92,8 @@ def recolour(strengths, kind, share, images):
 
 
 def _layer(strengths, index, layers, magnitude, padding):
-    """The Warp and the Recolour, of which at most one changes an image, for operation `index` of
-    `layers`, with strength `magnitude` (None: random)."""
+    """The Warp and the Recolour for operation `index` of `layers`, with strength `magnitude` (None:
+    random). At most one of the two changes an image."""
 
     def draw(keys):
         shares = operation.uniform(keys, 3 * layers)[:, 3 * index : 3 * index + 3]

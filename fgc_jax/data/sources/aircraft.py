@@ -6,7 +6,7 @@ from typing import Literal
 from fgc_jax.data import archives, boxes, dataset
 from fgc_jax.data.sources import listing, places
 
-BANNER = 20  # rows at the bottom of every photo that carry the photographer's name
+BANNER = 20  # rows at the bottom of every photo that show the photographer's name
 LEVELS = {"variant": "variants.txt", "family": "families.txt", "manufacturer": "manufacturers.txt"}
 ARCHIVES = (
     archives.Archive(
@@ -29,13 +29,17 @@ def load(
 ):
     """The official splits with the labels of one `level`: variant, family or manufacturer.
 
-    `root`: the archive, the unpacked fgvc-aircraft-2013b, the folder that holds either, or its data
-    folder. `train_split`: "train" gives the official train (3,334), val (3,333) and test (3,333);
-    with "trainval" both of the first are "train" (6,667) and there is no "val": a fifth of it cut
-    by splitting.with_validation makes the 5,333 / 1,334 of the bilinear CNN project.
+    `root`: the archive, the unpacked fgvc-aircraft-2013b, the folder with either of them, or its
+    data folder. `train_split`: "train" gives the official train (3,334), val (3,333) and test
+    (3,333). With "trainval" the first two together are "train" (6,667), and there is no "val":
+    splitting.with_validation with a fraction of a fifth then gives the 5,333 / 1,334 images of the
+    bilinear CNN project.
 
-    The banner is cut off every picture; boxes count from 0, half-open. ValueError where the data
-    are missing (what to get and from where) or a list names an unknown label or image.
+    The banner is removed from every picture; boxes count from 0, half-open.
+
+    Raises:
+        ValueError: the data are missing (with their addresses), or a list contains an unknown label
+            or image.
     """
     folder = _find(root, "variants.txt")
     class_names = tuple(listing.lines(os.path.join(folder, LEVELS[level])))
@@ -57,8 +61,8 @@ def load(
         listing.refuse(
             path, [photo for photo in names if photo not in corners], "photos without a box"
         )
-        # The lists count from 1, both corners inside; some boxes start at 0 even so, which becomes
-        # -1 here and is clipped with the rest.
+        # The lists count from 1, both corners included; nevertheless some boxes start at 0. That
+        # becomes -1 here and is clipped later.
         raw = listing.numbers(box_list, [corners[photo] for photo in names], "bad boxes", int)
         splits[split] = dataset.file_split(
             pictures,
@@ -79,15 +83,15 @@ def load(
 
 
 def _find(root, file):
-    """The folder "data" that holds `file`: lists and photos are to be had apart too."""
+    """The folder "data" that contains `file`: lists and photos may be in different places."""
     folder = places.find("FGVC-Aircraft", root, ARCHIVES, (f"data/{file}", file), note=LICENCE)
     inner = os.path.join(folder, "data")
     return inner if os.path.exists(os.path.join(inner, file)) else folder
 
 
 def _hierarchy(folder, level, class_names):
-    """For each class its manufacturer and family, as far as they are coarser than `level`; from
-    the photos' labels on each level, as the release has no table of it."""
+    """For each class its manufacturer and family, if they are coarser than `level`. They are read
+    from the photos' labels on each level, because the release has no table of them."""
     coarser = {"variant": ("manufacturer", "family"), "family": ("manufacturer",)}.get(level, ())
     if not coarser:
         return ()

@@ -1,6 +1,6 @@
 """Draws the birds of `synthetic_birds`: a pose in pixels, its picture, part map and boxes.
 
-What a species does not fix (pose, plumage) comes in as `Look`.
+Everything that does not depend on the species (pose, plumage) is in `Look`.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Look:
     variations: tuple[str, ...]  # of bird_outlines.VARIATIONS
     brightness: float  # of the trait colours
     warmth: float  # of the trait colours, > 0 towards red
-    strength: float  # how far bars, spots and patches stand out, <= 1
+    strength: float  # contrast of bars, spots and patches, <= 1
 
 
 class Shape(NamedTuple):
@@ -147,7 +147,7 @@ def _legs(body, look, length, to_pixels, unit):
 
 
 def pose(traits, look, side):
-    """The bird of a species with a look, in pixels of a square image of `side` pixels."""
+    """A bird with the traits of its species and a look, in pixels of a square image of `side`."""
     body = _frame(look.tilt, (0.0, 0.0), across=look.plumpness)
     head_at = _at(body, 0.40, -0.20) + np.array([0.09, -0.17]) * look.neck
     head = _frame(look.head, head_at)
@@ -214,7 +214,7 @@ def paint(canvas, bird, colours):
 
 
 def paint_front(canvas, shapes):
-    """Draws what is in front of the bird: (points in fractions of the side, width, colour)."""
+    """Draws the shapes in front of the bird: (points in fractions of the side, width, colour)."""
     side = canvas.shape[0]
     for points, width, colour in shapes:
         if width:
@@ -234,12 +234,12 @@ def silhouette(bird, octaves):
 
 
 def coverage(bird, shrink, in_front=()):
-    """How much of each pixel shows each part: uint8 [s, s, 7], 255 is all of it.
+    """The share of each pixel that each part covers: uint8 [s, s, 7], 255 is the whole pixel.
 
-    `s` is the image's side over `shrink`; the channels follow REGIONS. What one part hides of
-    another is not the other's; `in_front`, as for `paint_front`, hides what is under it too.
+    `s` is the image's side over `shrink`; the channels follow REGIONS. A pixel counts for the
+    front part only; `in_front`, as for `paint_front`, hides what is under it too.
     """
-    # OpenCV draws on four channels at most.
+    # OpenCV draws on at most four channels.
     groups = [REGIONS[:4], REGIONS[4:]]
     by_part = bird._replace(shapes=[s._replace(colour=s.part) for s in bird.shapes])
     canvases = [np.zeros((bird.side, bird.side, len(group)), np.uint8) for group in groups]

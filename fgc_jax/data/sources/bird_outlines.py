@@ -1,7 +1,7 @@
-"""The anatomy of `synthetic_birds`: which outlines and markings a species is drawn from.
+"""The anatomy of `synthetic_birds`: the outlines and markings from which a species is drawn.
 
-Lengths are in bird units (the body is 1.06 long), x forward, y down, each layer in the frame of the
-limb it moves with; `bird_drawing.pose` maps frames to pixels.
+Lengths are in bird units (the body is 1.06 long), x forward, y down. Each layer has the frame of
+the limb that it moves with; `bird_drawing.pose` maps frames to pixels.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 PARTS = ("bill", "crest", "wing", "tail", "belly", "legs")
-BODY = "body"  # what belongs to no part: trunk, neck, head
+BODY = "body"  # everything that belongs to no part: trunk, neck, head
 
 HEAD_RADIUS = 0.19
 LEG_LENGTHS = {"short": 0.17, "long": 0.40}
@@ -22,7 +22,7 @@ BELLY_COLOURS = {"white": (238, 235, 226), "yellow": (232, 202, 76), "rufous": (
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """What makes a species; every field is one visible trait of one part."""
+    """The definition of a species; every field is one visible trait of one part."""
 
     bill: str  # cone, straight, curved, hooked
     bill_colour: str  # black, yellow, red
@@ -59,7 +59,7 @@ def smooth(corners, samples=5):
 
 
 def circle(x, y, radius, n=16, stretch=1.0):
-    """Polygon of `n` corners, `stretch` times as wide as high."""
+    """Polygon of `n` corners around a circle whose width is `stretch` times its height."""
     angle = 2 * np.pi * np.arange(n) / n
     return np.stack([x + stretch * radius * np.cos(angle), y + radius * np.sin(angle)], axis=1)
 
@@ -193,7 +193,7 @@ def _eye():
         yield Layer(BODY, "head", colour, circle(x, y, radius, 12))
 
 
-# Plumage that varies inside a species: markings of no part, drawn over trunk or head.
+# Plumage that varies within a species: markings on the trunk or head that belong to no part.
 VARIATIONS = {
     "cap": (
         Layer(

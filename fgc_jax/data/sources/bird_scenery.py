@@ -1,7 +1,7 @@
-"""Everything in a `synthetic_birds` image that says nothing about the species.
+"""Everything in a `synthetic_birds` image that does not depend on the species.
 
-Draws the random look of a bird (pose, scale, plumage) and the scene around it: background, perch,
-distractors, leaves and twigs in front, light and sensor. No function here sees a species.
+The random look of a bird (pose, scale, plumage) and the scene around it: background, perch,
+distractors, leaves and twigs in front, light and sensor.
 """
 
 import colorsys
@@ -12,11 +12,11 @@ import numpy as np
 
 from fgc_jax.data.sources import bird_drawing, bird_outlines
 
-REACH = (1.02, 0.86)  # bird units from the body's centre within which nearly every bird lies
+REACH = (1.02, 0.86)  # bird units from the body's centre that contain nearly every bird
 
 
 class Scene(NamedTuple):
-    """Random variables of one image, the drawing of its scenery apart."""
+    """Random variables of one image, except those of the background and the perch."""
 
     look: bird_drawing.Look
     brightness: float

@@ -11,9 +11,9 @@ from fgc_jax.data.sources import listing, matlab, places
 NAME = "Stanford Cars"
 LICENCE = "no licence is stated; used for research"
 NOTE = (
-    f"{LICENCE}. The official host is gone since 2023. Copies: the images are the Kaggle data set "
-    "jessicali9530/stanford-cars-dataset, the devkit is attached to the issue "
-    "https://github.com/pytorch/vision/issues/7545. cars_annos.mat goes with car_ims only: the "
+    f"{LICENCE}. The official host has been offline since 2023. Copies: the images are the Kaggle "
+    "data set jessicali9530/stanford-cars-dataset, the devkit is attached to the issue "
+    "https://github.com/pytorch/vision/issues/7545. Use cars_annos.mat with car_ims only: the "
     "images of cars_train and cars_test have other numbers"
 )
 TRAIN_LIST = "devkit/cars_train_annos.mat"
@@ -56,12 +56,14 @@ CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 def load(root):
     """The official splits: train 8,144, test 8,041.
 
-    Both packings: cars_train, cars_test (the images directly in them or, as on Kaggle, in a folder
-    of the same name), devkit and cars_test_annos_withlabels.mat; or car_ims and cars_annos.mat.
-    Class 174 has a slash in its name, "Ram C/V Cargo Van Minivan 2012".
+    Both layouts are read: cars_train, cars_test (the images directly in them or, as on Kaggle, in a
+    folder of the same name), devkit and cars_test_annos_withlabels.mat; or car_ims and
+    cars_annos.mat. Class 174 has a slash in its name, "Ram C/V Cargo Van Minivan 2012".
 
-    A table made from them (filename, box, class number) is read by the data set "csv" instead.
-    ValueError where files are missing, or images and lists do not match (a renumbered copy).
+    For a table made from them (filename, box, class number) use the data set "csv".
+
+    Raises:
+        ValueError: files are missing, or images and lists do not match (a renumbered copy).
     """
     folder = places.find(NAME, root, ARCHIVES, (TRAIN_LIST, "car_ims"), note=NOTE)
     if os.path.isfile(os.path.join(folder, TRAIN_LIST)):
@@ -127,7 +129,7 @@ def _class_names(path):
 
 
 def _numbers(path, names, columns, class_names):
-    """Labels from 0 and boxes, of columns of texts: class, x1, y1, x2, y2, all counted from 1."""
+    """Labels from 0 and boxes, from columns of texts: class, x1, y1, x2, y2, all counted from 1."""
     values = listing.numbers(path, list(zip(*columns, strict=True)), "bad numbers", int)
     labels = values[:, 0] - 1
     corners = boxes.from_corners(values[:, 1:], origin=1)
@@ -146,6 +148,4 @@ def _check_files(path, holder, folder, names):
     listing.refuse_missing_files(path, holder, names)
     there = (f"{folder}/{name}" for name in os.listdir(os.path.join(holder, folder)))
     strays = sorted(n for n in there if n.lower().endswith(".jpg") and n not in seen)
-    listing.refuse(
-        path, strays, f"images of {holder} are not in this list, is it a renumbered copy? They are"
-    )
+    listing.refuse(path, strays, f"images of {holder} are not in this list (a renumbered copy?)")

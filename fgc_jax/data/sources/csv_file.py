@@ -1,4 +1,4 @@
-"""Data sets that are tables: a CSV file with a row for each image (or object), or one a split."""
+"""Data sets in tables: one CSV file, or one for each split, with a row for each image or object."""
 
 import collections
 import csv
@@ -14,7 +14,7 @@ from fgc_jax.data import boxes as conventions
 from fgc_jax.data import dataset, splitting
 from fgc_jax.data.sources import listing
 
-# `name`: as the row spells it; `photo`: the real path, by which an image is recognised.
+# `name`: as written in the row; `photo`: the real path, which identifies the image.
 Row = collections.namedtuple("Row", "number name path photo label split box")
 
 
@@ -36,17 +36,19 @@ def load(
 ):
     """The rows of the CSV file `root`, or of train.csv, val.csv and test.csv in the folder `root`.
 
-    Columns are given by name or by 0-based number; the first line is the header. Image paths are
-    relative to `image_root`, which is relative to the CSV's folder; "{split}" in it stands for the
-    split; absolute ones are fine too.
-    Labels are words or whole numbers (then sorted as numbers); the class names are their texts.
-    `split_column` holds train, val (or valid, validation) or test. `box_columns`: four columns x0,
-    y0, x1, y1 in pixels; `box_origin` 0: counted from 0, x1 and y1 exclusive; 1: counted from 1,
-    inclusive (MATLAB, Stanford Cars).
+    Columns are given by name or by number from 0; the first line is the header. Image paths are
+    absolute, or relative to `image_root`, which is relative to the CSV's folder; "{split}" in it is
+    replaced by the split. Labels are words or whole numbers (then sorted as numbers); the class
+    names are their texts. `split_column` contains train, val (or valid, validation) or test.
+    `box_columns`: four columns x0, y0, x1, y1 in pixels; `box_origin` 0: counted from 0, x1 and y1
+    excluded; 1: counted from 1, included (MATLAB, Stanford Cars).
 
-    A test split that is not there is cut from the training rows: `test_fraction` of them (None: 0.2
-    for a single table without splits, else 0). ValueError naming row and value for missing files,
-    unknown splits or labels, repeated images, bad boxes.
+    If there is no test split, `test_fraction` of the training rows become it (None: 0.2 for a
+    single table without splits, else 0).
+
+    Raises:
+        ValueError: missing files, unknown splits or labels, repeated images or invalid boxes; the
+            message names row and value.
     """
     tables = _tables(root, split_column)
     columns = dict(
@@ -70,7 +72,9 @@ def load(
     if test_fraction is None:
         test_fraction = 0.2 if list(tables) == [None] and split_column is None else 0.0
     elif test_fraction and "test" in splits:
-        raise ValueError(f"{root} has test rows, test_fraction must be None, not {test_fraction}")
+        raise ValueError(
+            f"{root} has test rows, so test_fraction must be None, not {test_fraction}"
+        )
     return splitting.with_fraction(data, "test", test_fraction, seed)
 
 
@@ -86,11 +90,13 @@ def labelled_split(
     delimiter=",",
     first_label=None,
 ):
-    """All rows of one CSV file as a Split over the classes of an existing model.
+    """All rows of one CSV file as a Split with the classes of an existing model.
 
-    A label is one of `class_names`; or, where these are words and the labels are numbers, the
-    number of a class, `first_label` (0 or 1) being that of the first. ValueError naming the row of
-    a label that is neither.
+    A label is one of `class_names`. If these are words and the labels are numbers, a label is the
+    number of a class, and `first_label` (0 or 1) is the number of the first.
+
+    Raises:
+        ValueError: a label is neither; the message names its row.
     """
     _check_box_options(box_columns, box_origin)
     rows = read_rows(
@@ -108,9 +114,10 @@ def labelled_split(
 
 
 def image_files(path, *, path_column=0, image_root=None, delimiter=","):
-    """(names, files) of one CSV file's images, of which no labels are asked; see `load`.
+    """(names, files) of the images of one CSV file, without labels; see `load`.
 
-    ValueError naming the row of a missing file, or of an image that comes twice.
+    Raises:
+        ValueError: a file is missing or an image occurs twice; the message names the row.
     """
     rows = read_rows(
         path, None, path_column=path_column, label_column=path_column, split_column=None,
@@ -124,7 +131,8 @@ def read_rows(
     path, split, *, path_column, label_column, split_column, box_columns, box_origin, image_root,
     delimiter,
 ):  # fmt: skip
-    """The rows of one file, a list of Row; `split`: theirs, or None for the column's (or train)."""
+    """The rows of one file, a list of Row. `split`: that of all rows; None: that of the split
+    column, or train if there is none."""
     options = (path_column, label_column, split_column, box_columns)
     rows, problems = [], []
     try:
@@ -147,9 +155,9 @@ def read_rows(
 
 
 def _places(path, header, path_column, label_column, split_column, box_columns):
-    """The columns' numbers: (path, label, split or None, four of the box or none)."""
+    """The numbers of the columns: (path, label, split or None, four for the box or none)."""
     if not header:
-        raise ValueError(f"{path}: the file is empty, a header line is needed")
+        raise ValueError(f"{path}: the file is empty; it needs a header line")
     split = None if split_column is None else _column(path, header, split_column)
     box = [_column(path, header, column) for column in box_columns or ()]
     return _column(path, header, path_column), _column(path, header, label_column), split, box
@@ -171,7 +179,7 @@ def _row(path, number, cells, places, split, box_origin, image_root):
 
 
 def _real_path(file):
-    """`file` without links, "." and ".."; the folder's is remembered, as most rows share it."""
+    """`file` without links, "." and "..". The folder's is cached, as most rows share it."""
     folder, name = os.path.split(file)
     if os.path.islink(file):
         return os.path.realpath(file)
@@ -182,7 +190,7 @@ _real_folder = functools.lru_cache(maxsize=1024)(os.path.realpath)
 
 
 def sort_labels(labels):
-    """The class names: sorted as numbers where all labels are whole numbers, else as words."""
+    """The class names: sorted as numbers if all labels are whole numbers, else as words."""
     try:
         return tuple(sorted(labels, key=int))
     except ValueError:
@@ -202,11 +210,11 @@ def _tables(root, split_column):
     tables = {split: path for split, path in tables.items() if os.path.isfile(path)}
     if "train" not in tables:
         raise ValueError(
-            f"{root}: no train.csv in this folder; give the CSV file itself, or add it"
+            f"{root}: no train.csv in this folder; add it, or give the path of a CSV file"
         )
     if split_column is not None:
         raise ValueError(
-            f"{root}: the files {sorted(tables)} are the splits, split_column must be None"
+            f"{root}: the files {sorted(tables)} are the splits, so split_column must be None"
         )
     return tables
 
@@ -219,7 +227,7 @@ def _check_box_options(box_columns, box_origin):
 
 
 def _column(path, header, column):
-    """The 0-based number of a column given by its name or its number (int or digits)."""
+    """The number, from 0, of a column that is given by its name or number (int or digits)."""
     if header.count(column) > 1:
         raise ValueError(f"{path}: {header.count(column)} columns are named {column!r}")
     if column in header:
@@ -250,12 +258,12 @@ def _box(cells, origin):
     """(x0, y0, x1, y1), 0-based and half-open."""
     x0, y0, x1, y1 = conventions.from_corners([float(cell) for cell in cells], origin).tolist()
     if not (x0 < x1 and y0 < y1 and math.isfinite(x0 + y0 + x1 + y1)):
-        raise ValueError(f"the box {', '.join(cells)} is empty, want x0 < x1 and y0 < y1")
+        raise ValueError(f"the box {', '.join(cells)} is empty; x0 < x1 and y0 < y1 are required")
     return x0, y0, x1, y1
 
 
 def _refuse_repeats(rows):
-    """ValueError where an image (with the same box) comes twice, or in two splits."""
+    """ValueError if an image (with the same box) occurs twice, or in two splits."""
     boxes_of, repeats, path = {}, [], None
     for split, pairs in rows.items():
         for path, row in pairs:  # noqa: B007
@@ -276,7 +284,8 @@ def _make_split(rows, class_names, path):
     allowed = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
     listing.refuse(path, unknown, f"unknown labels (allowed: {allowed})")
     # Names are shown and stored relative to the folder that holds all of the images.
-    # One for each photo, even if a link gives it a second: equal names are what a cut goes by.
+    # One name for each photo, even if a link gives it a second: splitting keeps equal names
+    # together.
     first = {}
     paths = [first.setdefault(row.photo, row.path) for row in rows]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])

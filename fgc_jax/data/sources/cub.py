@@ -13,7 +13,7 @@ from fgc_jax.data.sources import listing, places
 NAME = "CUB-200-2011"
 LICENCE = "no licence is stated; photos from Flickr, used for research"
 IMAGENET = (
-    "overlaps, say its authors: about two dozen of the 5,794 test images are, byte for byte, in "
+    "according to its authors about two dozen of the 5,794 test images are, byte for byte, in "
     "ImageNet's training set"
 )
 SEGMENTATIONS = archives.Archive(
@@ -39,12 +39,13 @@ ARCHIVES = (
 def load(root):
     """The official splits: train 5,994, test 5,794.
 
-    `root`: the folder CUB_200_2011, one that holds it, or the archive. Annotations: "parts", 15
-    points (x, y in pixels from 0; both 0 where invisible), as far as the folder parts is there;
-    "mask", the share of five raters, where segmentations (or its archive) lies in or beside
-    CUB_200_2011. Class names are without their numbers: "Black_footed_Albatross".
+    `root`: the folder CUB_200_2011, its parent folder, or the archive. Annotations: "parts", 15
+    points (x, y in pixels from 0; both 0 if invisible), if there is a folder parts; "mask", the
+    share of five raters, if segmentations (or its archive) is in or beside CUB_200_2011. Class
+    names are without their numbers: "Black_footed_Albatross".
 
-    ValueError where files are missing (what to get, and from where) or the lists disagree.
+    Raises:
+        ValueError: files are missing (with their addresses), or the lists contradict each other.
     """
     folder = places.find(NAME, root, ARCHIVES, "images.txt", note=LICENCE)
 
@@ -90,14 +91,14 @@ def load(root):
 
 
 def readable(names):
-    """The class names without their numbers ("001."); as they are if two would become equal."""
+    """The class names without their numbers ("001."); unchanged if two would become equal."""
     names = tuple(names)
     short = tuple(re.sub(r"^\d+\.", "", name) for name in names)
     return short if len(set(short)) == len(names) else names
 
 
 def _values(path, photos, columns=2):
-    """What the list at `path` says about each of `photos`, in their order."""
+    """The values that the list at `path` has for each of `photos`, in their order."""
     found = listing.mapping(path, columns)
     strays = sorted(set(found) ^ set(photos))
     listing.refuse(path, strays, "ids are in only one of this list and images.txt")
@@ -105,14 +106,14 @@ def _values(path, photos, columns=2):
 
 
 def _parts(folder, photos):
-    """Names of the P parts, and float32 `[N, P, 3]`; () and None where there is no such list."""
+    """Names of the P parts, and float32 `[N, P, 3]`; () and None if there is no such list."""
     path = os.path.join(folder, "parts", "part_locs.txt")
     if not os.path.isfile(path):
         return (), None
     parts_path = os.path.join(folder, "parts", "parts.txt")
     parts = listing.mapping(parts_path)
-    photo_ids = listing.numbers(path, [[photo] for photo in photos], "image ids are no numbers")
-    part_ids = listing.numbers(parts_path, [[part] for part in parts], "part ids are no numbers")
+    photo_ids = listing.numbers(path, [[photo] for photo in photos], "image ids are not numbers")
+    part_ids = listing.numbers(parts_path, [[part] for part in parts], "part ids are not numbers")
     try:
         with warnings.catch_warnings(action="ignore"):  # of an empty file
             rows = np.loadtxt(path, np.float32, ndmin=2)  # eight times faster than listing
@@ -144,8 +145,8 @@ def _segmentations(folder, names):
 
 
 def is_there(folder, archive):
-    """Whether the files of `archive`, which the data set can do without, are in `folder`, where
-    they are unpacked if that can be written."""
+    """Whether the optional files of `archive` are in `folder`. Unpacks them if `folder` can be
+    written."""
     if os.access(folder, os.W_OK):
         return places.unpacked(folder, archive)
     return archives.is_unpacked(archive, folder)
@@ -167,7 +168,7 @@ class _Points:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _Masks:
-    """The annotation "mask": the picture `folder`/`names[i]`, as PNG."""
+    """The annotation "mask": the picture `folder`/`names[i]`, a PNG file."""
 
     folder: str
     names: np.ndarray

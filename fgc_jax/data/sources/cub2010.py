@@ -1,7 +1,7 @@
 """CUB-200 (Caltech-UCSD Birds of 2010, CNS-TR-2010-001): 6,033 photos of 200 species of birds.
 
-Also as the anonymised copy that a course (NYCU, Visual Recognition using Deep Learning, 2021) gave
-out as a competition, whose test labels were never published.
+Also an anonymised copy, used in a competition of a course (NYCU, Visual Recognition using Deep
+Learning, 2021); its test labels were never published.
 """
 
 import dataclasses
@@ -47,9 +47,9 @@ HOMEWORK = (
     archives.Archive("2021VRDL_HW1_datasets.zip", 0, "2021VRDL_HW1_datasets/training_labels.txt"),
 )
 ARCHIVES = OFFICIAL + HOMEWORK
-# Google Drive gives no file names.
+# Google Drive does not keep file names.
 NOTE = f"{LICENCE}; from Google Drive save them as images.tgz, lists.tgz and annotations.tgz"
-# The file by which a layout is known.
+# The file that identifies a layout.
 MARKERS = {"official": "lists/train.txt", "homework": "training_labels.txt"}
 SIDES = ("left", "top", "right", "bottom")
 
@@ -58,12 +58,15 @@ def load(root, *, layout: Literal["auto", *MARKERS] = "auto"):
     """The official splits (train 3,000, test 3,033), or the homework's train (3,000) alone.
 
     `layout` "official": images, lists and, for boxes and masks, annotations-mat (each a folder or
-    its archive); masks are one rater's. "homework": training_images, training_labels.txt and
-    classes.txt; class names keep their numbers ("001.Black_footed_Albatross"), as answer files
-    want them; for its test images see `test_order`. "auto": whichever is there.
+    its archive); masks are those of one rater. "homework": training_images, training_labels.txt and
+    classes.txt; class names keep their numbers ("001.Black_footed_Albatross"), as required in
+    answer files; for its test images see `test_order`. "auto": the layout that is there.
 
-    Boxes are read as counted from 0, the second corner outside, like those of CUB-200-2011; their
-    files do not say. ValueError where files are missing or the lists disagree.
+    Boxes are read as counted from 0, second corner excluded, like those of CUB-200-2011; the files
+    do not state it.
+
+    Raises:
+        ValueError: files are missing, or the lists contradict each other.
     """
     wanted = tuple(MARKERS.values()) if layout == "auto" else MARKERS[layout]
     known = {"auto": ARCHIVES, "official": OFFICIAL, "homework": HOMEWORK}[layout]
@@ -82,8 +85,8 @@ def load(root, *, layout: Literal["auto", *MARKERS] = "auto"):
 
 
 def test_order(root):
-    """The homework's unlabelled test images: (their folder, their file names in the order in which
-    an answer file lists them). ValueError as for `load`."""
+    """The unlabelled test images of the homework: (their folder, their file names in the order of
+    an answer file). ValueError as for `load`."""
     file = "testing_img_order.txt"
     folder = places.find(NAME, root, HOMEWORK, file, note=LICENCE)
     names = listing.lines(os.path.join(folder, file))
@@ -154,7 +157,7 @@ class _Mats:
 
 
 def _boxes(mats):
-    """float32 `[N, 4]`, from as many files."""
+    """float32 `[N, 4]`, read from N files."""
     with futures.ThreadPoolExecutor(8) as pool:
         rows = list(pool.map(mats.box, range(len(mats.names))))
     corners = boxes.from_corners(listing.numbers(mats.folder, rows, "bad boxes"), origin=0)

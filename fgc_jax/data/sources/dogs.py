@@ -14,8 +14,8 @@ from fgc_jax.data.sources import listing, matlab, places, voc
 NAME = "Stanford Dogs"
 LICENCE = "ImageNet's terms: non-commercial research and education"
 IMAGENET = (
-    "all images come from ImageNet's training set: a network trained on it has seen the test "
-    "images, with their labels"
+    "all images are from ImageNet's training set: a network pretrained on ImageNet was trained on "
+    "the test images, with their labels"
 )
 HOST = "http://vision.stanford.edu/aditya86/ImageNetDogs"
 ARCHIVES = (
@@ -47,14 +47,15 @@ ARCHIVES = (
 
 
 def load(root):
-    """The official splits: train 12,000 (100 a breed), test 8,580.
+    """The official splits: train 12,000 (100 of each breed), test 8,580.
 
-    `root` holds Images, Annotation and the lists train_list.mat and test_list.mat (each as it is,
-    one folder deeper, or as its archive). Boxes are the largest dog's; the annotation "objects"
-    gives those of all. Class names are without their synset: "Chihuahua".
+    `root` contains Images, Annotation and the lists train_list.mat and test_list.mat (unpacked, one
+    folder deeper, or as archives). The box of a photo is that of its largest dog; the annotation
+    "objects" has the boxes of all dogs. Class names are without their synset: "Chihuahua".
 
-    ValueError where files are missing, or the lists disagree; damaged annotation files are named
-    when boxes are asked for.
+    Raises:
+        ValueError: files are missing, or the lists contradict each other. Damaged annotation files
+            are an error when boxes are first read.
     """
     lists = places.find(NAME, root, ARCHIVES, "train_list.mat", note=LICENCE)
     found = {split: _read(os.path.join(lists, f"{split}_list.mat")) for split in ("train", "test")}
@@ -86,7 +87,7 @@ def load(root):
 
 
 def _find(root, folder, file):
-    """The path of the folder that holds `file`."""
+    """The path of the folder that contains `file`."""
     holder = places.find(NAME, root, ARCHIVES, f"{folder}/{file}", note=LICENCE)
     return os.path.join(holder, folder)
 
@@ -119,7 +120,7 @@ def _folders(lists, found):
 
 
 def _class_names(folders):
-    """The breeds, without the synsets "n02085620-" if they are unique without."""
+    """The breeds; without the synsets "n02085620-" if they are unique without them."""
     breeds = tuple(folder.partition("-")[2] or folder for folder in folders)
     return breeds if len(set(breeds)) == len(folders) else folders
 
@@ -138,12 +139,12 @@ class _Objects:
     def __call__(self, index):
         found = voc.read(os.path.join(self.folder, _xml_name(self.names[index])))
         # Not VOC's convention: of the 22,126 boxes 2,278 have an xmin of 0 and 1,867 an xmax of
-        # width - 1, while the width itself never occurs. They count from 0, both corners inside.
+        # width - 1; an xmax of width never occurs. So they count from 0, both corners included.
         return boxes.from_corners(np.reshape([corners for _, corners in found], (-1, 4)) + 1)
 
 
 def _largest(objects):
-    """float32 `[N, 4]`: of each image the box of largest area, NaN where it has none."""
+    """float32 `[N, 4]`: the box of largest area of each image, NaN if it has none."""
     with futures.ThreadPoolExecutor(8) as pool:
         found = list(pool.map(objects, range(len(objects.names))))
     result = np.full((len(found), 4), np.nan, np.float32)

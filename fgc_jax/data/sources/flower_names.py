@@ -1,4 +1,4 @@
-"""The names of the flowers of Flowers-102, which its files do not give."""
+"""The names of the flowers of Flowers-102, which are not in its files."""
 
 # In the order of the class numbers, 1 to 102.
 NAMES = tuple(

@@ -46,11 +46,14 @@ SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
 def load(root):
-    """The official splits: train (1,020, ten a class), val (1,020) and test (6,149).
+    """The official splits: train (1,020, ten of each class), val (1,020) and test (6,149).
 
-    `root`: the folder that holds jpg (or 102flowers.tgz), imagelabels.mat and setid.mat, or one
-    that holds it. There are no boxes. ValueError where the data are missing (what to get and from
-    where), or lists are damaged, share images or name unknown ones.
+    `root`: the folder with jpg (or 102flowers.tgz), imagelabels.mat and setid.mat, or its parent
+    folder. There are no boxes.
+
+    Raises:
+        ValueError: the data are missing (with their addresses), or lists are damaged, have images
+            in common or contain unknown ones.
     """
     first, label_file, split_file = (
         os.path.join(
@@ -75,9 +78,9 @@ def load(root):
 
 
 def _whole(path, values, most, what):
-    """The whole numbers 1 to `most` that `values` are (MATLAB keeps them as floats) as int32."""
+    """`values` as int32. They must be whole numbers 1 to `most`; MATLAB stores them as floats."""
     if values.dtype.kind not in "uif":
-        raise ValueError(f"{path}: the {what} are no numbers")
+        raise ValueError(f"{path}: the {what} are not numbers")
     good = (values == np.floor(values)) & (values >= 1) & (values <= most)
     bad = [f"{value:g}" for value in np.unique(values[~good])]
     listing.refuse(path, bad, f"unknown {what}, allowed are 1 to {most}")

@@ -1,4 +1,4 @@
-"""Data sets that are folders: ROOT/{train,val,test}/CLASS/*.jpg, or ROOT/CLASS/* split by us."""
+"""Data sets in folders: ROOT/{train,val,test}/CLASS/*.jpg, or ROOT/CLASS/*, which `load` splits."""
 
 import os
 
@@ -9,17 +9,20 @@ from fgc_jax.data import dataset, images, splitting
 
 
 def load(root, *, test_fraction: float | None = None, seed: Seed = 0):
-    """The images below `root`, each labelled with its class folder.
+    """The images in `root` and its sub-folders, each labelled with its class folder.
 
-    With a folder "train" in `root` the splits are folders ("valid" and "validation" count as
-    "val"); else every folder is a class. A test split without a folder can be cut from the training
-    images, stratified by class and drawn with `seed`: `test_fraction` of them (None: 0.2 where no
-    split is given by folders, else 0).
+    If `root` has a folder "train", its folders are splits ("valid" and "validation" mean "val");
+    otherwise every folder is a class. If there is no folder for the test split, `test_fraction` of
+    the training images of each class become it, drawn with `seed` (None: 0.2 if there are no
+    folders of splits, else 0).
 
-    Classes are sorted by name, files by their path; sub-folders of a class belong to it; hidden
-    files and files without an image extension (images.EXTENSIONS) are ignored; links are followed.
-    ValueError where the root is missing, there are fewer than two classes, a class is empty, or the
-    splits' classes differ.
+    Classes are sorted by name, files by their path. Images in sub-folders of a class belong to the
+    class. Hidden files and files without an image extension (images.EXTENSIONS) are ignored; links
+    are followed.
+
+    Raises:
+        ValueError: the root is missing, there are fewer than two classes, a class has no images, or
+            the classes of the splits differ.
     """
     check_root(root)
     parts = _split_folders(root)
@@ -43,7 +46,7 @@ def load(root, *, test_fraction: float | None = None, seed: Seed = 0):
         test_fraction = 0.2 if parts == {"train": ""} else 0.0
     elif test_fraction and "test" in splits:
         raise ValueError(
-            f"{root} has a test folder, test_fraction must be None, not {test_fraction}"
+            f"{root} has a test folder, so test_fraction must be None, not {test_fraction}"
         )
     return splitting.with_fraction(data, "test", test_fraction, seed)
 
@@ -69,16 +72,16 @@ def scan(root, below=""):
                 os.path.relpath(path, root).replace(os.sep, "/") for path in files
             ]
         elif _is_image(entry.name):
-            raise ValueError(f"{start}: the image {entry.name!r} lies outside of any class folder")
+            raise ValueError(f"{start}: the image {entry.name!r} is not in a class folder")
     if not any(classes.values()):
         raise ValueError(
-            f"{start}: no images in class folders, looked for {' '.join(images.EXTENSIONS)}"
+            f"{start}: no images in class folders; their endings are {' '.join(images.EXTENSIONS)}"
         )
     return classes
 
 
 def labelled(root, classes, class_names):
-    """A Split of the files of `scan`, labelled by their class's place in `class_names`."""
+    """A Split of the files of `scan`; a label is the place of the class in `class_names`."""
     number = {name: i for i, name in enumerate(class_names)}
     names = [name for files in classes.values() for name in files]
     counts = [len(files) for files in classes.values()]
@@ -87,20 +90,19 @@ def labelled(root, classes, class_names):
 
 
 def labelled_split(root, class_names):
-    """All images of ROOT/CLASS/*, the classes being (some of) `class_names`, as one Split."""
+    """All images of ROOT/CLASS/* as one Split. Every class must be one of `class_names`."""
     check_root(root)
     classes = scan(root)
     unknown = sorted(set(classes) - set(class_names))
     if unknown:
         raise ValueError(
-            f"{root}: the model knows no class {_shorten(unknown)}, "
-            f"allowed: {_shorten(class_names)}"
+            f"{root}: the model has no class {_shorten(unknown)}, allowed: {_shorten(class_names)}"
         )
     return labelled(root, classes, class_names)
 
 
 def _split_folders(root):
-    """{split: folder below root}; {"train": ""} where the classes lie in `root` itself."""
+    """{split: folder in root}; {"train": ""} if the class folders are in `root` itself."""
     folders = {entry.name for entry in _visible(root) if entry.is_dir()}
     if "train" not in folders:
         return {"train": ""}
@@ -125,7 +127,7 @@ def image_files(folder, seen=frozenset()):
     for entry in _visible(folder):
         if entry.is_dir():
             yield from image_files(entry.path, seen | {here})
-        elif _is_image(entry.name):  # a dead link too: reading it says which file is missing
+        elif _is_image(entry.name):  # also a dead link: reading it names the missing file
             yield entry.path
 
 

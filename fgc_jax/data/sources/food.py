@@ -27,8 +27,8 @@ NOTES = (
 def load(root):
     """The official splits, train (75,750) and test (25,250), classes in the order of classes.txt.
 
-    `root`: the folder food-101, one that holds it, or the archive. There are no boxes.
-    ValueError where the data are missing (what to get and from where) or a list is damaged.
+    `root`: the folder food-101, its parent folder, or the archive. There are no boxes. ValueError
+    if the data are missing (with their address) or a list is damaged.
     """
     folder = places.find("Food-101", root, ARCHIVES, "meta/classes.txt", note=LICENCE)
     class_names = tuple(listing.lines(os.path.join(folder, "meta", "classes.txt")))

@@ -67,9 +67,9 @@ SIZES = {
     2019: "74 GB",
     2021: "train 224 GB, mini 42 GB, val 8.4 GB",
 }
-LICENCE = "non-commercial research and education only; the images must not be passed on"
+LICENCE = "non-commercial research and education only; the images must not be redistributed"
 IMAGENET = "many ImageNet classes are species; shared photos have not been counted"
-# What is read of each list of an index, see json_lists.columns.
+# The fields that are read from each list of an index, see json_lists.columns.
 NAMED = {"id": "q", "file_name": ""}
 SIZED = NAMED | {"width": "i", "height": "i"}
 LABELLED = {"image_id": "q", "category_id": "q"}
@@ -79,10 +79,8 @@ RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 
 
 def archives_of(year, train="full"):
-    """What `load` with these options reads; the names of some files recur from year to year.
-
-    ValueError for unknown options.
-    """
+    """The archives that `load` reads with these options. Some file names are the same in several
+    years. ValueError for unknown options."""
     if year not in tuple(ARCHIVES_OF):
         raise ValueError(f"unknown year {year!r}, allowed: {', '.join(map(str, ARCHIVES_OF))}")
     if train not in ("full", "mini") or (train == "mini" and year != 2021):
@@ -93,21 +91,21 @@ def archives_of(year, train="full"):
 def load(root, *, year: int, train: str = "full"):
     """The labelled images of the competition of one `year`: 2017, 2018, 2019 or 2021.
 
-    train: "full", or "mini" for the 500,000 images, 50 a species, of 2021. The official validation
-    set is "test": it is all that has labels beside train, those of the official test set were never
-    released. There is no "val", so it is cut from train.
+    train: "full", or "mini" for the 500,000 images, 50 of each species, of 2021. "test" is the
+    official validation set, because the labels of the official test set were never released. There
+    is no "val"; it must be drawn from train.
 
-    Classes are in the order of the category ids. Where the same name occurs twice, the coarsest
-    ancestor is added in brackets. The hierarchy is kingdom to genus as far as it is given, else the
-    super-category. 2018 and 2019 have made-up names unless categories.json is there. Where the
-    boxes of 2017 are there, an image's box is its largest, NaN without any, and the annotation
-    "objects" has all of them: all of one super-category, not always of the same species.
+    Classes are in the order of the category ids. If a name occurs twice, the coarsest ancestor is
+    added in brackets. The hierarchy is kingdom to genus if it is given, else the super-category.
+    2018 and 2019 have made-up names unless there is a categories.json. If the boxes of 2017 are
+    there, the box of an image is its largest one, NaN without any, and the annotation "objects" has
+    all of them: of one super-category, not always of the same species.
 
-    Whether pictures are there is checked by folder only. A million images take about 12 s and, for
-    as long as that lasts, 400 MB; then 300 MB.
+    Only the folders of pictures are checked to exist, not each file. A million images take about
+    12 s and 400 MB while loading, then 300 MB.
 
     Raises:
-        ValueError: unknown options, missing data (what to get and from where), a damaged index.
+        ValueError: unknown options, missing data (with their addresses), a damaged index.
     """
     known = archives_of(year, train)
     note = f"pictures: {SIZES[year]}; {LICENCE}"
@@ -156,7 +154,7 @@ def load(root, *, year: int, train: str = "full"):
 
 
 def _optional(folder, known, file):
-    """The path of an optional file, unpacked if its archive lies there; None where it is not."""
+    """The path of an optional file, unpacked if its archive is there; None if it is missing."""
     for archive in known:
         if archive.creates == file and places.unpacked(folder, archive):
             return os.path.join(folder, file)
@@ -164,8 +162,8 @@ def _optional(folder, known, file):
 
 
 def _classes(path, categories, renamed):
-    """(ascending ids int64 `[K]`, names, hierarchy) of the categories; those in the file `renamed`,
-    if there is one, have other names and ancestors."""
+    """(ascending ids int64 `[K]`, names, hierarchy) of the categories. The file `renamed`, if there
+    is one, replaces names and ancestors."""
     try:
         found = {int(category["id"]): category for category in categories}
         if renamed:
@@ -196,14 +194,14 @@ def _told_apart(names, hints):
 
 
 def _labels(path, image_ids, annotations, class_ids):
-    """int32 `[N]`: the places of the images' categories in `class_ids`; one of each image."""
+    """int32 `[N]`: the places of the images' categories in `class_ids`; one for each image."""
     order = np.argsort(annotations["image_id"], kind="stable")
     labelled = annotations["image_id"][order]
     where = np.searchsorted(labelled, image_ids).clip(max=len(labelled) - 1)
     listing.refuse(path, image_ids[labelled[where] != image_ids].tolist(), "images without a label")
     if len(labelled) != len(image_ids) or len(np.unique(image_ids)) != len(image_ids):
         raise ValueError(
-            f"{path}: {len(labelled)} labels for {len(image_ids)} images, or ids twice"
+            f"{path}: {len(labelled)} labels for {len(image_ids)} images, or repeated ids"
         )
     categories = annotations["category_id"][order][where]
     labels = np.searchsorted(class_ids, categories).clip(max=len(class_ids) - 1)
@@ -213,7 +211,8 @@ def _labels(path, image_ids, annotations, class_ids):
 
 
 def _refuse_missing_folders(path, folder, names):
-    """A file for each of millions of names is looked for when it is read, not here."""
+    """ValueError if folders are missing. Millions of files are not looked for here; a missing one
+    is an error when it is read."""
     below = sorted({name.rpartition("/")[0] for name in names})
     missing = [name for name in below if not os.path.isdir(os.path.join(folder, name))]
     listing.refuse(path, missing, f"folders of images are not in {folder}")
@@ -238,8 +237,8 @@ class _Objects:
 
 
 def _read_boxes(path, names):
-    """The boxes of a COCO file as _Objects of the images `names`: by file name, whatever ids the
-    file gives them."""
+    """The boxes of a COCO file as _Objects of the images `names`, matched by file name, because the
+    ids may differ."""
     index = json_lists.columns(path, BOXED)
     row = {name: i for i, name in enumerate(names.tolist())}
     images = index["images"]

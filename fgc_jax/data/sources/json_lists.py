@@ -1,4 +1,4 @@
-"""Large JSON files of lists (COCO and its kin), read item by item in constant memory."""
+"""Large JSON files of lists (such as COCO's), read item by item in constant memory."""
 
 import array
 import codecs
@@ -8,7 +8,7 @@ import re
 import numpy as np
 
 CHUNK = 2**22  # bytes read at a time
-LARGEST = 2**26  # characters of one item; what is longer is damaged
+LARGEST = 2**26  # characters of one item; a longer one is treated as damaged
 ITEM = "*"
 _AFTER = tuple(" \t\n\r,:]}")
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -18,8 +18,8 @@ _COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*(?=\{)")  # the usual case, in one st
 def items(path):
     """Yields (name, item) for every item of every list directly in the JSON object of a file.
 
-    Values that are not lists are passed over. ValueError naming the file where it is missing, cut
-    short or no such JSON; what came before has been yielded by then.
+    Values that are not lists are skipped. ValueError naming the file if it is missing, truncated or
+    not such JSON; the items before the error have been yielded by then.
     """
     try:
         with open(path, "rb") as stream:
@@ -35,8 +35,9 @@ def columns(path, wanted):
 
     `wanted`: {list: {field: type}}; the type is a code of array.array, whose values come as one
     numpy array, or "" for any value. The field ITEM is the whole item.
-    ValueError as for `items`; where an item lacks a field or has one of another type; where a list
-    is missing or empty.
+    Raises:
+        ValueError: as for `items`; or an item lacks a field or has one of another type; or a list
+            is missing or empty.
     """
     found = {
         name: {field: array.array(code) if code else [] for field, code in fields.items()}
@@ -86,7 +87,7 @@ def _items(stream):
         nonlocal at
         found = peek()
         if found not in allowed:
-            raise ValueError(f"{found!r} where one of {allowed!r} is expected")
+            raise ValueError(f"found {found!r} instead of one of {allowed!r}")
         at += 1
         return found
 
@@ -103,9 +104,9 @@ def _items(stream):
         while True:
             try:
                 found, end = decode_item(text, at)
-            except json.JSONDecodeError:  # cut by the chunk's end, or damaged: extend() ends this
+            except json.JSONDecodeError:  # incomplete in this chunk, or damaged: extend() decides
                 end = len(text)
-            if text[end : end + 1] in _AFTER:  # else a number might go on
+            if text[end : end + 1] in _AFTER:  # else a number might continue
                 at = end
                 return found
             extend()

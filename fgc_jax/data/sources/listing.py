@@ -1,4 +1,4 @@
-"""List files of data sets: lines of a photo's id and a value, read with errors that name them."""
+"""List files of data sets: lines of a photo's id and a value. Errors name the lines."""
 
 import math
 import os
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def lines(path):
-    """The lines of a text file without blank ones. ValueError where it cannot be read."""
+    """The lines of a text file without blank ones. ValueError if it cannot be read."""
     try:
         with open(path, encoding="utf-8-sig") as stream:
             return [line.strip() for line in stream if line.strip()]
@@ -16,9 +16,11 @@ def lines(path):
 
 
 def table(path, columns):
-    """Each line's first `columns` words, the last one with all that follows (names hold spaces).
+    """The first `columns` words of each line; the last one includes the rest of the line, because
+    names may contain spaces.
 
-    ValueError naming the file and the first lines that have fewer.
+    Raises:
+        ValueError: lines have fewer words; the message names the file and the first such lines.
     """
     rows = [line.split(None, columns - 1) for line in lines(path)]
     refuse(path, [repr(" ".join(row)) for row in rows if len(row) < columns], "lines too short")
@@ -26,9 +28,10 @@ def table(path, columns):
 
 
 def mapping(path, columns=2):
-    """{first word: the rest, or its list of words where `columns` is above 2}, in the file's order.
+    """{first word: the rest, or a list of words if `columns` is above 2}, in the file's order.
 
-    ValueError where a line is too short or a first word comes twice.
+    Raises:
+        ValueError: a line is too short, or a first word occurs twice.
     """
     rows = table(path, columns)
     found = {row[0]: row[1] if columns == 2 else row[1:] for row in rows}
@@ -39,8 +42,12 @@ def mapping(path, columns=2):
 
 
 def numbers(path, rows, what, kind=float):
-    """Words `[N][M]` as an array of `kind` (float: float32); ValueError naming the first rows that
-    are no numbers, or are not finite, or not whole. `what` they are, e.g. "bad boxes"."""
+    """Words `[N][M]` as an array of `kind` (float: float32).
+
+    Raises:
+        ValueError: words are not numbers, not finite or not whole. The message names the first such
+            rows and calls them `what`, e.g. "bad boxes".
+    """
     try:
         values = np.array(rows, np.float64)
     except ValueError:
@@ -52,14 +59,14 @@ def numbers(path, rows, what, kind=float):
 
 
 def labels(path, names, class_names):
-    """int32 `[N]`: the places of `names` in `class_names`. ValueError naming the unknown."""
+    """int32 `[N]`: the places of `names` in `class_names`. ValueError naming unknown names."""
     number = {name: i for i, name in enumerate(class_names)}
     refuse(path, sorted({name for name in names if name not in number}), "unknown labels")
     return np.array([number[name] for name in names], np.int32)
 
 
 def refuse(path, problems, what, most=5):
-    """ValueError "PATH: 7 WHAT: a; b; c; d; e; and 2 more" unless `problems` is empty."""
+    """Raises ValueError "PATH: 7 WHAT: a; b; c; d; e; and 2 more" unless `problems` is empty."""
     if problems:
         more = f"; and {len(problems) - most} more" if len(problems) > most else ""
         shown = "; ".join(str(problem) for problem in problems[:most])
@@ -67,23 +74,23 @@ def refuse(path, problems, what, most=5):
 
 
 def first(path, names):
-    """The first of the `names` in the list `path`; ValueError where there are none."""
+    """The first of the `names` in the list `path`; ValueError if there are none."""
     for name in names:
         return name
-    raise ValueError(f"{path}: the list names no images")
+    raise ValueError(f"{path}: the list contains no images")
 
 
 def refuse_repeated(path, names, seen):
-    """ValueError where the list `path` names an image twice, or one of the set `seen`, to which its
-    `names` are added."""
+    """ValueError if the list `path` contains an image twice, or one of the set `seen`. Adds the
+    `names` to `seen`."""
     repeated = [name for name in names if name in seen or seen.add(name)]
-    refuse(path, repeated, "images stand twice, or in another split too")
+    refuse(path, repeated, "images are listed twice, or also in another split")
 
 
 def refuse_missing_files(path, folder, names):
-    """ValueError where files that the list `path` names do not lie in `folder`.
+    """ValueError if files of the list `path` are not in `folder`.
 
-    Reads each folder once, which is quick on network disks too.
+    Reads each folder once, which is fast on network disks too.
     """
     there = {}
     missing = []

@@ -1,6 +1,6 @@
-"""MATLAB files (version 5 to 7): numbers, texts, cells and structs of them; nothing else.
+"""Reads MATLAB files (version 5 to 7) of numbers, texts, cells and structs; nothing else.
 
-Own code, because scipy.io ends the whole process (segmentation fault) on some damaged files.
+scipy.io is not used, because some damaged files end the whole process in it (segmentation fault).
 """
 
 import math
@@ -9,12 +9,12 @@ import zlib
 
 import numpy as np
 
-LARGEST = 2**28  # bytes of one unpacked variable; those of the data sets take a hundredth
+LARGEST = 2**28  # bytes of one unpacked variable; those of the data sets need a hundredth of it
 VERSIONS = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}  # how the header ends -> byte order
 MATRIX, COMPRESSED = 14, 15  # kinds of elements
 CELL, STRUCT, TEXT = 1, 2, 4  # classes of matrices
 COMPLEX = 0x800
-# The kinds and classes of numbers, and the kinds of texts, as numpy and Python call them.
+# The kinds and classes of numbers and the kinds of texts, with their names in numpy and Python.
 KINDS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 CLASSES = dict(enumerate(("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"), start=6))
 CODECS = {
@@ -24,10 +24,11 @@ CODECS = {
 
 
 def read(path, *names):
-    """The variables `names` of a .mat file: a list of arrays without axes of length 1 (but with at
-    least one), of numbers or, for texts and cells, of objects.
+    """The variables `names` of a .mat file: a list of arrays of numbers or, for texts and cells, of
+    objects. Axes of length 1 are removed, but at least one axis is kept.
 
-    ValueError naming the file where it is missing, damaged, or lacks a variable.
+    Raises:
+        ValueError: the file is missing or damaged, or has no such variable.
     """
     found = _variables(path, names)
     structs = [name for name in names if isinstance(found[name], dict)]
@@ -37,9 +38,9 @@ def read(path, *names):
 
 
 def columns(path, variable, *fields):
-    """The `fields` of each struct in the array `variable`: lists of N texts, numbers as texts too.
+    """The `fields` of each struct in the array `variable`: lists of N texts; numbers become texts.
 
-    ValueError as for `read`, and where a field is missing.
+    ValueError as for `read`, and if a field is missing.
     """
     structs = _variables(path, [variable])[variable]
     known = structs if isinstance(structs, dict) else ()
@@ -64,10 +65,10 @@ def _variables(path, names):
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
     try:
-        with np.errstate(invalid="ignore"):  # damaged floats where whole numbers should be
+        with np.errstate(invalid="ignore"):  # damaged floats instead of whole numbers
             found = dict(_top(data, names))
     except (ValueError, struct.error, zlib.error, RecursionError) as error:
-        raise ValueError(f"{path}: damaged or no MATLAB file ({error})") from error
+        raise ValueError(f"{path}: damaged or not a MATLAB file ({error})") from error
     absent = [name for name in names if name not in found]
     if absent:
         raise ValueError(f"{path}: there is no variable {', '.join(map(repr, absent))}")
@@ -83,11 +84,11 @@ def _top(data, names):
         inner, limit = data, len(data)
         kind, start, end, after = _element(data, after, limit, order)
         if kind == COMPRESSED:
-            after = end  # alone among the elements not padded
+            after = end  # the only kind of element without padding
             unpacker = zlib.decompressobj()
             inner = unpacker.decompress(data[start:end], LARGEST)
             if not unpacker.eof:
-                raise ValueError(f"a variable is cut short or larger than {LARGEST} bytes")
+                raise ValueError(f"a variable is truncated or larger than {LARGEST} bytes")
             kind, start, end, _ = _element(inner, 0, len(inner), order)
         if kind == MATRIX and end > start and _head(inner, start, end, order)[2] in names:
             yield _head(inner, start, end, order)[2], _matrix(inner, start, end, order)
@@ -102,12 +103,12 @@ def _element(data, at, limit, order):
         start = at + 8
         after = start + size + (-size) % 8
     if start + size > min(limit, after):
-        raise ValueError(f"an element of {size} bytes is cut short")
+        raise ValueError(f"an element of {size} bytes is truncated")
     return kind, start, start + size, after
 
 
 def _head(data, at, end, order):
-    """(flags, shape, name, where its content starts) of the matrix in data[at:end]."""
+    """(flags, shape, name, start of the content) of the matrix in data[at:end]."""
     _, start, _, at = _element(data, at, end, order)
     (flags,) = struct.unpack_from(order + "I", data, start)
     _, start, stop, at = _element(data, at, end, order)
@@ -157,6 +158,6 @@ def _matrices(data, at, end, order, count):
             raise ValueError(f"{len(values)} of {count} matrices")
         kind, start, stop, at = _element(data, at, end, order)
         if kind != MATRIX:
-            raise ValueError(f"an element of kind {kind} where a matrix should be")
+            raise ValueError(f"an element of kind {kind} instead of a matrix")
         values.append(_matrix(data, start, stop, order) if stop > start else np.empty((0, 0)))
     return values

@@ -19,7 +19,7 @@ ARCHIVES = (
     ),
 )
 NOTE = (
-    "about 9.8 GB, to be had with the form at https://dl.allaboutbirds.org/nabirds, for "
+    "about 9.8 GB, available with the form at https://dl.allaboutbirds.org/nabirds, for "
     "non-commercial research and education only"
 )
 LICENCE = "terms of the Cornell Lab of Ornithology: non-commercial; photographers keep copyright"
@@ -29,12 +29,13 @@ IMAGENET = "59 of ImageNet's 1,000 classes are birds; shared photos have not bee
 def load(root):
     """The official splits, train (23,929) and test (24,633), with the 555 leaves as classes.
 
-    `root`: the folder nabirds, one that holds it, or the archive. Labels number the class ids that
-    occur among the images, in ascending order; the hierarchy names their ancestors below the root,
-    "Birds". Some boxes reach a little beyond their photo and are clipped. The annotation "parts"
-    (11 points, zeros where not visible) is there if the folder parts is.
+    `root`: the folder nabirds, its parent folder, or the archive. Labels are the numbers, from 0,
+    of the class ids that have images, in ascending order. The hierarchy lists their ancestors
+    without the root, "Birds". Some boxes reach a little beyond their photo and are clipped. The
+    annotation "parts" (11 points, zeros if not visible) exists if there is a folder parts.
 
-    ValueError where the data are missing (what to get and from where) or a list is damaged.
+    Raises:
+        ValueError: the data are missing (with their address), or a list is damaged.
     """
     folder = places.find("NABirds", root, ARCHIVES, "hierarchy.txt", note=NOTE)
     photos = os.path.join(folder, "images")
@@ -71,7 +72,7 @@ def load(root):
 
 
 def _values(folder, file, ids, columns):
-    """What `file` says of each of `ids`, in their order: a list of `columns` words."""
+    """The values of `file` for each of `ids`, in their order: lists of `columns` words."""
     path = os.path.join(folder, file)
     found = listing.mapping(path, columns + 1)
     listing.refuse(path, [key for key in ids if key not in found], "images without a line")
@@ -116,7 +117,7 @@ class _Points:
 
     @functools.cached_property
     def numbers(self):
-        """{id: name} of the parts; {} where the folder is missing."""
+        """{id: name} of the parts; {} if the folder is missing."""
         there = os.path.isdir(self.folder)
         return listing.mapping(os.path.join(self.folder, "parts.txt")) if there else {}
 
@@ -126,7 +127,7 @@ class _Points:
 
     @functools.cached_property
     def table(self):
-        """float32 `[N, P, 3]`. Half a million lines: read when a point is first asked for."""
+        """float32 `[N, P, 3]`. Half a million lines, so they are read at the first use."""
         path = os.path.join(self.folder, "part_locs.txt")
         rows = listing.table(path, 5)
         image = {key: i for i, key in enumerate(self.ids)}

@@ -32,20 +32,21 @@ ARCHIVES = (
 LICENCE = "CC BY-SA 4.0; its readme asks to respect the terms of the sites the photos came from"
 IMAGENET = "most of the dog breeds are ImageNet classes; shared photos have not been counted"
 SPECIES = {1: "cat", 2: "dog"}
-# Trimap -> share of 255 that the pet has: 1 pet, 2 background, 3 the unclassified border between.
+# Value of the trimap -> value of the mask: 1 pet, 2 background, 3 the border, not classified.
 TRIMAP = np.array([0, 255, 0, 128], np.uint8)
 
 
 def load(root):
     """The official splits: train (trainval, 3,680) and test (3,669), 37 breeds in 2 species.
 
-    `root`: the folder that holds images and annotations (or their archives), or one that holds it.
-    Classes bear the names that the files have, e.g. american_bulldog. Boxes are of the head, the
-    largest of several, NaN where a photo has none (all of test); they are read when first asked
-    for. The annotation "mask" is the trimap: 255 on the pet, 0 on the background, 128 on the
-    border, which the annotators left unclassified.
+    `root`: the folder with images and annotations (or their archives), or its parent folder. Class
+    names are those in the file names, e.g. american_bulldog. Boxes are those of the head, of
+    several the largest, NaN if a photo has none (all of test); they are read at the first use. The
+    annotation "mask" is the trimap: 255 on the pet, 0 on the background, 128 on the border, which
+    the annotators did not classify.
 
-    ValueError where the data are missing (what to get and from where) or a list is damaged.
+    Raises:
+        ValueError: the data are missing (with their addresses), or a list is damaged.
     """
     find = functools.partial(places.find, "Oxford-IIIT Pets", note=LICENCE)
     folder = find(root, ARCHIVES, "annotations/trainval.txt")
@@ -110,7 +111,7 @@ def _breeds(lists):
 
 
 def _heads(folder, stems):
-    """float32 `[N, 4]`, NaN where there is no annotation; None where no photo has one."""
+    """float32 `[N, 4]`, NaN without an annotation; None if no photo has one."""
     there = set(os.listdir(folder)) if os.path.isdir(folder) else set()
     corners = np.full((len(stems), 4), np.nan, np.float32)
     for i, stem in enumerate(stems):
@@ -132,5 +133,7 @@ class _Trimaps:
         path = os.path.join(self.folder, f"{self.stems[index]}.png")
         values = images.decode(path)[:, :, 0]
         if values.min() < 1 or values.max() > 3:
-            raise ValueError(f"{path}: not a trimap, values {np.unique(values)[:5].tolist()}")
+            raise ValueError(
+                f"{path}: not a trimap, it has the values {np.unique(values)[:5].tolist()}"
+            )
         return TRIMAP[values]

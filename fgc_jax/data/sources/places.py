@@ -1,5 +1,4 @@
-"""Where the files of a data set are: found below the data root, or unpacked there from the
-archives that lie in it."""
+"""Finds the files of a data set in the data root, or unpacks them from the archives there."""
 
 import itertools
 import os
@@ -8,20 +7,22 @@ from fgc_jax import console
 from fgc_jax.data import archives as archives_module
 from fgc_jax.data import members
 
-DEPTH = 2  # folders below the root that are searched
+DEPTH = 2  # levels of sub-folders of the root that are searched
 
 
 def find(name, root, archives, marker, *, note="") -> str:
-    """The folder that holds `marker`: `root`, or one up to two levels below it.
+    """The folder that contains `marker`: `root`, or a sub-folder up to two levels deep.
 
-    name: the data set's, for people. marker: a relative path, file or folder, or a tuple of
-    alternatives. Where it is missing, the `archives` (official files of this data set) that lie in
-    `root` are unpacked there; a `root` that is itself an archive is unpacked beside itself, without
-    checksum into a folder of its own name if it does not bear an official one. What an interrupted
-    process began is continued.
+    name: the data set's, for messages. marker: a relative path, file or folder, or a tuple of
+    alternatives. If it is missing, the `archives` (official files of this data set) in `root` are
+    unpacked there. A `root` that is itself an archive is unpacked beside itself; if its name is not
+    an official one, without a checksum and into a folder with its name. An interrupted unpacking is
+    continued.
 
-    ValueError where it is still missing (what is missing where; what to get from where, how large,
-    with which checksum; the licence `note`; where to put it), or an archive is refused.
+    Raises:
+        ValueError: the marker is still missing, or an archive is refused. The message names the
+            missing files with their addresses, sizes and checksums, the licence `note`, and the
+            place to put them.
     """
     root = os.fspath(root or "")
     markers = (marker,) if isinstance(marker, str) else tuple(marker)
@@ -46,10 +47,10 @@ def find(name, root, archives, marker, *, note="") -> str:
         try:
             _unpack(home, archive)
         except ValueError:
-            _begin(home, archive)  # the next call must not pass it over
+            _begin(home, archive)  # so that the next call does not skip it
             raise
         found = None
-    # Further folders last: another data set's files may bear the marker's name.
+    # Other folders last: files of another data set may have the name of the marker.
     found = found or _first(itertools.chain(_near(home, archives), _below(home)), markers)
     if found is None:
         wanted = " or ".join(markers)
@@ -58,9 +59,10 @@ def find(name, root, archives, marker, *, note="") -> str:
 
 
 def unpacked(root, archive) -> bool:
-    """Whether the files of `archive` are in the folder `root`; unpacks it if it lies there.
+    """Whether the files of `archive` are in the folder `root`; unpacks the archive if it is there.
 
-    ValueError where the archive is refused.
+    Raises:
+        ValueError: the archive is refused.
     """
     home = os.path.dirname(os.path.abspath(root)) if os.path.isfile(root) else root
     if _lies(home, archive) and not archives_module.is_unpacked(archive, home):
@@ -69,7 +71,7 @@ def unpacked(root, archive) -> bool:
 
 
 def _first(folders, markers):
-    """The first folder that holds a marker, or None."""
+    """The first folder that contains a marker, or None."""
     for folder in folders:
         if any(os.path.exists(os.path.join(folder, marker)) for marker in markers):
             return folder
@@ -77,7 +79,7 @@ def _first(folders, markers):
 
 
 def _near(home, archives):
-    """The root, and where the archives lead."""
+    """The root and the folders that the archives create."""
     yield home
     for archive in archives:
         below = os.path.join(archive.into, archive.creates)
@@ -106,8 +108,8 @@ def _lies(home, archive):
 
 
 def _to_unpack(home, archives, found):
-    """What to unpack, all noted as begun, so that a killed process does not leave the later ones
-    out because the first brought the marker."""
+    """The archives to unpack, all recorded as begun. Without the record, a call after a kill would
+    skip the later ones, because the first created the marker."""
     chosen = [
         archive
         for archive in archives
@@ -144,13 +146,13 @@ def _unpack(home, archive):
 
 
 def _unpack_unknown(path, missing):
-    """The folder beside `path` that it is unpacked into."""
+    """Unpacks the archive `path` into a folder beside it and returns that folder."""
     suffix = next((s for s in members.SUFFIXES if path.lower().endswith(s)), None)
     if suffix is None:
-        raise missing("it is a file, neither a folder nor an archive")
+        raise missing("it is neither a folder nor an archive")
     folder = os.path.abspath(path)[: -len(suffix)]
     if not os.path.isdir(folder):
-        console.say(f"{path} bears no official name: unpacked unverified, into {folder}")
+        console.say(f"{path} has no official name: unpacked into {folder} without a checksum")
     archives_module.unpack(path, folder)
     return folder
 
@@ -161,13 +163,11 @@ def _missing(problem, archives, note):
         facts = [_size(archive.size)] if archive.size else []
         facts += [f"md5 {archive.md5}"] if archive.md5 else []
         facts += [f"sha256 {archive.sha256}"] if archive.sha256 and not archive.md5 else []
-        facts += [] if archive.url else ["no public download: ask for it, or for a copy"]
+        facts += [] if archive.url else ["not online: ask the authors, or find a copy"]
         lines.append(f"     {archive.url or archive.file}")
         lines += [f"         ({', '.join(facts)})"] if facts else []
     lines += [f"({note})"] if note else []
-    lines.append(
-        "and put them into a folder, as they are or unpacked; then  --config.data.root=FOLDER"
-    )
+    lines.append("and put them into a folder, packed or unpacked; then  --config.data.root=FOLDER")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
-"""Data sets that scripts/prepare_dataset.py wrote: ArrayRecord shards, which TFDS opens too.
+"""Data sets that scripts/prepare_dataset.py wrote: ArrayRecord shards, which TFDS can open too.
 
-A folder holds the shards, an index with everything but the pictures, and facts; `dataset_info.json`
-is written last, so without it the folder is unfinished.
+A folder contains the shards, an index with everything except the pictures, and facts.
+`dataset_info.json` is written last, so a folder without it is unfinished.
 """
 
 import bisect
@@ -20,19 +20,20 @@ from fgc_jax.data import dataset, images
 INFO, FACTS, INDEX, UNFINISHED = "dataset_info.json", "prepared.json", "index.npz", "unfinished"
 FORMAT = 1
 ARCHIVES = ()
-RAGGED = {"parts": 3, "objects": 4}  # annotations of several rows an image, and their columns
+RAGGED = {"parts": 3, "objects": 4}  # annotations with several rows per image: their columns
 COLUMNS = ("labels", "sizes", "original_sizes", "source_indices", "checksums")
 
 
 def load(root):
     """The data set prepared in the folder `root`, with the name, classes, splits, boxes, parts and
-    objects of its source; `notes` add how it was prepared. Boxes are in the stored pixels.
+    objects of its source; `notes` also say how it was prepared. Boxes are in pixels of the stored
+    pictures.
 
-    Nothing but two small files is read before a picture is asked for.
+    Only two small files are read before the first picture.
 
     Raises:
-        ValueError: `root` is no prepared data set, an unfinished one, or files of it are missing,
-            cut short or damaged.
+        ValueError: `root` is not a prepared data set or is unfinished, or files are missing,
+            truncated or damaged.
     """
     check_finished(root)
     facts = read_facts(root)
@@ -51,7 +52,7 @@ def load(root):
 
 
 def check_finished(root):
-    """ValueError unless `root` is a folder that was prepared to the end."""
+    """ValueError unless `root` is a completely prepared folder."""
     if not root:
         raise ValueError("the data root is not set: give the prepared folder (data.root)")
     if not os.path.isdir(root):
@@ -66,18 +67,18 @@ def check_finished(root):
 
 
 def read_facts(root):
-    """The contents of FACTS. ValueError where it cannot be read or is of another format."""
+    """The contents of FACTS. ValueError if it cannot be read or has another format."""
     path = os.path.join(root, FACTS)
     if not os.path.exists(path):
-        raise ValueError(f"{root}: no {FACTS}, so not made by prepare_dataset.py")
+        raise ValueError(f"{root}: no {FACTS}, so prepare_dataset.py did not make it")
     facts = files.read_json(path)
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise ValueError(f"{path}: not of format {FORMAT}; prepare the data set again")
+        raise ValueError(f"{path}: the format is not {FORMAT}; prepare the data set again")
     return facts
 
 
 def read_split(root, facts, name):
-    """The split `name` of the folder, finished or not. ValueError where files of it are damaged."""
+    """The split `name` of the folder, finished or not. ValueError if files of it are damaged."""
     for shard in facts["splits"][name]["shards"]:
         path = os.path.join(root, shard["file"])
         size = os.path.getsize(path) if os.path.isfile(path) else None
@@ -88,7 +89,7 @@ def read_split(root, facts, name):
     index = read_index(root, name)
     records = tuple(shard["records"] for shard in facts["splits"][name]["shards"])
     if not len(index["labels"]) == len(index["names"]) == sum(records):
-        raise ValueError(f"{os.path.join(root, INDEX)}: damaged, {name!r} is of another length")
+        raise ValueError(f"{os.path.join(root, INDEX)}: damaged, {name!r} has another length")
     files = tuple(
         os.path.join(os.path.abspath(root), shard["file"])
         for shard in facts["splits"][name]["shards"]
@@ -108,7 +109,8 @@ def read_split(root, facts, name):
 
 
 def read_index(root, name):
-    """What the index has of a split: COLUMNS and "names", "boxes" and RAGGED where there are any.
+    """The arrays of a split in the index: COLUMNS and "names", and "boxes" and RAGGED if there are
+    any.
 
     Sizes are (width, height); ragged ones float32 `[rows, 3 or 4]`, with their counts as "_rows".
     """
@@ -127,8 +129,7 @@ def read_index(root, name):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Records:
-    """Reader of the pictures in shards; files are opened when a picture of theirs is first read, in
-    each process anew."""
+    """Reader of the pictures in shards. Each process opens a file at its first use."""
 
     files: tuple[str, ...]
     counts: tuple[int, ...]
@@ -149,7 +150,7 @@ class Records:
             ) from error
 
     def shard(self, index):
-        """The file that holds record `index`."""
+        """The file that contains record `index`."""
         return self.files[bisect.bisect_right(list(itertools.accumulate(self.counts)), index)]
 
     def stored(self, index):
@@ -162,7 +163,7 @@ class Records:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Ragged:
-    """An annotation: rows `starts[i]` to `starts[i + 1]` of `values` are image i's."""
+    """An annotation: that of image i are the rows `starts[i]` to `starts[i + 1]` of `values`."""
 
     values: np.ndarray
     starts: np.ndarray

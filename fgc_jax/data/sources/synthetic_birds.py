@@ -1,4 +1,4 @@
-"""The built-in data set: drawings of bird species that differ only in their parts.
+"""The generated data set: drawings of bird species that differ only in their parts.
 
 Nothing is read from disk: image i of a split is a pure function of (seed, split, i). A species is a
 fixed combination of part traits (bill, crest, wing, tail, belly, legs); plumage, pose, size,
@@ -18,7 +18,7 @@ from fgc_jax.data.sources import bird_drawing, bird_outlines, bird_scenery
 
 SPLIT_IDS = {"train": 0, "val": 1, "test": 2}
 OVERSAMPLING = 2
-FAINTEST = 32  # of 255: coverage from which a pixel counts as the part's
+FAINTEST = 32  # of 255: the least coverage with which a pixel belongs to a part
 
 # A genus fixes the outline and some markings (the first dict); its four species are the even-parity
 # choices among three two-valued traits of different parts, so siblings differ in exactly two parts.
@@ -92,7 +92,7 @@ def _species():
     for choice in SIBLINGS:
         for noun, (fixed, varied) in GENERA.items():
             picked = {t: values[k] for (t, values), k in zip(varied.items(), choice, strict=True)}
-            # Two of the three varied traits tell siblings apart.
+            # Siblings differ in two of the three varied traits.
             words = [ADJECTIVES[trait][picked[trait]] for trait in list(varied)[:2]]
             table["_".join([*words, noun])] = bird_outlines.Traits(**fixed, **picked)
     return table
@@ -105,7 +105,7 @@ SPECIES = _species()
 class BirdSplit:
     """A `dataset.Split` whose images are drawn when they are read.
 
-    Thread safe and picklable: a few numbers, and boxes once someone asks for them.
+    Thread safe and cheap to pickle: it stores a few numbers, and boxes after their first use.
     """
 
     split: str
@@ -124,7 +124,8 @@ class BirdSplit:
 
     @functools.cached_property
     def names(self):
-        """N names such as files would have; the seed tells pictures of the same number apart."""
+        """N names like those of files. They contain the seed, so that pictures with the same number
+        but another seed have other names."""
         words = list(SPECIES)
         return dataset.text_array(
             [f"{self.split}/{words[k]}/{self.seed}_{i:06d}.png" for i, k in enumerate(self.labels)]
@@ -151,10 +152,11 @@ class BirdSplit:
         return bird_scenery.light(rng, image, mask, scene)
 
     def parts(self, i):
-        """Part name -> box float32 [4] of what shows of it on the bird, leaves in front ignored.
+        """Part name -> box float32 [4] of its visible area on the bird, ignoring leaves in front.
 
         Half-open pixels x0, y0, x1, y1, clipped to the image; every pixel of which the part fills
-        an eighth or more is inside. NaN for a part that the species lacks or the border cuts off.
+        an eighth or more is inside. NaN for a part that the species lacks or that is outside the
+        image.
         """
         cover = self._coverage(i)
         return {
@@ -164,7 +166,7 @@ class BirdSplit:
         }
 
     def visible(self, i):
-        """Part name -> share of it in 0 to 1 that no leaf or twig hides; NaN where `parts` is."""
+        """Part name -> share of it, 0 to 1, that no leaf or twig hides; NaN if `parts` is NaN."""
         whole, shown = self._coverage(i), self._coverage(i, self.scene(i).in_front)
         there = whole.max(axis=(0, 1)) >= FAINTEST
         whole, shown = (cover.sum(axis=(0, 1), dtype=np.float64) for cover in (whole, shown))
@@ -176,9 +178,9 @@ class BirdSplit:
         }
 
     def part_points(self, i):
-        """float32 [P, 3], the rows being bird_outlines.PARTS: x and y of the middle of the part's
-        box in pixels, and 1 where at least a tenth of the part shows, else 0 (NaN, NaN, 0 where
-        there is no such part)."""
+        """float32 [P, 3], a row for each of bird_outlines.PARTS: x and y of the centre of the
+        part's box in pixels, and 1 if at least a tenth of the part is visible, else 0 (NaN, NaN, 0
+        if there is no such part)."""
         shown, points = self.visible(i), []
         for name, (x0, y0, x1, y1) in self.parts(i).items():
             points.append(((x0 + x1) / 2, (y0 + y1) / 2, shown[name] >= 0.1))
@@ -186,7 +188,7 @@ class BirdSplit:
 
     def telling_boxes(self, i):
         """float32 [n, 4]: the boxes of the parts in which the species of image i differs from its
-        siblings in this data set, as in `parts`; those that do not show are left out."""
+        siblings in this data set, as in `parts`; parts that are not visible are left out."""
         own, words = self.traits(i), list(SPECIES)[: self.species]
         genus = words[i % self.species].rpartition("_")[2]
         siblings = [SPECIES[word] for word in words if word.rpartition("_")[2] == genus]
@@ -219,13 +221,13 @@ class BirdSplit:
 
     @functools.cached_property
     def boxes(self):
-        """Object boxes as in `parts`, float32 [N, 4]; computed once, about 2 ms an image."""
+        """Boxes of the birds as in `parts`, float32 [N, 4]; computed once, about 2 ms per image."""
         whole = (self._coverage(i).sum(axis=2, dtype=np.uint16) for i in range(len(self)))
         return np.stack([bird_drawing.box(cover >= FAINTEST) for cover in whole])
 
     def _rng(self, i):
         if not 0 <= i < len(self):
-            raise IndexError(f"{self.split} holds images 0 to {len(self) - 1}, not {i}")
+            raise IndexError(f"{self.split} has images 0 to {len(self) - 1}, not {i}")
         return np.random.default_rng((self.seed, SPLIT_IDS[self.split], i))
 
     def _coverage(self, i, in_front=()):

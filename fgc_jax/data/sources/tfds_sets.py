@@ -13,34 +13,34 @@ from fgc_jax.data import dataset, images
 
 FILE_NAMES = ("image/filename", "file_name", "filename")
 BATCH = 256  # records read at a time while labels are collected
-LONG = 50_000  # images; what is shorter gets no progress bar
+LONG = 50_000  # images; smaller sets get no progress bar
 PREPARE = """{name} is not prepared as ArrayRecord in {folder} ({reason}).
 Prepare it once (this downloads it, and needs TensorFlow for most sets):
      python -c "import tensorflow_datasets as tfds; tfds.builder('{name}', {where}\
 file_format='array_record').download_and_prepare()"
-A folder that holds it as TFRecord will not do: take another one, and give it as data.root."""
+A folder with TFRecord files cannot be used: choose another one and give it as data.root."""
 
 
 def load(root, *, tfds_name, label_feature: str = ""):
-    """The TFDS set `tfds_name`, as "food101", "cifar10_corrupted/fog_1" or "cars196:2.1.0" (without
-    a version: the newest there), prepared below `root`; "" is TFDS's own folder. `root` may also be
-    the folder of one version.
+    """The TFDS set `tfds_name`, such as "food101", "cifar10_corrupted/fog_1" or "cars196:2.1.0"
+    (without a version: the newest one), prepared in the folder `root`; "" is the default folder of
+    TFDS. `root` may also be the folder of one version.
 
-    The labels are the ClassLabel that is called `label_feature`; "": TFDS's own choice, or the only
-    one. They are collected by reading every record once, without decoding it: a few thousand images
-    a second, so that a large set is better prepared once more by scripts/prepare_dataset.py, which
-    keeps an index. "validation" becomes "val", but "test" where there is none with labels, as of
-    food101; other splits are left out, which the notes say.
+    The labels are the ClassLabel feature `label_feature`; "": TFDS's own choice, or the only one.
+    They are collected by reading every record once, without decoding it: a few thousand images in a
+    second. For a large set scripts/prepare_dataset.py is faster, because it stores an index.
+    "validation" becomes "val", or "test" if there is no labelled test split, as in food101. Other
+    splits are left out, and the notes say so.
 
-    Boxes: the feature of boxes, or the largest of several objects, whose annotation "objects" has
-    them all; in pixels, NaN for images without. Pictures are decoded as files are (RGB, without
-    alpha). Names are file names where the set has them.
+    Boxes: the feature of boxes, or the largest of several objects; the annotation "objects" then
+    has all of them. In pixels, NaN for images without a box. Pictures are decoded like files (RGB,
+    without alpha). Names are file names if the set has them.
 
     Raises:
-        ValueError: it is not prepared (and with which command it would be; nothing is downloaded
-            here), has no pictures or labels, or no split "train".
+        ValueError: it is not prepared (the message has the command that prepares it; nothing is
+            downloaded here), it has no pictures or labels, or no split "train".
     """
-    import tensorflow_datasets as tfds  # takes a third of a second, and nobody else needs it
+    import tensorflow_datasets as tfds  # takes a third of a second; only this function needs it
 
     builder = _builder(tfds, root, tfds_name)
     info = builder.info
@@ -85,7 +85,7 @@ def load(root, *, tfds_name, label_feature: str = ""):
 
 
 def _builder(tfds, root, name):
-    """The read-only builder of what lies below `root`."""
+    """The read-only builder of the data set in `root`."""
     folder = os.fspath(root) if root else tfds.core.constants.DATA_DIR
     options = {"file_format": "array_record"}
     try:
@@ -100,8 +100,8 @@ def _builder(tfds, root, name):
 
 
 def _feature(info, kind, usual, wanted):
-    """The name of the feature that is a `kind`: the one `wanted`, else TFDS's own choice, else the
-    one that is called as `usual`, else the only one."""
+    """The name of the feature of the type `kind`: `wanted`, else TFDS's own choice, else the
+    one with the name `usual`, else the only one."""
     found = [name for name, feature in info.features.items() if isinstance(feature, kind)]
     if wanted and wanted not in found:
         raise ValueError(f"{info.full_name}: no {kind.__name__} {wanted!r}, only {sorted(found)}")
@@ -111,14 +111,15 @@ def _feature(info, kind, usual, wanted):
             return name
     if len(found) != 1:
         raise ValueError(
-            f"{info.full_name}: not one picture with one label an example: the features of type "
-            f"{kind.__name__} are {found}"
+            f"{info.full_name}: an example must have one picture and one label, but the features "
+            f"of type {kind.__name__} are {found}"
         )
     return found[0]
 
 
 def _box_feature(tfds, features):
-    """Where the boxes are: (feature,) or (sequence, feature of its elements); () without."""
+    """The feature of the boxes: (feature,) or (sequence, feature of its elements); () if there is
+    none."""
     found = []
     for name, feature in features.items():
         if isinstance(feature, tfds.features.BBoxFeature):
@@ -134,8 +135,8 @@ def _box_feature(tfds, features):
 
 
 def _collect(records, label, info, split):
-    """(int64 `[N]` labels, N names) of a split; its number where a picture has no file name, or
-    shares it with another."""
+    """(int64 `[N]` labels, N names) of a split. Names are numbers if pictures have no file names or
+    share them."""
     names_from = next((name for name in FILE_NAMES if name in info.features), None)
     n, labels, names = len(records.source), [], []
     what = f"labels of {info.full_name} {split}"
@@ -176,12 +177,12 @@ class _Records:
         found = found[self.boxes[1]] if self.boxes[1:] else found
         corners = np.asarray(found, np.float32).reshape(-1, 4)[:, [1, 0, 3, 2]]
         areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-        # Sets without a box for some images write one of zeros.
+        # Some sets write a box of zeros for an image without a box.
         order = [i for i in np.argsort(-areas, kind="stable") if areas[i] > 0]
         return corners[order] * np.tile(np.float32(shape[::-1]), 2)
 
     def largest(self):
-        """float32 `[N, 4]`, NaN without a box; None where no picture has one."""
+        """float32 `[N, 4]`, NaN without a box; None if no picture has one."""
         found = np.full((len(self.source), 4), np.nan, np.float32)
         for i in range(len(found)):
             objects = self.objects(i)

@@ -5,17 +5,18 @@ from xml.etree import ElementTree
 
 from fgc_jax.data.sources import listing
 
-LARGEST = 2**20  # bytes; the annotation of one picture takes about one thousandth of it
+LARGEST = 2**20  # bytes; the annotation of one picture has about a thousandth of this size
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read(path):
-    """[(name, (xmin, ymin, xmax, ymax))] of all objects in a VOC XML file, numbers as they stand
-    there (VOC counts from 1, both corners inside: see boxes.from_corners).
+    """[(name, (xmin, ymin, xmax, ymax))] of all objects in a VOC XML file. The numbers are not
+    converted (VOC counts from 1, both corners included: see boxes.from_corners).
 
-    ValueError naming the file where it is missing, no XML, larger than 1 MiB, or an object lacks
-    its name or box. Documents that declare a DTD are refused: entities could grow without bound or
-    read other files, and no annotation needs them.
+    Raises:
+        ValueError: the file is missing, not XML or larger than 1 MiB, or an object has no name or
+            box. A file that declares a DTD is an error too: its entities could grow without limit
+            or read other files, and annotations do not need them.
     """
     try:
         with open(path, "rb") as stream:
@@ -29,7 +30,7 @@ def read(path):
     if b"\0" in data:
         raise ValueError(f"{path}: not XML in UTF-8")
     try:
-        # A fixed encoding and no zero bytes (UTF-16): nothing hides a DTD from the search above.
+        # A fixed encoding and no zero bytes (UTF-16), so that the search above finds every DTD.
         tree = ElementTree.fromstring(data, ElementTree.XMLParser(encoding="utf-8"))
     except ElementTree.ParseError as error:
         raise ValueError(f"{path}: not XML ({error})") from error

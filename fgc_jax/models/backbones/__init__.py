@@ -1,1 +1,2 @@
-"""The networks that turn images into maps: a family a file, listed in `models.table`."""
+"""The networks that compute feature maps from images: a file for each family; `models.table` lists
+them."""

@@ -1,4 +1,4 @@
-"""ConvNeXt, V1 and V2 (global response normalisation in place of layer scale).
+"""ConvNeXt, V1 and V2 (global response normalisation instead of layer scale).
 
 Papers: A ConvNet for the 2020s (arXiv 2201.03545); ConvNeXt V2: Co-designing and Scaling ConvNets
 with Masked Autoencoders (arXiv 2301.00808). Names and numbers follow timm.
@@ -16,7 +16,7 @@ STRIDES = {"stem": 4, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
 
 
 def _conv(*shape, dtype, rngs, **options):
-    """A convolution whose kernel starts as timm draws all of ConvNeXt's."""
+    """A convolution with timm's initialisation for ConvNeXt."""
     layer = layers.Conv(*shape, use_bias=True, dtype=dtype, rngs=rngs, **options)
     layer.kernel = nnx.Param(0.02 * jax.random.normal(rngs.params(), layer.kernel.shape))
     return layer
@@ -34,7 +34,7 @@ class ResponseNorm(nnx.Module):
     def __call__(self, x):
         x = x.astype(jnp.float32)
         squares = jnp.square(x).sum((1, 2), keepdims=True)
-        # The floor is on the square: the gradient of a square root at zero is not finite.
+        # The lower limit is on the square: the gradient of a square root at zero is not finite.
         norms = jnp.sqrt(jnp.maximum(squares, 1e-24))
         relative = norms / (norms.mean(-1, keepdims=True) + 1e-6)
         factor = 1 + self.scale[...].reshape(1, 1, 1, -1) * relative
@@ -42,7 +42,7 @@ class ResponseNorm(nnx.Module):
 
 
 class Mlp(nnx.Module):
-    """Two layers with four times the channels between them; `grn` puts ResponseNorm there.
+    """Two layers with four times the channels between them; `grn` adds ResponseNorm between them.
 
     pointwise: the published weights of the layers are those of 1x1 convolutions.
     """
@@ -103,7 +103,7 @@ class Stage(nnx.Module):
 
 
 class Head(nnx.Module):
-    """The layer norm that the published classifier has before its linear layer."""
+    """The layer norm before the linear layer of the published classifier."""
 
     def __init__(self, features, *, dtype, rngs):
         self.norm = layers.LayerNorm(features, dtype=dtype, rngs=rngs)

@@ -20,7 +20,7 @@ def row(depths, width, *, grn=False, pointwise=False, parameters=0, gflops=0.0, 
         weights=by_tag(weights),
         head="gap",
         head_names={"head.fc": "fc"},
-        # Weights of masked autoencoding alone have no norm behind the pooling.
+        # Weights of masked autoencoding alone have no norm after the pooling.
         optional=("head/norm",) if grn else (),
         parameters=parameters,
         gflops=gflops,
@@ -32,7 +32,7 @@ _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757771
 
 
 def _in12k(model):
-    """timm's own: trained on ImageNet-12k, and fine-tuned on ImageNet-1k from there."""
+    """timm's own: trained on ImageNet-12k, and then fine-tuned on ImageNet-1k."""
     return (
         timm_tag(model, "in12k_ft_in1k", test_size=288, crop=0.95, test_crop=1.0),
         timm_tag(model, "in12k_ft_in1k_384", size=384, crop=1.0),
@@ -41,7 +41,7 @@ def _in12k(model):
 
 
 def _meta(model):
-    """Meta's, which every size of V1 has: ImageNet-22k's, ImageNet-1k's, and DINOv3's."""
+    """Meta's, for every size of V1: of ImageNet-22k, ImageNet-1k and DINOv3."""
 
     def tag(name, file, **facts):
         return timm_tag(model, name, url=f"{_FILES}{model}_{file}.pth", **facts)
@@ -57,7 +57,7 @@ def _meta(model):
 
 
 def _clip(model):
-    """From CLIP's image encoder, trained on LAION-2B, by way of ImageNet-12k."""
+    """From CLIP's image encoder, trained on LAION-2B, then fine-tuned on ImageNet-12k."""
     tag = functools.partial(timm_tag, model, norm=_CLIP, crop=1.0)
     return (
         tag("clip_laion2b_augreg_ft_in12k_in1k", size=256),
@@ -67,7 +67,7 @@ def _clip(model):
 
 
 def _fcmae(model, *, in22k=False, test_crop=1.0):
-    """Meta's V2: masked autoencoding (fcmae) alone, and fine-tuned on labels from there."""
+    """Meta's V2: masked autoencoding (fcmae) only, and then fine-tuned on labels."""
 
     def tag(name, file, **facts):
         url = f"{_FILES}convnextv2/{file.format(model)}.pt"

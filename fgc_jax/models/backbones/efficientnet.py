@@ -19,11 +19,11 @@ from fgc_jax.models.backbone import Backbone
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """What all blocks of a network share.
+    """Settings of all blocks of a network.
 
     padding: None, or "SAME" for TensorFlow's; epsilon: of batch norm; squeeze: whether blocks
-    with a depthwise convolution weigh their channels (squeeze-and-excitation); frugal: whether
-    the backward pass computes activations and weighed maps again (see `_activated`).
+    with a depthwise convolution have squeeze-and-excitation; frugal: whether the backward pass
+    computes activations and weighted maps again (see `_activated`).
     """
 
     padding: str | None
@@ -45,7 +45,7 @@ LITE = dataclasses.replace(TENSORFLOW, activation=layers.relu6, squeeze=False)
 
 
 class SqueezeExcite(nnx.Module):
-    """Weighs the channels of x [B, H, W, C] by a function of their means.
+    """Multiplies the channels of x [B, H, W, C] by weights computed from their means.
 
     Paper: Squeeze-and-Excitation Networks (arXiv 1709.01507).
     """
@@ -71,9 +71,8 @@ def _squeeze(features, in_features, style, dtype, rngs):
 
 
 def _activated(style, modules, x):
-    """The activation, then the modules, of x, which alone is kept for the backward pass on CPU.
-
-    There new memory costs more time than computing an activation again.
+    """The activation of x, then the modules. On CPU only x is stored for the backward pass, because
+    allocating memory takes more time there than computing an activation again.
     """
     chain = layers.Chain([style.activation, *filter(None, modules)])
     return bridge.run(chain, x, remat=style.frugal and not conv.is_plain())
@@ -82,7 +81,7 @@ def _activated(style, modules, x):
 class ConvBlock(nnx.Module):
     """One convolution: [B, H, W, C] -> [B, H / stride, W / stride, out_features].
 
-    All blocks add their input where the shapes agree.
+    All blocks add their input if the shapes are equal.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class ConvBlock(nnx.Module):
 
 
 class FusedBlock(nnx.Module):
-    """Dense convolution that expands, 1x1 without activation; shapes as ConvBlock."""
+    """Dense convolution that expands, then 1x1 without activation; shapes as in ConvBlock."""
 
     def __init__(
         self, in_features, out_features, *, kernel_size, stride, expansion, style, rate, dtype, rngs
@@ -123,7 +122,7 @@ class FusedBlock(nnx.Module):
 
 
 class SeparableBlock(nnx.Module):
-    """Depthwise, then 1x1 without activation; shapes as ConvBlock."""
+    """Depthwise, then 1x1 without activation; shapes as in ConvBlock."""
 
     def __init__(
         self, in_features, out_features, *, kernel_size, stride, expansion, style, rate, dtype, rngs
@@ -146,7 +145,7 @@ class SeparableBlock(nnx.Module):
 
 
 class InvertedBlock(nnx.Module):
-    """1x1 that expands, depthwise, 1x1 without activation; shapes as ConvBlock."""
+    """1x1 that expands, depthwise, then 1x1 without activation; shapes as in ConvBlock."""
 
     def __init__(
         self, in_features, out_features, *, kernel_size, stride, expansion, style, rate, dtype, rngs
@@ -171,7 +170,7 @@ class InvertedBlock(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """`repeats` blocks of out_features channels, of which the first has the stride."""
+    """`repeats` blocks with out_features channels; the first has the stride."""
 
     block: type
     kernel_size: int
@@ -182,7 +181,7 @@ class Stage:
 
 
 def round_width(width: float) -> int:
-    """The multiple of 8 next to `width`, but no less than nine tenths of it."""
+    """The multiple of 8 nearest to `width`, but at least nine tenths of it."""
     rounded = max(8, int(width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * width else rounded
 
@@ -215,7 +214,7 @@ class EfficientNet(nnx.Module):
         drop_path=0.0,
         remat=False,
     ):
-        # Blocks that are computed again as a whole need not do it in parts.
+        # Blocks that are computed again completely need not do it for their parts.
         style = dataclasses.replace(style, frugal=not remat)
         conv, norm = style.makers(dtype, rngs)
         names = ["stem", *(f"stage{i + 1}" for i in range(len(stages))), "features"]
@@ -223,7 +222,7 @@ class EfficientNet(nnx.Module):
         self.remat = remat
         self.activation = style.activation
         repeats = [stage.repeats for stage in stages]
-        # timm's last block stays just below the rate.
+        # In timm the rate of the last block is just below the maximum.
         rates = layers.drop_rates(drop_path * (1 - 1 / sum(repeats)), repeats)
         self.conv_stem, self.bn1 = conv(3, stem, 3, stride=2), norm(stem)
         features, built = stem, []

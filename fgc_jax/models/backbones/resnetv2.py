@@ -1,5 +1,5 @@
-"""ResNetV2, with norm and ReLU before each convolution; among them Big Transfer (BiT), with group
-norm and standardised weights.
+"""ResNetV2, with norm and ReLU before each convolution, and Big Transfer (BiT), with group norm and
+standardised weights.
 
 Papers: Identity Mappings in Deep Residual Networks (arXiv 1603.05027); Big Transfer (BiT): General
 Visual Representation Learning (arXiv 1912.11370); Weight Standardization (arXiv 1903.10520).
@@ -42,7 +42,7 @@ class GroupNorm(nnx.Module):
             mean = values.reshape(b, GROUPS, c // GROUPS).mean(-1)
             return jnp.repeat(mean, c // GROUPS, axis=-1).reshape(b, 1, 1, c)
 
-        # Positions first, since a row of channels is what lies together in memory.
+        # Over positions first, because the channels of a position are contiguous in memory.
         mean = of_groups(x.mean((1, 2)))
         variance = of_groups(jnp.square(x).mean((1, 2))) - jnp.square(mean)
         factor = self.scale[...].reshape(1, 1, 1, c) * jax.lax.rsqrt(
@@ -53,7 +53,7 @@ class GroupNorm(nnx.Module):
 
 
 class StandardisedConv(nnx.Module):
-    """layers.Conv with each output channel's weights brought to mean 0 and variance 1, in
+    """layers.Conv with the weights of each output channel normalised to mean 0 and variance 1, in
     float32."""
 
     def __init__(self, in_features, out_features, kernel_size, *, stride=1, dtype, rngs):
@@ -71,7 +71,7 @@ class StandardisedConv(nnx.Module):
 
 
 class Wrapped(nnx.Module):
-    """A convolution in a module of its own, as timm has the stem's and the shortcuts'."""
+    """A convolution in its own module, like those of the stem and the shortcuts in timm."""
 
     def __init__(self, conv):
         self.conv = conv
@@ -81,8 +81,8 @@ class Wrapped(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 (strided), 1x1, each behind norm and ReLU: [B, H, W, C] -> [B, H / stride,
-    W / stride, width]. first: of its stage, with a convolution in the shortcut."""
+    """1x1, 3x3 (strided), 1x1, each after norm and ReLU: [B, H, W, C] -> [B, H / stride,
+    W / stride, width]. first: the first of its stage, with a convolution in the shortcut."""
 
     def __init__(self, in_features, width, *, stride, first, rate, make, norm):
         inner = width // 4
@@ -111,8 +111,8 @@ class ResNetV2(nnx.Module):
     """Maps "stem" (before the pooling), "stage1" ... "stage4" (not normalised) and "features"
     (normalised).
 
-    factor: how many times wider than ResNet-50. bit: BiT, with group norm, standardised weights
-    and a pooling that sees zeros around the stem; without it, batch norm as in ResNet.
+    factor: width relative to ResNet-50. bit: BiT, with group norm, standardised weights and a
+    pooling with zeros around the stem; otherwise batch norm as in ResNet.
     """
 
     def __init__(

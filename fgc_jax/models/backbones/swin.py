@@ -1,12 +1,12 @@
-"""Swin Transformer, V1: attention within windows, which every other block shifts by half a window.
+"""Swin Transformer, V1: attention within windows; every second block shifts them by half a window.
 
 Paper: Swin Transformer: Hierarchical Vision Transformer using Shifted Windows (arXiv 2103.14030).
 Names and numbers follow timm.
 
-Images may have any size that is a multiple of the patch. Grids are padded to whole windows; along
-an axis that is no longer than the window, the window is as long as the axis, nothing is shifted,
-and the table of relative positions is resampled to that window: what timm does for a network
-created for that size of image.
+Images may have any size that is a multiple of the patch. Grids are padded to whole windows. If an
+axis is not longer than the window, the window gets the length of the axis, nothing is shifted,
+and the table of relative positions is resampled to that window. timm does the same for a network
+created for that image size.
 """
 
 import functools
@@ -30,9 +30,9 @@ _norm = functools.partial(layers.LayerNorm, epsilon=1e-5)
 
 
 def _knots(source, target):
-    """Where an axis of `source` entries lies on one of `target`, both centred on 0.
+    """The places of `source` entries on an axis of `target` entries, both centred on 0.
 
-    The steps grow by a constant factor, chosen so that the outermost entries of both meet.
+    The steps grow by a constant factor, chosen so that the outermost entries of both are equal.
     """
     low, high = 1.01, 1.5
     while high - low > 1e-6:
@@ -45,7 +45,7 @@ def _knots(source, target):
 
 @functools.cache
 def _axis_weights(source, target):
-    """[target, source] float32: linear between the knots, constant beyond the last."""
+    """[target, source] float32: linear between the knots, constant after the last."""
     places = np.arange(target) - target // 2
     knots = _knots(source, target)
     columns = [np.interp(places, knots, unit) for unit in np.eye(source)]
@@ -55,7 +55,8 @@ def _axis_weights(source, target):
 def resize_table(table, window, target):
     """The table [P, heads] of windows (h, w) for windows of another size `target`.
 
-    As timm does, after the published code of BEiT (arXiv 2106.08254), with bilinear weights.
+    As in timm, which follows the published code of BEiT (arXiv 2106.08254), but with bilinear
+    weights.
     """
     if window == target:
         return table
@@ -70,7 +71,8 @@ def resize_table(table, window, target):
 def fit_table(table, shape):
     """A stored table of square windows for a model with square windows of another size.
 
-    Returned as it is if that cannot be (no such window, other heads), for the caller to refuse.
+    Returned unchanged if that is not possible (no such window, other heads); the caller then raises
+    the error.
     """
     sides = [(math.isqrt(count) + 1) // 2 for count in (len(table), shape[0])]
     counts = [(2 * side - 1) ** 2 for side in sides]
@@ -80,9 +82,9 @@ def fit_table(table, shape):
 
 
 def _differences(x, axis):
-    """Puts axes [n, n] in place of an axis of 2 n - 1: entry (i, j) is the old i - j + n - 1.
+    """Replaces an axis of 2 n - 1 by axes [n, n]: entry (i, j) is the old entry i - j + n - 1.
 
-    Copies shifted by one from row to row, not a gather: its gradient sums in a fixed order.
+    Copies shifted by one from row to row instead of a gather: the gradient sums in a fixed order.
     """
     n = (x.shape[axis] + 1) // 2
     x = jnp.flip(jnp.moveaxis(x, axis, -1), -1)
@@ -101,11 +103,11 @@ def position_bias(table, window):
     return x.transpose(0, 1, 3, 2, 4).reshape(-1, h * w, h * w)
 
 
-# Windows: of a grid [B, H, W, C], padded to whole ones.
+# Windows of a grid [B, H, W, C], padded to whole windows.
 
 
 def shift_mask(grid, window, shift):
-    """float32 [windows, h w, h w]: -100 between places that only the shift made neighbours."""
+    """float32 [windows, h w, h w]: -100 between places that are together only by the shift."""
 
     def parts(length, side, by):
         places = np.arange(length)
@@ -163,7 +165,7 @@ class WindowAttention(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Window attention and MLP, each behind a layer norm: [B, H, W, C] -> the same shape."""
+    """Window attention and MLP, each after a layer norm: [B, H, W, C] -> the same shape."""
 
     def __init__(self, features, heads, window, *, shifted, rate, dtype, rngs):
         self.norm1 = _norm(features, dtype=dtype, rngs=rngs)
@@ -203,12 +205,12 @@ class Block(nnx.Module):
         return x + self.drop_path2(self.mlp(self.norm2(x)), rngs=rngs)
 
     def attention(self, x):
-        """float32 [B, windows, heads, h w, h w]; the windows are the shifted ones if it shifts."""
+        """float32 [B, windows, heads, h w, h w]; for shifted windows if the block shifts them."""
         return self.attn.weights(*self._windows(x))
 
 
 class PatchMerging(nnx.Module):
-    """2x2 neighbours side by side, layer norm, linear: [B, H, W, C] -> [B, H / 2, W / 2, 2 C]."""
+    """2x2 neighbours concatenated, layer norm, linear: [B, H, W, C] -> [B, H / 2, W / 2, 2 C]."""
 
     def __init__(self, features, *, dtype, rngs):
         self.norm = _norm(4 * features, dtype=dtype, rngs=rngs)
@@ -235,10 +237,10 @@ class Stage(nnx.Module):
 
 
 class Swin(nnx.Module):
-    """Maps "stem", "stage1" ... "stage4", "features" (behind the last norm), and the attention
+    """Maps "stem", "stage1" ... "stage4", "features" (after the last norm), and the attention
     maps "attention/STAGE.BLOCK", float32 [B, windows, heads, h w, h w].
 
-    Raises ValueError for sides that are no multiples of the patch, 4.
+    Raises ValueError for sides that are not multiples of the patch, 4.
     """
 
     def __init__(

@@ -58,7 +58,7 @@ class Vgg(nnx.Module):
 
     def __call__(self, x, *, rngs=None):
         maps = {}
-        # The last stage ends at a pooling too, which is not built if nothing reads its result.
+        # The pooling after the last stage is not built if nothing reads its result.
         end = () if self.last == "features" else (_pool,)
         stage = []
         for layer in (*self.features, *end):

@@ -24,9 +24,9 @@ TINY, SMALL, BASE, LARGE = (192, 12, 3), (384, 12, 6), (768, 12, 12), (1024, 24,
 class PatchEmbed(nnx.Module):
     """Squares of `patch` pixels, each mapped to C channels: [B, H, W, 3] -> [B, h, w, C].
 
-    stride: pixels from one square to the next, None for `patch`; they overlap where it is less.
-    norm: the layer behind it, built as norm(features, dtype=, rngs=); None for none. Raises
-    ValueError unless the squares end where the image does.
+    stride: pixels from one square to the next, None for `patch`; squares overlap if it is less.
+    norm: the layer after it, built as norm(features, dtype=, rngs=); None for none. Raises
+    ValueError unless the squares cover the image exactly.
     """
 
     def __init__(self, features, patch, *, stride=None, use_bias=True, norm=None, dtype, rngs):
@@ -41,7 +41,7 @@ class PatchEmbed(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        # PyTorch's own start of a convolution, which timm leaves.
+        # PyTorch's own initialisation of a convolution, which timm does not change.
         bound = (3 * patch**2) ** -0.5
         draw = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
         self.proj.kernel = nnx.Param(draw(rngs.params(), (patch, patch, 3, features)))
@@ -73,9 +73,9 @@ class LayerScale(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Attention and MLP, each behind a layer norm and beside a shortcut: [B, T, C] -> the same.
+    """Attention and MLP, each after a layer norm and with a shortcut: [B, T, C] -> the same.
 
-    layer_scale: what the factors of both branches start with; None for no factors.
+    layer_scale: initial value of the factors of both branches; None for no factors.
     """
 
     def __init__(self, features, heads, *, epsilon, layer_scale, rate, dtype, rngs):
@@ -94,20 +94,20 @@ class Block(nnx.Module):
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))), rngs=rngs)
 
     def attention(self, x):
-        """Float32 [B, heads, T, T]: the weights that the block gives its input's tokens."""
+        """Float32 [B, heads, T, T]: the attention weights of the block for its input tokens."""
         return self.attn.weights(self.norm1(x))
 
 
 class VisionTransformer(nnx.Module):
-    """Maps "block1", "block2", ... [B, h, w, C] of the grid's tokens alone; behind the last block
-    and norm "features", the grid, and "pooled", the class token; "attention/0", ...
-    [B, heads, T, T], whose tokens are class token, registers, grid.
+    """Maps "block1", "block2", ... [B, h, w, C] of the grid's tokens; after the last block and norm
+    "features", the grid, and "pooled", the class token; "attention/0", ... [B, heads, T, T], whose
+    tokens are class token, registers, grid.
 
-    grid: side of the square grid that `pos_embed` is stored for. registers: number of tokens
+    grid: side of the square grid for which `pos_embed` is stored. registers: number of tokens
     between class token and grid. embed_prefix: whether class token and registers have position
     embeddings too. pre_norm: a layer norm before the first block, and no bias of the patches.
-    patch_stride: see PatchEmbed. part_selection: the last block sees only the class token and the
-    tokens that `parts.choose` takes; "features" is not there then, and "part_attention" is.
+    patch_stride: see PatchEmbed. part_selection: the last block gets only the class token and the
+    tokens of `parts.choose`; then there is "part_attention" instead of "features".
     """
 
     def __init__(
@@ -173,23 +173,23 @@ class VisionTransformer(nnx.Module):
 
 
 def normal(shape, std, rngs):
-    """A parameter that starts normal with the deviation `std`."""
+    """A parameter whose initial value is normal with the deviation `std`."""
     return nnx.Param(std * jax.random.normal(rngs.params(), shape))
 
 
 def blocks_until(last, depth):
-    """How many blocks the map `last` needs."""
+    """The number of blocks that the map `last` needs."""
     return int(last.removeprefix("block")) if last.startswith("block") else depth
 
 
 def prefix_tokens(cls_token, reg_token):
-    """Class token and registers (or None) side by side, [1, 1 + registers, C]."""
+    """Class token and registers (or None) concatenated, [1, 1 + registers, C]."""
     tokens = [token[...] for token in (cls_token, reg_token) if token is not None]
     return jnp.concatenate(tokens, axis=1)
 
 
 def join(prefix, x):
-    """Tokens [1, n, C] put before every image's own [B, T, C]."""
+    """Tokens [1, n, C] concatenated before those of every image, [B, T, C]."""
     return jnp.concatenate([jnp.broadcast_to(prefix, (len(x), *prefix.shape[1:])), x], axis=1)
 
 
@@ -200,9 +200,9 @@ def on_grid(x, grid):
 
 
 def run_blocks(blocks, norm, x, grid, token, *, rngs, remat):
-    """The maps of tokens x [B, T, C]: "block1", "attention/0" and so on; behind the final norm
-    (None where it is not built) "features" instead of the last block's, and, under the name
-    `token`, the class token."""
+    """The maps of tokens x [B, T, C]: "block1", "attention/0" and so on. After the final norm (None
+    if it is not built) "features" replaces the map of the last block, and the class token is added
+    with the name `token`."""
     maps, tokens = _through(blocks, x, grid, rngs=rngs, remat=remat)
     if norm is None:
         return maps
@@ -212,8 +212,8 @@ def run_blocks(blocks, norm, x, grid, token, *, rngs, remat):
 
 
 def run_parts(blocks, norm, x, grid, token, *, rngs, remat):
-    """As run_blocks with the part selection of TransFG (arXiv 2103.07976) before the last block:
-    no "features", and "part_attention", float32 [B, h, w, heads], of which each head takes the
+    """As run_blocks with the part selection of TransFG (arXiv 2103.07976) before the last block. It
+    returns no "features", but "part_attention", float32 [B, h, w, heads]: each head selects the
     token with the largest value."""
     *early, last = blocks
     maps, tokens = _through(early, x, grid, rngs=rngs, remat=remat)
@@ -225,11 +225,11 @@ def run_parts(blocks, norm, x, grid, token, *, rngs, remat):
 
 
 def _through(blocks, x, grid, *, rngs, remat):
-    """(maps "block1", "attention/0" and so on; the tokens before each block and behind the last)
-    of tokens x [B, T, C]."""
+    """From tokens x [B, T, C]: (maps "block1", "attention/0" and so on; the tokens before each
+    block and after the last)."""
     maps, tokens = {}, [x]
     for index, block in enumerate(blocks):
-        # Outside bridge.run, so that XLA drops it where nobody reads it.
+        # Outside bridge.run, so that XLA does not compute it if it is not read.
         maps[f"attention/{index}"] = block.attention(x)
         x = bridge.run(block, x, rngs=rngs, remat=remat)
         maps[f"block{index + 1}"] = on_grid(x, grid)
@@ -238,10 +238,10 @@ def _through(blocks, x, grid, *, rngs, remat):
 
 
 def row(build, depth, features, patch, token, *, weights, parameters, **options) -> Backbone:
-    """A row of BACKBONES for a transformer of `depth` blocks that has the map `token`.
+    """A row of BACKBONES for a transformer of `depth` blocks with the map `token`.
 
-    build: the class, with its arguments bound. The final norm belongs to the last block's layer,
-    as timm's layer-wise learning rate decay has it.
+    build: the class, with its arguments bound. The final norm belongs to the layer of the last
+    block, as in timm's layer-wise learning rate decay.
     """
     blocks = [f"block{index}" for index in range(1, depth)]
     ordered = {f"blocks/{index}": (f"blocks/{index}",) for index in range(depth)}
@@ -264,8 +264,8 @@ def row(build, depth, features, patch, token, *, weights, parameters, **options)
 def adapted(
     row: Backbone, *, patch_stride: Count | None = None, part_selection: bool = False
 ) -> Backbone:
-    """The row with patches that overlap, `patch_stride` pixels from one to the next; with
-    part_selection the last block sees the class token and each head's part alone, see run_parts.
+    """The row with overlapping patches, `patch_stride` pixels from one to the next; with
+    part_selection the last block gets only the class token and each head's part, see run_parts.
     """
     if patch_stride is not None:
         patch = row.strides["features"]
@@ -284,7 +284,7 @@ def adapted(
 
 
 def gflops(features, depth, patch, size, prefix, classes):
-    """1e9 multiply-adds of the products of an image with sides of `size` pixels."""
+    """1e9 multiply-adds of the matrix products for an image with sides of `size` pixels."""
     grid = (size // patch) ** 2
     tokens = grid + prefix
     block = 12 * tokens * features**2 + 2 * tokens**2 * features

@@ -1,4 +1,4 @@
-"""The rows of vit.py: shapes, and the facts of each set of weights as timm states them."""
+"""The rows of vit.py: shapes, and the facts of each set of weights as stated by timm."""
 
 from fgc_jax.models.backbone import HALF, IMAGENET, timm_tag
 from fgc_jax.models.backbones.vit import BASE, LARGE, SMALL, TINY, vit
@@ -8,7 +8,7 @@ GOOGLE = "https://storage.googleapis.com/vit_models"
 FACEBOOK = "https://dl.fbaipublicfiles.com"
 TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx"
 
-# The recipes of "How to train your ViT" by data set, as the names of the original files.
+# The recipes of "How to train your ViT" by data set, as in the names of the original files.
 IN21K = {
     "tiny16": "Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0",
     "small16": "S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0",
@@ -25,7 +25,7 @@ IN1K = {
 
 
 def _facts(model, tag, *, norm=HALF, **facts):
-    """Sizes and crops that all of a model's weights share."""
+    """Sizes and crops of all weights of a model."""
     size = 384 if model.endswith("_384") else 224
     crop = 1.0 if size == 384 else 0.9
     return timm_tag(model, tag, **{"norm": norm, "size": size, "crop": crop} | facts)

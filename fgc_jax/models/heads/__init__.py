@@ -1,1 +1,1 @@
-"""The heads that turn feature maps into logits; `models.table` lists them."""
+"""The heads, which compute logits from feature maps; `models.table` lists them."""

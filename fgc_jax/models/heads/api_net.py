@@ -1,4 +1,4 @@
-"""The head of API-Net: a linear classifier that learns from pairs of images."""
+"""The head of API-Net: a linear classifier that is trained with pairs of images."""
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,12 @@ from fgc_jax.models.heads import basic
 
 
 class ApiNet(nnx.Module):
-    """Average pooling and a linear layer; for training, gates that two images open for each other.
+    """Average pooling and a linear layer; for training also gates computed from pairs of images.
 
     Paper: Learning Attentive Pairwise Interaction for Fine-Grained Classification
-    (arXiv 2002.10191). The pooled vector is named "pooled" [B, C]. `hidden` and `dropout` belong to
-    training with pairs, see `compare` and `fgc_jax.methods.api_net`; dropout also meets what the
-    classifier reads there, and never the pooled vector alone.
+    (arXiv 2002.10191). The pooled vector is named "pooled" [B, C]. `hidden` and `dropout` are for
+    training with pairs, see `compare` and `fgc_jax.methods.api_net`. Dropout applies to the mutual
+    vectors and to the gated vectors of pairs, never to the pooled vector of the classifier.
     """
 
     def __init__(self, channels, num_classes, *, hidden: Count = 512, dropout: Rate = 0.5, rngs):
@@ -37,8 +37,8 @@ class ApiNet(nnx.Module):
     def compare(self, first, second, *, rngs=None):
         """Logits f32 [2, 2P, K] of P pairs of pooled vectors, first and second [P, C].
 
-        [0] through each image's own gate, [1] through the other one's; of the 2P rows the first
-        half are the first images.
+        [0]: through each image's own gate; [1]: through the gate of the other image. The first P
+        rows are the first images.
         """
         mutual = self.dropout(self.map1(jnp.concatenate([first, second], axis=-1)), rngs=rngs)
         mutual = self.map2(mutual)

@@ -27,13 +27,12 @@ class AttentionPooling(nnx.Module):
     """Bilinear attention pooling (BAP) and a linear layer without bias.
 
     Papers: See Better Before Looking Closer (WS-DAN, arXiv 1901.09891); Counterfactual Attention
-    Learning (CAL, arXiv 2108.08728), whose published code the numbers follow. Each of `maps`
-    attention maps weighs the feature map; the averages over the positions, M x C of them, go
-    through signed_sqrt and l2_normalise and make the logits times 100.
+    Learning (CAL, arXiv 2108.08728); the numbers follow CAL's published code. Each of `maps`
+    attention maps weights the feature map. The M x C averages over the positions go through
+    signed_sqrt and l2_normalise, are multiplied by 100 and classified.
 
-    Names "attention" f32 [B, h, w, M], "embedding" f32 [B, M C] of length 1, and "effect" f32
-    [B, K]: the logits less those that attention of 1 everywhere would make (CAL's test-time
-    effect).
+    Named arrays: "attention" f32 [B, h, w, M], "embedding" f32 [B, M C] of length 1, and "effect"
+    f32 [B, K]: the logits minus those with attention of 1 everywhere (CAL's test-time effect).
     """
 
     def __init__(
@@ -54,18 +53,18 @@ class AttentionPooling(nnx.Module):
         return logits, {"attention": attention, "embedding": embedding, "effect": effect}
 
     def pool(self, attention, x):
-        """f32 [B, M C], of length 1, of attention [B, h, w, M] and a feature map [B, h, w, C]."""
+        """f32 [B, M C], of length 1, from attention [B, h, w, M] and a feature map [B, h, w, C]."""
         b, h, w, _ = x.shape
         x = x.astype(jnp.float32)
-        # GPUs would take shorter numbers otherwise; effects are 100 times a small difference.
+        # GPUs would otherwise use a lower precision; effects are 100 times a small difference.
         x = jnp.einsum("bhwm,bhwc->bmc", attention, x, precision="highest") / (h * w)
         return basic.l2_normalise(basic.signed_sqrt(x.reshape(b, -1), self.epsilon))
 
     def classify(self, embedding):
-        """Logits of what `pool` returned."""
+        """Logits from the result of `pool`."""
         return self.fc(SCALE * embedding)
 
     def effect(self, embedding, attention, x):
-        """f32 [B, K]: the logits of an embedding less those that other attention would make."""
-        # The classifier has no bias, so the difference comes before its rounding.
+        """f32 [B, K]: the logits of an embedding minus those with another attention."""
+        # The classifier has no bias, so the difference can be taken before it, with less rounding.
         return self.classify(embedding - self.pool(attention, x))

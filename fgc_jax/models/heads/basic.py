@@ -2,9 +2,9 @@
 
 A head is built as Head(channels, num_classes, rngs=rngs, **options), with the channel counts of
 its feature maps, and called as head(maps, rngs=) with a tuple of maps [B, h, w, C]. It returns
-(logits float32 [B, num_classes], named arrays that a method may read, for most heads none).
-`rngs` (nnx.Rngs) is needed by dropout in training. A head that takes its maps in a certain order
-says so by the class attribute `order`: see `check_order`.
+(logits float32 [B, num_classes], dict of named arrays for methods, empty for most heads).
+Dropout needs `rngs` (nnx.Rngs) in training. If the order of the maps matters, the head has the
+class attribute `order`: see `check_order`.
 """
 
 import math
@@ -32,9 +32,8 @@ GRID_AND_TOKEN = "one backbone's patches and class token, 'features+pooled'"
 
 
 def check_order(head, name, streams):
-    """Raises ValueError unless the class `head`, called `name`, takes the maps of `streams`
-    (table.Stream), whose order matters to heads with the attribute `order`, FINE_TO_COARSE or
-    GRID_AND_TOKEN."""
+    """Raises ValueError unless the maps of `streams` (table.Stream) have the order that the class
+    `head`, called `name`, requires by its attribute `order`: FINE_TO_COARSE or GRID_AND_TOKEN."""
     wanted = getattr(head, "order", None)
     if wanted is None:
         return
@@ -58,7 +57,7 @@ def check_grids(maps):
     if first != last:
         raise ValueError(
             f"the two streams have different grids, {first} and {last} (rows, columns): choose "
-            "maps of equal stride"
+            "maps with the same stride"
         )
 
 
@@ -104,7 +103,7 @@ class Gap(nnx.Module):
         return self.classify(self.embed(maps), rngs=rngs), {}
 
     def embed(self, maps):
-        """The pooled vector f32 [B, D], on which no parameter of the head has worked yet."""
+        """The pooled vector f32 [B, D], before the first parameter of the head."""
         (x,) = maps
         x = x.astype(jnp.float32)
         average = x.mean((1, 2))
@@ -113,7 +112,7 @@ class Gap(nnx.Module):
         return average
 
     def classify(self, x, *, rngs=None):
-        """Logits of what `embed` returned."""
+        """Logits from the result of `embed`."""
         if self.mlp:
             x = self.dropout1(self.bn1(x), rngs=rngs)
             x = self.bn2(jax.nn.relu(self.fc1(x)))
@@ -128,7 +127,7 @@ def signed_sqrt(x, epsilon):
 def l2_normalise(x):
     """Rows of x [B, N] divided by their length; rows of zeros stay zero, with a zero gradient."""
     squares = jnp.square(x).sum(-1, keepdims=True)
-    # The floor is on the square: the gradient of a square root at zero is not finite.
+    # The lower limit is on the square: the gradient of a square root at zero is not finite.
     return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
 
 
@@ -139,9 +138,9 @@ class Bilinear(nnx.Module):
     multiplied with itself; two may differ in channels but not in grid. The C1 x C2 averages go
     through signed_sqrt, l2_normalise over the whole vector, and dropout. projection: channels
     of a 1x1 convolution without bias before the product, one for each stream; 0 for none.
-    root_iterations: those of `matrix_root` for the averages of one map, before all that follows
-    (Improved Bilinear Pooling with CNNs, arXiv 1707.06772); 0 for none. The linear layer holds
-    C1 * C2 * num_classes weights, Xavier normal.
+    root_iterations: those of `matrix_root` for the averages of one map, before signed_sqrt
+    (Improved Bilinear Pooling with CNNs, arXiv 1707.06772); 0 for none. The linear layer has
+    C1 * C2 * num_classes weights, initially Xavier normal.
     """
 
     def __init__(
@@ -191,7 +190,7 @@ class Bilinear(nnx.Module):
 
 
 def _stretch(x, axis, size):
-    """Averages an axis of x [B, H, W, C] to `size` >= its length, as adaptive pooling does."""
+    """Resizes an axis of x [B, H, W, C] to `size` >= its length, like adaptive average pooling."""
     length = x.shape[axis]
     if length >= size:
         return x
@@ -205,8 +204,8 @@ def _stretch(x, axis, size):
 class VggFc(nnx.Module):
     """VGG's three fully connected layers in timm's convolutional form, for any input size.
 
-    fc1 is a 7x7 convolution without padding (grids under 7 are stretched to 7 first), fc2 a 1x1
-    one; the result is averaged over the positions left, so a 224-px image gives VGG's own logits.
+    fc1 is a 7x7 convolution without padding (smaller grids are first enlarged to 7), fc2 a 1x1
+    convolution. The result is averaged over the positions, so a 224-px image gives VGG's logits.
     """
 
     def __init__(self, channels, num_classes, *, hidden: Count = 4096, dropout: Rate = 0.0, rngs):

@@ -1,8 +1,8 @@
-"""The head of Cross-X learning: excitations of two stages, and their merged third.
+"""The head of Cross-X learning: excitations of two stages, and a third, merged level.
 
-Paper: Cross-X Learning for Fine-Grained Visual Categorization (arXiv 1909.04412). What the paper
-leaves open follows the authors' code, but for one thing that a head cannot do: they excite the last
-block's residual branch, we excite that block's result.
+Paper: Cross-X Learning for Fine-Grained Visual Categorization (arXiv 1909.04412). Details that the
+paper does not state follow the authors' code, with one exception: their excitation acts on the
+residual branch of the last block, here it acts on the output of that block.
 """
 
 from typing import Annotated, Literal
@@ -22,8 +22,8 @@ POOLS = {"avg": jnp.mean, "max": jnp.max}
 class Excitation(nnx.Module):
     """x [B, h, w, C] times gates in 0..1 of its channels, from the mean over the positions.
 
-    One of the "one-squeeze multi-excitation" module of Multi-Attention Multi-Class Constraint
-    (arXiv 1806.05372).
+    One excitation of the "one-squeeze multi-excitation" module of Multi-Attention Multi-Class
+    Constraint (arXiv 1806.05372).
     """
 
     def __init__(self, channels, reduction, *, rngs):
@@ -37,15 +37,16 @@ class Excitation(nnx.Module):
 
 
 class CrossX(nnx.Module):
-    """Logits of a lower map, a higher map and what merges them, each in `parts` excitations.
+    """Logits of three levels, a lower map, a higher map and a merged map, each with `parts`
+    excitations.
 
-    Part p of the merged map: the higher part through a 1x1 convolution to the lower map's channels,
-    enlarged to its grid (nearest), plus the lower part, through a 3x3 convolution and batch norm,
-    without ReLU. A level's parts are pooled over the positions, by `low_pool` ("max" or "avg") in
-    the lower level and by their means in the others, and go side by side into its linear layer. The
-    head's logits are the sum of the levels'. Named: logits "low", "high" and "merged", f32 [B, K],
-    and "low_parts", "high_parts" and "merged_parts", f32 [B, parts, C]. reduction: channels for
-    each unit between an excitation's two layers.
+    Part p of the merged map: the higher part goes through a 1x1 convolution to the lower map's
+    channels and is enlarged to its grid (nearest); the lower part is added; the sum goes through a
+    3x3 convolution and batch norm, without ReLU. The parts of a level are pooled over the positions
+    (`low_pool`, "max" or "avg", for the lower level, means for the others) and concatenated for its
+    linear layer. The head's logits are the sum over the levels. Named arrays: logits "low", "high"
+    and "merged", f32 [B, K], and "low_parts", "high_parts" and "merged_parts", f32 [B, parts, C].
+    reduction: number of channels divided by the hidden units of an excitation.
     """
 
     order = basic.FINE_TO_COARSE
@@ -106,7 +107,7 @@ def _pool(parts, pool):
 
 def _enlarge(x, grid):
     """x [B, h, w, C] on another grid: the nearest entry above and to the left, as in PyTorch."""
-    # Products, since the gradient of indexing adds up entries in any order on GPUs.
+    # Products, because the gradient of indexing adds up entries in any order on GPUs.
     rows, columns = (
         np.eye(length, dtype=np.float32)[np.arange(size) * length // size]
         for size, length in zip(grid, x.shape[1:3], strict=True)

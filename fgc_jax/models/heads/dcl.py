@@ -11,12 +11,12 @@ from fgc_jax.models.heads import basic
 
 
 class Dcl(nnx.Module):
-    """Class logits, whether an image is whole, and where its regions come from.
+    """Class logits, whether an image is original, and where its tiles come from.
 
-    The mean of the map goes through two linear layers without bias: to the classes, the head's
-    logits, and to "swap", f32 [B, 2], of which index 1 stands for a whole image. A 1x1 convolution
-    to one channel, means of 2x2 windows and tanh give "location", f32 [B, h // 2, w // 2] in
-    -1..1. As in the authors' code; the paper has a ReLU for tanh and two channels.
+    The mean of the map goes through two linear layers without bias. One gives the class logits, the
+    other "swap", f32 [B, 2], whose index 1 means an original image. A 1x1 convolution to one
+    channel, means of 2x2 windows and tanh give "location", f32 [B, h // 2, w // 2] in -1..1. This
+    follows the authors' code; the paper has a ReLU instead of tanh, and two channels.
     """
 
     def __init__(self, channels, num_classes, *, rngs):

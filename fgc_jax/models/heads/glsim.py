@@ -1,4 +1,4 @@
-"""A head that looks twice: at the image, and at the crop around what resembles it as a whole.
+"""A head that uses the image and a crop around the patches most similar to the whole image.
 
 Paper: Global-Local Similarity for Efficient Fine-Grained Image Recognition with Vision Transformers
 (GLSim, arXiv 2407.12891).
@@ -17,11 +17,11 @@ HEAD_CHANNELS = 64
 
 
 class GlSim(nnx.Module):
-    """The class tokens of an image and of its crop, joined by one transformer block.
+    """The class tokens of an image and of its crop, combined by one transformer block.
 
-    Reads the maps "features+pooled" of a vision transformer. `look` says where the classifier
-    cuts the crop, whose own two maps follow those of the image: head((features, pooled, features
-    of the crop, pooled of the crop)). top: how many patches the crop holds at least.
+    Reads the maps "features+pooled" of a vision transformer. `look` gives the boxes that the
+    classifier crops. The two maps of the crop follow those of the image: head((features, pooled,
+    features of the crop, pooled of the crop)). top: number of patches that the crop must contain.
     """
 
     order = basic.GRID_AND_TOKEN
@@ -48,8 +48,8 @@ class GlSim(nnx.Module):
         self.fc = layers.Linear(width, num_classes, rngs=rngs)
 
     def look(self, maps, size):
-        """(boxes in images of `size`, see `patch_boxes`; they and "attention" f32 [B, h, w, 1], the
-        similarities as far as they are positive) of the maps (features, pooled)."""
+        """From the maps (features, pooled): (boxes in images of `size`, see `patch_boxes`; a dict
+        of them and "attention" f32 [B, h, w, 1], the similarities, 0 where negative)."""
         likeness = similarity(*maps)
         boxes = patch_boxes(likeness, self.top, size)
         return boxes, {"boxes": boxes, "attention": jnp.maximum(likeness, 0)[..., None]}
@@ -62,7 +62,7 @@ class GlSim(nnx.Module):
 
 
 def similarity(grid, token):
-    """Cosines f32 [B, h, w] of each position of a grid [B, h, w, C] with a token [B, 1, 1, C];
+    """Cosines f32 [B, h, w] between each position of a grid [B, h, w, C] and a token [B, 1, 1, C];
     without a gradient, 0 for a vector of zeros."""
     grid, token = (basic.l2_normalise(x.astype(jnp.float32)) for x in (grid, token))
     return jax.lax.stop_gradient(jnp.einsum("bhwc,bc->bhw", grid, token[:, 0, 0]))
@@ -70,18 +70,19 @@ def similarity(grid, token):
 
 def patch_boxes(likeness, top, size):
     """The smallest boxes int32 [B, 4] = (top, bottom, left, right) in pixels of images of `size`
-    (rows, columns), as `regions.crop` takes them, that hold the `top` largest cells of likeness
-    [B, h, w] whole.
+    (rows, columns), for `regions.crop`, that contain the `top` largest cells of likeness [B, h, w].
 
     The authors' code leaves out the last row and the last column of these patches; the paper
-    speaks of the box around them.
+    describes the box around them.
 
     Raises:
-        ValueError: fewer cells than that.
+        ValueError: the grid has fewer cells than `top`.
     """
     b, h, w = likeness.shape
     if top > h * w:
-        raise ValueError(f"config.model.head_options.top={top} of a grid of {h} x {w} patches")
+        raise ValueError(
+            f"config.model.head_options.top={top} is more than the {h} x {w} patches of the grid"
+        )
     _, order = jax.lax.top_k(likeness.reshape(b, h * w), top)
     edges = []
     for cells, count, side in ((order // w, h, size[0]), (order % w, w, size[1])):

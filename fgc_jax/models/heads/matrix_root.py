@@ -1,20 +1,21 @@
-"""Square roots of batches of matrices, by products of matrices alone."""
+"""Square roots of batches of matrices, computed with matrix products only."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 
-# Below this trace a matrix counts as zero: its square root has no finite gradient there.
+# A matrix with a smaller trace counts as zero: the gradient of its square root is not finite.
 LEAST_TRACE = 1e-6
 
 
 def matrix_sqrt(x, iterations):
-    """Square roots [B, C, C] of symmetric positive semi-definite matrices x [B, C, C], nearly.
+    """Approximate square roots [B, C, C] of symmetric positive semi-definite matrices x [B, C, C].
 
-    Coupled Newton-Schulz iterations on x over its trace, whose square root is multiplied back: only
-    products of matrices, so that gradients are finite where eigenvalues are equal or zero. Small
-    ones come out too small: of an eigenvalue e, over the trace, at most 1.5 ** iterations * e.
+    Coupled Newton-Schulz iterations on x divided by its trace; the result is multiplied by the
+    square root of the trace. Only matrix products are used, so gradients are finite even if
+    eigenvalues are equal or zero. The roots of small eigenvalues are too small: for an eigenvalue
+    e, relative to the trace, the result is at most 1.5 ** iterations * e.
 
     Paper: Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square
     Root Normalization (arXiv 1712.01034).

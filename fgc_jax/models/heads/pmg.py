@@ -17,7 +17,7 @@ from fgc_jax.models.heads import basic
 
 
 def _block(channels, hidden, width, rngs):
-    # The authors' momentum: these statistics follow four kinds of image in turns.
+    # The authors' momentum: four kinds of images update these statistics in alternation.
     norm = functools.partial(layers.BatchNorm, momentum=0.99, rngs=rngs)
     first = [layers.Conv(channels, hidden, 1, rngs=rngs), norm(hidden), jax.nn.relu]
     second = [layers.Conv(hidden, width, 3, rngs=rngs), norm(width), jax.nn.relu]
@@ -39,11 +39,12 @@ def _classifier(features, hidden, num_classes, rngs):
 class Pmg(nnx.Module):
     """One classifier for each feature map (level), from fine to coarse, and one for all of them.
 
-    A level's map goes through a 1x1 convolution to `hidden` channels and a 3x3 one to `width`, each
-    with batch norm and ReLU, and its maximum over the positions through batch norm, a linear layer,
-    batch norm, ELU and a linear layer. The last classifier reads the levels' maxima side by side.
-    Named: "level1", "level2", ..., "concat" and their "sum", logits f32 [B, K] each. test: which of
-    "concat" and "sum" the head's own logits are; the method "pmg" trains the same either way.
+    The map of a level goes through a 1x1 convolution to `hidden` channels and a 3x3 convolution to
+    `width` channels, each with batch norm and ReLU. Its maximum over the positions goes through
+    batch norm, a linear layer, batch norm, ELU and a linear layer. The last classifier reads the
+    concatenated maxima of all levels. Named arrays: "level1", "level2", ..., "concat" and their
+    "sum", logits f32 [B, K] each. test: "concat" or "sum", the logits that the head returns; it
+    does not change training with the method "pmg".
     """
 
     order = basic.FINE_TO_COARSE

@@ -1,14 +1,13 @@
-"""Heads that score every position of several feature maps and join the best ones in a graph.
+"""Heads that score every position of several feature maps and combine the best ones in a graph.
 
 Papers: A Novel Plug-in Module for Fine-Grained Visual Classification (PIM, arXiv 2202.03822);
 Fine-grained Visual Classification with High-temperature Refinement and Background Suppression
 (HERBS, arXiv 2303.06442). Their losses are methods.pim.make and methods.pim.make_herbs.
 
-Both read two or more maps of one backbone, from the finest to the coarsest. What the authors' code
-does otherwise: it reads Swin's maps behind each patch merging (grids of 48, 24, 12 and 12 at 384
-px), these heads whatever maps the recipe names; and it learns a matrix from the positions of one
-grid to those of the next, which ties the network to one size of image, where these heads
-interpolate linearly.
+Both read two or more maps of one backbone, from the finest to the coarsest. Differences from the
+authors' code: it reads Swin's maps after each patch merging (grids of 48, 24, 12 and 12 at 384 px);
+these heads read the maps that the recipe names. It learns a matrix from the positions of one grid
+to those of the next, which fits one image size only; these heads interpolate linearly.
 """
 
 import jax
@@ -19,7 +18,7 @@ from fgc_jax.config.limits import Count, Rate
 from fgc_jax.models import layers
 from fgc_jax.models.heads import basic
 
-SCORES, EARLY, PICKED = "scores", "early", "picked"  # begin the names of what they return
+SCORES, EARLY, PICKED = "scores", "early", "picked"  # prefixes of the names of returned arrays
 
 
 class TwoLayers(nnx.Module):
@@ -46,8 +45,9 @@ class PositionScores(nnx.Module):
 
 
 class Combiner(nnx.Module):
-    """S chosen vectors [B, S, C] -> one [B, C]: a graph of `joints` weighted sums of them, whose
-    edges are learned and, by `alpha`, depend on the image; a convolution over it; a weighted sum.
+    """S chosen vectors [B, S, C] -> one [B, C]. The `joints` nodes of a graph are weighted sums of
+    the vectors; its edges are learned and, by `alpha`, depend on the image. After a convolution
+    over the graph a weighted sum gives the result.
     """
 
     def __init__(self, features, chosen, joints, *, rngs):
@@ -71,7 +71,7 @@ class Combiner(nnx.Module):
 
 
 def resized(x, grid):
-    """x [B, h, w, C] on another grid (h, w), linearly; each value is a mean where that is coarser.
+    """x [B, h, w, C] resized to another grid (h, w), linearly; to a coarser grid with averages.
 
     On a finer grid this is PyTorch's bilinear interpolation without aligned corners.
     """
@@ -82,10 +82,10 @@ def resized(x, grid):
 
 def pick(x, ranks, count):
     """(the `count` vectors of x [B, h, w, C] with the largest ranks [B, h, w], as [B, count, C],
-    best first; f32 [B, h, w], 1 where one was picked). Of equal ranks the first position counts.
+    best first; f32 [B, h, w], 1 where a vector was picked). Of equal ranks the first is picked.
 
     Raises:
-        ValueError: fewer positions than that.
+        ValueError: the map has fewer positions than `count`.
     """
     b, h, w, c = x.shape
     if count > h * w:
@@ -117,11 +117,11 @@ class Pim(nnx.Module):
     """PIM: a feature pyramid of `width` channels, class scores of all its positions, and a graph of
     the best `selects[i]` positions of map i, which gives the logits.
 
-    tokens_per_joint: how many of them make one joint of the graph. Returns "scores/0", ... f32
+    tokens_per_joint: positions for each node of the graph. Named arrays: "scores/0", ... f32
     [B, h, w, K] and "picked/0", ... f32 [B, h, w], 1 where the graph reads the position.
 
-    The authors report the best, on test images, of several combinations of the scores and these
-    logits; here the logits are the prediction.
+    The authors report the best result on test images of several combinations of the scores and
+    these logits; here the logits are the prediction.
     """
 
     order = basic.FINE_TO_COARSE
@@ -150,9 +150,9 @@ class Pim(nnx.Module):
 
 
 class Herbs(nnx.Module):
-    """HERBS: from PIM's pyramid, whose scores are "early/0", ..., a second path leads back from the
-    finest to the coarsest map; scores and graph are of that one, and the class of the whole image
-    ranks the positions. Options and the other arrays are Pim's."""
+    """HERBS: PIM's pyramid, whose scores are "early/0", ..., and a second path from the finest to
+    the coarsest map. Scores and graph are those of the second path, and positions are ranked by the
+    class of the whole image. Options and the other arrays are those of Pim."""
 
     order = basic.FINE_TO_COARSE
 
@@ -188,8 +188,8 @@ class Herbs(nnx.Module):
 
 
 class Pyramid(nnx.Module):
-    """Maps [B, h, w, C], finest first -> the same grids with `width` channels each, to which the
-    coarser ones are added; float32. Paper: Feature Pyramid Networks (arXiv 1612.03144)."""
+    """Maps [B, h, w, C], finest first -> the same grids with `width` channels each, to which
+    the coarser ones are added; float32. Paper: Feature Pyramid Networks (arXiv 1612.03144)."""
 
     def __init__(self, channels, width, *, rngs):
         self.project = layers.Blocks(TwoLayers(c, width, rngs=rngs) for c in channels)
@@ -203,8 +203,8 @@ class Pyramid(nnx.Module):
 
 
 class Graph(nnx.Module):
-    """Levels [B, h, w, width] -> (one vector of their best positions, f32 [B, width]; "scores/i"
-    and "picked/i" of each level). ranks: class scores [B, h, w, K] -> what is best, [B, h, w]."""
+    """Levels [B, h, w, width] -> (one vector from their best positions, f32 [B, width]; "scores/i"
+    and "picked/i" of each level). ranks: class scores [B, h, w, K] -> ranks [B, h, w]."""
 
     def __init__(self, channels, width, num_classes, selects, ranks, tokens_per_joint, *, rngs):
         if len(channels) < 2:

@@ -1,7 +1,7 @@
-"""Heads that classify products of features: bilinear pooling made small or normalised as a matrix.
+"""Heads that classify products of features: bilinear pooling in compact or normalised forms.
 
-What a head is: see `fgc_jax.models.heads.basic`. Products of matrices ask for full float32, for
-which GPUs would otherwise take shorter numbers.
+`fgc_jax.models.heads.basic` defines what a head is. Matrix products request full float32, because
+GPUs would otherwise use a lower precision.
 """
 
 import functools
@@ -27,8 +27,8 @@ def _positions(x):
 
 def hashes(channels: int, dimension: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(the place of each channel in a count sketch, int [channels] below `dimension`; its sign,
-    float32 [channels]). They depend on the arguments alone: raw bits of PCG64, of which NumPy
-    promises that they never change."""
+    float32 [channels]). They depend only on the arguments, through raw bits of PCG64, which NumPy
+    guarantees never to change."""
     bits = np.random.PCG64(seed).random_raw(channels)
     places = ((bits >> np.uint64(1)) % np.uint64(dimension)).astype(np.int64)
     return places, (1 - 2 * (bits & np.uint64(1)).astype(np.float32)).astype(np.float32)
@@ -36,9 +36,9 @@ def hashes(channels: int, dimension: int, seed: int) -> tuple[np.ndarray, np.nda
 
 @functools.lru_cache(4)
 def _groups(channels, dimension, seeds):
-    """Where a Tensor Sketch puts the products of C1 and C2 channels, i * C2 + j being that of i and
-    j: (their places, int32 [C1 * C2]; int32 [T, dimension], whose column p holds the products of
-    place p, and C1 * C2 where it has fewer than T)."""
+    """The places of the products of C1 and C2 channels in a Tensor Sketch; the product of channels
+    i and j has the number i * C2 + j. Returns (places, int32 [C1 * C2]; members, int32
+    [T, dimension], whose column p has the numbers at place p, filled up with C1 * C2)."""
     first, second = (hashes(c, dimension, s)[0] for c, s in zip(channels, seeds, strict=True))
     places = ((first[:, None] + second[None, :]) % dimension).ravel()
     order = np.argsort(places, kind="stable")
@@ -52,7 +52,7 @@ def _groups(channels, dimension, seeds):
 def _add_up(products, places, members):
     """Sums [dimension, B] of the products [C1 * C2, B] of each place; see `_groups`.
 
-    Gathered, not scattered: on every device the sums have one order, so that runs repeat exactly.
+    With a gather, not a scatter: every device adds in the same order, so that runs repeat exactly.
     """
 
     @jax.custom_vjp
@@ -63,7 +63,7 @@ def _add_up(products, places, members):
         nothing = jnp.zeros((members.shape[1], products.shape[1]))
         return jax.lax.scan(step, nothing, members)[0]
 
-    # That of a gather would be scattered.
+    # The gradient of a gather would be a scatter.
     add_up.defvjp(lambda x: (add_up(x), None), lambda _, gradient: (gradient[places],))
     return add_up(products)
 
@@ -75,16 +75,16 @@ def tensor_sketch(first, second, *, dimension, seeds):
     [B, dimension]: the circular convolution of the two count sketches of each position, summed.
     Inner products of it estimate those of the C1 x C2 sums of products.
 
-    Paper: Compact Bilinear Pooling (arXiv 1511.06062). The convolution is usually done with Fourier
-    transforms of each position. Here the products are summed over the positions first, in one
-    matrix product, and then added up where the sketch puts them: less memory where the positions
-    are many, no rounding of a transform, and no device needs the other devices' images, which XLA
-    would send around for a transform.
+    Paper: Compact Bilinear Pooling (arXiv 1511.06062). The convolution is usually computed with
+    Fourier transforms at each position. Here the products are first summed over the positions, in
+    one matrix product, and then added up by their places in the sketch. This needs less memory if
+    there are many positions, has no rounding of a transform, and needs no images of other devices,
+    which XLA would send for a transform.
     """
     channels = first.shape[-1], second.shape[-1]
     signs = (hashes(c, dimension, s)[1] for c, s in zip(channels, seeds, strict=True))
     first, second = (x * s.reshape(1, 1, -1) for x, s in zip((first, second), signs, strict=True))
-    # The batch comes last: one place of all images is then added at once.
+    # The batch is the last axis: one place of all images is then added at once.
     products = jnp.einsum("bnc,bnd->cdb", first, second, precision=_EXACT)
     products = products.reshape(-1, len(first))
     return _add_up(products, *_groups(channels, dimension, tuple(seeds))).T
@@ -95,8 +95,8 @@ class CompactBilinear(nnx.Module):
 
     Paper: Compact Bilinear Pooling (arXiv 1511.06062). The sums over the positions go through
     signed_sqrt, l2_normalise and dropout. dimension: length of the sketch, which the classifier
-    reads in place of C1 * C2 products. seed: of the sketch's random places and signs, which are
-    drawn from it anew wherever the head is built and are no weights.
+    reads instead of C1 * C2 products. seed: of the random places and signs of the sketch; they are
+    not weights, but are drawn again whenever the head is built.
     """
 
     def __init__(
@@ -138,10 +138,9 @@ class IsqrtCov(nnx.Module):
     """Covariance of `dimension` channels, its matrix square root, then a linear layer (iSQRT-COV).
 
     Paper: Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square
-    Root Normalization (arXiv 1712.01034). A 1x1 convolution, batch norm and ReLU make the channels
-    fewer; the classifier reads the upper triangle of the root, dimension * (dimension + 1) / 2
-    numbers. iterations: see
-    `matrix_root`.
+    Root Normalization (arXiv 1712.01034). A 1x1 convolution, batch norm and ReLU reduce the number
+    of channels. The classifier reads the upper triangle of the root, which has
+    dimension * (dimension + 1) / 2 numbers. iterations: see `matrix_root`.
     """
 
     def __init__(
@@ -170,14 +169,14 @@ class IsqrtCov(nnx.Module):
 
 
 class LowRankBilinear(nnx.Module):
-    """A classifier of bilinear features whose matrix of each class has low rank; the bilinear
-    feature of the map is never formed.
+    """A classifier of bilinear features with a matrix of low rank for each class; the bilinear
+    feature is never computed.
 
     Paper: Low-rank Bilinear Pooling for Fine-Grained Classification (arXiv 1611.05109), with the
-    shared factor (their co-decomposition). Of features x, after signed_sqrt as in the authors'
-    code, a linear layer makes `dimension` ones, y. Class k has `rank` vectors v of that length,
-    of which the first half counts positively: its logit is the mean over the positions of
-    sum_j +-(v_kj . y)^2, plus a bias.
+    shared factor (their co-decomposition). A linear layer reduces the features x, after signed_sqrt
+    as in the authors' code, to `dimension` features y. Class k has `rank` vectors v_kj of that
+    length. Its logit is the mean over the positions of sum_j +-(v_kj . y)^2, plus a bias, with plus
+    for the first half of the vectors and minus for the second.
     """
 
     def __init__(
@@ -200,7 +199,7 @@ class LowRankBilinear(nnx.Module):
     def __call__(self, maps, *, rngs=None):
         (x,) = maps
         x = self.reduction(basic.signed_sqrt(_positions(x), self.epsilon))
-        # dimension x dimension an image, so that the classes do not each visit all positions.
+        # dimension x dimension for each image, so that not every class reads all positions.
         products = jnp.einsum("bnc,bnd->bcd", x, x, precision=_EXACT) / x.shape[1]
         factors = self.factors[...]
         dimension, rank, classes = factors.shape
