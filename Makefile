@@ -22,7 +22,7 @@ EXTRAS := $(if $(filter cuda12,$(ACCELERATOR)),cuda12$(comma))quickstart,test
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test parity lint format lock clean env parity-env
+.PHONY: help quickstart test slow parity lint format lock clean env parity-env
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -34,7 +34,10 @@ quickstart: $(STAMP) ## install, then fine-tune a pretrained network on built-in
 	$(VENV)/bin/python -m fgc_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: $(STAMP) ## install, then run the tests
-	$(VENV)/bin/python -m pytest -n $(TEST_JOBS) $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n $(TEST_JOBS) --durations=10 $(PYTEST_ARGS)
+
+slow: $(STAMP) ## the proofs that take long, before a release
+	$(VENV)/bin/python -m pytest -n $(TEST_JOBS) --durations=10 -m slow $(PYTEST_ARGS)
 
 parity: $(PARITY_STAMP) ## compare with timm and torchvision in an environment of its own
 	$(PARITY)/bin/python -m pytest -n $(TEST_JOBS) tests/parity $(PYTEST_ARGS)

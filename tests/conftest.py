@@ -17,10 +17,23 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-from absl import flags  # noqa: E402  (after the environment)
+import jax  # noqa: E402  (after the environment)
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
 
 
 def pytest_configure() -> None:
     """Lets tests read absl flags, which libraries define and only `absl.app` parses."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly():
+    """Programs are compiled without LLVM's optimisations: for modules whose programs run once.
+
+    XLA's own passes stay, so what a program computes, and keeps in memory, is the same.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -1,10 +1,11 @@
 """Training losses of small recipes; as a program, on however many devices there are.
 
-python -m tests.device_losses
+python -m tests.device_losses NAME...
 """
 
 import dataclasses
 import json
+import sys
 
 import jax
 
@@ -49,17 +50,17 @@ def herbs(recipe):
     recipe.method_options = {"lambda_s": 0.5, "temperature": 4.0, "halve_every": 8}
 
 
-CHANGES = (transformer, cal, pmg, api_net, herbs)
+CHANGES = {change.__name__: change for change in (transformer, cal, pmg, api_net, herbs)}
 
 
-def losses(change, steps: int = 3) -> list[float]:
+def losses(name: str, steps: int = 3) -> list[float]:
     """The losses of some steps on the same eight images, with flips."""
     weights = {"": small_networks.STORED[0]}  # whose mean and std normalise the images
-    for name in ("vit", "basic"):
-        row = dataclasses.replace(small_networks.SMALL[name], weights=weights)
-        models.BACKBONES[name] = row
+    for backbone in ("vit", "basic"):
+        row = dataclasses.replace(small_networks.SMALL[backbone], weights=weights)
+        models.BACKBONES[backbone] = row
     recipe = tiny_run.recipe("unused")
-    change(recipe)
+    CHANGES[name](recipe)
     recipe.eval_batch_size = 8
     recipe.phases = (common.phase("all", batch_size=8, resize=32, crop=32, lr=1e-3),)
     batch = step_trainer.batch_of(8, mask=[1, 1, 1, 0, 1, 1, 1, 1])
@@ -68,5 +69,5 @@ def losses(change, steps: int = 3) -> list[float]:
 
 
 if __name__ == "__main__":
-    found = {change.__name__: losses(change) for change in CHANGES}
+    found = {name: losses(name) for name in sys.argv[1:]}
     print(json.dumps({"devices": jax.device_count(), **found}))

@@ -11,6 +11,8 @@ import pytest
 from fgc_jax.data import augment
 from fgc_jax.data.augment import geometry, operation
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 OPTIONS = {
     "crop": {"size": 16},
     "colour_jitter": {"brightness": 0.4, "hue": 0.2},

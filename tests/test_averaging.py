@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from fgc_jax import trees
+from fgc_jax import config, trees
 from fgc_jax.training import averaging
 from tests import step_trainer
 
@@ -53,7 +53,7 @@ def test_the_average_holds_what_trains_and_nothing_else():
 
 def test_swa_counts_from_the_first_of_the_last_epochs():
     class Phase:
-        epochs, average = 6, "swa 3"
+        epochs, average = 6, config.Average.parse("swa 3")
 
     assert [averaging.swa_count(Phase, epoch) for epoch in range(1, 7)] == [1, 1, 1, 1, 2, 3]
 

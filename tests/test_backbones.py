@@ -14,6 +14,8 @@ from fgc_jax.models import backbone, conv
 from fgc_jax.models.backbones import convnext_table, swin_table, vgg, vit
 from tests import seeded
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SIZE = (192, 128)
 
 

@@ -204,7 +204,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(images, t
 
 def test_no_space_left_is_one_error_and_the_run_can_continue(tmp_path):
     workdir = tmp_path / "run"
-    command = (*commands.SMALL, "--config.checkpoint_every=2", f"--workdir={workdir}")
+    command = (*commands.SMALL, "--config.model.feature_map=features", f"--workdir={workdir}")
     process = commands.start(*command)
     # Files beyond 2 MB cannot be written, as on a full disk; the state takes 45 MB.
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))

@@ -11,6 +11,8 @@ from fgc_jax.convert import timm
 from fgc_jax.models.backbones import convnext
 from tests import networks, seeded
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.mark.parametrize(
     ("name", "size"),

@@ -9,6 +9,8 @@ from fgc_jax.models import conv
 from fgc_jax.models.backbones import efficientnet, efficientnet_table
 from tests import networks, seeded, small_networks
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 LITE0 = "tf_efficientnet_lite0"
 
 

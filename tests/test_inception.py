@@ -13,6 +13,8 @@ from fgc_jax.models import layers, pretrained
 from fgc_jax.models.backbones import inception
 from tests import networks, seeded
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.mark.parametrize("size", ["75x75", "107x91"])
 def test_forward_equals_timms(size):

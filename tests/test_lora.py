@@ -19,6 +19,8 @@ from fgc_jax.runs import checkpoint, stop
 from fgc_jax.training import memory, plans, restored, rules, trainable
 from tests import data_files, seeded, small_networks, tiny_run
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 FAMILIES = ("vit", "eva", "convnext", "swin")
 
 

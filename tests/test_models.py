@@ -13,6 +13,8 @@ from fgc_jax.models.heads import basic
 from tests import networks, seeded
 from tests.small_networks import SMALL
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 OPTIONS = {
     "gap": {},
     "bilinear": {"projection": 8},

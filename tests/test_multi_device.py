@@ -48,19 +48,24 @@ def test_devices_agree(one_device, tmp_path):
         np.testing.assert_allclose(got[name], expected, rtol=1e-5)
 
 
-def test_a_transformer_and_the_methods_agree(monkeypatch):
+@pytest.mark.parametrize(
+    "names",
+    [("transformer", "cal"), pytest.param(("api_net", "pmg", "herbs"), marks=pytest.mark.slow)],
+)
+def test_a_transformer_and_the_methods_agree(names, monkeypatch):
     for name in ("vit", "basic"):
         monkeypatch.setitem(models.BACKBONES, name, None)  # put back what the program puts there
     assert jax.device_count() == 1
-    out, _ = commands.run(module="tests.device_losses", env=commands.devices(8))
+    out, _ = commands.run(*names, module="tests.device_losses", env=commands.devices(8))
     found = json.loads(out)
     assert found["devices"] == 8
-    for change in device_losses.CHANGES:
-        eight = found[change.__name__]
+    for name in names:
+        eight = found[name]
         assert len(set(eight)) == 3, "nothing is learned"
-        np.testing.assert_allclose(eight, device_losses.losses(change), rtol=1e-5)
+        np.testing.assert_allclose(eight, device_losses.losses(name), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_agree(one_device, tmp_path):
     workdir = tmp_path / "run"
     with socket.socket() as listener:

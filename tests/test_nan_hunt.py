@@ -88,7 +88,7 @@ def trouble_images():
     return np.stack(kinds).astype(np.uint8)
 
 
-@pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
+@pytest.mark.parametrize("dtype", ("float32", pytest.param("bfloat16", marks=pytest.mark.slow)))
 def test_no_nan_leaves_a_step_of_cal(dtype, monkeypatch):
     row = dataclasses.replace(small_networks.SMALL["basic"], weights={"": small_networks.STORED[0]})
     monkeypatch.setitem(models.BACKBONES, "basic", row)

@@ -38,7 +38,7 @@ def test_settings_are_valid_and_the_weights_exist(name, variant, root):
     phases.method_of(plans.prepare(rules.parse(got)))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ["pmg", "dcl", pytest.param("cross_x", marks=pytest.mark.slow)])
 def test_recipes_train(name, root, tmp_path, monkeypatch):
     got = RECIPES[name].get_config("tiny")
     got.data.root = str(root)

@@ -19,6 +19,8 @@ from fgc_jax import models, train
 from fgc_jax.training import plans, rules
 from tests import commands, data_benchmarks, data_files, small_networks
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 WRITE = {
     "aircraft": data_files.write_aircraft,
     "cub": data_benchmarks.write_cub,
@@ -87,6 +89,7 @@ def test_tiny_variants_are_runs(name, variant, roots):
     assert not plan.settings.model.pretrained
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_through_the_command(roots, tmp_path):
     out, _ = commands.run(
         "--config=configs/transfer_aircraft.py:tiny,resnet50,reinit",
@@ -101,20 +104,25 @@ def test_a_recipe_trains_through_the_command(roots, tmp_path):
     ("name", "variant", "small"),
     [
         ("bcnn_aircraft", "reinit", "vgg"),
-        ("cub_dogs", "dogs,published,vit_small_patch16_224", "vit"),
-        ("resnext50_cars", "", "basic"),
         ("transfg_cub", "", "vit"),
-        ("glsim_cub", "", "vit"),
-        ("pim_cub", "herbs", "basic"),
-        ("baselines_cub", "swin_large", "vit"),
-        ("baselines_cub", "dinov2", "vit"),
         ("cal_resnet101", "cub", "basic"),
-        ("cal_resnet152_homework", "", "basic"),
-        ("cal_convnext_b_cub", "", "basic"),
-        ("wsdan_inception", "", "basic"),
-        ("second_order_cub", "asymmetric", "vgg+basic"),
-        ("api_net_cub", "", "basic"),
-        ("pairwise_confusion_cub", "", "basic"),
+        *(
+            pytest.param(*values, marks=pytest.mark.slow)
+            for values in (
+                ("cub_dogs", "dogs,published,vit_small_patch16_224", "vit"),
+                ("resnext50_cars", "", "basic"),
+                ("glsim_cub", "", "vit"),
+                ("pim_cub", "herbs", "basic"),
+                ("baselines_cub", "swin_large", "vit"),
+                ("baselines_cub", "dinov2", "vit"),
+                ("cal_resnet152_homework", "", "basic"),
+                ("cal_convnext_b_cub", "", "basic"),
+                ("wsdan_inception", "", "basic"),
+                ("second_order_cub", "asymmetric", "vgg+basic"),
+                ("api_net_cub", "", "basic"),
+                ("pairwise_confusion_cub", "", "basic"),
+            )
+        ),
     ],
 )
 def test_recipes_train(name, variant, small, roots, tmp_path, monkeypatch):

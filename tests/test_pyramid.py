@@ -9,6 +9,8 @@ from flax import nnx
 from fgc_jax.models.heads import pyramid
 from tests import networks
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 CHANNELS, GRIDS, SELECTS = (3, 5, 4), ((6, 4), (3, 2), (2, 1)), (7, 3, 2)
 OPTIONS = {"width": 8, "selects": SELECTS, "tokens_per_joint": 4}
 KINDS = {"pim": pyramid.Pim, "herbs": pyramid.Herbs}

@@ -11,7 +11,8 @@ from fgc_jax.data import pipeline
 from fgc_jax.training import inputs, phases, plans, rules
 from tests import commands, data_files
 
-SMALLER = "--config.model.backbone=resnet18"  # where the images matter, not the network
+# Where the images matter, not the network.
+SMALLER = ("--config.model.backbone=resnet18", "--config.model.feature_map=stage1")
 
 
 def train(recipe, workdir, *options):
@@ -26,7 +27,10 @@ def train(recipe, workdir, *options):
 def test_folder_recipe_with_the_users_images(tmp_path):
     data_files.write_folder(tmp_path / "data", splits=12)
     results = train(
-        "finetune_folder.py:tiny", tmp_path / "run", f"--config.data.root={tmp_path / 'data'}"
+        "finetune_folder.py:tiny",
+        tmp_path / "run",
+        f"--config.data.root={tmp_path / 'data'}",
+        *SMALLER,
     )
     assert results["forward_gflops"] > 0
 
@@ -59,6 +63,7 @@ def test_one_bundle_at_a_time():
         finetune_folder.get_config("fastai,cal")
 
 
+@pytest.mark.slow
 def test_mixed_images_train(tmp_path):
     ops = "(('resized_crop', {}), ('mixup_or_cutmix', {}))"
     small = [option for option in commands.SMALL if not option.startswith("--config=")]
@@ -75,7 +80,7 @@ def test_folder_recipe_with_a_table_and_with_own_validation_images(tmp_path):
         "--config.data.name=csv",
         f"--config.data.root={table}",
         "--config.data.options={'label_column': 'label'}",
-        SMALLER,
+        *SMALLER,
     )
     assert results["dataset"] == "csv"
     data_files.write_folder(tmp_path / "split", splits={"train": 8, "val": 2, "test": 3})
@@ -83,7 +88,7 @@ def test_folder_recipe_with_a_table_and_with_own_validation_images(tmp_path):
         "finetune_folder.py:tiny",
         tmp_path / "split_run",
         f"--config.data.root={tmp_path / 'split'}",
-        SMALLER,
+        *SMALLER,
     )
     assert results["test"]["images"] == 9
 

@@ -9,6 +9,8 @@ from fgc_jax import models, trees
 from fgc_jax.models.backbones import resnet
 from tests import networks, seeded
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.mark.parametrize(
     ("name", "size"),

@@ -10,6 +10,8 @@ from fgc_jax.models import pretrained
 from fgc_jax.models.backbones import resnetv2
 from tests import networks, seeded
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.mark.parametrize(
     ("name", "size"),

@@ -60,6 +60,27 @@ def straight(tmp_path_factory):
     return workdir
 
 
+def test_stopped_in_one_phase_and_killed_in_the_next(straight, tmp_path):
+    workdir = tmp_path / "run"
+    command = (*commands.SMALL, *OPTIONS, "--config.checkpoint_every=1000", f"--workdir={workdir}")
+    process = commands.start(*command)
+    wait_for(lambda: last_step(workdir) >= 2, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "the same command continues" in err
+    assert checkpoint.any_in(workdir)
+    process = commands.start(*command)
+    # The mean of weights holds those of the epoch before.
+    wait_for(lambda: last_step(workdir) >= 26, process)
+    process.kill()
+    process.communicate()
+    commands.run(*command)
+    assert fingerprints(workdir) == fingerprints(straight)
+    assert commands.logged(workdir) == commands.logged(straight)
+
+
+@pytest.mark.slow
 def test_killed_in_both_phases_and_while_saving(straight, tmp_path):
     workdir = tmp_path / "run"
     command = (*commands.SMALL, *OPTIONS, f"--workdir={workdir}")
@@ -88,6 +109,7 @@ def test_killed_in_both_phases_and_while_saving(straight, tmp_path):
     assert commands.logged(workdir) == commands.logged(straight)
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_continues(straight, tmp_path):
     """Killed with the run that it trains, as when the machine stops."""
     folder = tmp_path / "sweep"
@@ -108,20 +130,6 @@ def test_a_killed_sweep_continues(straight, tmp_path):
     assert fingerprints(second) != fingerprints(straight)
     out, _ = commands.run(*command, module="scripts/sweep.py")
     assert "2 runs, 2 of them finished before" in out
-
-
-def test_sigterm_saves_says_so_and_continues(straight, tmp_path):
-    workdir = tmp_path / "run"
-    command = (*commands.SMALL, *OPTIONS, "--config.checkpoint_every=1000", f"--workdir={workdir}")
-    process = commands.start(*command)
-    wait_for(lambda: last_step(workdir) >= 2, process)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 143
-    assert "the same command continues" in err
-    assert checkpoint.any_in(workdir)
-    commands.run(*command)
-    assert fingerprints(workdir) == fingerprints(straight)
 
 
 def test_a_finished_run_is_not_trained_again(straight):

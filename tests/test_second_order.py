@@ -13,6 +13,8 @@ from fgc_jax.models.heads import basic, matrix_root, second_order
 from tests import networks
 from tests.test_heads import maps
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 HEADS = {
     "compact_bilinear": lambda **o: second_order.CompactBilinear(
         (4,), 3, rngs=nnx.Rngs(0), **{"dimension": 11, **o}

@@ -10,6 +10,8 @@ from fgc_jax.convert import timm
 from fgc_jax.models.backbones import swin
 from tests import networks, seeded
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 NAME = "swin_tiny_patch4_window7_224"
 
 

@@ -3,6 +3,8 @@ import pytest
 from fgc_jax import models
 from tests import networks, seeded
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.mark.parametrize("size", networks.SIZES)
 @pytest.mark.parametrize("name", ["vgg11", "vgg13_bn"])

@@ -10,6 +10,8 @@ from fgc_jax.models import backbone, position
 from fgc_jax.models.backbones import eva, vit
 from tests import networks, seeded
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 REGISTERS = "vit_small_patch14_reg4_dinov2"
 SHAPE = (24, 2, 2)
 

@@ -1,6 +1,7 @@
 """Preparing a phase for training: its compiled step, its first state, its batches."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,17 +16,17 @@ from fgc_jax.training import averaging, inputs, optim, restored, schedules, step
 from fgc_jax.training.plans import Plan, check_crop
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Prepared:
-    """A phase that is ready to train: `step` is compiled when it is first called."""
+    """A phase that is ready to train."""
 
     plan: Plan
     index: int
     method: methods.Method
+    task: methods.Task
     setup: step.Setup
     schedule: schedules.Schedule
     steps_per_epoch: int
-    step: Callable
 
     @property
     def phase(self) -> config.Phase:
@@ -74,6 +75,11 @@ class Prepared:
             start_step=start_step,
         )
 
+    @functools.cached_property
+    def step(self) -> Callable:
+        """The train step, see `step.make_train_step`; compiled when it is first called."""
+        return step.make_train_step(self.setup, self.method, self.task, self.plan.mesh)
+
 
 def prepare(
     plan: Plan,
@@ -105,8 +111,7 @@ def prepare(
         start=start,
         key=plan.key(index, 2),
     )
-    train_step = step.make_train_step(setup, method, task, plan.mesh)
-    return Prepared(plan, index, method, setup, schedule, steps_per_epoch, train_step)
+    return Prepared(plan, index, method, task, setup, schedule, steps_per_epoch)
 
 
 def method_of(plan: Plan) -> methods.Method:
