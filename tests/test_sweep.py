@@ -129,7 +129,7 @@ def test_long_values_have_names_of_their_own(tmp_path):
         (["model.head=gap,bilin"], [], "'bilin' is unknown"),
         (["phases[1].lr=1e-3,x"], [], "could not convert string to float"),
         (["phases[1].lr=1e-3,-1"], [], "must be a number at least 0"),
-        (["phases[1].lr=1e-3,0.001"], [], "are the same"),
+        (["phases[1].lr=1e-3,0.001"], [], "are equal"),
         (
             ["data.root=a/b,a-b"],
             [],
@@ -221,7 +221,7 @@ def test_a_run_that_a_killed_sweep_left_behind_is_waited_for(stand_in, tmp_path,
         time.sleep(0.01)
     assert not sweep.run(planned, tmp_path, stand_in, [{}], said.append)
     orphan.wait()
-    assert said[1].startswith("lr=0.1,seed=0: another process still trains it")
+    assert said[1].startswith("lr=0.1,seed=0: waiting, because another process still trains it")
     assert set(json.loads((folder / "steps.json").read_text())) == {orphan.pid}
 
 
