@@ -26,7 +26,7 @@ class Predictor:
 
     def __init__(
         self,
-        workdir: str | Path,
+        directory: str | Path,
         *,
         views: str = "",
         average: str = "logits",
@@ -35,7 +35,7 @@ class Predictor:
         batch_size: int | None = None,
     ):
         self.run = restored.load_run(
-            workdir,
+            directory,
             checkpoint,
             batch_size=batch_size,
             spec=views,

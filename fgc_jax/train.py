@@ -5,7 +5,7 @@ from pathlib import Path
 
 import ml_collections
 
-from fgc_jax import config, console, trees
+from fgc_jax import config, console, methods, trees
 from fgc_jax.models import network as networks
 from fgc_jax.runs import checkpoint, directory, results, session
 from fgc_jax.runs.progress import Progress
@@ -39,7 +39,9 @@ def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
     directory.check_dataset(workdir, plan.dataset.facts())
     gflops = networks.forward_gflops(plan.network, settings.phases[-1].crop)
     start, told = None, ""
-    if not begun:
+    if begun:
+        _check_continues(plan, method, task, workdir)
+    else:
         *start, told = plans.initial_variables(plan)
     with session.opened(workdir, resolved, plan.dataset.facts(), settings.wandb) as opened:
         averaged = averaging.is_result(settings.phases[0])
@@ -58,6 +60,14 @@ def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
         found = _write_results(live, gflops, test=test, logits=chosen)
         console.say(f"\n{results.table(found)}\n\nEverything is in {workdir}")
         return found
+
+
+def _check_continues(plan, method: methods.Method, task: methods.Task, workdir: Path) -> None:
+    """Raises ValueError if the newest checkpoint cannot be continued from."""
+    newest = checkpoint.find_step(workdir, "last")
+    progress = checkpoint.load_progress(workdir, newest)
+    ready = phases.prepare(plan, progress.phase, method, task, start=progress.phase_start)
+    checkpoint.check_layout(workdir, newest, ready.state_shapes())
 
 
 def _run_phases(live: loop.Run, begin: int, variables: list | None, gflops: float) -> None:

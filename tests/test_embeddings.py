@@ -135,7 +135,8 @@ def test_unreadable_images_are_listed(plan, tmp_path, monkeypatch):
         return split.read(index)
 
     torn = dataclasses.replace(split, read=read)
-    found = embeddings.compute(plan_, *rest, torn, "")
+    data = dataclasses.replace(plan_.dataset, splits={**plan_.dataset.splits, "val": torn})
+    found = val((dataclasses.replace(plan_, dataset=data), *rest), None)
     assert list(found.index) == [0, 1, 3, 4, 5] and list(found.unreadable) == [2]
 
 

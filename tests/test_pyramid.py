@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from fgc_jax import config
 from fgc_jax.models.heads import pyramid
 from tests import networks
 
@@ -173,12 +174,16 @@ def test_positions_rank_by_their_own_class_or_by_that_of_the_image():
     [
         ((3,), {"selects": (1,)}, "a pyramid needs several feature maps"),
         ((3, 4), {}, r"selects=\(2048, 512, 128, 32\) must be .* each of the 2 feature maps"),
-        ((3, 4), {"selects": (2, 0)}, r"selects=\(2, 0\)"),
     ],
 )
 def test_wrong_options_are_refused(channels, options, message):
     with pytest.raises(ValueError, match=message):
         pyramid.Pim(channels, 3, width=8, rngs=nnx.Rngs(0), **options)
+
+
+def test_a_map_gives_at_least_one_position():
+    with pytest.raises(ValueError, match=r"selects=\(2, 0\) must be a tuple, each a whole number"):
+        config.options(pyramid.Pim, {"selects": (2, 0)}, "config.model.head_options.")
 
 
 def test_more_positions_than_there_are_are_refused():

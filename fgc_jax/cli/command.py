@@ -14,6 +14,11 @@ class Parser(argparse.ArgumentParser):
     """Prints an error about the flags in one line, and exits with `exit_code`."""
 
     exit_code = 2
+    more: Callable[[], str] | None = None  # what --help ends with
+
+    def format_help(self) -> str:
+        self.epilog = self.more() if self.more else self.epilog
+        return super().format_help()
 
     def error(self, message: str) -> None:
         print(f"error: {message}", file=sys.stderr)

@@ -5,6 +5,7 @@ import ast
 import difflib
 import re
 import sys
+import types
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,10 +52,7 @@ def read(config: str, changes: Sequence[str] = ()):
     from ml_collections import config_flags
 
     path, colon, variants = config.partition(":")
-    # Recipes import each other: those of the current folder are found first. The package's folder
-    # is last, so it hides no installed module.
-    sys.path[:0] = [] if "" in sys.path else [""]
-    sys.path += [] if str(BUNDLE) in sys.path else [str(BUNDLE)]
+    _bind_configs()
     argv = ["recipe", f"--config={find(path)}{colon}{variants}", *changes]
     values = flags.FlagValues()
     try:
@@ -68,6 +66,20 @@ def read(config: str, changes: Sequence[str] = ()):
     if strays:
         raise ValueError(f"unknown arguments {strays}: write --config.KEY=VALUE with '='")
     return holder.value
+
+
+def _bind_configs() -> None:
+    """Makes `from configs import ...` in a recipe find the files of ./configs and then those of the
+    package, whatever else is installed under that name."""
+    folders = list(dict.fromkeys(str(place / "configs") for place in (Path.cwd(), BUNDLE)))
+    if list(getattr(sys.modules.get("configs"), "__path__", ())) == folders:
+        return
+    package = types.ModuleType("configs")
+    package.__path__ = folders
+    for name, module in list(sys.modules.items()):
+        if name.startswith("configs."):
+            setattr(package, name.partition(".")[2], module)
+    sys.modules["configs"] = package
 
 
 def find(path: str) -> Path:
@@ -94,6 +106,9 @@ def listing() -> Mapping[str, str]:
     for name, file in sorted(files.items()):
         try:
             tree = ast.parse(file.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:  # not UTF-8, a link to nothing
+            found[name] = f"cannot be read: {error}"
+            continue
         except SyntaxError as error:
             found[name] = f"cannot be read: {error.msg} in line {error.lineno}"
             continue

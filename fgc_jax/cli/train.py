@@ -16,12 +16,9 @@ from fgc_jax.cli import command, recipe, run_flags
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; exits with code 1 if they are wrong."""
-    recipes = recipe.listing()
-    width = max(map(len, recipes), default=0)
-    lines = [f"  {name:{width}}  {about}" for name, about in recipes.items()]
     parser = command.parser(__doc__)
     parser.exit_code = 1  # training has the same exit code for every error
-    parser.epilog = "\n".join(["recipes:", *lines])
+    parser.more = _recipes
     recipe.add(parser)
     parser.add_argument(
         "--workdir",
@@ -31,6 +28,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     run_flags.add_multi_host(parser)
     return recipe.parse(parser, argv)
+
+
+def _recipes() -> str:
+    recipes = recipe.listing()
+    width = max(map(len, recipes), default=0)
+    return "\n".join(
+        ["recipes:", *(f"  {name:{width}}  {about}" for name, about in recipes.items())]
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -130,18 +130,18 @@ def restore(manager: ocp.CheckpointManager, step: int, state: Any) -> Any:
     """Reads a whole training state into the structure and shardings of `state`.
 
     Raises:
-        ValueError: the checkpoint is damaged, or another version of this package wrote it.
+        ValueError: the checkpoint is damaged.
     """
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-    _check_layout(manager, step, target)
     arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     with _damage_named(manager, step):
         return manager.restore(step, args=arguments).state
 
 
-def _check_layout(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Raises ValueError if the parts of the stored state are not those of `state`."""
-    with _reader(Path(manager.directory).parent) as reader, _damage_named(manager, step):
+def check_layout(workdir: Path, step: int, state: Any) -> None:
+    """Raises ValueError if the parts of a run's stored state are not those of `state`: another
+    version of this package wrote them."""
+    with _reader(workdir) as reader, _damage_named(reader, step):
         stored = reader.item_metadata(step).state
         stored = getattr(stored, "tree", stored)
     there, here = (
@@ -150,7 +150,7 @@ def _check_layout(manager: ocp.CheckpointManager, step: int, state: Any) -> None
     )
     if there != here:
         raise ValueError(
-            f"{manager.directory / f'{PREFIX}_{step}'} contains a training state with another "
+            f"{directory(workdir) / f'{PREFIX}_{step}'} contains a training state with another "
             "layout, from another version of fgc_jax. Finish the run with that version, or start a "
             "new run in another --workdir. You can still evaluate this run and predict with it"
         )
@@ -275,6 +275,8 @@ def _damage_named(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
         yield
     except (*WRITE_ERRORS, KeyError, TypeError, AttributeError) as error:
         path = manager.directory / f"{PREFIX}_{step}"
+        if isinstance(error, ValueError) and str(error).startswith(f"checkpoint {path}"):
+            raise  # named already
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"checkpoint {path} cannot be read: {first_line[:300]}") from error
 

@@ -79,6 +79,8 @@ def locked(workdir: Path) -> Iterator[None]:
 def begin(workdir: Path, config: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
     """Writes a run's config and the facts of its data set, on the first process only."""
     if mesh.is_first_process():
+        for left_over in workdir.glob(f"*{files.UNFINISHED}"):  # by a process that was killed
+            left_over.unlink()
         files.write_json(workdir / CONFIG, config)
         files.write_json(workdir / DATASET, dataset)
 

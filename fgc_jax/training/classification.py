@@ -32,7 +32,7 @@ def task(plan: Plan) -> methods.Task:
         report=_report,
         evaluator=evaluator,
         monitors={"loss": "lower", "top1": "higher"},
-        line=lambda found: f"loss {found['loss']:.4f}  top-1 {found['top1']:.2f} %",
+        line=lambda found: (f"loss {found['loss']:.4f}", f"top-1 {found['top1']:.2f} %"),
         test=lambda session, phase, number: _test(plan, session, phase, number),
     )
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from fgc_jax.evaluation import inference
 from fgc_jax.models import network as networks
 from fgc_jax.training import inputs, plans
 
-SOURCES = ("data", "models")  # folders of fgc_jax whose code computes the vectors
+# Folders and files of fgc_jax whose code computes the vectors.
+SOURCES = ("data", "models", "evaluation/inference.py", "training/inputs.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,20 +57,21 @@ def of_splits(
     """
     weights = _without_head(params), _without_head(stats)
     facts, images = _facts(plan, phase, trees.fingerprint(weights)), plan.dataset.facts()["splits"]
+    infer = inference.compiled(plan.network, plan.mesh, _embed)
     found, read = {}, []
     for name in names:
-        split = plan.dataset.splits[name]
+        split, title = plan.dataset.splits[name], f"embedding {name}"
         about = {**facts, "split": images[name], "files": _files(plan, split)}
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
         if folder is None:
-            found[name] = compute(plan, params, stats, phase, split, f"embedding {name}")
+            found[name] = compute(infer, plan, (params, stats), phase, split, title)
             continue
         path = folder / f"{plan.settings.model.backbone}-{name}-{digest[:32]}.npz"
         found[name] = _stored(path)
         if found[name] is not None:
             read.append(name)
             continue
-        found[name] = compute(plan, params, stats, phase, split, f"embedding {name}")
+        found[name] = compute(infer, plan, (params, stats), phase, split, title)
         _store(path, found[name])
     return found, read
 
@@ -118,19 +120,24 @@ def inputs_of(plan: plans.Plan, phase: config.Phase, params: Any, stats: Any) ->
 
 
 def compute(
-    plan: plans.Plan, params: Any, stats: Any, phase: config.Phase, split: dataset.Split, title: str
+    infer: Callable,
+    plan: plans.Plan,
+    variables: tuple[Any, Any],
+    phase: config.Phase,
+    split: dataset.Split,
+    title: str,
 ) -> Embedded:
-    """The embeddings of a split, with a progress bar; params and stats are on the devices."""
+    """The embeddings of a split, with a progress bar. `infer` is `_embed`, compiled; variables:
+    (params, stats) on the devices."""
     settings = plan.settings
     total = pipeline.steps_per_epoch(len(split), settings.eval_batch_size)
     transform = inputs.eval_transform(settings.data, phase)
-    infer = inference.compiled(plan.network, plan.mesh, _embed)
     with (
         inputs.eval_batches(settings, split, transform) as batches,
         console.progress(title, total) as bar,
     ):
         counted = console.counted(batches, bar)
-        rows, unreadable = inference.rows(infer, params, stats, counted, plan.mesh, len(split))
+        rows, unreadable = inference.rows(infer, *variables, counted, plan.mesh, len(split))
     return Embedded(rows["vectors"], rows["label"], rows["index"], unreadable)
 
 
@@ -168,8 +175,10 @@ def _facts(plan: plans.Plan, phase: config.Phase, weights: str) -> dict[str, Any
 def _code() -> str:
     """A digest of the files that read images and build networks."""
     digest, root = hashlib.sha256(), Path(__file__).parents[1]
-    files = (path for name in SOURCES for path in (root / name).rglob("*.py"))
-    for path in sorted([*files, Path(__file__)]):
+    sources = [Path(__file__)]
+    for name in SOURCES:
+        sources += [root / name] if name.endswith(".py") else (root / name).rglob("*.py")
+    for path in sorted(sources):
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

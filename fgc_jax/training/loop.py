@@ -186,7 +186,7 @@ def _finish_epoch(live: Run, state: step.TrainState, val: dict, train_loss: floa
         named = {f"{title}_{key}": value for key, value in values.items()}
         live.session.writer.scalars(number, named)
         title = title.replace("_", " ")
-        text += "".join(f"  {title} {part}" for part in live.task.line(values).split("  "))
+        text += "".join(f"  {title} {part}" for part in live.task.line(values))
     console.say(text + ("  best" if better else ""))
     if stopping:
         console.say(f"early stop: {phase.patience} epochs without a better {phase.monitor}")

@@ -58,7 +58,8 @@ def _counts(plan: plans.Plan, phase: config.Phase) -> tuple[str, str]:
         fresh += sizes[path] * label.fresh
         frozen += sizes[path] * (not label.trains)
         if label.trains:
-            counts[label.group] = counts.get(label.group, 0) + sizes[path]
+            own = "".join(f" ({name}={value})" for name, value in label.own)
+            counts[label.group + own] = counts.get(label.group + own, 0) + sizes[path]
     groups = [f"{group} {count:,}" for group, count in counts.items()]
     groups += [f"frozen {frozen:,}"] if frozen else []
     return f"{phase.reinit}: {fresh:,}" if fresh else "-", ", ".join(groups)

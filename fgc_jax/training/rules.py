@@ -74,7 +74,9 @@ def _check_phase(at: str, settings: config.Settings, phase: config.Phase, *, fir
     if phase.train_bn_while_frozen and phase.train.kind == "all":
         raise ValueError(f"{at}: train_bn_while_frozen has no effect with train='all'")
     _check_optimiser(at, phase)
-    for number, (_, _, _, *own) in enumerate(phase.groups):
+    for number, (_, _, multiplier, *own) in enumerate(phase.groups):
+        if own and not multiplier:
+            raise ValueError(f"{at}: groups[{number}]: {own[0]!r} has no effect: 0 freezes")
         if own:
             _check_group(f"{at}: groups[{number}]", phase, *own)
     _check_average(at, phase)
@@ -190,15 +192,14 @@ def _check_optimiser(at: str, phase: config.Phase) -> None:
 def _check_group(at: str, phase: config.Phase, own: dict) -> None:
     """Checks the settings that a group changes."""
     changed = config.with_changes(phase, own, f"{at}: ")
-    schedules.build(changed, steps_per_epoch=10**9)
+    _check_optimiser(at, changed)
+    if "momentum" in own and schedules.build(changed, steps_per_epoch=10**9).momentum:
+        raise ValueError(f"{at}: momentum has no effect with schedule={phase.schedule!r}")
     if not own:
         raise ValueError(f"{at}: {{}} has no effect: leave it out")
-    useless = {"nesterov": changed.optimizer != "sgd", "beta2": changed.optimizer == "sgd"}
     for name, value in own.items():
         if getattr(phase, name) == value:
             raise ValueError(f"{at}: {name}={value!r} has no effect: the phase has the same value")
-        if useless.get(name):
-            raise ValueError(f"{at}: {name} has no effect with optimizer={changed.optimizer!r}")
 
 
 def _check_cache(at: str, settings: config.Settings, phase: config.Phase) -> None:

@@ -102,6 +102,9 @@ def of(
         )
         for path, label in groups.items()
     }
+    for group in {label.group for label in labels.values() if label.own}:
+        if not any(each.trains for each in labels.values() if each.group == group):
+            raise ValueError(f"{at}: the settings of group {group!r} have no effect: it is frozen")
     _check_effects(at, phase, trained_paths(labels))
     return labels
 
