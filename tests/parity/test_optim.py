@@ -288,7 +288,7 @@ def test_ema_equals_pytorchs():
     )
     kept = averaging.start("ema 0.1", weights[0], {})
     for done, (row, wanted) in enumerate(zip(weights[1:], expected[1:], strict=True)):
-        kept = averaging.after_step("ema 0.1", kept, row, {}, jnp.int32(done))
+        kept = averaging.after_step(config.Average.parse("ema 0.1"), kept, row, {}, jnp.int32(done))
         np.testing.assert_allclose(kept["params"], wanted, rtol=1e-6)
 
 
