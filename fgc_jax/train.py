@@ -39,11 +39,14 @@ def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
     directory.check_dataset(workdir, plan.dataset.facts())
     gflops = networks.forward_gflops(plan.network, settings.phases[-1].crop)
     start, told = None, ""
-    if begun:
-        _check_continues(plan, method, task, workdir)
-    else:
+    if not begun:
         *start, told = plans.initial_variables(plan)
-    with session.opened(workdir, resolved, plan.dataset.facts(), settings.wandb) as opened:
+
+    def check():
+        _check_continues(plan, method, task, workdir)
+
+    facts = plan.dataset.facts()
+    with session.opened(workdir, resolved, facts, settings.wandb, check) as opened:
         averaged = averaging.is_result(settings.phases[0])
         progress = Progress(averaged=averaged, epochs_of_phases=epochs)
         if opened.latest is not None:
@@ -63,7 +66,9 @@ def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
 
 
 def _check_continues(plan, method: methods.Method, task: methods.Task, workdir: Path) -> None:
-    """Raises ValueError if the newest checkpoint cannot be continued from."""
+    """Raises ValueError if there is a checkpoint, and the newest cannot be continued from."""
+    if not checkpoint.any_in(workdir):
+        return
     newest = checkpoint.find_step(workdir, "last")
     progress = checkpoint.load_progress(workdir, newest)
     ready = phases.prepare(plan, progress.phase, method, task, start=progress.phase_start)

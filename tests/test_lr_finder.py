@@ -202,7 +202,6 @@ def saved_run(plan, directory, initial, phase, history, best):
                 {"params": tiny_run.shaken(variables, number), "stats": stats},
                 Progress(phase=phase, best=best, history=history),
                 score=1 / number,
-                wait=True,
             )
     return directory
 

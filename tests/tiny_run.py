@@ -57,7 +57,6 @@ def write(workdir: Path, settings) -> None:
                 {"params": shaken(variables, number), "stats": stats, "opt_state": {}},
                 Progress(phase=phase, best=best if phase else None),
                 score=score,
-                wait=True,
             )
 
 

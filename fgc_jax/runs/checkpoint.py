@@ -94,7 +94,6 @@ def save(
     progress: Progress,
     *,
     score: float | None = None,
-    wait: bool = False,
 ) -> None:
     """Starts writing a checkpoint; `score` (greater is better) marks it as evaluated.
 
@@ -112,8 +111,6 @@ def save(
     arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=meta)
     try:
         manager.save(step, args=arguments, metrics=metrics, force=True)
-        if wait:
-            manager.wait_until_finished()
     except WRITE_ERRORS as error:
         raise CheckpointError(_reason(error, manager.directory, step)) from error
 
@@ -144,11 +141,7 @@ def check_layout(workdir: Path, step: int, state: Any) -> None:
     with _reader(workdir) as reader, _damage_named(reader, step):
         stored = reader.item_metadata(step).state
         stored = getattr(stored, "tree", stored)
-    there, here = (
-        {tuple(map(_key, path)) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (stored, state)
-    )
-    if there != here:
+    if _paths(stored) != _paths(state):
         raise ValueError(
             f"{directory(workdir) / f'{PREFIX}_{step}'} contains a training state with another "
             "layout, from another version of fgc_jax. Finish the run with that version, or start a "
@@ -156,9 +149,18 @@ def check_layout(workdir: Path, step: int, state: Any) -> None:
         )
 
 
-def _key(entry: Any) -> str:
-    """One key of a path. It is the same for a named tuple and for the dict that is stored of it."""
-    return str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
+def _paths(tree: Any) -> set[tuple[str, ...]]:
+    """The paths of the leaves and of the empty nodes, which orbax compares too. A path is the same
+    for a named tuple and for the dict that is stored of it."""
+
+    def key(entry):
+        return str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
+
+    def is_leaf(node):
+        return jax.tree.structure(node).num_nodes == 1
+
+    found = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
+    return {tuple(map(key, path)) for path, _ in found}
 
 
 def read_progress(manager: ocp.CheckpointManager, step: int) -> Progress:

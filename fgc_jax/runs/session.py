@@ -28,18 +28,25 @@ class Session:
 
 @contextlib.contextmanager
 def opened(
-    workdir: Path, config: Mapping[str, Any], facts: Mapping[str, Any], wandb: str = ""
+    workdir: Path,
+    config: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    wandb: str = "",
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[Session]:
     """Creates a run directory or opens an existing one. At the end the context waits for the last
     checkpoint.
 
     facts: those of the data set, for `dataset.json`. wandb: the Weights & Biases project, or "".
+    check: called when no other process can write there any more, and before anything is written.
 
     Raises:
-        ValueError: another process is training there, or W&B cannot be used.
+        ValueError: another process is training there, or W&B cannot be used; and what `check`
+            raises.
         checkpoint.CheckpointError: the last write failed.
     """
     with directory.locked(workdir):
+        check()
         directory.begin(workdir, config, facts)
         with checkpoint.opened(workdir) as manager, stop.requests(manager) as asked:
             latest = manager.latest_step()
