@@ -120,6 +120,16 @@ def test_max_pool(plain, window, stride, padding, size):
     np.testing.assert_allclose(transpose(jnp.asarray(g))[0], expected_dx, atol=1e-6)
 
 
+def test_spatial_max():
+    x = normal(2, 3, 4, 5).round()  # with ties
+    y, transpose = jax.vjp(layers.spatial_max, x)
+    g = normal(*y.shape, seed=1)
+    flat, wanted = x.reshape(2, 12, 5), np.zeros((2, 12, 5), np.float32)
+    np.testing.assert_array_equal(y, flat.max(1))
+    np.put_along_axis(wanted, flat.argmax(1)[:, None], g[:, None], axis=1)
+    np.testing.assert_array_equal(transpose(g)[0], wanted.reshape(x.shape))
+
+
 def test_max_pool_of_bfloat16():
     x = jnp.asarray(normal(1, 6, 6, 2), jnp.bfloat16)
     y, transpose = jax.vjp(lambda x: layers.max_pool(x, 3, 2, 1), x)

@@ -247,6 +247,19 @@ class Chain(Blocks):
         return x
 
 
+def spatial_max(x):
+    """Maximum over the positions of x [B, H, W, C]: [B, C].
+
+    Among equal values the gradient goes to the first in reading order, as in PyTorch's max pooling.
+    That of `x.max((1, 2))` divides by the number of values equal to the maximum, which is zero, and
+    the gradient NaN, where the compiler computes x twice with different rounding.
+    """
+    x = x.reshape(len(x), -1, x.shape[-1])
+    first = jnp.argmax(x, axis=1, keepdims=True)
+    places = lax.broadcasted_iota(first.dtype, x.shape, 1)
+    return jnp.where(places == first, x, 0).sum(1)
+
+
 def max_pool(x, window, stride, padding):
     """Maximum of each window [window, window] of x [B, H, W, C]; padding is an int on each side.
 

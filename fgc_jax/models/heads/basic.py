@@ -108,7 +108,7 @@ class Gap(nnx.Module):
         x = x.astype(jnp.float32)
         average = x.mean((1, 2))
         if self.pool == "avgmax":
-            return jnp.concatenate([x.max((1, 2)), average], axis=-1)
+            return jnp.concatenate([layers.spatial_max(x), average], axis=-1)
         return average
 
     def classify(self, x, *, rngs=None):

@@ -67,7 +67,7 @@ class Pmg(nnx.Module):
         self.concat = _classifier(width * len(channels), hidden, num_classes, rngs)
 
     def __call__(self, maps, *, rngs=None):
-        maxima = [block(x).max((1, 2)) for block, x in zip(self.blocks, maps, strict=True)]
+        maxima = [layers.spatial_max(block(x)) for block, x in zip(self.blocks, maps, strict=True)]
         levels = [fc(x) for fc, x in zip(self.classifiers, maxima, strict=True)]
         concat = self.concat(jnp.concatenate(maxima, axis=-1))
         named = {f"level{index}": logits for index, logits in enumerate(levels, start=1)}
