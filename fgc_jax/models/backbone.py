@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
@@ -11,7 +12,7 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 STRIDES = {"stem": 2, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32, "features": 32}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocess:
     """The input that one set of weights expects, and the source of these weights.
 
@@ -19,19 +20,19 @@ class Preprocess:
     in training and the one recommended for testing. crop_fraction, test_crop_fraction: crop side
     over the short side of the resized image, at `size` and at `test_size`. interpolation:
     "bilinear" or "bicubic". classes: of the weights' own classifier, 0 if they have none. source:
-    a spec for `convert.weights.read`; url: the original file, whose name ends in the first eight
-    digits of its sha256.
+    a spec for `convert.weights.read`, "" if there is none; url: the original file, whose name ends
+    in the first eight digits of its sha256. See `named` for "{model}" and "{tag}" in these two.
     """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     size: int
     test_size: int
-    interpolation: str
+    interpolation: str = "bicubic"
     crop_fraction: float
     test_crop_fraction: float
-    license: str
-    source: str
+    license: str = "apache-2.0"
+    source: str = "hub:timm/{model}.{tag}"
     url: str = ""
     classes: int = 1000
 
@@ -95,39 +96,42 @@ class Backbone:
     adapt: Callable[..., "Backbone"] = as_it_is
 
 
-def by_tag(weights: Iterable[Preprocess]) -> dict[str, Preprocess]:
-    """{tag: facts} of several weights on the hub."""
-    return {facts.source.rpartition(".")[2]: facts for facts in weights}
-
-
-def timm_tag(
-    model: str,
-    tag: str,
+def timm_facts(
     *,
     norm=IMAGENET,
     size: int = 224,
-    test_size: int | None = None,
-    interpolation: str = "bicubic",
     crop: float = 0.875,
-    test_crop: float | None = None,
-    licence: str = "apache-2.0",
-    url: str = "",
-    classes: int = 1000,
+    test: tuple[int, float] | None = None,
+    **others,
 ) -> Preprocess:
-    """Facts of `timm/<model>.<tag>` on the Hugging Face hub, as stated by timm 1.0.31."""
+    """Facts of weights on the Hugging Face hub, as stated by timm 1.0.31.
+
+    norm: (mean, std). crop: `crop_fraction`. test: (`test_size`, `test_crop_fraction`), None if
+    they are the same as in training. others: the other fields of Preprocess.
+    """
+    test_size, test_crop = test or (size, crop)
     return Preprocess(
         mean=norm[0],
         std=norm[1],
         size=size,
-        test_size=size if test_size is None else test_size,
-        interpolation=interpolation,
+        test_size=test_size,
         crop_fraction=crop,
-        test_crop_fraction=crop if test_crop is None else test_crop,
-        license=licence,
-        source=f"hub:timm/{model}.{tag}",
-        url=url,
-        classes=classes,
+        test_crop_fraction=test_crop,
+        **others,
     )
+
+
+def named(model: str, row: Backbone) -> Backbone:
+    """The row with the network's name and the tags written into sources and URLs of its weights."""
+    weights = {
+        tag: dataclasses.replace(
+            facts,
+            source=facts.source.format(model=model, tag=tag),
+            url=facts.url.format(model=model),
+        )
+        for tag, facts in row.weights.items()
+    }
+    return dataclasses.replace(row, weights=weights)
 
 
 def stage_layers(stem: str, stages: str, depths: Iterable[int], norm: str):
@@ -150,26 +154,12 @@ def without_drop_path(name: str, rate: float) -> None:
         raise ValueError(f"drop_path={rate} has no effect: {name} has no residual branches")
 
 
-def torchvision_tag(model: str, digest: str) -> Preprocess:
+def torchvision(digest: str, **facts) -> Preprocess:
     """Facts of torchvision's first ImageNet weights (V1), which timm calls tv_in1k."""
-    return timm_tag(
-        model,
-        "tv_in1k",
-        interpolation="bilinear",
-        licence="bsd-3-clause",
-        url=f"https://download.pytorch.org/models/{model}-{digest}.pth",
-    )
+    url = f"https://download.pytorch.org/models/{{model}}-{digest}.pth"
+    return timm_facts(interpolation="bilinear", license="bsd-3-clause", url=url, **facts)
 
 
-def torchvision2_tag(model: str, digest: str) -> Preprocess:
+def torchvision2(digest: str) -> Preprocess:
     """Facts of torchvision's second ImageNet weights (V2), which timm calls tv2_in1k."""
-    return timm_tag(
-        model,
-        "tv2_in1k",
-        size=176,
-        test_size=224,
-        interpolation="bilinear",
-        test_crop=0.965,
-        licence="bsd-3-clause",
-        url=f"https://download.pytorch.org/models/{model}-{digest}.pth",
-    )
+    return torchvision(digest, size=176, test=(224, 0.965))

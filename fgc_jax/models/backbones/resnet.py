@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 from fgc_jax.models import bridge, layers
-from fgc_jax.models.backbone import STRIDES, Backbone, by_tag
+from fgc_jax.models.backbone import STRIDES, Backbone
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -219,7 +219,7 @@ def adapted(row: Backbone, *, last_stride: Literal[1, 2] = 2) -> Backbone:
     return dataclasses.replace(row, build=build, strides=strides)
 
 
-def row(block, depths, *, parameters=0, gflops=0.0, weights=(), **options) -> Backbone:
+def row(block, depths, *, parameters=0, gflops=0.0, weights=None, **options) -> Backbone:
     """A row of BACKBONES; `depths` counts the blocks of each stage, options are ResNet's."""
     ordered = {"stem": ("conv1", "bn1")}
     layer_counts = {"stem": 1}
@@ -235,7 +235,7 @@ def row(block, depths, *, parameters=0, gflops=0.0, weights=(), **options) -> Ba
         strides=dict(STRIDES),
         layers=ordered,
         depths=layer_counts | {"features": len(ordered)},
-        weights=by_tag(weights),
+        weights=weights or {},
         head="gap",
         head_names={"fc": "fc"},
         parameters=parameters,

@@ -14,7 +14,7 @@ from flax import nnx
 
 from fgc_jax.convert.timm import Pointwise
 from fgc_jax.models import bridge, conv, layers
-from fgc_jax.models.backbone import HALF, STRIDES, Backbone, by_tag, timm_tag
+from fgc_jax.models.backbone import HALF, STRIDES, Backbone, timm_facts
 
 STEM = 64
 WIDTHS = (256, 512, 1024, 2048)
@@ -165,7 +165,7 @@ class ResNetV2(nnx.Module):
         return maps
 
 
-def row(depths, factor=1, bit=False, *, parameters=0, gflops=0.0, weights=()) -> Backbone:
+def row(depths, factor=1, bit=False, *, parameters=0, gflops=0.0, weights=None) -> Backbone:
     """A row of BACKBONES; `depths` counts the blocks of each stage."""
     ordered, counts = {"stem": ("stem",)}, {"stem": 1}
     for stage, depth in enumerate(depths):
@@ -181,7 +181,7 @@ def row(depths, factor=1, bit=False, *, parameters=0, gflops=0.0, weights=()) ->
         strides=dict(STRIDES),
         layers=ordered,
         depths=counts | {"features": len(ordered)},
-        weights=by_tag(weights),
+        weights=weights or {},
         head="gap",
         head_names={Pointwise("head.fc"): "fc"},
         parameters=parameters,
@@ -189,54 +189,24 @@ def row(depths, factor=1, bit=False, *, parameters=0, gflops=0.0, weights=()) ->
     )
 
 
-def _bit(model, tag, **facts):
-    facts = {"interpolation": "bilinear"} | facts
-    return timm_tag(model, tag, norm=HALF, **facts)
+_A1H = {"a1h_in1k": timm_facts(norm=HALF, crop=0.95, test=(288, 1.0))}
+_BIT = {
+    "goog_in21k_ft_in1k": timm_facts(norm=HALF, size=448, crop=1.0, interpolation="bilinear"),
+    "goog_in21k": timm_facts(norm=HALF, interpolation="bilinear", classes=21843),
+}
+# Paper: Knowledge distillation: A good teacher is patient and consistent (arXiv 2106.05237).
+_DISTILLED = {"goog_distilled_in1k": timm_facts(norm=HALF)}
+_50, _101 = (3, 4, 6, 3), (3, 4, 23, 3)
 
 
-def _bits(model):
-    return (
-        _bit(model, "goog_in21k_ft_in1k", size=448, crop=1.0),
-        _bit(model, "goog_in21k", classes=21843),
-    )
-
-
-def _a1h(model):
-    return timm_tag(model, "a1h_in1k", norm=HALF, test_size=288, crop=0.95, test_crop=1.0)
+def _bit(depths, parameters, gflops, factor=1, weights=_BIT):
+    return row(depths, factor, True, parameters=parameters, gflops=gflops, weights=weights)
 
 
 RESNETV2S = {
-    "resnetv2_50": row(
-        (3, 4, 6, 3), parameters=25_549_352, gflops=4.09, weights=(_a1h("resnetv2_50"),)
-    ),
-    "resnetv2_101": row(
-        (3, 4, 23, 3), parameters=44_541_480, gflops=7.8, weights=(_a1h("resnetv2_101"),)
-    ),
-    "resnetv2_50x1_bit": row(
-        (3, 4, 6, 3),
-        bit=True,
-        parameters=25_549_352,
-        gflops=4.09,
-        weights=(
-            # Distilled: Knowledge distillation: A good teacher is patient and consistent (arXiv
-            # 2106.05237).
-            _bit("resnetv2_50x1_bit", "goog_distilled_in1k", interpolation="bicubic"),
-            *_bits("resnetv2_50x1_bit"),
-        ),
-    ),
-    "resnetv2_101x1_bit": row(
-        (3, 4, 23, 3),
-        bit=True,
-        parameters=44_541_480,
-        gflops=31.2,
-        weights=_bits("resnetv2_101x1_bit"),
-    ),
-    "resnetv2_101x3_bit": row(
-        (3, 4, 23, 3),
-        factor=3,
-        bit=True,
-        parameters=387_934_888,
-        gflops=278.0,
-        weights=_bits("resnetv2_101x3_bit"),
-    ),
+    "resnetv2_50": row(_50, parameters=25_549_352, gflops=4.09, weights=_A1H),
+    "resnetv2_101": row(_101, parameters=44_541_480, gflops=7.8, weights=_A1H),
+    "resnetv2_50x1_bit": _bit(_50, 25_549_352, 4.09, weights=_DISTILLED | _BIT),
+    "resnetv2_101x1_bit": _bit(_101, 44_541_480, 31.2),
+    "resnetv2_101x3_bit": _bit(_101, 387_934_888, 278.0, factor=3),
 }

@@ -10,7 +10,7 @@ import jax
 from flax import nnx
 
 from fgc_jax.models import bridge, layers
-from fgc_jax.models.backbone import Backbone, torchvision_tag, without_drop_path
+from fgc_jax.models.backbone import Backbone, torchvision, without_drop_path
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -101,23 +101,18 @@ def row(depths, batch_norm, *, parameters=0, gflops=0.0, weights=None) -> Backbo
     )
 
 
-def _row(model, depths, parameters, gflops, digest):
-    return row(
-        depths,
-        model.endswith("_bn"),
-        parameters=parameters,
-        gflops=gflops,
-        weights={"tv_in1k": torchvision_tag(model, digest)},
-    )
+def _row(depths, parameters, gflops, digest, batch_norm=False):
+    weights = {"tv_in1k": torchvision(digest)}
+    return row(depths, batch_norm, parameters=parameters, gflops=gflops, weights=weights)
 
 
 VGGS = {
-    "vgg11": _row("vgg11", (1, 1, 2, 2, 2), 132_863_336, 7.61, "8a719046"),
-    "vgg13": _row("vgg13", (2, 2, 2, 2, 2), 133_047_848, 11.3, "19584684"),
-    "vgg16": _row("vgg16", (2, 2, 3, 3, 3), 138_357_544, 15.5, "397923af"),
-    "vgg19": _row("vgg19", (2, 2, 4, 4, 4), 143_667_240, 19.6, "dcbb9e9d"),
-    "vgg11_bn": _row("vgg11_bn", (1, 1, 2, 2, 2), 132_868_840, 7.61, "6002323d"),
-    "vgg13_bn": _row("vgg13_bn", (2, 2, 2, 2, 2), 133_053_736, 11.3, "abd245e5"),
-    "vgg16_bn": _row("vgg16_bn", (2, 2, 3, 3, 3), 138_365_992, 15.5, "6c64b313"),
-    "vgg19_bn": _row("vgg19_bn", (2, 2, 4, 4, 4), 143_678_248, 19.6, "c79401a0"),
+    "vgg11": _row((1, 1, 2, 2, 2), 132_863_336, 7.61, "8a719046"),
+    "vgg13": _row((2, 2, 2, 2, 2), 133_047_848, 11.3, "19584684"),
+    "vgg16": _row((2, 2, 3, 3, 3), 138_357_544, 15.5, "397923af"),
+    "vgg19": _row((2, 2, 4, 4, 4), 143_667_240, 19.6, "dcbb9e9d"),
+    "vgg11_bn": _row((1, 1, 2, 2, 2), 132_868_840, 7.61, "6002323d", batch_norm=True),
+    "vgg13_bn": _row((2, 2, 2, 2, 2), 133_053_736, 11.3, "abd245e5", batch_norm=True),
+    "vgg16_bn": _row((2, 2, 3, 3, 3), 138_365_992, 15.5, "6c64b313", batch_norm=True),
+    "vgg19_bn": _row((2, 2, 4, 4, 4), 143_678_248, 19.6, "c79401a0", batch_norm=True),
 }

@@ -15,7 +15,7 @@ from flax import nnx
 
 from fgc_jax.config.limits import Count
 from fgc_jax.models import attention, bridge, layers, parts, position
-from fgc_jax.models.backbone import Backbone, by_tag
+from fgc_jax.models.backbone import Backbone, Preprocess
 
 # Channels, blocks, heads.
 TINY, SMALL, BASE, LARGE = (192, 12, 3), (384, 12, 6), (768, 12, 12), (1024, 24, 16)
@@ -253,7 +253,7 @@ def row(build, depth, features, patch, token, *, weights, parameters, **options)
         layers={"embed": options.pop("embed")} | ordered,
         depths={name: index + 2 for index, name in enumerate(blocks)}
         | {"features": depth + 1, token: depth + 1},
-        weights=by_tag(weights),
+        weights=weights,
         head="gap",
         head_names={"head": "fc"},
         parameters=parameters,
@@ -283,12 +283,13 @@ def adapted(
     return row
 
 
-def gflops(features, depth, patch, size, prefix, classes):
-    """1e9 multiply-adds of the matrix products for an image with sides of `size` pixels."""
-    grid = (size // patch) ** 2
+def gflops(features, depth, patch, prefix, weights: Preprocess) -> float:
+    """1e9 multiply-adds of the matrix products, for an image of the weights' size and with their
+    classifier. prefix: tokens before the grid."""
+    grid = (weights.size // patch) ** 2
     tokens = grid + prefix
     block = 12 * tokens * features**2 + 2 * tokens**2 * features
-    return 1e-9 * (3 * patch**2 * grid * features + depth * block + features * classes)
+    return 1e-9 * (3 * patch**2 * grid * features + depth * block + features * weights.classes)
 
 
 def vit(shape, patch, *, weights, parameters, **options) -> Backbone:
@@ -296,14 +297,12 @@ def vit(shape, patch, *, weights, parameters, **options) -> Backbone:
 
     The stored grid is that of the first weights' size; options are the class's.
     """
-    features, depth, heads = shape
-    size, registers = weights[0].size, options.get("registers", 0)
+    features, depth, _ = shape
+    first, registers = next(iter(weights.values())), options.get("registers", 0)
     prefix = 1 + registers if options.get("embed_prefix", True) else 0
     optional = {"reg_token": registers, "norm_pre": options.get("pre_norm", False)}
     return row(
-        functools.partial(
-            VisionTransformer, features, depth, heads, patch, size // patch, **options
-        ),
+        functools.partial(VisionTransformer, *shape, patch, first.size // patch, **options),
         depth,
         features,
         patch,
@@ -311,7 +310,7 @@ def vit(shape, patch, *, weights, parameters, **options) -> Backbone:
         weights=weights,
         parameters=parameters,
         embed=("cls_token", "pos_embed", "patch_embed", *(k for k, v in optional.items() if v)),
-        gflops=gflops(features, depth, patch, size, 1 + registers, weights[0].classes),
+        gflops=gflops(features, depth, patch, 1 + registers, first),
         resample={"pos_embed": functools.partial(position.fit_stored, prefix=prefix)},
         adapt=adapted,
     )
