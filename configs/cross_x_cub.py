@@ -36,10 +36,8 @@ def get_config(variant: str = ""):
     words = common.variants(variant, ("tiny",))
     config = common.get_config()
     config.data.name = "cub"
+    common.network(config, "resnet50", "tv_in1k")
     config.model.update(
-        backbone="resnet50",
-        pretrained="hub:timm/resnet50.tv_in1k",
-        weights_tag="tv_in1k",
         feature_map="stage3+features",
         head="cross_x",
         head_options={"parts": 2, "reduction": 256, "low_pool": "max"},

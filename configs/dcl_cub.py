@@ -34,10 +34,8 @@ def get_config(variant: str = ""):
     words = common.variants(variant, ("readme", "tiny"))
     config = common.get_config()
     config.data.update(name="cub", augment=(("flip", {}), ("rotate", {"degrees": 15.0})))
+    common.network(config, "resnet50", "tv_in1k")
     config.model.update(
-        backbone="resnet50",
-        pretrained="hub:timm/resnet50.tv_in1k",
-        weights_tag="tv_in1k",
         feature_map="features",
         head="dcl",
     )

@@ -45,10 +45,8 @@ def get_config(variant: str = ""):
         ("blur", {"p": 0.1}),
         ("sharpen", {"p": 0.1}),
     )
+    common.network(config, "swin_large_patch4_window12_384", "ms_in22k")
     config.model.update(
-        backbone="swin_large_patch4_window12_384",
-        pretrained="hub:timm/swin_large_patch4_window12_384.ms_in22k",
-        weights_tag="ms_in22k",
         head="herbs" if herbs else "pim",
         head_options={
             "width": 1536,

@@ -32,10 +32,8 @@ def get_config(variant: str = ""):
     words = common.variants(variant, ("tiny",))
     config = common.get_config()
     config.data.update(name="cub", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    common.network(config, "resnet50", "tv_in1k")
     config.model.update(
-        backbone="resnet50",
-        pretrained="hub:timm/resnet50.tv_in1k",
-        weights_tag="tv_in1k",
         feature_map="stage2+stage3+features",
         head="pmg",
         head_options={"hidden": 512, "width": 1024, "test": "concat"},

@@ -38,10 +38,8 @@ def get_config(variant: str = ""):
     config.data.update(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     if config.data.name == "cars":
         config.data.augment = (("flip", {}), ("rand_augment", {}))
+    common.network(config, "vit_base_patch16_224", "orig_in21k")
     config.model.update(
-        backbone="vit_base_patch16_224",
-        pretrained="hub:timm/vit_base_patch16_224.orig_in21k",
-        weights_tag="orig_in21k",
         dtype="bfloat16",
         remat=True,
     )
