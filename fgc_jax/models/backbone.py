@@ -1,7 +1,8 @@
 """A row of the backbone table: constructor, feature maps, layers, and facts of the weights."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -47,6 +48,28 @@ class Preprocess:
         return factor, shift
 
 
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """How much of a network is built, and how it computes.
+
+    dtype: of activations. last: the deepest feature map that is needed; layers after it are not
+    built. drop_path: the largest rate of stochastic depth. remat: whether the backward pass
+    computes each block's activations again.
+    """
+
+    dtype: Any
+    last: str
+    drop_path: float
+    remat: bool
+
+    def refuse_drop_path(self, name: str) -> None:
+        """Raises ValueError for stochastic depth in a network without residual branches."""
+        if self.drop_path:
+            raise ValueError(
+                f"drop_path={self.drop_path} has no effect: {name} has no residual branches"
+            )
+
+
 def as_it_is(row: "Backbone") -> "Backbone":
     return row
 
@@ -55,9 +78,7 @@ def as_it_is(row: "Backbone") -> "Backbone":
 class Backbone:
     """One row of BACKBONES.
 
-    build: (dtype=, rngs=, last=, drop_path=, remat=) -> nnx.Module; `last` is the deepest feature
-        map that is needed, and layers after it are not built; drop_path is the largest rate of
-        stochastic depth; remat computes each block's activations again in the backward pass.
+    build: (setup=Setup, rngs=) -> nnx.Module;
         module(x [B, H, W, 3], rngs=) -> dict of maps [B, h, w, c], and attention maps
         "attention/BLOCK" if it has any. Raises ValueError for a size that does not fit.
     channels, strides: of each feature map. "features" is the grid of timm's forward_features;
@@ -134,24 +155,25 @@ def named(model: str, row: Backbone) -> Backbone:
     return dataclasses.replace(row, weights=weights)
 
 
-def stage_layers(stem: str, stages: str, depths: Iterable[int], norm: str):
-    """(layers, depths) of a row whose blocks are at `stages`/STAGE/blocks, with a downsampling
-    layer before each stage except the first, and whose final norm is at the path `norm`."""
-    ordered, counts = {stem: (stem,)}, {"stem": 1}
-    for stage, depth in enumerate(depths):
-        for index in range(depth):
-            name = f"{stages}/{stage}/blocks/{index}"
-            joined = stage > 0 and index == 0
-            ordered[name] = (f"{stages}/{stage}/downsample", name) if joined else (name,)
-        counts[f"stage{stage + 1}"] = len(ordered)
-    ordered[name] += (norm,)
+def counted(stem: tuple[str, ...], stages: Sequence[Sequence[str]]):
+    """(layers, depths) of a row. stem: the paths of the first layer, which has the name "stem".
+    stages: the paths of the blocks of each stage, which are also their names."""
+    ordered, counts = {"stem": stem}, {"stem": 1}
+    for number, blocks in enumerate(stages, start=1):
+        ordered |= {block: (block,) for block in blocks}
+        counts[f"stage{number}"] = len(ordered)
     return ordered, counts | {"features": len(ordered)}
 
 
-def without_drop_path(name: str, rate: float) -> None:
-    """Raises ValueError for stochastic depth in a network without residual branches."""
-    if rate:
-        raise ValueError(f"drop_path={rate} has no effect: {name} has no residual branches")
+def stage_layers(stem: str, stages: str, depths: Sequence[int], norm: str):
+    """(layers, depths) of a row whose blocks are at `stages`/STAGE/blocks, with a downsampling
+    layer before each stage except the first, and whose final norm is at the path `norm`."""
+    blocks = [[f"{stages}/{n}/blocks/{i}" for i in range(depth)] for n, depth in enumerate(depths)]
+    ordered, counts = counted((stem,), blocks)
+    for stage, (first, *_) in enumerate(blocks[1:], start=1):
+        ordered[first] = (f"{stages}/{stage}/downsample", first)
+    ordered[blocks[-1][-1]] += (norm,)
+    return ordered, counts
 
 
 def torchvision(digest: str, **facts) -> Preprocess:

@@ -68,27 +68,16 @@ class Eva(nnx.Module):
     """The maps of vit.VisionTransformer, but with "class_token" instead of "pooled". timm's default
     classifier reads the mean of "features", the authors' linear classifiers the class token."""
 
-    def __init__(
-        self,
-        features,
-        depth,
-        heads,
-        patch,
-        *,
-        dtype,
-        rngs,
-        last="features",
-        drop_path=0.0,
-        remat=False,
-    ):
-        self.dtype, self.remat = dtype, remat
+    def __init__(self, features, depth, heads, patch, *, setup, rngs):
+        dtype = self.dtype = setup.dtype
+        self.remat = setup.remat
         self.patch_embed = vit.PatchEmbed(features, patch, dtype=dtype, rngs=rngs)
         self.cls_token = vit.normal((1, 1, features), 0.02, rngs)
         self.reg_token = vit.normal((1, REGISTERS, features), 0.02, rngs)
-        (rates,) = layers.drop_rates(drop_path, (depth,))
+        (rates,) = layers.drop_rates(setup.drop_path, (depth,))
         self.blocks = layers.Blocks(
             Block(features, heads, index=index, rate=rate, dtype=dtype, rngs=rngs)
-            for index, rate in enumerate(rates[: vit.blocks_until(last, depth)])
+            for index, rate in enumerate(rates[: vit.blocks_until(setup.last, depth)])
         )
         whole = len(self.blocks) == depth
         self.norm = (

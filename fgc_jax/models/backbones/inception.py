@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from fgc_jax.models import bridge, conv, layers
-from fgc_jax.models.backbone import HALF, STRIDES, Backbone, timm_facts, without_drop_path
+from fgc_jax.models.backbone import HALF, STRIDES, Backbone, timm_facts
 
 LEAST = 75  # Pixels per side with which the last grid has one position.
 
@@ -185,11 +185,10 @@ class InceptionV3(nnx.Module):
     """Maps "stem" and "stage1" (before the poolings that follow them), "stage2" ... "stage4" (35,
     17 and 8 positions a side from 299 pixels) and "features"."""
 
-    def __init__(self, table, *, dtype, rngs, last="features", drop_path=0.0, remat=False):
-        without_drop_path("Inception-v3", drop_path)
-        wanted = list(STRIDES).index(last) + 1
-        self.last = last
-        self.remat = remat
+    def __init__(self, table, *, setup, rngs):
+        setup.refuse_drop_path("Inception-v3")
+        dtype, wanted = setup.dtype, list(STRIDES).index(setup.last) + 1
+        self.last, self.remat = setup.last, setup.remat
         features = 3
         chosen = list(STEM.items())[:wanted]
         self.stem = tuple((stage, tuple(name for name, *_ in steps)) for stage, steps in chosen)

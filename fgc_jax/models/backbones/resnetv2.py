@@ -14,7 +14,7 @@ from flax import nnx
 
 from fgc_jax.convert.timm import Pointwise
 from fgc_jax.models import bridge, conv, layers
-from fgc_jax.models.backbone import HALF, STRIDES, Backbone, timm_facts
+from fgc_jax.models.backbone import HALF, STRIDES, Backbone, counted, timm_facts
 
 STEM = 64
 WIDTHS = (256, 512, 1024, 2048)
@@ -115,24 +115,13 @@ class ResNetV2(nnx.Module):
     pooling with zeros around the stem; otherwise batch norm as in ResNet.
     """
 
-    def __init__(
-        self,
-        depths,
-        factor=1,
-        bit=False,
-        *,
-        dtype,
-        rngs,
-        last="features",
-        drop_path=0.0,
-        remat=False,
-    ):
+    def __init__(self, depths, factor=1, bit=False, *, setup, rngs):
         kinds = (StandardisedConv, GroupNorm) if bit else (layers.Conv, layers.BatchNorm)
-        make, norm = (functools.partial(kind, dtype=dtype, rngs=rngs) for kind in kinds)
-        index = list(STRIDES).index(last)  # "stem" is 0; "features" comes after "stage4".
+        make, norm = (functools.partial(kind, dtype=setup.dtype, rngs=rngs) for kind in kinds)
+        index = list(STRIDES).index(setup.last)  # "stem" is 0; "features" comes after "stage4".
         self.bit = bit
-        self.remat = remat
-        rates = layers.drop_rates(drop_path, depths)
+        self.remat = setup.remat
+        rates = layers.drop_rates(setup.drop_path, depths)
         features = STEM * factor
         self.stem = Wrapped(make(3, features, 7, stride=2))
         stages = []
@@ -147,7 +136,7 @@ class ResNetV2(nnx.Module):
                 features = width
             stages.append(Stage(blocks))
         self.stages = layers.Blocks(stages)
-        self.norm = norm(features) if last == "features" else None
+        self.norm = norm(features) if setup.last == "features" else None
 
     def __call__(self, x, *, rngs=None):
         maps = {}
@@ -167,20 +156,16 @@ class ResNetV2(nnx.Module):
 
 def row(depths, factor=1, bit=False, *, parameters=0, gflops=0.0, weights=None) -> Backbone:
     """A row of BACKBONES; `depths` counts the blocks of each stage."""
-    ordered, counts = {"stem": ("stem",)}, {"stem": 1}
-    for stage, depth in enumerate(depths):
-        for index in range(depth):
-            name = f"stages/{stage}/blocks/{index}"
-            ordered[name] = (name,)
-        counts[f"stage{stage + 1}"] = len(ordered)
-    ordered[name] += ("norm",)
+    blocks = [[f"stages/{n}/blocks/{i}" for i in range(depth)] for n, depth in enumerate(depths)]
+    ordered, counts = counted(("stem",), blocks)
+    ordered[blocks[-1][-1]] += ("norm",)
     channels = {f"stage{i}": width * factor for i, width in enumerate(WIDTHS, start=1)}
     return Backbone(
         build=functools.partial(ResNetV2, depths, factor, bit),
         channels={"stem": STEM * factor} | channels | {"features": channels["stage4"]},
         strides=dict(STRIDES),
         layers=ordered,
-        depths=counts | {"features": len(ordered)},
+        depths=counts,
         weights=weights or {},
         head="gap",
         head_names={Pointwise("head.fc"): "fc"},

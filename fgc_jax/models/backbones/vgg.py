@@ -10,7 +10,7 @@ import jax
 from flax import nnx
 
 from fgc_jax.models import bridge, layers
-from fgc_jax.models.backbone import Backbone, torchvision, without_drop_path
+from fgc_jax.models.backbone import Backbone, torchvision
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -25,19 +25,9 @@ class Vgg(nnx.Module):
     "stage5" of VGG-16 is conv5_3 after its ReLU, the map of the bilinear papers.
     """
 
-    def __init__(
-        self,
-        depths,
-        batch_norm,
-        *,
-        dtype,
-        rngs,
-        last="features",
-        drop_path=0.0,
-        remat=False,
-    ):
-        without_drop_path("VGG", drop_path)
-        wanted = list(_strides()).index(last)
+    def __init__(self, depths, batch_norm, *, setup, rngs):
+        setup.refuse_drop_path("VGG")
+        dtype, wanted = setup.dtype, list(_strides()).index(setup.last)
         modules, features = [], 3
         for stage, (depth, width) in enumerate(zip(depths, WIDTHS, strict=True)):
             if stage > wanted:
@@ -53,8 +43,7 @@ class Vgg(nnx.Module):
             if stage < wanted:
                 modules.append(_pool)
         self.features = layers.Blocks(modules)
-        self.last = last
-        self.remat = remat
+        self.last, self.remat = setup.last, setup.remat
 
     def __call__(self, x, *, rngs=None):
         maps = {}

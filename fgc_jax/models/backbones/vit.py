@@ -125,13 +125,11 @@ class VisionTransformer(nnx.Module):
         patch_stride=None,
         part_selection=False,
         epsilon=1e-6,
-        dtype,
+        setup,
         rngs,
-        last="features",
-        drop_path=0.0,
-        remat=False,
     ):
-        self.grid, self.dtype, self.remat = grid, dtype, remat
+        dtype = self.dtype = setup.dtype
+        self.grid, self.remat = grid, setup.remat
         self.part_selection = part_selection
         self.embedded = 1 + registers if embed_prefix else 0
         self.patch_embed = PatchEmbed(
@@ -142,7 +140,7 @@ class VisionTransformer(nnx.Module):
         self.pos_embed = normal((1, self.embedded + grid**2, features), 0.02, rngs)
         norm = functools.partial(layers.LayerNorm, epsilon=epsilon, dtype=dtype, rngs=rngs)
         self.norm_pre = norm(features) if pre_norm else layers.same
-        (rates,) = layers.drop_rates(drop_path, (depth,))
+        (rates,) = layers.drop_rates(setup.drop_path, (depth,))
         self.blocks = layers.Blocks(
             Block(
                 features,
@@ -153,7 +151,7 @@ class VisionTransformer(nnx.Module):
                 dtype=dtype,
                 rngs=rngs,
             )
-            for rate in rates[: blocks_until(last, depth)]
+            for rate in rates[: blocks_until(setup.last, depth)]
         )
         self.norm = norm(features) if len(self.blocks) == depth else None
 
