@@ -38,6 +38,11 @@ class Archive:
     def is_packed(self) -> bool:
         return self.file.lower().endswith(members.SUFFIXES)
 
+    @property
+    def checks(self) -> dict:
+        """The keywords of `verify`."""
+        return {"size": self.size, "md5": self.md5, "sha256": self.sha256}
+
 
 def is_unpacked(archive: Archive, root: str) -> bool:
     """Whether all files of `archive` are in `root`."""

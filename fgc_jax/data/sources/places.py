@@ -136,13 +136,8 @@ def _begin(home, archive):
 
 
 def _unpack(home, archive):
-    archives_module.unpack(
-        os.path.join(home, archive.file),
-        os.path.join(home, archive.into),
-        size=archive.size,
-        md5=archive.md5,
-        sha256=archive.sha256,
-    )
+    path, into = os.path.join(home, archive.file), os.path.join(home, archive.into)
+    archives_module.unpack(path, into, **archive.checks)
 
 
 def _unpack_unknown(path, missing):

@@ -6,7 +6,7 @@ from fgc_jax.models.backbone import CLIP, Backbone, stage_layers, timm_facts
 from fgc_jax.models.backbones import convnext
 
 
-def row(depths, width, *, grn=False, pointwise=False, parameters=0, gflops=0.0, weights=None):
+def row(depths, width, parameters=0, gflops=0.0, weights=None, *, grn=False, pointwise=False):
     """A row of BACKBONES; depths: blocks of each stage, width: channels of the first; see Mlp."""
     widths = tuple(width * 2**stage for stage in range(len(depths)))
     ordered, counts = stage_layers("stem", "stages", depths, "head/norm")
@@ -79,20 +79,16 @@ _FCMAE = {
 _SMALL_FCMAE = _fcmae(test_crop=0.95)
 
 
-def _row(depths, width, parameters, gflops, weights, **form) -> Backbone:
-    return row(depths, width, parameters=parameters, gflops=gflops, weights=weights, **form)
-
-
 _ATTO, _NANO, _TINY, _BASE = (2, 2, 6, 2), (2, 2, 8, 2), (3, 3, 9, 3), (3, 3, 27, 3)
 # timm computes the smallest four of V2 with 1x1 convolutions.
-_v2 = functools.partial(_row, grn=True)
-_v2_small = functools.partial(_row, grn=True, pointwise=True)
+_v2 = functools.partial(row, grn=True)
+_v2_small = functools.partial(row, grn=True, pointwise=True)
 
 CONVNEXTS = {
-    "convnext_tiny": _row(_TINY, 96, 28_589_128, 4.46, _IN12K | _META),
-    "convnext_small": _row(_BASE, 96, 50_223_688, 8.68, _IN12K | _META),
-    "convnext_base": _row(_BASE, 128, 88_591_464, 15.4, _META | _CLIP),
-    "convnext_large": _row(_BASE, 192, 197_767_336, 34.4, _META),
+    "convnext_tiny": row(_TINY, 96, 28_589_128, 4.46, _IN12K | _META),
+    "convnext_small": row(_BASE, 96, 50_223_688, 8.68, _IN12K | _META),
+    "convnext_base": row(_BASE, 128, 88_591_464, 15.4, _META | _CLIP),
+    "convnext_large": row(_BASE, 192, 197_767_336, 34.4, _META),
     "convnextv2_atto": _v2_small(_ATTO, 40, 3_708_400, 0.547, _SMALL_FCMAE),
     "convnextv2_femto": _v2_small(_ATTO, 48, 5_233_240, 0.78, _SMALL_FCMAE),
     "convnextv2_pico": _v2_small(_ATTO, 64, 9_066_280, 1.37, _SMALL_FCMAE),

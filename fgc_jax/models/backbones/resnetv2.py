@@ -154,7 +154,7 @@ class ResNetV2(nnx.Module):
         return maps
 
 
-def row(depths, factor=1, bit=False, *, parameters=0, gflops=0.0, weights=None) -> Backbone:
+def row(depths, parameters=0, gflops=0.0, weights=None, *, factor=1, bit=False) -> Backbone:
     """A row of BACKBONES; `depths` counts the blocks of each stage."""
     blocks = [[f"stages/{n}/blocks/{i}" for i in range(depth)] for n, depth in enumerate(depths)]
     ordered, counts = counted(("stem",), blocks)
@@ -184,14 +184,10 @@ _DISTILLED = {"goog_distilled_in1k": timm_facts(norm=HALF)}
 _50, _101 = (3, 4, 6, 3), (3, 4, 23, 3)
 
 
-def _bit(depths, parameters, gflops, factor=1, weights=_BIT):
-    return row(depths, factor, True, parameters=parameters, gflops=gflops, weights=weights)
-
-
 RESNETV2S = {
-    "resnetv2_50": row(_50, parameters=25_549_352, gflops=4.09, weights=_A1H),
-    "resnetv2_101": row(_101, parameters=44_541_480, gflops=7.8, weights=_A1H),
-    "resnetv2_50x1_bit": _bit(_50, 25_549_352, 4.09, weights=_DISTILLED | _BIT),
-    "resnetv2_101x1_bit": _bit(_101, 44_541_480, 31.2),
-    "resnetv2_101x3_bit": _bit(_101, 387_934_888, 278.0, factor=3),
+    "resnetv2_50": row(_50, 25_549_352, 4.09, _A1H),
+    "resnetv2_101": row(_101, 44_541_480, 7.8, _A1H),
+    "resnetv2_50x1_bit": row(_50, 25_549_352, 4.09, _DISTILLED | _BIT, bit=True),
+    "resnetv2_101x1_bit": row(_101, 44_541_480, 31.2, _BIT, bit=True),
+    "resnetv2_101x3_bit": row(_101, 387_934_888, 278.0, _BIT, factor=3, bit=True),
 }

@@ -6,7 +6,7 @@ from fgc_jax.models.backbone import Backbone, stage_layers, timm_facts
 from fgc_jax.models.backbones import swin
 
 
-def row(width, depths, window=7, *, parameters=0, gflops=0.0, weights=None) -> Backbone:
+def row(width, depths, window=7, parameters=0, gflops=0.0, weights=None) -> Backbone:
     """A row of BACKBONES; width: channels of the first stage, depths: blocks of each stage."""
     ordered, counts = stage_layers("patch_embed", "layers", depths, "norm")
     widths = {f"stage{stage + 1}": width * 2**stage for stage in range(len(depths))}
@@ -50,29 +50,25 @@ def _microsoft(*tags, size=224, crop=0.9, version="1.0.0", tuned="22kto1k"):
     }
 
 
-def _row(width, depths, window, parameters, gflops, weights) -> Backbone:
-    return row(width, depths, window, parameters=parameters, gflops=gflops, weights=weights)
-
-
 _DEEP = (2, 2, 18, 2)
 
 SWINS = {
-    "swin_tiny_patch4_window7_224": _row(
+    "swin_tiny_patch4_window7_224": row(
         96, (2, 2, 6, 2), 7, 28_288_354, 4.49, _microsoft(_IN1K, _TUNED, _IN22K, **_LATER)
     ),
-    "swin_small_patch4_window7_224": _row(
+    "swin_small_patch4_window7_224": row(
         96, _DEEP, 7, 49_606_258, 8.74, _microsoft(_TUNED, _IN1K, _IN22K, **_LATER)
     ),
-    "swin_base_patch4_window7_224": _row(
+    "swin_base_patch4_window7_224": row(
         128, _DEEP, 7, 87_768_224, 15.4, _microsoft(_TUNED, _IN1K, _IN22K)
     ),
-    "swin_base_patch4_window12_384": _row(
+    "swin_base_patch4_window12_384": row(
         128, _DEEP, 12, 87_903_584, 47.1, _microsoft(_TUNED, _IN1K, _IN22K, **_384)
     ),
-    "swin_large_patch4_window7_224": _row(
+    "swin_large_patch4_window7_224": row(
         192, _DEEP, 7, 196_532_476, 34.5, _microsoft(_TUNED, _IN22K)
     ),
-    "swin_large_patch4_window12_384": _row(
+    "swin_large_patch4_window12_384": row(
         192, _DEEP, 12, 196_735_516, 104.0, _microsoft(_TUNED, _IN22K, **_384)
     ),
 }

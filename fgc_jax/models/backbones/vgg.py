@@ -66,7 +66,7 @@ def _strides():
     return {"stage1": 1, "stage2": 2, "stage3": 4, "stage4": 8, "stage5": 16, "features": 32}
 
 
-def row(depths, batch_norm, *, parameters=0, gflops=0.0, weights=None) -> Backbone:
+def row(depths, batch_norm, parameters=0, gflops=0.0, weights=None) -> Backbone:
     """A row of BACKBONES; `depths` counts the convolutions between two poolings."""
     ordered, layer_counts, index = {}, {}, 0
     for stage, depth in enumerate(depths, start=1):
@@ -90,18 +90,17 @@ def row(depths, batch_norm, *, parameters=0, gflops=0.0, weights=None) -> Backbo
     )
 
 
-def _row(depths, parameters, gflops, digest, batch_norm=False):
-    weights = {"tv_in1k": torchvision(digest)}
-    return row(depths, batch_norm, parameters=parameters, gflops=gflops, weights=weights)
+def _tv(digest):
+    return {"tv_in1k": torchvision(digest)}
 
 
 VGGS = {
-    "vgg11": _row((1, 1, 2, 2, 2), 132_863_336, 7.61, "8a719046"),
-    "vgg13": _row((2, 2, 2, 2, 2), 133_047_848, 11.3, "19584684"),
-    "vgg16": _row((2, 2, 3, 3, 3), 138_357_544, 15.5, "397923af"),
-    "vgg19": _row((2, 2, 4, 4, 4), 143_667_240, 19.6, "dcbb9e9d"),
-    "vgg11_bn": _row((1, 1, 2, 2, 2), 132_868_840, 7.61, "6002323d", batch_norm=True),
-    "vgg13_bn": _row((2, 2, 2, 2, 2), 133_053_736, 11.3, "abd245e5", batch_norm=True),
-    "vgg16_bn": _row((2, 2, 3, 3, 3), 138_365_992, 15.5, "6c64b313", batch_norm=True),
-    "vgg19_bn": _row((2, 2, 4, 4, 4), 143_678_248, 19.6, "c79401a0", batch_norm=True),
+    "vgg11": row((1, 1, 2, 2, 2), False, 132_863_336, 7.61, _tv("8a719046")),
+    "vgg13": row((2, 2, 2, 2, 2), False, 133_047_848, 11.3, _tv("19584684")),
+    "vgg16": row((2, 2, 3, 3, 3), False, 138_357_544, 15.5, _tv("397923af")),
+    "vgg19": row((2, 2, 4, 4, 4), False, 143_667_240, 19.6, _tv("dcbb9e9d")),
+    "vgg11_bn": row((1, 1, 2, 2, 2), True, 132_868_840, 7.61, _tv("6002323d")),
+    "vgg13_bn": row((2, 2, 2, 2, 2), True, 133_053_736, 11.3, _tv("abd245e5")),
+    "vgg16_bn": row((2, 2, 3, 3, 3), True, 138_365_992, 15.5, _tv("6c64b313")),
+    "vgg19_bn": row((2, 2, 4, 4, 4), True, 143_678_248, 19.6, _tv("c79401a0")),
 }
