@@ -27,8 +27,6 @@ Memory: 13 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time:
 test suite runs the variant `tiny`.
 """
 
-from ml_collections import ConfigDict
-
 from configs import common
 
 
@@ -43,9 +41,8 @@ def get_config(variant: str = ""):
         head_options={"parts": 2, "reduction": 256, "low_pool": "max"},
     )
     config.method = "cross_x"
-    config.method_options = ConfigDict(
-        {"gamma_high": 0.5, "gamma_low": 0.25, "gamma_merged": 0.5, "kl_weight": 1.0}
-    )
+    gammas = {"gamma_high": 0.5, "gamma_low": 0.25, "gamma_merged": 0.5}
+    config.method_options = {**gammas, "kl_weight": 1.0}
     config.phases = (
         common.phase(
             "all",
@@ -62,5 +59,5 @@ def get_config(variant: str = ""):
     )
     if "tiny" in words:
         common.make_tiny(config)
-        config.phases[0].schedule_options = ConfigDict({"milestones": ("50 %",)})
+        config.phases[0].schedule_options = {"milestones": ("50 %",)}
     return config

@@ -25,8 +25,6 @@ test suite runs the variant `tiny`. With twice the images, a step costs about tw
 plain fine-tuning.
 """
 
-from ml_collections import ConfigDict
-
 from configs import common
 
 
@@ -40,9 +38,7 @@ def get_config(variant: str = ""):
         head="dcl",
     )
     config.method = "dcl"
-    config.method_options = ConfigDict(
-        {"tiles": 7, "reach": 2, "swap_weight": 1.0, "location_weight": 1.0}
-    )
+    config.method_options = {"tiles": 7, "reach": 2, "swap_weight": 1.0, "location_weight": 1.0}
     config.phases = (
         common.phase(
             "all",

@@ -23,8 +23,6 @@ test suite runs the variant `tiny`. With four passes, a batch costs about four t
 plain fine-tuning.
 """
 
-from ml_collections import ConfigDict
-
 from configs import common
 
 
@@ -39,7 +37,7 @@ def get_config(variant: str = ""):
         head_options={"hidden": 512, "width": 1024, "test": "concat"},
     )
     config.method = "pmg"
-    config.method_options = ConfigDict({"tiles": (8, 4, 2), "concat_weight": 2.0})
+    config.method_options = {"tiles": (8, 4, 2), "concat_weight": 2.0}
     config.phases = (
         common.phase(
             "all",
