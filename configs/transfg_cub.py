@@ -37,10 +37,7 @@ def get_config(variant: str = ""):
     if config.data.name == "cars":
         config.data.augment = (("flip", {}), ("rand_augment", {}))
     common.network(config, "vit_base_patch16_224", "orig_in21k")
-    config.model.update(
-        dtype="bfloat16",
-        remat=True,
-    )
+    config.model.update(dtype="bfloat16", remat=True)
     if "plain" not in words:
         config.model.feature_map = "pooled"
         config.model.backbone_options = {"patch_stride": 12, "part_selection": True}
