@@ -33,10 +33,7 @@ def get_config(variant: str = ""):
     config = common.get_config()
     config.data.update(name="cub", augment=(("flip", {}), ("rotate", {"degrees": 15.0})))
     common.network(config, "resnet50", "tv_in1k")
-    config.model.update(
-        feature_map="features",
-        head="dcl",
-    )
+    config.model.update(feature_map="features", head="dcl")
     config.method = "dcl"
     config.method_options = {"tiles": 7, "reach": 2, "swap_weight": 1.0, "location_weight": 1.0}
     config.phases = (
