@@ -155,10 +155,10 @@ def named(model: str, row: Backbone) -> Backbone:
     return dataclasses.replace(row, weights=weights)
 
 
-def counted(stem: tuple[str, ...], stages: Sequence[Sequence[str]]):
-    """(layers, depths) of a row. stem: the paths of the first layer, which has the name "stem".
-    stages: the paths of the blocks of each stage, which are also their names."""
-    ordered, counts = {"stem": stem}, {"stem": 1}
+def counted(stem: dict[str, tuple[str, ...]], stages: Sequence[Sequence[str]]):
+    """(layers, depths) of a row. stem: name -> paths of the first layer, which gives the map
+    "stem". stages: the paths of the blocks of each stage, which are also their names."""
+    ordered, counts = dict(stem), {"stem": 1}
     for number, blocks in enumerate(stages, start=1):
         ordered |= {block: (block,) for block in blocks}
         counts[f"stage{number}"] = len(ordered)
@@ -169,7 +169,7 @@ def stage_layers(stem: str, stages: str, depths: Sequence[int], norm: str):
     """(layers, depths) of a row whose blocks are at `stages`/STAGE/blocks, with a downsampling
     layer before each stage except the first, and whose final norm is at the path `norm`."""
     blocks = [[f"{stages}/{n}/blocks/{i}" for i in range(depth)] for n, depth in enumerate(depths)]
-    ordered, counts = counted((stem,), blocks)
+    ordered, counts = counted({stem: (stem,)}, blocks)
     for stage, (first, *_) in enumerate(blocks[1:], start=1):
         ordered[first] = (f"{stages}/{stage}/downsample", first)
     ordered[blocks[-1][-1]] += (norm,)

@@ -181,7 +181,7 @@ def adapted(row: Backbone, *, last_stride: Literal[1, 2] = 2) -> Backbone:
 def row(block, depths, *, parameters=0, gflops=0.0, weights=None, **form) -> Backbone:
     """A row of BACKBONES; `depths` counts the blocks of each stage, form: the fields of Form."""
     blocks = [[f"layer{n}/{i}" for i in range(depth)] for n, depth in enumerate(depths, start=1)]
-    ordered, counts = counted(("conv1", "bn1"), blocks)
+    ordered, counts = counted({"stem": ("conv1", "bn1")}, blocks)
     channels = {f"stage{i}": w * block.expansion for i, w in enumerate(WIDTHS, start=1)}
     return Backbone(
         build=functools.partial(ResNet, block, depths, Form(**form)),

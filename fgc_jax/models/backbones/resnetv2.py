@@ -157,7 +157,7 @@ class ResNetV2(nnx.Module):
 def row(depths, parameters=0, gflops=0.0, weights=None, *, factor=1, bit=False) -> Backbone:
     """A row of BACKBONES; `depths` counts the blocks of each stage."""
     blocks = [[f"stages/{n}/blocks/{i}" for i in range(depth)] for n, depth in enumerate(depths)]
-    ordered, counts = counted(("stem",), blocks)
+    ordered, counts = counted({"stem": ("stem",)}, blocks)
     ordered[blocks[-1][-1]] += ("norm",)
     channels = {f"stage{i}": width * factor for i, width in enumerate(WIDTHS, start=1)}
     return Backbone(
