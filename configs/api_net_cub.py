@@ -25,13 +25,8 @@ def get_config(variant: str = ""):
     backbone = common.one_of(words, ("resnet50", "resnet101"), "resnet50")
     config = common.get_config()
     config.data.update(name="cub", sampling="30 classes x 4")
-    config.model.update(
-        backbone=backbone,
-        pretrained=f"hub:timm/{backbone}.tv_in1k",
-        weights_tag="tv_in1k",
-        head="api_net",
-        head_options={"hidden": 512, "dropout": 0.5},
-    )
+    common.network(config, backbone, "tv_in1k")
+    config.model.update(head="api_net", head_options={"hidden": 512, "dropout": 0.5})
     config.method = "api_net"
     config.method_options = {"margin": 0.05, "ranking_weight": 1.0}
     steps = dict(batch_size=120, optimizer="sgd", lr=0.01, weight_decay=5e-4, monitor="val_top1")

@@ -62,7 +62,7 @@ def get_config(variant: str = ""):
     backbone, tag = NETWORKS[chosen]
     config = common.get_config()
     config.data.name = "cub"
-    config.model.update(backbone=backbone, pretrained=f"hub:timm/{backbone}.{tag}", weights_tag=tag)
+    common.network(config, backbone, tag)
     if chosen == "swin_large":
         config.model.drop_path = 0.2
         config.data.interpolation = "bicubic"

@@ -46,20 +46,10 @@ def get_config(variant: str = ""):
     first_stream, second_stream, feature_map, last = PAIRS[pair]
     config = common.get_config()
     common.aircraft(config, words)
-    config.model.update(
-        backbone=first_stream,
-        backbone_b=second_stream,
-        pretrained=f"hub:timm/{first_stream}.tv_in1k",
-        pretrained_b=f"hub:timm/{second_stream}.tv_in1k" if second_stream else "",
-        weights_tag="tv_in1k",
-        head="bilinear",
-        head_options={
-            "dropout": 0.5,
-            "epsilon": 1e-5,
-            "projection": 256 if pair == "resnet50" else 0,
-        },
-        feature_map=feature_map,
-    )
+    common.network(config, first_stream, "tv_in1k", second=second_stream)
+    projection = 256 if pair == "resnet50" else 0
+    options = {"dropout": 0.5, "epsilon": 1e-5, "projection": projection}
+    config.model.update(head="bilinear", head_options=options, feature_map=feature_map)
     if "sgd" in words:
         first = dict(optimizer="sgd", lr=1.0, weight_decay=1e-8, schedule="cosine", epochs=55)
         second = dict(

@@ -23,12 +23,8 @@ def get_config(variant: str = ""):
     words = common.variants(variant, ("tiny",))
     config = common.get_config()
     config.data.name = "cub"
-    config.model.update(
-        backbone="convnext_base",
-        pretrained="hub:timm/convnext_base.fb_in22k",
-        weights_tag="fb_in22k",
-        feature_map="features",
-    )
+    common.network(config, "convnext_base", "fb_in22k")
+    config.model.feature_map = "features"
     common.attention(config, "cal")
     config.views = "raw_crop"
     config.phases = (

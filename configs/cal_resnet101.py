@@ -32,12 +32,8 @@ def get_config(variant: str = ""):
     config.data.name = common.one_of(words, DATA, "cub")
     if config.data.name == "aircraft":
         common.aircraft(config)
-    config.model.update(
-        backbone="resnet101",
-        pretrained="hub:timm/resnet101.tv_in1k",
-        weights_tag="tv_in1k",
-        backbone_options={"last_stride": 1},
-    )
+    common.network(config, "resnet101", "tv_in1k")
+    config.model.backbone_options = {"last_stride": 1}
     method = common.one_of(words, METHODS, "cal")
     if method != "plain":
         common.attention(config, method)

@@ -24,9 +24,7 @@ def get_config(variant: str = ""):
     config = common.get_config()
     config.data.update(name="cub2010", val_fraction=2 / 15)
     config.data.options = {"layout": "homework"}
-    config.model.update(
-        backbone="resnet152", pretrained="hub:timm/resnet152.tv_in1k", weights_tag="tv_in1k"
-    )
+    common.network(config, "resnet152", "tv_in1k")
     if "plain" not in words:
         common.attention(config, "cal", maps=16)
         config.views = "crop3"

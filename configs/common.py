@@ -167,6 +167,19 @@ def one_of(words: set[str], choices: Collection[str], default: str) -> str:
     return chosen[0] if chosen else default
 
 
+def network(config: ConfigDict, backbone: str, tag: str, *, second: str = "") -> None:
+    """A network with the weights `tag` of timm's page on the Hugging Face hub, and `second` for a
+    second stream."""
+    weights = {name: f"hub:timm/{name}.{tag}" for name in (backbone, second) if name}
+    config.model.update(
+        backbone=backbone,
+        pretrained=weights[backbone],
+        weights_tag=tag,
+        backbone_b=second,
+        pretrained_b=weights.get(second, ""),
+    )
+
+
 def aircraft(config: ConfigDict, words: Collection[str] = ()) -> None:
     """FGVC-Aircraft as in the course project of `bcnn_aircraft.py`: official train + val merged,
     80/20 split with seed 42, resized to 512 x 512, centre crop of 448 x 448. With the word `boxes`

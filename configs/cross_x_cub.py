@@ -27,8 +27,6 @@ Memory: 13 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time:
 test suite runs the variant `tiny`.
 """
 
-from ml_collections import ConfigDict
-
 from configs import common
 
 
@@ -36,18 +34,15 @@ def get_config(variant: str = ""):
     words = common.variants(variant, ("tiny",))
     config = common.get_config()
     config.data.name = "cub"
+    common.network(config, "resnet50", "tv_in1k")
     config.model.update(
-        backbone="resnet50",
-        pretrained="hub:timm/resnet50.tv_in1k",
-        weights_tag="tv_in1k",
         feature_map="stage3+features",
         head="cross_x",
         head_options={"parts": 2, "reduction": 256, "low_pool": "max"},
     )
     config.method = "cross_x"
-    config.method_options = ConfigDict(
-        {"gamma_high": 0.5, "gamma_low": 0.25, "gamma_merged": 0.5, "kl_weight": 1.0}
-    )
+    gammas = {"gamma_high": 0.5, "gamma_low": 0.25, "gamma_merged": 0.5}
+    config.method_options = {**gammas, "kl_weight": 1.0}
     config.phases = (
         common.phase(
             "all",
@@ -64,5 +59,5 @@ def get_config(variant: str = ""):
     )
     if "tiny" in words:
         common.make_tiny(config)
-        config.phases[0].schedule_options = ConfigDict({"milestones": ("50 %",)})
+        config.phases[0].schedule_options = {"milestones": ("50 %",)}
     return config

@@ -38,7 +38,7 @@ Memory: 6 GB for resnet50, 2 GB for vit_base_patch16_224 (scripts/estimate_memor
 estimate for GPUs). Time: not measured; the test suite runs the variant `tiny`.
 """
 
-from configs import bundles, common
+from configs import bundles, common, glsim_cub
 
 VITS = (
     "vit_small_patch16_224",
@@ -67,12 +67,8 @@ def get_config(variant: str = ""):
     return config
 
 
-def _pretrained(config, backbone, tag):
-    config.model.update(backbone=backbone, pretrained=f"hub:timm/{backbone}.{tag}", weights_tag=tag)
-
-
 def _resnet(config, backbone):
-    _pretrained(config, backbone, "tv_in1k")
+    common.network(config, backbone, "tv_in1k")
     config.phases = (
         common.phase(
             "all",
@@ -90,7 +86,7 @@ def _resnet(config, backbone):
 
 
 def _published_resnet(config, backbone):
-    _pretrained(config, backbone, "tv_in1k")
+    common.network(config, backbone, "tv_in1k")
     config.phases = (
         common.phase(
             "all",
@@ -107,32 +103,12 @@ def _published_resnet(config, backbone):
 
 
 def _vit(config, backbone):
-    _pretrained(config, backbone, "augreg_in21k")
-    config.model.drop_path = 0.1
-    config.method_options.label_smoothing = 0.1
-    config.data.update(
-        interpolation="bicubic",
-        augment=(("flip", {}), ("trivial_augment", {}), ("erase", {"p": 0.3})),
-    )
-    config.phases = (
-        common.phase(
-            "all",
-            epochs=50,
-            batch_size=8,
-            resize=300,
-            crop=224,
-            optimizer="sgd",
-            lr=0.01,
-            schedule="cosine",
-            warmup="500 steps",
-            clip_norm=1.0,
-            monitor="val_top1",
-        ),
-    )
+    common.network(config, backbone, "augreg_in21k")
+    glsim_cub.train(config)
 
 
 def _published_vit(config, backbone):
-    _pretrained(config, backbone, PUBLISHED_TAGS.get(backbone, "augreg_in21k_ft_in1k"))
+    common.network(config, backbone, PUBLISHED_TAGS.get(backbone, "augreg_in21k_ft_in1k"))
     config.method_options.label_smoothing = 0.1
     config.phases = (
         common.phase(

@@ -25,8 +25,6 @@ test suite runs the variant `tiny`. With twice the images, a step costs about tw
 plain fine-tuning.
 """
 
-from ml_collections import ConfigDict
-
 from configs import common
 
 
@@ -34,17 +32,10 @@ def get_config(variant: str = ""):
     words = common.variants(variant, ("readme", "tiny"))
     config = common.get_config()
     config.data.update(name="cub", augment=(("flip", {}), ("rotate", {"degrees": 15.0})))
-    config.model.update(
-        backbone="resnet50",
-        pretrained="hub:timm/resnet50.tv_in1k",
-        weights_tag="tv_in1k",
-        feature_map="features",
-        head="dcl",
-    )
+    common.network(config, "resnet50", "tv_in1k")
+    config.model.update(feature_map="features", head="dcl")
     config.method = "dcl"
-    config.method_options = ConfigDict(
-        {"tiles": 7, "reach": 2, "swap_weight": 1.0, "location_weight": 1.0}
-    )
+    config.method_options = {"tiles": 7, "reach": 2, "swap_weight": 1.0, "location_weight": 1.0}
     config.phases = (
         common.phase(
             "all",

@@ -27,20 +27,27 @@ def get_config(variant: str = ""):
     words = common.variants(variant, ("dogs", "tiny"))
     config = common.get_config()
     config.data.name = common.one_of(words, ("dogs",), "cub")
-    config.data.update(
-        interpolation="bicubic",
-        augment=(("flip", {}), ("trivial_augment", {}), ("erase", {"p": 0.3})),
-    )
+    common.network(config, "vit_base_patch16_224", "orig_in21k")
     config.model.update(
-        backbone="vit_base_patch16_224",
-        pretrained="hub:timm/vit_base_patch16_224.orig_in21k",
-        weights_tag="orig_in21k",
         head="glsim",
         head_options={"top": 16 if config.data.name == "dogs" else 8, "dropout": 0.1},
         feature_map="features+pooled",
         dtype="bfloat16",
-        drop_path=0.1,
     )
+    train(config)
+    if "tiny" in words:
+        common.make_tiny(config)
+        config.model.head_options.update(top=2)
+    return config
+
+
+def train(config) -> None:
+    """The augmentation and training of the authors' code, also for a transformer alone."""
+    config.data.update(
+        interpolation="bicubic",
+        augment=(("flip", {}), ("trivial_augment", {}), ("erase", {"p": 0.3})),
+    )
+    config.model.drop_path = 0.1
     config.method_options.label_smoothing = 0.1
     config.phases = (
         common.phase(
@@ -57,7 +64,3 @@ def get_config(variant: str = ""):
             monitor="val_top1",
         ),
     )
-    if "tiny" in words:
-        common.make_tiny(config)
-        config.model.head_options.update(top=2)
-    return config

@@ -16,8 +16,6 @@ top-1, mean of three seeds: `isqrt` 99.4 %, `cbp` 98.3, `bilinear` 98.1, `pmg` 9
 53.1; more in docs/methods.md. Time on one CPU core: two minutes for `gap`, six for `cal`.
 """
 
-from ml_collections import ConfigDict
-
 from configs import common
 
 # The head that reads the map of stride 16, and its options.
@@ -65,14 +63,14 @@ def get_config(variant: str = "gap"):
     else:
         config.model.update(backbone="vit_tiny_patch16_224", pretrained="", feature_map="pooled")
     if name == "transfg":
-        config.model.backbone_options = ConfigDict({"patch_stride": 12, "part_selection": True})
+        config.model.backbone_options = {"patch_stride": 12, "part_selection": True}
     if name == "pmg":
         config.model.feature_map = "stage3+stage5+features"
     if name == "api_net":
         config.data.sampling = "4 classes x 4"
     if name in METHODS:
         config.method = name
-        config.method_options = ConfigDict(METHODS[name])
+        config.method_options = METHODS[name]
     each = {"batch_size": 16, "resize": 144, "crop": 128, "optimizer": "adam", "lr": 1e-3}
     if name == "transfg":
         each.update(resize=140, crop=124)  # 10 x 10 patches of 16 pixels, one each 12

@@ -24,7 +24,7 @@ def get_config(variant: str = ""):
     words = common.variants(variant, ("plain", "tiny"))
     config = common.get_config()
     config.data.update(name="cub", augment=second_order_cub.HAWKEYE)
-    config.model.update(pretrained="hub:timm/resnet50.tv_in1k", weights_tag="tv_in1k")
+    common.network(config, "resnet50", "tv_in1k")
     config.method_options.label_smoothing = 0.1
     if "plain" not in words:
         config.method = "pairwise_confusion"

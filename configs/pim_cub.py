@@ -21,8 +21,6 @@ scripts/estimate_memory.py on a CPU; an estimate for GPUs). Time: not measured; 
 takes 3 h on one GPU. The test suite runs the variant `tiny`.
 """
 
-from ml_collections import ConfigDict
-
 from configs import common
 
 PIM = {"lambda_b": 0.5, "lambda_n": 5.0, "lambda_s": 0.0, "lambda_c": 1.0}
@@ -45,10 +43,8 @@ def get_config(variant: str = ""):
         ("blur", {"p": 0.1}),
         ("sharpen", {"p": 0.1}),
     )
+    common.network(config, "swin_large_patch4_window12_384", "ms_in22k")
     config.model.update(
-        backbone="swin_large_patch4_window12_384",
-        pretrained="hub:timm/swin_large_patch4_window12_384.ms_in22k",
-        weights_tag="ms_in22k",
         head="herbs" if herbs else "pim",
         head_options={
             "width": 1536,
@@ -61,7 +57,7 @@ def get_config(variant: str = ""):
         remat=True,
     )
     config.method = "herbs" if herbs else "pim"
-    config.method_options = ConfigDict(HERBS if herbs else PIM)
+    config.method_options = HERBS if herbs else PIM
     config.phases = (
         common.phase(
             "all",

@@ -23,8 +23,6 @@ test suite runs the variant `tiny`. With four passes, a batch costs about four t
 plain fine-tuning.
 """
 
-from ml_collections import ConfigDict
-
 from configs import common
 
 
@@ -32,16 +30,14 @@ def get_config(variant: str = ""):
     words = common.variants(variant, ("tiny",))
     config = common.get_config()
     config.data.update(name="cub", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    common.network(config, "resnet50", "tv_in1k")
     config.model.update(
-        backbone="resnet50",
-        pretrained="hub:timm/resnet50.tv_in1k",
-        weights_tag="tv_in1k",
         feature_map="stage2+stage3+features",
         head="pmg",
         head_options={"hidden": 512, "width": 1024, "test": "concat"},
     )
     config.method = "pmg"
-    config.method_options = ConfigDict({"tiles": (8, 4, 2), "concat_weight": 2.0})
+    config.method_options = {"tiles": (8, 4, 2), "concat_weight": 2.0}
     config.phases = (
         common.phase(
             "all",

@@ -45,12 +45,8 @@ def get_config(variant: str = ""):
     config = common.get_config()
     config.data.name = "cars"
     name, tag = (f"tf_{backbone}", "aa_in1k") if efficient else (backbone, "tv_in1k")
-    config.model.update(
-        backbone=name,
-        pretrained=f"hub:timm/{name}.{tag}",
-        weights_tag=tag,
-        head_options={"pool": "avgmax", "mlp": True, "hidden": 512, "dropout": 0.5},
-    )
+    common.network(config, name, tag)
+    config.model.head_options = {"pool": "avgmax", "mlp": True, "hidden": 512, "dropout": 0.5}
     each = dict(
         groups=HALVES if efficient else THIRDS,
         optimizer="adamw",

@@ -80,16 +80,8 @@ def get_config(variant: str = ""):
     config = common.get_config()
     config.data.name = "cub"
     first, second = (*backbones, "")[:2]
-    config.model.update(
-        backbone=first,
-        backbone_b=second,
-        pretrained=f"hub:timm/{first}.tv_in1k",
-        pretrained_b=f"hub:timm/{second}.tv_in1k" if second else "",
-        weights_tag="tv_in1k",
-        head=head,
-        head_options=options,
-        feature_map=feature_map,
-    )
+    common.network(config, first, "tv_in1k", second=second)
+    config.model.update(head=head, head_options=options, feature_map=feature_map)
     if chosen in ("cbp", "isqrt"):
         config.data.augment = HAWKEYE
         config.method_options.label_smoothing = 0.1

@@ -54,9 +54,7 @@ def get_config(variant: str = ""):
         raise ValueError("the variant 'reinit' changes phase 2, but 'phase1' has no phase 2")
     config = common.get_config()
     common.aircraft(config, words)
-    config.model.update(
-        backbone=backbone, pretrained=f"hub:timm/{backbone}.tv_in1k", weights_tag="tv_in1k"
-    )
+    common.network(config, backbone, "tv_in1k")
     each = {"optimizer": "adam", "lr": 1e-3, "patience": 3, "monitor": "val_top1"}
     if "sgd" in words:
         each.update(optimizer="sgd", lr=0.025, weight_decay=5e-4)

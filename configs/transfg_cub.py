@@ -23,8 +23,6 @@ operations (scripts/estimate_memory.py on a CPU; an estimate for GPUs). Time: no
 forward pass takes 368 GFLOP, with `plain` 158. The test suite runs the variant `tiny`.
 """
 
-from ml_collections import ConfigDict
-
 from configs import common
 
 # 10,000 steps of 64 images, counted on all of train.
@@ -38,18 +36,13 @@ def get_config(variant: str = ""):
     config.data.update(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     if config.data.name == "cars":
         config.data.augment = (("flip", {}), ("rand_augment", {}))
-    config.model.update(
-        backbone="vit_base_patch16_224",
-        pretrained="hub:timm/vit_base_patch16_224.orig_in21k",
-        weights_tag="orig_in21k",
-        dtype="bfloat16",
-        remat=True,
-    )
+    common.network(config, "vit_base_patch16_224", "orig_in21k")
+    config.model.update(dtype="bfloat16", remat=True)
     if "plain" not in words:
         config.model.feature_map = "pooled"
-        config.model.backbone_options = ConfigDict({"patch_stride": 12, "part_selection": True})
+        config.model.backbone_options = {"patch_stride": 12, "part_selection": True}
         config.method = "transfg"
-        config.method_options = ConfigDict({"margin": 0.4, "label_smoothing": 0.0})
+        config.method_options = {"margin": 0.4, "label_smoothing": 0.0}
     config.phases = (
         common.phase(
             "all",

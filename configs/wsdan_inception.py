@@ -28,12 +28,8 @@ def get_config(variant: str = ""):
     config.data.name = common.one_of(words, FEATURES, "cub")
     if config.data.name == "aircraft":
         common.aircraft(config)
-    config.model.update(
-        backbone="inception_v3",
-        pretrained="hub:timm/inception_v3.tv_in1k",
-        weights_tag="tv_in1k",
-        feature_map=FEATURES[config.data.name],
-    )
+    common.network(config, "inception_v3", "tv_in1k")
+    config.model.feature_map = FEATURES[config.data.name]
     common.attention(config, "wsdan")
     config.views = "raw_crop"
     config.phases = (

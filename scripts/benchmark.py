@@ -12,9 +12,7 @@ Examples:
 
 import argparse
 import contextlib
-import functools
 import importlib.util
-import json
 import os
 import statistics
 import sys
@@ -73,18 +71,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         choices=PASSES,
         help="inference, and a step of SGD with momentum (default: both, or train alone)",
     )
-    parser.add_argument(
-        "--batch_size", "--batch-size", type=int, default=16, metavar="N", help="default: 16"
+    sides.number(parser, "batch_size", 16, "images of a step")
+    sides.number(
+        parser,
+        "image_size",
+        None,
+        "side of the square images in pixels (default: that of the model's weights; Lite0: 160)",
     )
-    parser.add_argument(
-        "--image_size",
-        type=int,
-        metavar="PIXELS",
-        help="side of the square images (default: that of the model's weights; Lite0: 160)",
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=5, metavar="N", help="timed turns of each pass (default: 5)"
-    )
+    sides.number(parser, "rounds", 5, "timed turns of each pass")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
@@ -93,9 +87,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
-    for name in ("batch_size", "rounds", "image_size"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-            parser.error(f"--{name} must be at least 1")
     arguments.passes = arguments.passes or (("train",) if arguments.suite in TRAIN_ONLY else PASSES)
     if arguments.suite in TRAIN_ONLY and "forward" in arguments.passes:
         parser.error(f"--suite={arguments.suite} compares training steps: --passes=train")
@@ -282,11 +273,7 @@ def timm_side(spec):
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
-    arguments = parse(argv)
-    if arguments.worker:
-        sides.answer(functools.partial(work, json.loads(arguments.worker)))
-        return 0
-    return command.run(compare, arguments)
+    return sides.main(parse(argv), compare, work)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import contextlib
 import functools
 import importlib.util
 import itertools
-import json
 import os
 import re
 import statistics
@@ -50,17 +49,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--input", metavar="DIR", help="folder of class folders (default: generated photos)"
     )
     parser.add_argument("--size", default="640x512", metavar="WxH", help="of these photos")
-    parser.add_argument("--images", type=int, default=400, metavar="N", help="their number")
-    parser.add_argument("--batch_size", type=int, default=16, metavar="N", help="default: 16")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="threads, or workers")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each side")
+    sides.number(parser, "images", 400, "number of these photos")
+    sides.number(parser, "batch_size", 16, "images of a batch")
+    sides.number(parser, "jobs", 2, "threads, or workers")
+    sides.number(parser, "rounds", 5, "turns of each side")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", arguments.size):
         parser.error(f"--size={arguments.size} must be WIDTHxHEIGHT, e.g. 640x512")
-    for name in ("images", "batch_size", "jobs", "rounds"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name} must be at least 1")
     torch = any(name.startswith("torch") for name in arguments.sides)
     if torch and not importlib.util.find_spec("torchvision") and not arguments.worker:
         parser.error(
@@ -142,6 +138,12 @@ def prepared(photos: str, folder: Path) -> str:
     return str(folder)
 
 
+def work(spec) -> tuple[dict, dict]:
+    """The function of the timed process, and its images for each epoch."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    return (torch_side if spec["side"].startswith("torch") else ours)(spec)
+
+
 def ours(spec):
     """An epoch of our pipeline, from files or ArrayRecord."""
     from fgc_jax import data
@@ -203,14 +205,7 @@ def torch_side(spec):
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
-    arguments = parse(argv)
-    if arguments.worker:
-        spec = json.loads(arguments.worker)
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
-        start = torch_side if spec["side"].startswith("torch") else ours
-        sides.answer(functools.partial(start, spec))
-        return 0
-    return command.run(compare, arguments)
+    return sides.main(parse(argv), compare, work)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ Examples:
 import argparse
 import functools
 import importlib.util
-import json
 import statistics
 import sys
 
@@ -33,19 +32,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model", default="resnet18", metavar="RESNET", help="backbone (default: resnet18)"
     )
-    for name, default, what in (
-        ("batch_size", 16, "images of a step"),
-        ("image_size", 224, "side of the square images in pixels"),
-        ("rounds", 5, "timed turns of each"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default: {default})"
-        )
+    sides.number(parser, "batch_size", 16, "images of a step")
+    sides.number(parser, "image_size", 224, "side of the square images in pixels")
+    sides.number(parser, "rounds", 5, "timed turns of each")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
-    for name in ("batch_size", "image_size", "rounds"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name} must be at least 1")
     if not all(map(importlib.util.find_spec, ("torch", "timm"))):
         parser.error("PyTorch and timm are not installed here; --help says how")
     return arguments
@@ -231,11 +222,7 @@ def torch_side(spec):
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
-    arguments = parse(argv)
-    if arguments.worker:
-        sides.answer(functools.partial(work, json.loads(arguments.worker)))
-        return 0
-    return command.run(compare, arguments)
+    return sides.main(parse(argv), compare, work)
 
 
 if __name__ == "__main__":

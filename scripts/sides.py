@@ -1,5 +1,6 @@
 """The two sides of a benchmark: separate processes that take turns and answer in lines of JSON."""
 
+import argparse
 import json
 import os
 import resource
@@ -10,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from fgc_jax.cli import command, run_flags
 
 PROC = os.path.isdir("/proc/self/task")  # Linux
 
@@ -70,6 +73,23 @@ def answer(start: Callable[[], tuple[Mapping[str, Callable[[], None]], Mapping]]
         begin, cpu = time.perf_counter(), _cpu()
         runs[line.strip()]()
         say(seconds=time.perf_counter() - begin, cpu=_cpu() - cpu)
+
+
+def number(parser: argparse.ArgumentParser, name: str, default: int | None, what: str) -> None:
+    """Adds the flag --`name`, a whole number above 0."""
+    shown = "" if default is None else f" (default: {default})"
+    parser.add_argument(
+        f"--{name}", type=run_flags.positive, default=default, metavar="N", help=f"{what}{shown}"
+    )
+
+
+def main(arguments: argparse.Namespace, compare: Callable, start: Callable) -> int:
+    """Runs `compare(arguments)` or, in a timed process, answers with `start(its SPEC)`. Returns the
+    exit code."""
+    if not arguments.worker:
+        return command.run(compare, arguments)
+    answer(lambda: start(json.loads(arguments.worker)))
+    return 0
 
 
 def jax_device() -> tuple[str, Callable[[], int]]:

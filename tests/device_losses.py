@@ -55,7 +55,7 @@ CHANGES = {change.__name__: change for change in (transformer, cal, pmg, api_net
 
 def losses(name: str, steps: int = 3) -> list[float]:
     """The losses of some steps on the same eight images, with flips."""
-    weights = {"": small_networks.STORED[0]}  # whose mean and std normalise the images
+    weights = small_networks.STORED  # whose mean and std normalise the images
     for backbone in ("vit", "basic"):
         row = dataclasses.replace(small_networks.SMALL[backbone], weights=weights)
         models.BACKBONES[backbone] = row

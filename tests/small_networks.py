@@ -21,7 +21,7 @@ def _efficientnet(style, *blocks):
 
 
 # Position embeddings are stored for a grid of 3 x 3 and resampled to that of the images.
-STORED = (backbone.timm_tag("small", "x", size=48),)
+STORED = {"": backbone.timm_facts(size=48)}
 SMALL = {
     "basic": resnet.row(resnet.BasicBlock, (1, 1, 1, 1)),
     "bottleneck": resnet.row(resnet.Bottleneck, (1, 1, 1, 1)),

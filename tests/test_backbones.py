@@ -143,7 +143,7 @@ def test_layers_behind_the_last_map_are_neither_built_nor_listed(name):
         assert not uncovered(params, config), feature_map
 
 
-STORED = (backbone.timm_tag("deep", "x", size=64),)
+STORED = {"x": backbone.timm_facts(size=64)}
 DEEP = {
     "deep_vgg": vgg.row((2, 2, 4, 4, 4), False),
     "deep_vit": vit.vit((48, 8, 2), 16, weights=STORED, parameters=0),

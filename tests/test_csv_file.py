@@ -91,9 +91,9 @@ def test_boxes(tmp_path):
 def test_bad_box_options(tmp_path):
     path, names = str(data_files.write_csv(tmp_path)), ["a", "b"]
     with pytest.raises(ValueError, match="box_columns must be the four columns"):
-        csv_file.labelled_split(path, names, label_column=0, box_columns=("x0", "y0"))
+        data.labelled_split(path, names, label_column=0, box_columns=("x0", "y0"))
     with pytest.raises(ValueError, match="box_origin must be 0 or 1, got 2"):
-        csv_file.labelled_split(path, names, label_column=0, box_origin=2)
+        data.labelled_split(path, names, label_column=0, box_origin=2)
 
 
 def test_two_objects_of_one_image(tmp_path):

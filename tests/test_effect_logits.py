@@ -44,7 +44,7 @@ def small(monkeypatch):
         Image.new("RGB", (1, 1)).save(path)
 
     monkeypatch.setattr(style, "save", dot)
-    weights = {"": small_networks.STORED[0]}
+    weights = small_networks.STORED
     row = dataclasses.replace(small_networks.SMALL["basic"], weights=weights)
     monkeypatch.setitem(models.BACKBONES, "small", row)
 

@@ -26,6 +26,16 @@ def test_a_tag_without_weights_says_so(capsys):
     assert "tf_efficientnet_b6" in tf and "none" not in tf
 
 
+def test_layers_are_named_by_their_paths():
+    """These names are values of config.phases[i].train, and must not change."""
+    for name, row in models.BACKBONES.items():
+        first, *others = row.layers
+        assert first in ("stem", "embed") or first in row.layers[first], name
+        assert all(layer in row.layers[layer] for layer in others), name
+    swin = models.BACKBONES["swin_tiny_patch4_window7_224"].layers
+    assert next(iter(swin)) == "patch_embed"
+
+
 def test_the_readme_counts_them():
     rows = models.BACKBONES.values()
     weights = sum(bool(x.source or x.url) for row in rows for x in row.weights.values())

@@ -12,7 +12,7 @@ from configs import common
 from fgc_jax import mesh, methods, models, trees
 from fgc_jax.data import augment, dataset
 from fgc_jax.methods import losses
-from fgc_jax.models.backbone import Preprocess
+from fgc_jax.models.backbone import timm_facts
 from fgc_jax.models.network import Network
 from fgc_jax.training import classification, inputs, phases, plans, rules, step
 
@@ -22,7 +22,7 @@ WEIGHTS = 10 / (3 * np.array(COUNTS))
 FACTS = methods.Facts(
     class_names=NAMES,
     class_counts=COUNTS,
-    preprocess=Preprocess((0.5,) * 3, (0.25,) * 3, 8, 8, "bilinear", 1.0, 1.0, "", ""),
+    preprocess=timm_facts(norm=((0.5,) * 3, (0.25,) * 3), size=8, crop=1.0),
     shapes=(),
     load_run=None,
 )

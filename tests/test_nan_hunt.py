@@ -90,7 +90,7 @@ def trouble_images():
 
 @pytest.mark.parametrize("dtype", ("float32", pytest.param("bfloat16", marks=pytest.mark.slow)))
 def test_no_nan_leaves_a_step_of_cal(dtype, monkeypatch):
-    row = dataclasses.replace(small_networks.SMALL["basic"], weights={"": small_networks.STORED[0]})
+    row = dataclasses.replace(small_networks.SMALL["basic"], weights=small_networks.STORED)
     monkeypatch.setitem(models.BACKBONES, "basic", row)
     recipe = tiny_run.recipe("unused")
     recipe.model.update(backbone="basic", feature_map="stage2", dtype=dtype)

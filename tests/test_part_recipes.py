@@ -47,7 +47,7 @@ def test_recipes_train(name, root, tmp_path, monkeypatch):
     got.log_every = 1
     got.model.weights_tag = ""
     # Five convolutions, and one level in place of three: a step of PMG has a network for each.
-    row = dataclasses.replace(small_networks.SMALL["vgg"], weights={"": small_networks.STORED[0]})
+    row = dataclasses.replace(small_networks.SMALL["vgg"], weights=small_networks.STORED)
     got.model.feature_map = MAPS[name]
     if name == "pmg":
         got.method_options.tiles = (8,)

@@ -21,7 +21,7 @@ OPTIONS = {"patch_stride": 4, "part_selection": True}
 
 @pytest.fixture(autouse=True)
 def rows(monkeypatch):
-    stored = (backbone.timm_tag("x", "y", size=32),)
+    stored = {"y": backbone.timm_facts(size=32)}
     deep = vit.vit((24, 3, 2), 8, weights=stored, parameters=0)
     monkeypatch.setitem(models.BACKBONES, "deep", deep)
     registers = vit.vit(

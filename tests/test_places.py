@@ -160,13 +160,6 @@ def test_more_archives_are_unpacked_when_asked_for(official):
     assert places.unpacked(str(root), rows[2])
 
 
-def test_a_folder_of_its_own(official):
-    root, (birds, *_) = official
-    row = archives.Archive(birds.file, birds.size, birds.creates, md5=birds.md5, into="all/mine")
-    assert find(root, (row,)) == str(root / "all" / "mine" / "birds")
-    assert places.unpacked(str(root), row)
-
-
 def test_what_is_missing_is_told(official):
     root, rows = official
     empty = root.parent / "empty"

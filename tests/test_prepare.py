@@ -103,7 +103,7 @@ def test_cut_and_chosen_pictures(tmp_path):
 
 def test_tfds_reads_it_without_tensorflow(tmp_path):
     data = boxed(tmp_path / "photos", [(40, 30)] * 5, ".png", parts=parts_of)
-    prepare.prepare(data, tmp_path / "out", name="Öd-2", shard_bytes=4000)
+    prepare.prepare(data, tmp_path / "out", name="Öd-2", form=records.Form(shard_bytes=4000))
     code = """
         import sys, numpy as np, tensorflow_datasets as tfds
         builder = tfds.builder_from_directory(sys.argv[1])
@@ -139,7 +139,7 @@ def test_unreadable_images(tmp_path):
     for name in bad:
         (tmp_path / "photos" / name).write_bytes(b"no image")
     run = functools.partial(
-        prepare.prepare, data, tmp_path / "out", name="folder", shard_bytes=2000
+        prepare.prepare, data, tmp_path / "out", name="folder", form=records.Form(shard_bytes=2000)
     )
     with pytest.raises(ValueError, match="3 images cannot be read") as error:
         run()

@@ -29,13 +29,14 @@ KILLED = """
 
     records.Encoder.__call__ = slow
     data = folder.load(sys.argv[1])
-    prepare.prepare(data, sys.argv[2], name="folder", shard_bytes=8000, threads=1)
+    form = records.Form(shard_bytes=8000)
+    prepare.prepare(data, sys.argv[2], name="folder", form=form, threads=1)
 """
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     data = data_prepared.folder_data(tmp_path, splits={"train": 20, "test": 5})
-    run = functools.partial(prepare.prepare, name="folder", shard_bytes=8000)
+    run = functools.partial(prepare.prepare, name="folder", form=records.Form(shard_bytes=8000))
     run(data, tmp_path / "straight")
     out = tmp_path / "killed"
     process = subprocess.Popen(
@@ -111,7 +112,7 @@ def test_repaired_images_are_taken_up(tmp_path):
 
 
 def test_damage_is_found(tmp_path):
-    _, out = data_prepared.prepared_folder(tmp_path, shard_bytes=3000)
+    _, out = data_prepared.prepared_folder(tmp_path, form=records.Form(shard_bytes=3000))
     assert prepare.verify(out) == 24
     shards = sorted(out.glob("*train*"))
     whole = shards[1].read_bytes()

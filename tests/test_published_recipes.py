@@ -130,7 +130,7 @@ def test_recipes_train(name, variant, small, roots, tmp_path, monkeypatch):
     not depend on its family."""
     got = recipe(name, f"{variant},tiny")
     got.data.root = str(roots[got.data.name])
-    weights = {"": small_networks.STORED[0]}
+    weights = small_networks.STORED
     got.model.weights_tag = ""
     streams = filter(None, (got.model.backbone, got.model.backbone_b))
     for stream, name in zip(streams, itertools.cycle(small.split("+")), strict=False):

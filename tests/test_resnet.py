@@ -57,9 +57,8 @@ def test_grouped_kernels_start_with_the_fan_of_all_output_channels():
 
 
 def test_a_new_block_is_the_identity_behind_its_relu():
-    block = resnet.Bottleneck(
-        16, 4, stride=1, groups=1, group_width=64, dtype=np.float32, rngs=nnx.Rngs(0)
-    )
+    form = resnet.Form()
+    block = resnet.Bottleneck(16, 4, form, stride=1, dtype=np.float32, rngs=nnx.Rngs(0))
     images = np.abs(seeded.images(2, 6, 6))
     x = np.concatenate([images] * 6, -1)[..., :16]
     np.testing.assert_array_equal(block(x), x)

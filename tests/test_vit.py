@@ -17,16 +17,14 @@ SHAPE = (24, 2, 2)
 
 
 def row(size, **options):
-    return vit.vit(
-        SHAPE, 8, weights=(backbone.timm_tag("x", "y", size=size),), parameters=0, **options
-    )
+    return vit.vit(SHAPE, 8, weights={"y": backbone.timm_facts(size=size)}, parameters=0, **options)
 
 
 ROWS = {
     "plain": row(32),
     "larger": row(64),
     "registers": row(32, registers=2, embed_prefix=False, layer_scale=0.5, pre_norm=True),
-    "rotary": eva.row(SHAPE, 8, weights=(backbone.timm_tag("x", "y"),), parameters=0),
+    "rotary": eva.row(SHAPE, 8, weights={"y": backbone.timm_facts()}, parameters=0),
 }
 NAMES = ("plain", "registers", "rotary")
 PREFIX = {"plain": 1, "registers": 3, "rotary": 5}

@@ -62,26 +62,25 @@ def load(name, root, options):
     return source(root, **config.options(source, options, f"data set {name!r}: "))
 
 
-def labelled_split(path, class_names, *, label_column=None, path_column=0, **csv_options):
+def labelled_split(path, class_names, *, label_column=None, first_label=None, **columns):
     """The labelled images at `path` as one Split with the `class_names` of an existing model.
 
-    `path`: a folder of class folders, or a CSV file with `label_column`. For the other options see
-    csv_file.labelled_split. Classes may be missing.
+    `path`: a folder of class folders, or a CSV file with `label_column`. For `first_label` see
+    csv_file.labelled_split, for the columns csv_file.Columns. Classes may be missing.
 
     Raises:
         ValueError: a label is unknown; the message names the class folder or row, and the classes.
     """
     if os.path.isdir(path):
-        if label_column is not None or csv_options:
+        if label_column is not None or first_label is not None or columns:
             raise ValueError(f"{path} is a folder: columns and other CSV options do not apply")
         return folder.labelled_split(path, class_names)
     if not os.path.isfile(path):
         raise ValueError(f"{path}: no such folder or CSV file")
     if label_column is None:
         raise ValueError(f"{path}: give the label column, by name or by number from 0")
-    return csv_file.labelled_split(
-        path, class_names, label_column=label_column, path_column=path_column, **csv_options
-    )
+    columns = csv_file.Columns(label_column=label_column, **columns)
+    return csv_file.labelled_split(path, class_names, columns, first_label)
 
 
 def image_files(path, *, path_column=None, image_root=None, delimiter=None):
@@ -121,7 +120,6 @@ def image_files(path, *, path_column=None, image_root=None, delimiter=None):
         return [os.path.basename(path)], [path]
     names = listing.lines(path)
     listing.first(path, names)
-    listing.refuse_repeated(path, names, set())
     root = os.path.join(os.path.dirname(path), image_root or "")
-    listing.refuse_missing_files(path, root, names)
+    listing.check_files(path, root, names, set())
     return names, [os.path.join(root, name) for name in names]

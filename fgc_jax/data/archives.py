@@ -22,8 +22,8 @@ LONG = 2**26  # bytes; smaller files get no progress bar
 class Archive:
     """An official file of a data set: an archive, or a file that needs no unpacking.
 
-    `creates`: a path that exists after unpacking, relative to the folder of unpacking, which is
-    the data root or its sub-folder `into`. `url` "": it is no longer online.
+    `creates`: a path that exists after unpacking, relative to the data root. `url` "": it is no
+    longer online.
     """
 
     file: str
@@ -32,34 +32,36 @@ class Archive:
     url: str = ""
     md5: str = ""
     sha256: str = ""
-    into: str = ""
 
     @property
     def is_packed(self) -> bool:
         return self.file.lower().endswith(members.SUFFIXES)
 
+    @property
+    def checks(self) -> dict:
+        """The keywords of `verify`."""
+        return {"size": self.size, "md5": self.md5, "sha256": self.sha256}
+
 
 def is_unpacked(archive: Archive, root: str) -> bool:
     """Whether all files of `archive` are in `root`."""
-    there = os.path.exists(os.path.join(root, archive.into, archive.creates))
-    return there and not is_moving(archive, root)
+    return os.path.exists(os.path.join(root, archive.creates)) and not is_moving(archive, root)
 
 
 def is_moving(archive: Archive, root: str) -> bool:
     """Whether `archive` is completely unpacked, but some files are not yet in their final place."""
-    work = _work(archive.file, os.path.join(root, archive.into))
-    return os.path.exists(os.path.join(work, "complete"))
+    return os.path.exists(os.path.join(_work(archive.file, root), "complete"))
 
 
 def begin(archive: Archive, root: str) -> None:
     """Records on disk that `archive` will be unpacked, so that this is known even if the process is
     killed before it starts. OSError if that cannot be written."""
-    os.makedirs(_work(archive.file, os.path.join(root, archive.into)), exist_ok=True)
+    os.makedirs(_work(archive.file, root), exist_ok=True)
 
 
 def is_begun(archive: Archive, root: str) -> bool:
     """Whether `begin` was called for `archive`, and `unpack` has not finished it yet."""
-    return os.path.isdir(_work(archive.file, os.path.join(root, archive.into)))
+    return os.path.isdir(_work(archive.file, root))
 
 
 def unpack(path, folder, *, size: int = 0, md5: str = "", sha256: str = "") -> None:

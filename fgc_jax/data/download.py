@@ -69,8 +69,7 @@ def download_archives(wanted, folder) -> tuple[archives.Archive, ...]:
     needed = [archive for archive in wanted if not archives.is_unpacked(archive, folder)]
     for archive in needed:
         if archive.url:
-            checks = {"size": archive.size, "md5": archive.md5, "sha256": archive.sha256}
-            fetch(archive.url, os.path.join(folder, archive.file), **checks)
+            fetch(archive.url, os.path.join(folder, archive.file), **archive.checks)
     lost = [a for a in needed if not os.path.exists(os.path.join(folder, a.file))]
     for archive in lost:
         checksum = f", md5 {archive.md5}" if archive.md5 else ""

@@ -36,21 +36,6 @@ class Transform:
     random_crop: bool
     interpolation: str
 
-    def __post_init__(self):
-        for name in ("resize", "crop"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of pixels above 0, got {value!r}")
-        if self.crop > self.resize:
-            raise ValueError(f"crop {self.crop} is larger than resize {self.resize}")
-        if self.mode not in images.MODES:
-            raise ValueError(
-                f"unknown resize mode {self.mode!r}, allowed: {', '.join(images.MODES)}"
-            )
-        if self.interpolation not in images.INTERPOLATIONS:
-            allowed = ", ".join(images.INTERPOLATIONS)
-            raise ValueError(f"unknown interpolation {self.interpolation!r}, allowed: {allowed}")
-
 
 @dataclasses.dataclass(frozen=True)
 class Ready:
@@ -127,17 +112,6 @@ class Reader:
     threads: int = 2
     workers: int = 0
     on_bad_image: str = "raise"
-
-    def __post_init__(self):
-        index, count = self.process_index, self.process_count
-        if not 0 <= index < count:
-            raise ValueError(f"process_index={index} must be 0 to process_count - 1 = {count - 1}")
-        if self.threads < 0 or self.workers < 0:
-            counts = f"{self.threads} and {self.workers}"
-            raise ValueError(f"threads and workers must not be negative, got {counts}")
-        if self.on_bad_image not in ON_BAD_IMAGE:
-            allowed = ", ".join(ON_BAD_IMAGE)
-            raise ValueError(f"on_bad_image is {self.on_bad_image!r}, allowed: {allowed}")
 
     def local_batch(self, split, batch_size):
         """The number of rows of a batch for this process. ValueError if they cannot be equal."""

@@ -18,20 +18,9 @@ from fgc_jax.data import concurrency, pipeline, records, shards
 from fgc_jax.data.sources import prepared
 
 LOCK = "lock"
-SHARD_BYTES = 2**28
 
 
-def prepare(
-    data,
-    output,
-    *,
-    name,
-    options=None,
-    form=None,
-    on_bad_image="raise",
-    threads=None,
-    shard_bytes=SHARD_BYTES,
-):
+def prepare(data, output, *, name, options=None, form=None, on_bad_image="raise", threads=None):
     """Writes the Dataset `data` to the folder `output`, verifies it and returns its facts.
 
     `name`, `options`: those that fgc_jax.data.load made it with. `form`: a records.Form. Image
@@ -48,7 +37,7 @@ def prepare(
         raise ValueError(f"on_bad_image is {on_bad_image!r}, allowed: {allowed}")
     form = form or records.Form()
     encoder = records.Encoder(data, form)
-    identity = _identity(data, name, options or {}, form, shard_bytes)
+    identity = _identity(data, name, options or {}, form)
     _check_folder(output, identity)
     with _locked(output):
         if os.path.isfile(os.path.join(output, prepared.INFO)):
@@ -143,7 +132,7 @@ def _check(folder, name, split):
     return check
 
 
-def _identity(data, name, options, form, shard_bytes):
+def _identity(data, name, options, form):
     """The facts that must be equal when the command is started again, as read back from JSON."""
     splits = {}
     facts = data.facts()
@@ -159,7 +148,7 @@ def _identity(data, name, options, form, shard_bytes):
         "resize": form.resize,
         "resize_mode": form.mode if form.resize else None,
         "jpeg_quality": form.quality if encodes else None,
-        "shard_bytes": shard_bytes,
+        "shard_bytes": form.shard_bytes,
         "class_names": facts["class_names"],
         "splits": splits,
     }

@@ -22,11 +22,13 @@ class Form:
     """How pictures are stored. They are shrunk to `resize` pixels (None: not at all): with mode
     "short_side" the shorter side, with "squash" each longer side; nothing is enlarged. Resized
     pictures, and those that do not come from a file, are stored as JPEG of `quality` (1 to 100).
+    shard_bytes: size of a file that is aimed at.
     """
 
     resize: int | None = None
     mode: str = "short_side"
     quality: int = 95
+    shard_bytes: int = 2**28
 
     def __post_init__(self):
         if self.resize is not None and self.resize < 1:

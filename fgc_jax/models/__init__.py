@@ -24,7 +24,7 @@ from fgc_jax.models.table import (
     streams,
     weights_tag,
 )
-from fgc_jax.models.weights import initialise, load_pretrained, random_weights
+from fgc_jax.models.weights import initialise, random_weights
 
 __all__ = (
     "ATTENTION",
@@ -41,7 +41,6 @@ __all__ = (
     "initialise",
     "layer_prefixes",
     "load",
-    "load_pretrained",
     "maps_named",
     "original_config",
     "preprocess",

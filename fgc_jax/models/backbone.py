@@ -1,9 +1,11 @@
 """A row of the backbone table: constructor, feature maps, layers, and facts of the weights."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
@@ -11,7 +13,7 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 STRIDES = {"stem": 2, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32, "features": 32}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocess:
     """The input that one set of weights expects, and the source of these weights.
 
@@ -19,19 +21,19 @@ class Preprocess:
     in training and the one recommended for testing. crop_fraction, test_crop_fraction: crop side
     over the short side of the resized image, at `size` and at `test_size`. interpolation:
     "bilinear" or "bicubic". classes: of the weights' own classifier, 0 if they have none. source:
-    a spec for `convert.weights.read`; url: the original file, whose name ends in the first eight
-    digits of its sha256.
+    a spec for `convert.weights.read`, "" if there is none; url: the original file, whose name ends
+    in the first eight digits of its sha256. See `named` for "{model}" and "{tag}" in these two.
     """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     size: int
     test_size: int
-    interpolation: str
+    interpolation: str = "bicubic"
     crop_fraction: float
     test_crop_fraction: float
-    license: str
-    source: str
+    license: str = "apache-2.0"
+    source: str = "hub:timm/{model}.{tag}"
     url: str = ""
     classes: int = 1000
 
@@ -46,6 +48,28 @@ class Preprocess:
         return factor, shift
 
 
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """How much of a network is built, and how it computes.
+
+    dtype: of activations. last: the deepest feature map that is needed; layers after it are not
+    built. drop_path: the largest rate of stochastic depth. remat: whether the backward pass
+    computes each block's activations again.
+    """
+
+    dtype: Any
+    last: str
+    drop_path: float
+    remat: bool
+
+    def refuse_drop_path(self, name: str) -> None:
+        """Raises ValueError for stochastic depth in a network without residual branches."""
+        if self.drop_path:
+            raise ValueError(
+                f"drop_path={self.drop_path} has no effect: {name} has no residual branches"
+            )
+
+
 def as_it_is(row: "Backbone") -> "Backbone":
     return row
 
@@ -54,9 +78,7 @@ def as_it_is(row: "Backbone") -> "Backbone":
 class Backbone:
     """One row of BACKBONES.
 
-    build: (dtype=, rngs=, last=, drop_path=, remat=) -> nnx.Module; `last` is the deepest feature
-        map that is needed, and layers after it are not built; drop_path is the largest rate of
-        stochastic depth; remat computes each block's activations again in the backward pass.
+    build: (setup=Setup, rngs=) -> nnx.Module;
         module(x [B, H, W, 3], rngs=) -> dict of maps [B, h, w, c], and attention maps
         "attention/BLOCK" if it has any. Raises ValueError for a size that does not fit.
     channels, strides: of each feature map. "features" is the grid of timm's forward_features;
@@ -95,81 +117,71 @@ class Backbone:
     adapt: Callable[..., "Backbone"] = as_it_is
 
 
-def by_tag(weights: Iterable[Preprocess]) -> dict[str, Preprocess]:
-    """{tag: facts} of several weights on the hub."""
-    return {facts.source.rpartition(".")[2]: facts for facts in weights}
-
-
-def timm_tag(
-    model: str,
-    tag: str,
+def timm_facts(
     *,
     norm=IMAGENET,
     size: int = 224,
-    test_size: int | None = None,
-    interpolation: str = "bicubic",
     crop: float = 0.875,
-    test_crop: float | None = None,
-    licence: str = "apache-2.0",
-    url: str = "",
-    classes: int = 1000,
+    test: tuple[int, float] | None = None,
+    **others,
 ) -> Preprocess:
-    """Facts of `timm/<model>.<tag>` on the Hugging Face hub, as stated by timm 1.0.31."""
+    """Facts of weights on the Hugging Face hub, as stated by timm 1.0.31.
+
+    norm: (mean, std). crop: `crop_fraction`. test: (`test_size`, `test_crop_fraction`), None if
+    they are the same as in training. others: the other fields of Preprocess.
+    """
+    test_size, test_crop = test or (size, crop)
     return Preprocess(
         mean=norm[0],
         std=norm[1],
         size=size,
-        test_size=size if test_size is None else test_size,
-        interpolation=interpolation,
+        test_size=test_size,
         crop_fraction=crop,
-        test_crop_fraction=crop if test_crop is None else test_crop,
-        license=licence,
-        source=f"hub:timm/{model}.{tag}",
-        url=url,
-        classes=classes,
+        test_crop_fraction=test_crop,
+        **others,
     )
 
 
-def stage_layers(stem: str, stages: str, depths: Iterable[int], norm: str):
-    """(layers, depths) of a row whose blocks are at `stages`/STAGE/blocks, with a downsampling
-    layer before each stage except the first, and whose final norm is at the path `norm`."""
-    ordered, counts = {stem: (stem,)}, {"stem": 1}
-    for stage, depth in enumerate(depths):
-        for index in range(depth):
-            name = f"{stages}/{stage}/blocks/{index}"
-            joined = stage > 0 and index == 0
-            ordered[name] = (f"{stages}/{stage}/downsample", name) if joined else (name,)
-        counts[f"stage{stage + 1}"] = len(ordered)
-    ordered[name] += (norm,)
+def named(model: str, row: Backbone) -> Backbone:
+    """The row with the network's name and the tags written into sources and URLs of its weights."""
+    weights = {
+        tag: dataclasses.replace(
+            facts,
+            source=facts.source.format(model=model, tag=tag),
+            url=facts.url.format(model=model),
+        )
+        for tag, facts in row.weights.items()
+    }
+    return dataclasses.replace(row, weights=weights)
+
+
+def counted(stem: dict[str, tuple[str, ...]], stages: Sequence[Sequence[str]]):
+    """(layers, depths) of a row. stem: name -> paths of the first layer, which gives the map
+    "stem". stages: the paths of the blocks of each stage, which are also their names."""
+    ordered, counts = dict(stem), {"stem": 1}
+    for number, blocks in enumerate(stages, start=1):
+        ordered |= {block: (block,) for block in blocks}
+        counts[f"stage{number}"] = len(ordered)
     return ordered, counts | {"features": len(ordered)}
 
 
-def without_drop_path(name: str, rate: float) -> None:
-    """Raises ValueError for stochastic depth in a network without residual branches."""
-    if rate:
-        raise ValueError(f"drop_path={rate} has no effect: {name} has no residual branches")
+def stage_layers(stem: str, stages: str, depths: Sequence[int], norm: str):
+    """(layers, depths) of a row whose blocks are at `stages`/STAGE/blocks, with a downsampling
+    layer before each stage except the first, and whose final norm is at the path `norm`."""
+    blocks = [[f"{stages}/{n}/blocks/{i}" for i in range(depth)] for n, depth in enumerate(depths)]
+    ordered, counts = counted({stem: (stem,)}, blocks)
+    for stage, (first, *_) in enumerate(blocks[1:], start=1):
+        ordered[first] = (f"{stages}/{stage}/downsample", first)
+    ordered[blocks[-1][-1]] += (norm,)
+    return ordered, counts
 
 
-def torchvision_tag(model: str, digest: str) -> Preprocess:
+def torchvision(digest: str, **facts) -> Preprocess:
     """Facts of torchvision's first ImageNet weights (V1), which timm calls tv_in1k."""
-    return timm_tag(
-        model,
-        "tv_in1k",
-        interpolation="bilinear",
-        licence="bsd-3-clause",
-        url=f"https://download.pytorch.org/models/{model}-{digest}.pth",
-    )
+    url = f"https://download.pytorch.org/models/{{model}}-{digest}.pth"
+    return timm_facts(interpolation="bilinear", license="bsd-3-clause", url=url, **facts)
 
 
-def torchvision2_tag(model: str, digest: str) -> Preprocess:
+def torchvision2(digest: str) -> Preprocess:
     """Facts of torchvision's second ImageNet weights (V2), which timm calls tv2_in1k."""
-    return timm_tag(
-        model,
-        "tv2_in1k",
-        size=176,
-        test_size=224,
-        interpolation="bilinear",
-        test_crop=0.965,
-        licence="bsd-3-clause",
-        url=f"https://download.pytorch.org/models/{model}-{digest}.pth",
-    )
+    return torchvision(digest, size=176, test=(224, 0.965))

@@ -6,6 +6,7 @@ from flax import nnx
 from fgc_jax import config as settings
 from fgc_jax.config import ModelSettings
 from fgc_jax.models import lora, table
+from fgc_jax.models.backbone import Setup
 from fgc_jax.models.classifier import Classifier
 from fgc_jax.models.heads import basic
 from fgc_jax.models.table import HEADS
@@ -36,13 +37,7 @@ def build(config: ModelSettings, num_classes: int, *, rngs: nnx.Rngs) -> Classif
                 f"{first.name} and {strides[1]} in {last.name}"
             )
     backbones = [
-        stream.row.build(
-            dtype=dtype,
-            rngs=rngs,
-            last=stream.last,
-            drop_path=config.drop_path,
-            remat=config.remat,
-        )
+        stream.row.build(setup=Setup(dtype, stream.last, config.drop_path, config.remat), rngs=rngs)
         for stream in streams
     ]
     channels = tuple(

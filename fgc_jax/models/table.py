@@ -8,7 +8,7 @@ import dataclasses
 from fgc_jax import console
 from fgc_jax.config import ModelSettings, Weights, options
 from fgc_jax.models import pretrained
-from fgc_jax.models.backbone import Backbone, Preprocess
+from fgc_jax.models.backbone import Backbone, Preprocess, named
 from fgc_jax.models.backbones import (
     convnext_table,
     efficientnet_table,
@@ -33,15 +33,19 @@ from fgc_jax.models.heads import (
 )
 
 BACKBONES: dict[str, Backbone] = {
-    **resnet_table.RESNETS,
-    **resnetv2.RESNETV2S,
-    **inception.INCEPTIONS,
-    **vgg.VGGS,
-    **efficientnet_table.EFFICIENTNETS,
-    **vit_table.VITS,
-    **eva.DINOV3S,
-    **convnext_table.CONVNEXTS,
-    **swin_table.SWINS,
+    name: named(name, row)
+    for rows in (
+        resnet_table.RESNETS,
+        resnetv2.RESNETV2S,
+        inception.INCEPTIONS,
+        vgg.VGGS,
+        efficientnet_table.EFFICIENTNETS,
+        vit_table.VITS,
+        eva.DINOV3S,
+        convnext_table.CONVNEXTS,
+        swin_table.SWINS,
+    )
+    for name, row in rows.items()
 }
 
 HEADS = {

@@ -13,22 +13,7 @@ from fgc_jax.convert import timm
 from fgc_jax.models import builder, lora, pretrained, table
 
 
-def load_pretrained(config: ModelSettings, params, stats, *, classifier: bool = False):
-    """Puts the configured weights into the trees of a model of `build`: (params, stats, report).
-
-    The trees may be abstract (see `abstract` and `split`); other leaves do not change.
-    config.pretrained and config.pretrained_b fill their streams; "" does not change a stream. If
-    the head is the one that the weights were trained with, its hidden layers (VGG's fc1 and fc2)
-    are filled too, and its last linear layer only with classifier=True. The report says what was
-    filled and what was left out on purpose.
-
-    Raises:
-        ValueError: the weights are missing, or a key or parameter has no counterpart.
-    """
-    return fill(config, params, stats, _read_all(config), classifier)
-
-
-def _read_all(config: ModelSettings, own_input=False):
+def _read_all(config: ModelSettings, own_input):
     """The state dicts, with timm's names, of the streams; None for random weights.
 
     Raises:
@@ -58,7 +43,16 @@ def _read_all(config: ModelSettings, own_input=False):
 
 
 def fill(config: ModelSettings, params, stats, states, classifier):
-    """`load_pretrained` from state dicts that are read already, None for a stream without."""
+    """Puts the `states` of `_read_all` into the trees of a model: (params, stats, report).
+
+    The trees may be abstract (see `abstract` and `split`); other leaves do not change. If the head
+    is the one that the weights were trained with, its hidden layers (VGG's fc1 and fc2) are filled
+    too, and its last linear layer only with `classifier`. The report says what was filled and what
+    was left out on purpose.
+
+    Raises:
+        ValueError: a key or parameter has no counterpart.
+    """
     report = []
     adapters, params = trees.select(params, lora.paths(params))  # no weights fill these
     for stream, state in zip(table.streams(config), states, strict=True):
@@ -107,25 +101,21 @@ def random_weights(
     return draw()
 
 
-def initialise(
-    config: ModelSettings,
-    num_classes: int,
-    *,
-    seed,
-    classifier: bool = False,
-    own_input: bool = False,
-):
+def initialise(config: ModelSettings, num_classes: int, *, seed, own_input: bool = False):
     """Weights of a new classifier: (params, stats, report), jax arrays.
 
-    The configured pretrained weights, and random ones for all other leaves. seed, an int or a JAX
-    key, is that of `random_weights`; classifier, report and errors are those of `load_pretrained`.
+    config.pretrained and config.pretrained_b fill their streams (see `fill`), except the last
+    linear layer; other leaves are random. seed, an int or a JAX key, is that of `random_weights`.
     own_input: the recipe sets its own mean and std, so those stated in a file are not checked.
+
+    Raises:
+        ValueError: the weights are missing, or a key or parameter has no counterpart.
     """
-    return initialise_from(config, num_classes, seed, _read_all(config, own_input), classifier)
+    return initialise_from(config, num_classes, seed, _read_all(config, own_input), False)
 
 
 def initialise_from(config: ModelSettings, num_classes, seed, states, classifier):
-    """`initialise` from state dicts that are read already, None for a stream without."""
+    """As `initialise`, from the `states` of `_read_all`; classifier: see `fill`."""
     shapes = builder.split(builder.abstract(config, num_classes))
     params, stats, report = fill(config, *shapes, states, classifier)
     flat = [trees.flatten(params), trees.flatten(stats)]

@@ -53,11 +53,10 @@ def load(
         path = os.path.join(folder, f"images_{level}_{list_name}.txt")
         names = listing.mapping(path)
         files = [f"{photo}.jpg" for photo in names]
-        listing.refuse_repeated(path, files, seen)
         pictures = pictures or os.path.join(
             _find(root, f"images/{listing.first(path, files)}"), "images"
         )
-        listing.refuse_missing_files(path, pictures, files)
+        listing.check_files(path, pictures, files, seen)
         listing.refuse(
             path, [photo for photo in names if photo not in corners], "photos without a box"
         )

@@ -144,8 +144,7 @@ def _check_files(path, holder, folder, names):
     """ValueError unless the images in `holder`/`folder` are exactly the `names` of the list `path`,
     which begin with `folder`."""
     seen = set()
-    listing.refuse_repeated(path, names, seen)
-    listing.refuse_missing_files(path, holder, names)
+    listing.check_files(path, holder, names, seen)
     there = (f"{folder}/{name}" for name in os.listdir(os.path.join(holder, folder)))
     strays = sorted(n for n in there if n.lower().endswith(".jpg") and n not in seen)
     listing.refuse(path, strays, f"images of {holder} are not in this list (a renumbered copy?)")

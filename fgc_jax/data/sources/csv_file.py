@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import dataclasses
 import functools
 import math
 import os
@@ -19,6 +20,27 @@ Row = collections.namedtuple("Row", "number name path photo label split box")
 
 
 Column = str | int  # its name, or its number from 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Where a table has what; see `load`. ValueError if `box_columns` or `box_origin` is wrong."""
+
+    label_column: Column
+    path_column: Column = 0
+    split_column: Column | None = None
+    box_columns: tuple[Column, ...] | None = None
+    box_origin: int = 0
+    image_root: str | None = None
+    delimiter: str = ","
+
+    def __post_init__(self):
+        if self.box_columns is not None and len(self.box_columns) != 4:
+            raise ValueError(
+                f"box_columns must be the four columns x0, y0, x1, y1, got {self.box_columns}"
+            )
+        if self.box_origin not in (0, 1):
+            raise ValueError(f"box_origin must be 0 or 1, got {self.box_origin}")
 
 
 def load(
@@ -51,13 +73,18 @@ def load(
             message names row and value.
     """
     tables = _tables(root, split_column)
-    columns = dict(
-        path_column=path_column, label_column=label_column, split_column=split_column,
-        box_columns=box_columns, box_origin=box_origin, image_root=image_root, delimiter=delimiter,
-    )  # fmt: skip
+    columns = Columns(
+        label_column=label_column,
+        path_column=path_column,
+        split_column=split_column,
+        box_columns=box_columns,
+        box_origin=box_origin,
+        image_root=image_root,
+        delimiter=delimiter,
+    )
     rows = {split: [] for split in dataset.SPLITS}
     for table_split, path in tables.items():
-        for row in read_rows(path, table_split, **columns):
+        for row in _read_rows(path, table_split, columns):
             rows[row.split].append((path, row))
     _refuse_repeats(rows)
     rows = {split: pairs for split, pairs in rows.items() if pairs}
@@ -78,18 +105,7 @@ def load(
     return splitting.with_fraction(data, "test", test_fraction, seed)
 
 
-def labelled_split(
-    path,
-    class_names,
-    *,
-    label_column,
-    path_column=0,
-    box_columns=None,
-    box_origin=0,
-    image_root=None,
-    delimiter=",",
-    first_label=None,
-):
+def labelled_split(path, class_names, columns, first_label=None):
     """All rows of one CSV file as a Split with the classes of an existing model.
 
     A label is one of `class_names`. If these are words and the labels are numbers, a label is the
@@ -98,11 +114,7 @@ def labelled_split(
     Raises:
         ValueError: a label is neither; the message names its row.
     """
-    _check_box_options(box_columns, box_origin)
-    rows = read_rows(
-        path, None, path_column=path_column, label_column=label_column, split_column=None,
-        box_columns=box_columns, box_origin=box_origin, image_root=image_root, delimiter=delimiter,
-    )  # fmt: skip
+    rows = _read_rows(path, None, columns)
     _refuse_repeats({"test": [(path, row) for row in rows]})
     if first_label is not None:
         numbered = {str(i + first_label): name for i, name in enumerate(class_names)}
@@ -113,37 +125,32 @@ def labelled_split(
     return _make_split(rows, tuple(class_names), path)
 
 
-def image_files(path, *, path_column=0, image_root=None, delimiter=","):
-    """(names, files) of the images of one CSV file, without labels; see `load`.
+def image_files(path, *, path_column=0, **options):
+    """(names, files) of the images of one CSV file, without labels; the options are
+    fields of Columns.
 
     Raises:
         ValueError: a file is missing or an image occurs twice; the message names the row.
     """
-    rows = read_rows(
-        path, None, path_column=path_column, label_column=path_column, split_column=None,
-        box_columns=None, box_origin=0, image_root=image_root, delimiter=delimiter,
-    )  # fmt: skip
+    columns = Columns(label_column=path_column, path_column=path_column, **options)
+    rows = _read_rows(path, None, columns)
     _refuse_repeats({"test": [(path, row) for row in rows]})
     return [row.name for row in rows], [row.path for row in rows]
 
 
-def read_rows(
-    path, split, *, path_column, label_column, split_column, box_columns, box_origin, image_root,
-    delimiter,
-):  # fmt: skip
+def _read_rows(path, split, columns):
     """The rows of one file, a list of Row. `split`: that of all rows; None: that of the split
     column, or train if there is none."""
-    options = (path_column, label_column, split_column, box_columns)
     rows, problems = [], []
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            places = _places(path, next(reader, []), *options)
+            reader = csv.reader(file, delimiter=columns.delimiter, strict=True)
+            places = _places(path, next(reader, []), columns)
             for number, cells in enumerate(reader, start=2):
                 if not cells:
                     continue
                 try:
-                    rows.append(_row(path, number, cells, places, split, box_origin, image_root))
+                    rows.append(_row(path, number, cells, places, split, columns))
                 except ValueError as error:
                     problems.append(f"row {number}: {error}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -154,27 +161,28 @@ def read_rows(
     return rows
 
 
-def _places(path, header, path_column, label_column, split_column, box_columns):
+def _places(path, header, columns):
     """The numbers of the columns: (path, label, split or None, four for the box or none)."""
     if not header:
         raise ValueError(f"{path}: the file is empty; it needs a header line")
-    split = None if split_column is None else _column(path, header, split_column)
-    box = [_column(path, header, column) for column in box_columns or ()]
-    return _column(path, header, path_column), _column(path, header, label_column), split, box
+    place = functools.partial(_column, path, header)
+    split = None if columns.split_column is None else place(columns.split_column)
+    box = [place(column) for column in columns.box_columns or ()]
+    return place(columns.path_column), place(columns.label_column), split, box
 
 
-def _row(path, number, cells, places, split, box_origin, image_root):
+def _row(path, number, cells, places, split, columns):
     at_path, at_label, at_split, at_box = places
     used = max(at_path, at_label, at_split or 0, *at_box) + 1
     if len(cells) < used:
         raise ValueError(f"{len(cells)} columns, at least {used} needed")
     split = split or _split("train" if at_split is None else cells[at_split])
     name = cells[at_path].strip()
-    folder = os.fspath(image_root or "").replace("{split}", split)
+    folder = os.fspath(columns.image_root or "").replace("{split}", split)
     file = os.path.join(os.path.dirname(path), folder, name)
     if not name or not os.path.isfile(file):
         raise ValueError(f"there is no file {file!r}")
-    box = _box([cells[i] for i in at_box], box_origin) if at_box else None
+    box = _box([cells[i] for i in at_box], columns.box_origin) if at_box else None
     return Row(number, name, file, _real_path(file), _label(cells[at_label]), split, box)
 
 
@@ -217,13 +225,6 @@ def _tables(root, split_column):
             f"{root}: the files {sorted(tables)} are the splits, so split_column must be None"
         )
     return tables
-
-
-def _check_box_options(box_columns, box_origin):
-    if box_columns is not None and len(box_columns) != 4:
-        raise ValueError(f"box_columns must be the four columns x0, y0, x1, y1, got {box_columns}")
-    if box_origin not in (0, 1):
-        raise ValueError(f"box_origin must be 0 or 1, got {box_origin}")
 
 
 def _column(path, header, column):

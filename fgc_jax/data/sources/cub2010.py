@@ -111,8 +111,7 @@ def _official(root, folder):
     splits, seen = {}, set()
     for split, files in names.items():
         path = os.path.join(lists, f"{split}.txt")
-        listing.refuse_repeated(path, files, seen)
-        listing.refuse_missing_files(path, pictures, files)
+        listing.check_files(path, pictures, files, seen)
         labels = listing.labels(path, [name.partition("/")[0] for name in files], classes)
         box_source, annotations = None, {}
         if annotated:

@@ -69,8 +69,7 @@ def load(root):
     for split, ids in zip(SPLITS, matlab.read(split_file, *SPLITS.values()), strict=True):
         ids = _whole(split_file, ids, len(labels), f"images in {split}")
         names = [f"image_{i:05d}.jpg" for i in ids.tolist()]
-        listing.refuse_repeated(split_file, names, seen)
-        listing.refuse_missing_files(split_file, photos, names)
+        listing.check_files(split_file, photos, names, seen)
         splits[split] = dataset.file_split(photos, names, labels[ids - 1] - 1)
     return dataset.Dataset(
         "flowers", NAMES, splits, notes=NOTES, licence=LICENCE, imagenet_overlap=IMAGENET

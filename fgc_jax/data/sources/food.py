@@ -39,8 +39,7 @@ def load(root):
         photos = listing.lines(path)
         labels = listing.labels(path, [photo.rpartition("/")[0] for photo in photos], class_names)
         names = [f"{photo}.jpg" for photo in photos]
-        listing.refuse_repeated(path, names, seen)
-        listing.refuse_missing_files(path, images, names)
+        listing.check_files(path, images, names, seen)
         splits[split] = dataset.file_split(images, names, labels)
     return dataset.Dataset(
         "food", class_names, splits, notes=NOTES, licence=LICENCE, imagenet_overlap=IMAGENET

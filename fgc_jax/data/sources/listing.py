@@ -87,6 +87,13 @@ def refuse_repeated(path, names, seen):
     refuse(path, repeated, "images are listed twice, or also in another split")
 
 
+def check_files(path, folder, names, seen):
+    """ValueError if the list `path` contains an image twice, one of the set `seen`, or one that is
+    not in `folder`. Adds the `names` to `seen`."""
+    refuse_repeated(path, names, seen)
+    refuse_missing_files(path, folder, names)
+
+
 def refuse_missing_files(path, folder, names):
     """ValueError if files of the list `path` are not in `folder`.
 

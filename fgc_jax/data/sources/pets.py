@@ -61,8 +61,7 @@ def load(root):
     for split, path in {"train": paths["trainval"], "test": paths["test"]}.items():
         stems = list(rows[path])
         names = [f"{stem}.jpg" for stem in stems]
-        listing.refuse_repeated(path, names, seen)
-        listing.refuse_missing_files(path, photos, names)
+        listing.check_files(path, photos, names, seen)
         splits[split] = dataset.file_split(
             photos,
             names,

@@ -82,7 +82,7 @@ def _near(home, archives):
     """The root and the folders that the archives create."""
     yield home
     for archive in archives:
-        below = os.path.join(archive.into, archive.creates)
+        below = archive.creates
         while below:
             yield os.path.join(home, below)
             below = os.path.dirname(below)
@@ -136,13 +136,7 @@ def _begin(home, archive):
 
 
 def _unpack(home, archive):
-    archives_module.unpack(
-        os.path.join(home, archive.file),
-        os.path.join(home, archive.into),
-        size=archive.size,
-        md5=archive.md5,
-        sha256=archive.sha256,
-    )
+    archives_module.unpack(os.path.join(home, archive.file), home, **archive.checks)
 
 
 def _unpack_unknown(path, missing):

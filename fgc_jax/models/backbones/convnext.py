@@ -118,24 +118,12 @@ class ConvNeXt(nnx.Module):
     Raises ValueError for images smaller than the stride of the last map.
     """
 
-    def __init__(
-        self,
-        depths,
-        widths,
-        *,
-        grn,
-        pointwise,
-        dtype,
-        rngs,
-        last="features",
-        drop_path=0.0,
-        remat=False,
-    ):
+    def __init__(self, depths, widths, *, grn, pointwise, setup, rngs):
+        dtype, last = setup.dtype, setup.last
         names = list(STRIDES)
-        self.last = last
-        self.remat = remat
+        self.last, self.remat = last, setup.remat
         count = names.index(last) if last in names else len(depths)
-        rates = layers.drop_rates(drop_path, depths)
+        rates = layers.drop_rates(setup.drop_path, depths)
         options = {"grn": grn, "pointwise": pointwise, "dtype": dtype, "rngs": rngs}
         stem = _conv(3, widths[0], 4, stride=4, padding=0, dtype=dtype, rngs=rngs)
         self.stem = layers.Chain([stem, layers.LayerNorm(widths[0], dtype=dtype, rngs=rngs)])

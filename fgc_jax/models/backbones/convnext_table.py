@@ -2,11 +2,11 @@
 
 import functools
 
-from fgc_jax.models.backbone import Backbone, by_tag, stage_layers, timm_tag
+from fgc_jax.models.backbone import CLIP, Backbone, stage_layers, timm_facts
 from fgc_jax.models.backbones import convnext
 
 
-def row(depths, width, *, grn=False, pointwise=False, parameters=0, gflops=0.0, weights=()):
+def row(depths, width, parameters=0, gflops=0.0, weights=None, *, grn=False, pointwise=False):
     """A row of BACKBONES; depths: blocks of each stage, width: channels of the first; see Mlp."""
     widths = tuple(width * 2**stage for stage in range(len(depths)))
     ordered, counts = stage_layers("stem", "stages", depths, "head/norm")
@@ -17,7 +17,7 @@ def row(depths, width, *, grn=False, pointwise=False, parameters=0, gflops=0.0, 
         strides=convnext.STRIDES | {"features": 32, "pooled": 0},
         layers=ordered,
         depths=counts | {"pooled": len(ordered)},
-        weights=by_tag(weights),
+        weights=weights or {},
         head="gap",
         head_names={"head.fc": "fc"},
         # Weights of masked autoencoding alone have no norm after the pooling.
@@ -28,144 +28,72 @@ def row(depths, width, *, grn=False, pointwise=False, parameters=0, gflops=0.0, 
 
 
 _FILES = "https://dl.fbaipublicfiles.com/convnext/"
-_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_LARGER = (288, 1.0)  # Pixels and crop in tests.
+
+# timm's own: trained on ImageNet-12k, and then fine-tuned on ImageNet-1k.
+_IN12K = {
+    "in12k_ft_in1k": timm_facts(crop=0.95, test=_LARGER),
+    "in12k_ft_in1k_384": timm_facts(size=384, crop=1.0),
+    "in12k": timm_facts(crop=0.95, classes=11821),
+}
 
 
-def _in12k(model):
-    """timm's own: trained on ImageNet-12k, and then fine-tuned on ImageNet-1k."""
-    return (
-        timm_tag(model, "in12k_ft_in1k", test_size=288, crop=0.95, test_crop=1.0),
-        timm_tag(model, "in12k_ft_in1k_384", size=384, crop=1.0),
-        timm_tag(model, "in12k", crop=0.95, classes=11821),
-    )
+def _meta_facts(file, **facts):
+    return timm_facts(url=f"{_FILES}{{model}}_{file}.pth", **facts)
 
 
-def _meta(model):
-    """Meta's, for every size of V1: of ImageNet-22k, ImageNet-1k and DINOv3."""
-
-    def tag(name, file, **facts):
-        return timm_tag(model, name, url=f"{_FILES}{model}_{file}.pth", **facts)
-
-    larger = {"test_size": 288, "test_crop": 1.0}
-    return (
-        tag("fb_in22k_ft_in1k", "22k_1k_224", **larger),
-        tag("fb_in22k_ft_in1k_384", "22k_1k_384", size=384, crop=1.0),
-        tag("fb_in22k", "22k_224", classes=21841),
-        tag("fb_in1k", "1k_224_ema", **larger),
-        timm_tag(model, "dinov3_lvd1689m", crop=1.0, licence="dinov3-license", classes=0),
-    )
-
-
-def _clip(model):
-    """From CLIP's image encoder, trained on LAION-2B, then fine-tuned on ImageNet-12k."""
-    tag = functools.partial(timm_tag, model, norm=_CLIP, crop=1.0)
-    return (
-        tag("clip_laion2b_augreg_ft_in12k_in1k", size=256),
-        tag("clip_laion2b_augreg_ft_in12k_in1k_384", size=384),
-        tag("clip_laion2b_augreg_ft_in12k", size=256, classes=11821),
-    )
+# Meta's, for every size of V1: of ImageNet-22k, ImageNet-1k and DINOv3.
+_META = {
+    "fb_in22k_ft_in1k": _meta_facts("22k_1k_224", test=_LARGER),
+    "fb_in22k_ft_in1k_384": _meta_facts("22k_1k_384", size=384, crop=1.0),
+    "fb_in22k": _meta_facts("22k_224", classes=21841),
+    "fb_in1k": _meta_facts("1k_224_ema", test=_LARGER),
+    "dinov3_lvd1689m": timm_facts(crop=1.0, license="dinov3-license", classes=0),
+}
+# From CLIP's image encoder, trained on LAION-2B, then fine-tuned on ImageNet-12k.
+_CLIP = {
+    "clip_laion2b_augreg_ft_in12k_in1k": timm_facts(norm=CLIP, size=256, crop=1.0),
+    "clip_laion2b_augreg_ft_in12k_in1k_384": timm_facts(norm=CLIP, size=384, crop=1.0),
+    "clip_laion2b_augreg_ft_in12k": timm_facts(norm=CLIP, size=256, crop=1.0, classes=11821),
+}
 
 
-def _fcmae(model, *, in22k=False, test_crop=1.0):
+def _fcmae_facts(file, **facts):
+    url = f"{_FILES}convnextv2/{file}.pt"
+    return timm_facts(url=url, license="cc-by-nc-4.0", **facts)
+
+
+def _fcmae(test_crop=1.0):
     """Meta's V2: masked autoencoding (fcmae) only, and then fine-tuned on labels."""
-
-    def tag(name, file, **facts):
-        url = f"{_FILES}convnextv2/{file.format(model)}.pt"
-        return timm_tag(model, name, url=url, licence="cc-by-nc-4.0", **facts)
-
-    larger = {"test_size": 288, "test_crop": test_crop}
-    labelled = (
-        tag("fcmae_ft_in22k_in1k", "im22k/{}_22k_224_ema", **larger),
-        tag("fcmae_ft_in22k_in1k_384", "im22k/{}_22k_384_ema", size=384, crop=1.0),
-    )
-    return (
-        *(labelled if in22k else ()),
-        tag("fcmae_ft_in1k", "im1k/{}_1k_224_ema", **larger),
-        tag("fcmae", "pt_only/{}_1k_224_fcmae", classes=0),
-    )
+    return {
+        "fcmae_ft_in1k": _fcmae_facts("im1k/{model}_1k_224_ema", test=(288, test_crop)),
+        "fcmae": _fcmae_facts("pt_only/{model}_1k_224_fcmae", classes=0),
+    }
 
 
-_ATTO, _TINY, _BASE = (2, 2, 6, 2), (3, 3, 9, 3), (3, 3, 27, 3)
+_FCMAE = {
+    "fcmae_ft_in22k_in1k": _fcmae_facts("im22k/{model}_22k_224_ema", test=_LARGER),
+    "fcmae_ft_in22k_in1k_384": _fcmae_facts("im22k/{model}_22k_384_ema", size=384, crop=1.0),
+    **_fcmae(),
+}
+_SMALL_FCMAE = _fcmae(test_crop=0.95)
+
+
+_ATTO, _NANO, _TINY, _BASE = (2, 2, 6, 2), (2, 2, 8, 2), (3, 3, 9, 3), (3, 3, 27, 3)
 # timm computes the smallest four of V2 with 1x1 convolutions.
 _v2 = functools.partial(row, grn=True)
 _v2_small = functools.partial(row, grn=True, pointwise=True)
 
 CONVNEXTS = {
-    "convnext_tiny": row(
-        _TINY,
-        96,
-        parameters=28_589_128,
-        gflops=4.46,
-        weights=_in12k("convnext_tiny") + _meta("convnext_tiny"),
-    ),
-    "convnext_small": row(
-        _BASE,
-        96,
-        parameters=50_223_688,
-        gflops=8.68,
-        weights=_in12k("convnext_small") + _meta("convnext_small"),
-    ),
-    "convnext_base": row(
-        _BASE,
-        128,
-        parameters=88_591_464,
-        gflops=15.4,
-        weights=_meta("convnext_base") + _clip("convnext_base"),
-    ),
-    "convnext_large": row(
-        _BASE,
-        192,
-        parameters=197_767_336,
-        gflops=34.4,
-        weights=_meta("convnext_large"),
-    ),
-    "convnextv2_atto": _v2_small(
-        _ATTO,
-        40,
-        parameters=3_708_400,
-        gflops=0.547,
-        weights=_fcmae("convnextv2_atto", test_crop=0.95),
-    ),
-    "convnextv2_femto": _v2_small(
-        _ATTO,
-        48,
-        parameters=5_233_240,
-        gflops=0.78,
-        weights=_fcmae("convnextv2_femto", test_crop=0.95),
-    ),
-    "convnextv2_pico": _v2_small(
-        _ATTO,
-        64,
-        parameters=9_066_280,
-        gflops=1.37,
-        weights=_fcmae("convnextv2_pico", test_crop=0.95),
-    ),
-    "convnextv2_nano": _v2_small(
-        (2, 2, 8, 2),
-        80,
-        parameters=15_623_800,
-        gflops=2.45,
-        weights=_fcmae("convnextv2_nano", in22k=True),
-    ),
-    "convnextv2_tiny": _v2(
-        _TINY,
-        96,
-        parameters=28_635_496,
-        gflops=4.46,
-        weights=_fcmae("convnextv2_tiny", in22k=True),
-    ),
-    "convnextv2_base": _v2(
-        _BASE,
-        128,
-        parameters=88_717_800,
-        gflops=15.4,
-        weights=_fcmae("convnextv2_base", in22k=True),
-    ),
-    "convnextv2_large": _v2(
-        _BASE,
-        192,
-        parameters=197_956_840,
-        gflops=34.4,
-        weights=_fcmae("convnextv2_large", in22k=True),
-    ),
+    "convnext_tiny": row(_TINY, 96, 28_589_128, 4.46, _IN12K | _META),
+    "convnext_small": row(_BASE, 96, 50_223_688, 8.68, _IN12K | _META),
+    "convnext_base": row(_BASE, 128, 88_591_464, 15.4, _META | _CLIP),
+    "convnext_large": row(_BASE, 192, 197_767_336, 34.4, _META),
+    "convnextv2_atto": _v2_small(_ATTO, 40, 3_708_400, 0.547, _SMALL_FCMAE),
+    "convnextv2_femto": _v2_small(_ATTO, 48, 5_233_240, 0.78, _SMALL_FCMAE),
+    "convnextv2_pico": _v2_small(_ATTO, 64, 9_066_280, 1.37, _SMALL_FCMAE),
+    "convnextv2_nano": _v2_small(_NANO, 80, 15_623_800, 2.45, _FCMAE),
+    "convnextv2_tiny": _v2(_TINY, 96, 28_635_496, 4.46, _FCMAE),
+    "convnextv2_base": _v2(_BASE, 128, 88_717_800, 15.4, _FCMAE),
+    "convnextv2_large": _v2(_BASE, 192, 197_956_840, 34.4, _FCMAE),
 }

@@ -81,15 +81,14 @@ def _activated(style, modules, x):
 class ConvBlock(nnx.Module):
     """One convolution: [B, H, W, C] -> [B, H / stride, W / stride, out_features].
 
-    All blocks add their input if the shapes are equal.
+    All blocks add their input if the shapes are equal. `stage.expansion` is for the blocks that
+    expand.
     """
 
-    def __init__(
-        self, in_features, out_features, *, kernel_size, stride, expansion, style, rate, dtype, rngs
-    ):
-        del expansion  # Of the blocks with more than one convolution.
+    def __init__(self, in_features, stage, *, stride, style, rate, dtype, rngs):
         conv, norm = style.makers(dtype, rngs)
-        self.conv = conv(in_features, out_features, kernel_size, stride=stride)
+        out_features = stage.out_features
+        self.conv = conv(in_features, out_features, stage.kernel_size, stride=stride)
         self.bn1 = norm(out_features)
         self.style = style
         self.skip = stride == 1 and in_features == out_features
@@ -103,12 +102,10 @@ class ConvBlock(nnx.Module):
 class FusedBlock(nnx.Module):
     """Dense convolution that expands, then 1x1 without activation; shapes as in ConvBlock."""
 
-    def __init__(
-        self, in_features, out_features, *, kernel_size, stride, expansion, style, rate, dtype, rngs
-    ):
+    def __init__(self, in_features, stage, *, stride, style, rate, dtype, rngs):
         conv, norm = style.makers(dtype, rngs)
-        inner = in_features * expansion
-        self.conv_exp = conv(in_features, inner, kernel_size, stride=stride)
+        inner, out_features = in_features * stage.expansion, stage.out_features
+        self.conv_exp = conv(in_features, inner, stage.kernel_size, stride=stride)
         self.bn1 = norm(inner)
         self.conv_pwl, self.bn2 = conv(inner, out_features, 1), norm(out_features)
         self.style = style
@@ -124,12 +121,10 @@ class FusedBlock(nnx.Module):
 class SeparableBlock(nnx.Module):
     """Depthwise, then 1x1 without activation; shapes as in ConvBlock."""
 
-    def __init__(
-        self, in_features, out_features, *, kernel_size, stride, expansion, style, rate, dtype, rngs
-    ):
-        del expansion  # The depthwise convolution works on the block's input.
+    def __init__(self, in_features, stage, *, stride, style, rate, dtype, rngs):
         conv, norm = style.makers(dtype, rngs)
-        groups = in_features
+        groups, out_features = in_features, stage.out_features
+        kernel_size = stage.kernel_size
         self.conv_dw = conv(in_features, in_features, kernel_size, stride=stride, groups=groups)
         self.bn1 = norm(in_features)
         self.se = _squeeze(in_features, in_features, style, dtype, rngs)
@@ -147,13 +142,11 @@ class SeparableBlock(nnx.Module):
 class InvertedBlock(nnx.Module):
     """1x1 that expands, depthwise, then 1x1 without activation; shapes as in ConvBlock."""
 
-    def __init__(
-        self, in_features, out_features, *, kernel_size, stride, expansion, style, rate, dtype, rngs
-    ):
+    def __init__(self, in_features, stage, *, stride, style, rate, dtype, rngs):
         conv, norm = style.makers(dtype, rngs)
-        inner = in_features * expansion
+        inner, out_features = in_features * stage.expansion, stage.out_features
         self.conv_pw, self.bn1 = conv(in_features, inner, 1), norm(inner)
-        self.conv_dw = conv(inner, inner, kernel_size, stride=stride, groups=inner)
+        self.conv_dw = conv(inner, inner, stage.kernel_size, stride=stride, groups=inner)
         self.bn2 = norm(inner)
         self.se = _squeeze(inner, in_features, style, dtype, rngs)
         self.conv_pwl, self.bn3 = conv(inner, out_features, 1), norm(out_features)
@@ -201,51 +194,36 @@ def scale(stages, width: float, depths) -> tuple[Stage, ...]:
 class EfficientNet(nnx.Module):
     """Maps "stem", "stage1", "stage2", ... and "features" (after conv_head)."""
 
-    def __init__(
-        self,
-        stages,
-        stem,
-        head,
-        style,
-        *,
-        dtype,
-        rngs,
-        last="features",
-        drop_path=0.0,
-        remat=False,
-    ):
+    def __init__(self, stages, stem, head, style, *, setup, rngs):
         # Blocks that are computed again completely need not do it for their parts.
-        style = dataclasses.replace(style, frugal=not remat)
-        conv, norm = style.makers(dtype, rngs)
+        style = dataclasses.replace(style, frugal=not setup.remat)
+        conv, norm = style.makers(setup.dtype, rngs)
         names = ["stem", *(f"stage{i + 1}" for i in range(len(stages))), "features"]
-        self.last = last
-        self.remat = remat
+        self.last, self.remat = setup.last, setup.remat
         self.activation = style.activation
         repeats = [stage.repeats for stage in stages]
         # In timm the rate of the last block is just below the maximum.
-        rates = layers.drop_rates(drop_path * (1 - 1 / sum(repeats)), repeats)
+        rates = layers.drop_rates(setup.drop_path * (1 - 1 / sum(repeats)), repeats)
         self.conv_stem, self.bn1 = conv(3, stem, 3, stride=2), norm(stem)
         features, built = stem, []
-        for stage, stage_rates in list(zip(stages, rates, strict=True))[: names.index(last)]:
+        for stage, stage_rates in list(zip(stages, rates, strict=True))[: names.index(setup.last)]:
             blocks = []
             for index, rate in enumerate(stage_rates):
                 blocks.append(
                     stage.block(
                         features,
-                        stage.out_features,
-                        kernel_size=stage.kernel_size,
+                        stage,
                         stride=stage.stride if index == 0 else 1,
-                        expansion=stage.expansion,
                         style=style,
                         rate=rate,
-                        dtype=dtype,
+                        dtype=setup.dtype,
                         rngs=rngs,
                     )
                 )
                 features = stage.out_features
             built.append(layers.Blocks(blocks))
         self.blocks = layers.Blocks(built)
-        if last == "features":
+        if setup.last == "features":
             self.conv_head, self.bn2 = conv(features, head, 1), norm(head)
 
     def __call__(self, x, *, rngs=None):

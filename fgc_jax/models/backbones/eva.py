@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fgc_jax.models import attention, layers, position
-from fgc_jax.models.backbone import IMAGENET, Backbone, timm_tag
+from fgc_jax.models.backbone import Backbone, timm_facts
 from fgc_jax.models.backbones import vit
 
 REGISTERS = 4
@@ -68,27 +68,16 @@ class Eva(nnx.Module):
     """The maps of vit.VisionTransformer, but with "class_token" instead of "pooled". timm's default
     classifier reads the mean of "features", the authors' linear classifiers the class token."""
 
-    def __init__(
-        self,
-        features,
-        depth,
-        heads,
-        patch,
-        *,
-        dtype,
-        rngs,
-        last="features",
-        drop_path=0.0,
-        remat=False,
-    ):
-        self.dtype, self.remat = dtype, remat
+    def __init__(self, features, depth, heads, patch, *, setup, rngs):
+        dtype = self.dtype = setup.dtype
+        self.remat = setup.remat
         self.patch_embed = vit.PatchEmbed(features, patch, dtype=dtype, rngs=rngs)
         self.cls_token = vit.normal((1, 1, features), 0.02, rngs)
         self.reg_token = vit.normal((1, REGISTERS, features), 0.02, rngs)
-        (rates,) = layers.drop_rates(drop_path, (depth,))
+        (rates,) = layers.drop_rates(setup.drop_path, (depth,))
         self.blocks = layers.Blocks(
             Block(features, heads, index=index, rate=rate, dtype=dtype, rngs=rngs)
-            for index, rate in enumerate(rates[: vit.blocks_until(last, depth)])
+            for index, rate in enumerate(rates[: vit.blocks_until(setup.last, depth)])
         )
         whole = len(self.blocks) == depth
         self.norm = (
@@ -109,7 +98,7 @@ class Eva(nnx.Module):
 def row(shape, patch=16, *, weights, parameters) -> Backbone:
     """A row of BACKBONES; shape: (features, depth, heads)."""
     features, depth, _ = shape
-    size, classes = weights[0].size, weights[0].classes
+    first = next(iter(weights.values()))
     return vit.row(
         functools.partial(Eva, *shape, patch),
         depth,
@@ -119,29 +108,16 @@ def row(shape, patch=16, *, weights, parameters) -> Backbone:
         embed=("cls_token", "reg_token", "patch_embed"),
         weights=weights,
         parameters=parameters,
-        gflops=vit.gflops(features, depth, patch, size, 1 + REGISTERS, classes),
+        gflops=vit.gflops(features, depth, patch, 1 + REGISTERS, first),
     )
 
 
-def _dinov3(name, tag="lvd1689m", norm=IMAGENET):
-    return timm_tag(name, tag, norm=norm, size=256, crop=1.0, licence="dinov3-license", classes=0)
-
-
-SATELLITE = ((0.43, 0.411, 0.296), (0.213, 0.156, 0.143))
+_facts = functools.partial(timm_facts, size=256, crop=1.0, license="dinov3-license", classes=0)
+_WEB = {"lvd1689m": _facts()}
+_SATELLITE = {"sat493m": _facts(norm=((0.43, 0.411, 0.296), (0.213, 0.156, 0.143)))}
 
 DINOV3S = {
-    "vit_small_patch16_dinov3": row(
-        vit.SMALL, weights=(_dinov3("vit_small_patch16_dinov3"),), parameters=21_586_944
-    ),
-    "vit_base_patch16_dinov3": row(
-        vit.BASE, weights=(_dinov3("vit_base_patch16_dinov3"),), parameters=85_641_216
-    ),
-    "vit_large_patch16_dinov3": row(
-        vit.LARGE,
-        weights=(
-            _dinov3("vit_large_patch16_dinov3"),
-            _dinov3("vit_large_patch16_dinov3", "sat493m", SATELLITE),
-        ),
-        parameters=303_079_424,
-    ),
+    "vit_small_patch16_dinov3": row(vit.SMALL, weights=_WEB, parameters=21_586_944),
+    "vit_base_patch16_dinov3": row(vit.BASE, weights=_WEB, parameters=85_641_216),
+    "vit_large_patch16_dinov3": row(vit.LARGE, weights=_WEB | _SATELLITE, parameters=303_079_424),
 }

@@ -13,15 +13,7 @@ import numpy as np
 from flax import nnx
 
 from fgc_jax.models import bridge, conv, layers
-from fgc_jax.models.backbone import (
-    HALF,
-    IMAGENET,
-    STRIDES,
-    Backbone,
-    Preprocess,
-    timm_tag,
-    without_drop_path,
-)
+from fgc_jax.models.backbone import HALF, STRIDES, Backbone, timm_facts
 
 LEAST = 75  # Pixels per side with which the last grid has one position.
 
@@ -193,11 +185,10 @@ class InceptionV3(nnx.Module):
     """Maps "stem" and "stage1" (before the poolings that follow them), "stage2" ... "stage4" (35,
     17 and 8 positions a side from 299 pixels) and "features"."""
 
-    def __init__(self, table, *, dtype, rngs, last="features", drop_path=0.0, remat=False):
-        without_drop_path("Inception-v3", drop_path)
-        wanted = list(STRIDES).index(last) + 1
-        self.last = last
-        self.remat = remat
+    def __init__(self, table, *, setup, rngs):
+        setup.refuse_drop_path("Inception-v3")
+        dtype, wanted = setup.dtype, list(STRIDES).index(setup.last) + 1
+        self.last, self.remat = setup.last, setup.remat
         features = 3
         chosen = list(STEM.items())[:wanted]
         self.stem = tuple((stage, tuple(name for name, *_ in steps)) for stage, steps in chosen)
@@ -262,11 +253,11 @@ def row(table, *, parameters=0, gflops=0.0, weights=None, in_timm=True) -> Backb
     )
 
 
-def _timm(tag, norm=HALF, url=""):
-    return timm_tag("inception_v3", tag, norm=norm, size=299, url=url)
-
-
-_FID = "pt_inception-2015-12-05-6726825d.pth"
+_TORCH = "https://download.pytorch.org/models/inception_v3_google-1a9a5a14.pth"
+_FID = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth"
+)
 
 INCEPTIONS = {
     "inception_v3": row(
@@ -274,13 +265,10 @@ INCEPTIONS = {
         parameters=23_834_568,
         gflops=5.71,
         weights={
-            "tv_in1k": _timm(
-                "tv_in1k",
-                url="https://download.pytorch.org/models/inception_v3_google-1a9a5a14.pth",
-            ),
-            "tf_in1k": _timm("tf_in1k"),
-            "tf_adv_in1k": _timm("tf_adv_in1k"),
-            "gluon_in1k": _timm("gluon_in1k", norm=IMAGENET),
+            "tv_in1k": timm_facts(norm=HALF, size=299, url=_TORCH),
+            "tf_in1k": timm_facts(norm=HALF, size=299),
+            "tf_adv_in1k": timm_facts(norm=HALF, size=299),
+            "gluon_in1k": timm_facts(size=299),
         },
     ),
     # TensorFlow's network of 2015, converted by pytorch-fid.
@@ -289,16 +277,13 @@ INCEPTIONS = {
         parameters=23_850_960,
         gflops=5.71,
         weights={
-            "fid": Preprocess(
-                *HALF,
+            "fid": timm_facts(
+                norm=HALF,
                 size=299,
-                test_size=299,
+                crop=1.0,
                 interpolation="bilinear",
-                crop_fraction=1.0,
-                test_crop_fraction=1.0,
-                license="apache-2.0",
                 source="",
-                url=f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{_FID}",
+                url=_FID,
                 classes=1008,
             )
         },

@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 from fgc_jax.models import bridge, layers
-from fgc_jax.models.backbone import STRIDES, Backbone, by_tag
+from fgc_jax.models.backbone import STRIDES, Backbone, counted
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -53,31 +53,33 @@ def _shortcut(downsample, x):
     return x if downsample is None else downsample(x)
 
 
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What sets variants of the same size apart.
+
+    groups, group_width: of the 3x3 convolution of a bottleneck, as for 64 channels in all. deep:
+    ResNet-D, with three 3x3 convolutions instead of the first one, and average pooling instead of
+    the strides of shortcuts. antialias: 2x2 means also replace all other strides and the max
+    pooling; bottlenecks only.
+    """
+
+    groups: int = 1
+    group_width: int = 64
+    deep: bool = False
+    antialias: bool = False
+
+
 class BasicBlock(nnx.Module):
     """Two 3x3 convolutions: [B, H, W, C] -> [B, H / stride, W / stride, width]."""
 
     expansion = 1
 
-    def __init__(
-        self,
-        in_features,
-        width,
-        *,
-        stride,
-        groups,
-        group_width,
-        average=False,
-        antialias=False,
-        rate=0.0,
-        dtype,
-        rngs,
-    ):
-        del groups, group_width, antialias  # Of the bottleneck only.
+    def __init__(self, in_features, width, form, *, stride, rate=0.0, dtype, rngs):
         make = functools.partial(layers.Conv, dtype=dtype, rngs=rngs)
         norm = functools.partial(layers.BatchNorm, dtype=dtype, rngs=rngs)
         self.conv1, self.bn1 = make(in_features, width, 3, stride=stride), norm(width)
         self.conv2, self.bn2 = make(width, width, 3), norm(width)
-        self.downsample = _downsample(in_features, width, stride, average, dtype, rngs)
+        self.downsample = _downsample(in_features, width, stride, form.deep, dtype, rngs)
         self.drop_path = layers.DropPath(rate)
         _zero_scale(self.bn2, width)
 
@@ -88,37 +90,21 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3 (strided, grouped), 1x1: [B, H, W, C] -> [B, H / stride, W / stride, 4 width].
-
-    average: average pooling instead of the stride of the shortcut. antialias: also instead of the
-    stride of the 3x3 convolution.
-    """
+    """1x1, 3x3 (strided, grouped), 1x1: [B, H, W, C] -> [B, H / stride, W / stride, 4 width]."""
 
     expansion = 4
 
-    def __init__(
-        self,
-        in_features,
-        width,
-        *,
-        stride,
-        groups,
-        group_width,
-        average=False,
-        antialias=False,
-        rate=0.0,
-        dtype,
-        rngs,
-    ):
+    def __init__(self, in_features, width, form, *, stride, rate=0.0, dtype, rngs):
         make = functools.partial(layers.Conv, dtype=dtype, rngs=rngs)
         norm = functools.partial(layers.BatchNorm, dtype=dtype, rngs=rngs)
-        inner, out_features = width * group_width // 64 * groups, 4 * width
+        groups, out_features = form.groups, 4 * width
+        inner = width * form.group_width // 64 * groups
         self.conv1, self.bn1 = make(in_features, inner, 1), norm(inner)
-        self.halves = antialias and stride == 2
+        self.halves = form.antialias and stride == 2
         stride_here = 1 if self.halves else stride
         self.conv2, self.bn2 = make(inner, inner, 3, stride=stride_here, groups=groups), norm(inner)
         self.conv3, self.bn3 = make(inner, out_features, 1), norm(out_features)
-        self.downsample = _downsample(in_features, out_features, stride, average, dtype, rngs)
+        self.downsample = _downsample(in_features, out_features, stride, form.deep, dtype, rngs)
         if groups > 1:
             # timm's fan out counts every output channel, not only those of one group.
             self.conv2.kernel = nnx.Param(self.conv2.kernel[...] * groups**-0.5)
@@ -136,35 +122,19 @@ class Bottleneck(nnx.Module):
 class ResNet(nnx.Module):
     """Maps "stem" (after the first ReLU, before the pooling), "stage1" ... "stage4", "features".
 
-    deep: ResNet-D, with three 3x3 convolutions instead of the first one, and average pooling in the
-    shortcuts. antialias: 2x2 means also replace all other strides and the max pooling. last_stride:
-    of the last stage; 1 keeps the grid of the previous stage, without dilation.
+    last_stride: of the last stage; 1 keeps the grid of the previous stage, without dilation.
     """
 
-    def __init__(
-        self,
-        block,
-        depths,
-        groups=1,
-        group_width=64,
-        deep=False,
-        antialias=False,
-        *,
-        last_stride=2,
-        dtype,
-        rngs,
-        last="features",
-        drop_path=0.0,
-        remat=False,
-    ):
-        stages = list(STRIDES).index(last)  # "stem" is 0; "features" comes after "stage4".
+    def __init__(self, block, depths, form, *, last_stride=2, setup, rngs):
+        dtype = setup.dtype
+        stages = list(STRIDES).index(setup.last)  # "stem" is 0; "features" comes after "stage4".
         self.stages = min(stages, len(depths))
-        self.antialias = antialias
-        self.remat = remat
-        rates = layers.drop_rates(drop_path, depths)
+        self.antialias = form.antialias
+        self.remat = setup.remat
+        rates = layers.drop_rates(setup.drop_path, depths)
         conv = functools.partial(layers.Conv, dtype=dtype, rngs=rngs)
         norm = functools.partial(layers.BatchNorm, dtype=dtype, rngs=rngs)
-        if deep:
+        if form.deep:
             first = [conv(3, 32, 3, stride=2), norm(32), jax.nn.relu]
             second = [conv(32, 32, 3), norm(32), jax.nn.relu]
             self.conv1 = layers.Chain([*first, *second, conv(32, 64, 3)])
@@ -177,20 +147,9 @@ class ResNet(nnx.Module):
             for index in range(depths[stage]):
                 entry = last_stride if stage == 3 else min(stage, 1) + 1
                 stride = entry if index == 0 else 1
-                blocks.append(
-                    block(
-                        features,
-                        WIDTHS[stage],
-                        stride=stride,
-                        groups=groups,
-                        group_width=group_width,
-                        average=deep,
-                        antialias=antialias,
-                        rate=rates[stage][index],
-                        dtype=dtype,
-                        rngs=rngs,
-                    )
-                )
+                rate = rates[stage][index]
+                options = {"stride": stride, "rate": rate, "dtype": dtype, "rngs": rngs}
+                blocks.append(block(features, WIDTHS[stage], form, **options))
                 features = WIDTHS[stage] * block.expansion
             setattr(self, f"layer{stage + 1}", layers.Blocks(blocks))
 
@@ -219,23 +178,18 @@ def adapted(row: Backbone, *, last_stride: Literal[1, 2] = 2) -> Backbone:
     return dataclasses.replace(row, build=build, strides=strides)
 
 
-def row(block, depths, *, parameters=0, gflops=0.0, weights=(), **options) -> Backbone:
-    """A row of BACKBONES; `depths` counts the blocks of each stage, options are ResNet's."""
-    ordered = {"stem": ("conv1", "bn1")}
-    layer_counts = {"stem": 1}
-    for stage, depth in enumerate(depths, start=1):
-        for index in range(depth):
-            name = f"layer{stage}/{index}"
-            ordered[name] = (name,)
-        layer_counts[f"stage{stage}"] = len(ordered)
+def row(block, depths, *, parameters=0, gflops=0.0, weights=None, **form) -> Backbone:
+    """A row of BACKBONES; `depths` counts the blocks of each stage, form: the fields of Form."""
+    blocks = [[f"layer{n}/{i}" for i in range(depth)] for n, depth in enumerate(depths, start=1)]
+    ordered, counts = counted({"stem": ("conv1", "bn1")}, blocks)
     channels = {f"stage{i}": w * block.expansion for i, w in enumerate(WIDTHS, start=1)}
     return Backbone(
-        build=functools.partial(ResNet, block, depths, **options),
+        build=functools.partial(ResNet, block, depths, Form(**form)),
         channels={"stem": 64} | channels | {"features": channels["stage4"]},
         strides=dict(STRIDES),
         layers=ordered,
-        depths=layer_counts | {"features": len(ordered)},
-        weights=by_tag(weights),
+        depths=counts,
+        weights=weights or {},
         head="gap",
         head_names={"fc": "fc"},
         parameters=parameters,

@@ -1,259 +1,168 @@
 """ResNets: the published variants and their weights; `resnet` is the network."""
 
-from fgc_jax.models.backbone import HALF, timm_tag, torchvision2_tag, torchvision_tag
+from fgc_jax.models.backbone import HALF, Backbone, timm_facts, torchvision, torchvision2
 from fgc_jax.models.backbones.resnet import BasicBlock, Bottleneck, row
 
 _RELEASES = "https://github.com/huggingface/pytorch-image-models/releases/download"
 _GLUON = "https://github.com/rwightman/pytorch-pretrained-gluonresnet/releases/download/v0.1"
 _FACEBOOK = "https://dl.fbaipublicfiles.com/semiweaksupervision/model_files"
+_DEEP = {"deep": True}
+_ANTIALIAS = {"deep": True, "antialias": True}
+_LARGE = {"size": 256, "crop": 0.95, "test": (320, 1.0)}
 
 
-def _strikes_back(model, tag, file):
+def _strikes_back(file):
     """Paper: ResNet strikes back (arXiv 2110.00476)."""
     url = f"{_RELEASES}/v0.1-rsb-weights/{file}.pth"
-    return timm_tag(model, tag, test_size=288, crop=0.95, test_crop=1.0, url=url)
+    return timm_facts(crop=0.95, test=(288, 1.0), url=url)
 
 
-def _own(model, tag, file, **facts):
+def _own(file, **facts):
     """Trained by timm's author."""
-    facts = {"test_size": 288, "test_crop": 0.95} | facts
-    return timm_tag(model, tag, url=f"{_RELEASES}/v0.1-weights/{file}.pth", **facts)
+    facts = {"test": (288, 0.95)} | facts
+    return timm_facts(url=f"{_RELEASES}/v0.1-weights/{file}.pth", **facts)
 
 
-def _long(model, crop=0.95):
+def _long(crop=0.95):
     """3600 epochs."""
-    return timm_tag(
-        model, "ra4_e3600_r224_in1k", norm=HALF, test_size=288, crop=crop, test_crop=1.0
-    )
+    return timm_facts(norm=HALF, crop=crop, test=(288, 1.0))
 
 
-def _gluon(model, file):
-    return timm_tag(model, "gluon_in1k", url=f"{_GLUON}/{file}.pth")
+def _gluon(file):
+    return timm_facts(url=f"{_GLUON}/{file}.pth")
 
 
-def _sw_in12k(model, tag="sw_in12k", classes=11821):
+def _sw_in12k(classes=11821):
     """Pretrained on ImageNet-12k, a part of ImageNet-21k."""
-    return timm_tag(model, tag, test_size=288, crop=0.95, test_crop=1.0, classes=classes)
+    return timm_facts(crop=0.95, test=(288, 1.0), classes=classes)
 
 
-def _facebook(model, tag, url):
-    return timm_tag(model, tag, interpolation="bilinear", licence="cc-by-nc-4.0", url=url)
+def _facebook(url):
+    return timm_facts(interpolation="bilinear", license="cc-by-nc-4.0", url=url)
 
 
-def _billion(model, name, weakly, supervised):
+def _billion(name, weakly, supervised):
     """Fine-tuned from a billion tagged pictures, and from a hundred million without labels.
 
     Paper: Billion-scale semi-supervised learning for image classification (arXiv 1905.00546).
     """
     semi = f"{_FACEBOOK}/semi"
-    return (
-        _facebook(model, "fb_swsl_ig1b_ft_in1k", f"{semi}_weakly_supervised_{name}-{weakly}.pth"),
-        _facebook(model, "fb_ssl_yfcc100m_ft_in1k", f"{semi}_supervised_{name}-{supervised}.pth"),
-    )
+    return {
+        "fb_swsl_ig1b_ft_in1k": _facebook(f"{semi}_weakly_supervised_{name}-{weakly}.pth"),
+        "fb_ssl_yfcc100m_ft_in1k": _facebook(f"{semi}_supervised_{name}-{supervised}.pth"),
+    }
+
+
+def _row(shape, form=None, /, **weights) -> Backbone:
+    """shape: (block, blocks of each stage, parameters, gflops); form: other options of ResNet."""
+    block, depths, parameters, gflops = shape
+    return row(block, depths, parameters=parameters, gflops=gflops, weights=weights, **(form or {}))
 
 
 RESNETS = {
-    "resnet18": row(
-        BasicBlock,
-        (2, 2, 2, 2),
-        parameters=11_689_512,
-        gflops=1.81,
-        weights=(
-            _strikes_back("resnet18", "a1_in1k", "resnet18_a1_0-d63eafa0"),
-            torchvision_tag("resnet18", "f37072fd"),
-            *_billion("resnet18", "resnet18", "118f1556", "d92f0530"),
+    "resnet18": _row(
+        (BasicBlock, (2, 2, 2, 2), 11_689_512, 1.81),
+        a1_in1k=_strikes_back("resnet18_a1_0-d63eafa0"),
+        tv_in1k=torchvision("f37072fd"),
+        **_billion("resnet18", "118f1556", "d92f0530"),
+    ),
+    "resnet34": _row(
+        (BasicBlock, (3, 4, 6, 3), 21_797_672, 3.66),
+        a1_in1k=_strikes_back("resnet34_a1_0-46f8f793"),
+        tv_in1k=torchvision("b627a593"),
+    ),
+    "resnet50": _row(
+        (Bottleneck, (3, 4, 6, 3), 25_557_032, 4.09),
+        a1_in1k=_strikes_back("resnet50_a1_0-14fe96d1"),
+        tv_in1k=torchvision("0676ba61"),
+        tv2_in1k=torchvision2("11ad3fa6"),
+        **_billion("resnet50", "16a12f1b", "08389792"),
+    ),
+    "resnet101": _row(
+        (Bottleneck, (3, 4, 23, 3), 44_549_160, 7.8),
+        a1h_in1k=_strikes_back("resnet101_a1h-36d3f2aa"),
+        tv_in1k=torchvision("63fe2227"),
+        tv2_in1k=torchvision2("cd907fc2"),
+    ),
+    "resnet152": _row(
+        (Bottleneck, (3, 8, 36, 3), 60_192_808, 11.5),
+        a1h_in1k=_strikes_back("resnet152_a1h-dc400468"),
+        tv_in1k=torchvision("394f9c45"),
+        tv2_in1k=torchvision2("f82ba261"),
+    ),
+    "resnext50_32x4d": _row(
+        (Bottleneck, (3, 4, 6, 3), 25_028_904, 4.23),
+        {"groups": 32, "group_width": 4},
+        a1h_in1k=_strikes_back("resnext50_32x4d_a1h-0146ab0a"),
+        tv_in1k=torchvision("7cdf4587"),
+        tv2_in1k=torchvision2("1a0047aa"),
+        **_billion("resnext50_32x4", "72679e44", "ddb3e555"),
+    ),
+    "resnext101_32x8d": _row(
+        (Bottleneck, (3, 4, 23, 3), 88_791_336, 16.4),
+        {"groups": 32, "group_width": 8},
+        tv_in1k=torchvision("8ba56ff5"),
+        tv2_in1k=torchvision2("110c445d"),
+        # Exploring the Limits of Weakly Supervised Pretraining (arXiv 1805.00932).
+        fb_wsl_ig1b_ft_in1k=_facebook(
+            "https://download.pytorch.org/models/ig_resnext101_32x8-c38310e5.pth"
         ),
+        **_billion("resnext101_32x8", "b4712904", "2cfe2f8b"),
     ),
-    "resnet34": row(
-        BasicBlock,
-        (3, 4, 6, 3),
-        parameters=21_797_672,
-        gflops=3.66,
-        weights=(
-            _strikes_back("resnet34", "a1_in1k", "resnet34_a1_0-46f8f793"),
-            torchvision_tag("resnet34", "b627a593"),
-        ),
+    "wide_resnet50_2": _row(
+        (Bottleneck, (3, 4, 6, 3), 68_883_240, 11.4),
+        {"group_width": 128},
+        racm_in1k=_own("wide_resnet50_racm-8234f177"),
+        tv_in1k=torchvision("95faca4d"),
+        tv2_in1k=torchvision2("9ba9bcbe"),
     ),
-    "resnet50": row(
-        Bottleneck,
-        (3, 4, 6, 3),
-        parameters=25_557_032,
-        gflops=4.09,
-        weights=(
-            _strikes_back("resnet50", "a1_in1k", "resnet50_a1_0-14fe96d1"),
-            torchvision_tag("resnet50", "0676ba61"),
-            torchvision2_tag("resnet50", "11ad3fa6"),
-            *_billion("resnet50", "resnet50", "16a12f1b", "08389792"),
-        ),
+    "resnet18d": _row(
+        (BasicBlock, (2, 2, 2, 2), 11_708_744, 2.05),
+        _DEEP,
+        ra2_in1k=_own("resnet18d_ra2-48a79e06"),
+        ra4_e3600_r224_in1k=_long(crop=0.9),
     ),
-    "resnet101": row(
-        Bottleneck,
-        (3, 4, 23, 3),
-        parameters=44_549_160,
-        gflops=7.8,
-        weights=(
-            _strikes_back("resnet101", "a1h_in1k", "resnet101_a1h-36d3f2aa"),
-            torchvision_tag("resnet101", "63fe2227"),
-            torchvision2_tag("resnet101", "cd907fc2"),
-        ),
+    "resnet26d": _row(
+        (Bottleneck, (2, 2, 2, 2), 16_014_408, 2.58),
+        _DEEP,
+        bt_in1k=_own("resnet26d-69e92c46"),
     ),
-    "resnet152": row(
-        Bottleneck,
-        (3, 8, 36, 3),
-        parameters=60_192_808,
-        gflops=11.5,
-        weights=(
-            _strikes_back("resnet152", "a1h_in1k", "resnet152_a1h-dc400468"),
-            torchvision_tag("resnet152", "394f9c45"),
-            torchvision2_tag("resnet152", "f82ba261"),
-        ),
+    "resnet34d": _row(
+        (BasicBlock, (3, 4, 6, 3), 21_816_904, 3.9),
+        _DEEP,
+        ra2_in1k=_own("resnet34d_ra2-f8dcfcaf"),
     ),
-    "resnext50_32x4d": row(
-        Bottleneck,
-        (3, 4, 6, 3),
-        groups=32,
-        group_width=4,
-        parameters=25_028_904,
-        gflops=4.23,
-        weights=(
-            _strikes_back("resnext50_32x4d", "a1h_in1k", "resnext50_32x4d_a1h-0146ab0a"),
-            torchvision_tag("resnext50_32x4d", "7cdf4587"),
-            torchvision2_tag("resnext50_32x4d", "1a0047aa"),
-            *_billion("resnext50_32x4d", "resnext50_32x4", "72679e44", "ddb3e555"),
-        ),
+    "resnet50d": _row(
+        (Bottleneck, (3, 4, 6, 3), 25_576_264, 4.33),
+        _DEEP,
+        ra2_in1k=_own("resnet50d_ra2-464e36ba"),
+        a1_in1k=_strikes_back("resnet50d_a1_0-e20cff14"),
+        ra4_e3600_r224_in1k=_long(),
+        gluon_in1k=_gluon("gluon_resnet50_v1d-818a1b1b"),
     ),
-    "resnext101_32x8d": row(
-        Bottleneck,
-        (3, 4, 23, 3),
-        groups=32,
-        group_width=8,
-        parameters=88_791_336,
-        gflops=16.4,
-        weights=(
-            torchvision_tag("resnext101_32x8d", "8ba56ff5"),
-            torchvision2_tag("resnext101_32x8d", "110c445d"),
-            # Exploring the Limits of Weakly Supervised Pretraining (arXiv 1805.00932).
-            _facebook(
-                "resnext101_32x8d",
-                "fb_wsl_ig1b_ft_in1k",
-                "https://download.pytorch.org/models/ig_resnext101_32x8-c38310e5.pth",
-            ),
-            *_billion("resnext101_32x8d", "resnext101_32x8", "b4712904", "2cfe2f8b"),
-        ),
+    "resnet101d": _row(
+        (Bottleneck, (3, 4, 23, 3), 44_568_392, 10.5),
+        _DEEP,
+        ra2_in1k=_own("resnet101d_ra2-2803ffab", **_LARGE),
+        gluon_in1k=_gluon("gluon_resnet101_v1d-0f9c8644"),
     ),
-    "wide_resnet50_2": row(
-        Bottleneck,
-        (3, 4, 6, 3),
-        group_width=128,
-        parameters=68_883_240,
-        gflops=11.4,
-        weights=(
-            _own("wide_resnet50_2", "racm_in1k", "wide_resnet50_racm-8234f177"),
-            torchvision_tag("wide_resnet50_2", "95faca4d"),
-            torchvision2_tag("wide_resnet50_2", "9ba9bcbe"),
-        ),
+    "resnet152d": _row(
+        (Bottleneck, (3, 8, 36, 3), 60_212_040, 15.4),
+        _DEEP,
+        ra2_in1k=_own("resnet152d_ra2-5cac0439", **_LARGE),
+        gluon_in1k=_gluon("gluon_resnet152_v1d-bd354e12"),
     ),
-    "resnet18d": row(
-        BasicBlock,
-        (2, 2, 2, 2),
-        deep=True,
-        parameters=11_708_744,
-        gflops=2.05,
-        weights=(
-            _own("resnet18d", "ra2_in1k", "resnet18d_ra2-48a79e06"),
-            _long("resnet18d", crop=0.9),
-        ),
+    "resnetaa50d": _row(
+        (Bottleneck, (3, 4, 6, 3), 25_576_264, 5.37),
+        _ANTIALIAS,
+        sw_in12k_ft_in1k=_sw_in12k(classes=1000),
+        sw_in12k=_sw_in12k(),
+        d_in12k=_sw_in12k(),
     ),
-    "resnet26d": row(
-        Bottleneck,
-        (2, 2, 2, 2),
-        deep=True,
-        parameters=16_014_408,
-        gflops=2.58,
-        weights=(_own("resnet26d", "bt_in1k", "resnet26d-69e92c46"),),
-    ),
-    "resnet34d": row(
-        BasicBlock,
-        (3, 4, 6, 3),
-        deep=True,
-        parameters=21_816_904,
-        gflops=3.9,
-        weights=(_own("resnet34d", "ra2_in1k", "resnet34d_ra2-f8dcfcaf"),),
-    ),
-    "resnet50d": row(
-        Bottleneck,
-        (3, 4, 6, 3),
-        deep=True,
-        parameters=25_576_264,
-        gflops=4.33,
-        weights=(
-            _own("resnet50d", "ra2_in1k", "resnet50d_ra2-464e36ba"),
-            _strikes_back("resnet50d", "a1_in1k", "resnet50d_a1_0-e20cff14"),
-            _long("resnet50d"),
-            _gluon("resnet50d", "gluon_resnet50_v1d-818a1b1b"),
-        ),
-    ),
-    "resnet101d": row(
-        Bottleneck,
-        (3, 4, 23, 3),
-        deep=True,
-        parameters=44_568_392,
-        gflops=10.5,
-        weights=(
-            _own(
-                "resnet101d",
-                "ra2_in1k",
-                "resnet101d_ra2-2803ffab",
-                size=256,
-                test_size=320,
-                crop=0.95,
-                test_crop=1.0,
-            ),
-            _gluon("resnet101d", "gluon_resnet101_v1d-0f9c8644"),
-        ),
-    ),
-    "resnet152d": row(
-        Bottleneck,
-        (3, 8, 36, 3),
-        deep=True,
-        parameters=60_212_040,
-        gflops=15.4,
-        weights=(
-            _own(
-                "resnet152d",
-                "ra2_in1k",
-                "resnet152d_ra2-5cac0439",
-                size=256,
-                test_size=320,
-                crop=0.95,
-                test_crop=1.0,
-            ),
-            _gluon("resnet152d", "gluon_resnet152_v1d-bd354e12"),
-        ),
-    ),
-    "resnetaa50d": row(
-        Bottleneck,
-        (3, 4, 6, 3),
-        deep=True,
-        antialias=True,
-        parameters=25_576_264,
-        gflops=5.37,
-        weights=(
-            _sw_in12k("resnetaa50d", "sw_in12k_ft_in1k", classes=1000),
-            _sw_in12k("resnetaa50d"),
-            _sw_in12k("resnetaa50d", "d_in12k"),
-        ),
-    ),
-    "resnetaa101d": row(
-        Bottleneck,
-        (3, 4, 23, 3),
-        deep=True,
-        antialias=True,
-        parameters=44_568_392,
-        gflops=9.08,
-        weights=(
-            _sw_in12k("resnetaa101d", "sw_in12k_ft_in1k", classes=1000),
-            _sw_in12k("resnetaa101d"),
-        ),
+    "resnetaa101d": _row(
+        (Bottleneck, (3, 4, 23, 3), 44_568_392, 9.08),
+        _ANTIALIAS,
+        sw_in12k_ft_in1k=_sw_in12k(classes=1000),
+        sw_in12k=_sw_in12k(),
     ),
 }

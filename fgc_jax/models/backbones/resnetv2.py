@@ -14,7 +14,7 @@ from flax import nnx
 
 from fgc_jax.convert.timm import Pointwise
 from fgc_jax.models import bridge, conv, layers
-from fgc_jax.models.backbone import HALF, STRIDES, Backbone, by_tag, timm_tag
+from fgc_jax.models.backbone import HALF, STRIDES, Backbone, counted, timm_facts
 
 STEM = 64
 WIDTHS = (256, 512, 1024, 2048)
@@ -115,24 +115,13 @@ class ResNetV2(nnx.Module):
     pooling with zeros around the stem; otherwise batch norm as in ResNet.
     """
 
-    def __init__(
-        self,
-        depths,
-        factor=1,
-        bit=False,
-        *,
-        dtype,
-        rngs,
-        last="features",
-        drop_path=0.0,
-        remat=False,
-    ):
+    def __init__(self, depths, factor=1, bit=False, *, setup, rngs):
         kinds = (StandardisedConv, GroupNorm) if bit else (layers.Conv, layers.BatchNorm)
-        make, norm = (functools.partial(kind, dtype=dtype, rngs=rngs) for kind in kinds)
-        index = list(STRIDES).index(last)  # "stem" is 0; "features" comes after "stage4".
+        make, norm = (functools.partial(kind, dtype=setup.dtype, rngs=rngs) for kind in kinds)
+        index = list(STRIDES).index(setup.last)  # "stem" is 0; "features" comes after "stage4".
         self.bit = bit
-        self.remat = remat
-        rates = layers.drop_rates(drop_path, depths)
+        self.remat = setup.remat
+        rates = layers.drop_rates(setup.drop_path, depths)
         features = STEM * factor
         self.stem = Wrapped(make(3, features, 7, stride=2))
         stages = []
@@ -147,7 +136,7 @@ class ResNetV2(nnx.Module):
                 features = width
             stages.append(Stage(blocks))
         self.stages = layers.Blocks(stages)
-        self.norm = norm(features) if last == "features" else None
+        self.norm = norm(features) if setup.last == "features" else None
 
     def __call__(self, x, *, rngs=None):
         maps = {}
@@ -165,23 +154,19 @@ class ResNetV2(nnx.Module):
         return maps
 
 
-def row(depths, factor=1, bit=False, *, parameters=0, gflops=0.0, weights=()) -> Backbone:
+def row(depths, parameters=0, gflops=0.0, weights=None, *, factor=1, bit=False) -> Backbone:
     """A row of BACKBONES; `depths` counts the blocks of each stage."""
-    ordered, counts = {"stem": ("stem",)}, {"stem": 1}
-    for stage, depth in enumerate(depths):
-        for index in range(depth):
-            name = f"stages/{stage}/blocks/{index}"
-            ordered[name] = (name,)
-        counts[f"stage{stage + 1}"] = len(ordered)
-    ordered[name] += ("norm",)
+    blocks = [[f"stages/{n}/blocks/{i}" for i in range(depth)] for n, depth in enumerate(depths)]
+    ordered, counts = counted({"stem": ("stem",)}, blocks)
+    ordered[blocks[-1][-1]] += ("norm",)
     channels = {f"stage{i}": width * factor for i, width in enumerate(WIDTHS, start=1)}
     return Backbone(
         build=functools.partial(ResNetV2, depths, factor, bit),
         channels={"stem": STEM * factor} | channels | {"features": channels["stage4"]},
         strides=dict(STRIDES),
         layers=ordered,
-        depths=counts | {"features": len(ordered)},
-        weights=by_tag(weights),
+        depths=counts,
+        weights=weights or {},
         head="gap",
         head_names={Pointwise("head.fc"): "fc"},
         parameters=parameters,
@@ -189,54 +174,20 @@ def row(depths, factor=1, bit=False, *, parameters=0, gflops=0.0, weights=()) ->
     )
 
 
-def _bit(model, tag, **facts):
-    facts = {"interpolation": "bilinear"} | facts
-    return timm_tag(model, tag, norm=HALF, **facts)
-
-
-def _bits(model):
-    return (
-        _bit(model, "goog_in21k_ft_in1k", size=448, crop=1.0),
-        _bit(model, "goog_in21k", classes=21843),
-    )
-
-
-def _a1h(model):
-    return timm_tag(model, "a1h_in1k", norm=HALF, test_size=288, crop=0.95, test_crop=1.0)
+_A1H = {"a1h_in1k": timm_facts(norm=HALF, crop=0.95, test=(288, 1.0))}
+_BIT = {
+    "goog_in21k_ft_in1k": timm_facts(norm=HALF, size=448, crop=1.0, interpolation="bilinear"),
+    "goog_in21k": timm_facts(norm=HALF, interpolation="bilinear", classes=21843),
+}
+# Paper: Knowledge distillation: A good teacher is patient and consistent (arXiv 2106.05237).
+_DISTILLED = {"goog_distilled_in1k": timm_facts(norm=HALF)}
+_50, _101 = (3, 4, 6, 3), (3, 4, 23, 3)
 
 
 RESNETV2S = {
-    "resnetv2_50": row(
-        (3, 4, 6, 3), parameters=25_549_352, gflops=4.09, weights=(_a1h("resnetv2_50"),)
-    ),
-    "resnetv2_101": row(
-        (3, 4, 23, 3), parameters=44_541_480, gflops=7.8, weights=(_a1h("resnetv2_101"),)
-    ),
-    "resnetv2_50x1_bit": row(
-        (3, 4, 6, 3),
-        bit=True,
-        parameters=25_549_352,
-        gflops=4.09,
-        weights=(
-            # Distilled: Knowledge distillation: A good teacher is patient and consistent (arXiv
-            # 2106.05237).
-            _bit("resnetv2_50x1_bit", "goog_distilled_in1k", interpolation="bicubic"),
-            *_bits("resnetv2_50x1_bit"),
-        ),
-    ),
-    "resnetv2_101x1_bit": row(
-        (3, 4, 23, 3),
-        bit=True,
-        parameters=44_541_480,
-        gflops=31.2,
-        weights=_bits("resnetv2_101x1_bit"),
-    ),
-    "resnetv2_101x3_bit": row(
-        (3, 4, 23, 3),
-        factor=3,
-        bit=True,
-        parameters=387_934_888,
-        gflops=278.0,
-        weights=_bits("resnetv2_101x3_bit"),
-    ),
+    "resnetv2_50": row(_50, 25_549_352, 4.09, _A1H),
+    "resnetv2_101": row(_101, 44_541_480, 7.8, _A1H),
+    "resnetv2_50x1_bit": row(_50, 25_549_352, 4.09, _DISTILLED | _BIT, bit=True),
+    "resnetv2_101x1_bit": row(_101, 44_541_480, 31.2, _BIT, bit=True),
+    "resnetv2_101x3_bit": row(_101, 387_934_888, 278.0, _BIT, factor=3, bit=True),
 }

@@ -243,13 +243,11 @@ class Swin(nnx.Module):
     Raises ValueError for sides that are not multiples of the patch, 4.
     """
 
-    def __init__(
-        self, width, depths, window, *, dtype, rngs, last="features", drop_path=0.0, remat=False
-    ):
-        names = list(STRIDES)
-        rates = layers.drop_rates(drop_path, depths)
+    def __init__(self, width, depths, window, *, setup, rngs):
+        dtype, last, names = setup.dtype, setup.last, list(STRIDES)
+        rates = layers.drop_rates(setup.drop_path, depths)
         count = names.index(last) if last in names else len(depths)
-        self.remat = remat
+        self.remat = setup.remat
         self.patch_embed = vit.PatchEmbed(width, PATCH, norm=_norm, dtype=dtype, rngs=rngs)
         self.layers = layers.Blocks(
             Stage(

@@ -10,7 +10,7 @@ import jax
 from flax import nnx
 
 from fgc_jax.models import bridge, layers
-from fgc_jax.models.backbone import Backbone, torchvision_tag, without_drop_path
+from fgc_jax.models.backbone import Backbone, torchvision
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -25,19 +25,9 @@ class Vgg(nnx.Module):
     "stage5" of VGG-16 is conv5_3 after its ReLU, the map of the bilinear papers.
     """
 
-    def __init__(
-        self,
-        depths,
-        batch_norm,
-        *,
-        dtype,
-        rngs,
-        last="features",
-        drop_path=0.0,
-        remat=False,
-    ):
-        without_drop_path("VGG", drop_path)
-        wanted = list(_strides()).index(last)
+    def __init__(self, depths, batch_norm, *, setup, rngs):
+        setup.refuse_drop_path("VGG")
+        dtype, wanted = setup.dtype, list(_strides()).index(setup.last)
         modules, features = [], 3
         for stage, (depth, width) in enumerate(zip(depths, WIDTHS, strict=True)):
             if stage > wanted:
@@ -53,8 +43,7 @@ class Vgg(nnx.Module):
             if stage < wanted:
                 modules.append(_pool)
         self.features = layers.Blocks(modules)
-        self.last = last
-        self.remat = remat
+        self.last, self.remat = setup.last, setup.remat
 
     def __call__(self, x, *, rngs=None):
         maps = {}
@@ -77,7 +66,7 @@ def _strides():
     return {"stage1": 1, "stage2": 2, "stage3": 4, "stage4": 8, "stage5": 16, "features": 32}
 
 
-def row(depths, batch_norm, *, parameters=0, gflops=0.0, weights=None) -> Backbone:
+def row(depths, batch_norm, parameters=0, gflops=0.0, weights=None) -> Backbone:
     """A row of BACKBONES; `depths` counts the convolutions between two poolings."""
     ordered, layer_counts, index = {}, {}, 0
     for stage, depth in enumerate(depths, start=1):
@@ -101,23 +90,17 @@ def row(depths, batch_norm, *, parameters=0, gflops=0.0, weights=None) -> Backbo
     )
 
 
-def _row(model, depths, parameters, gflops, digest):
-    return row(
-        depths,
-        model.endswith("_bn"),
-        parameters=parameters,
-        gflops=gflops,
-        weights={"tv_in1k": torchvision_tag(model, digest)},
-    )
+def _tv(digest):
+    return {"tv_in1k": torchvision(digest)}
 
 
 VGGS = {
-    "vgg11": _row("vgg11", (1, 1, 2, 2, 2), 132_863_336, 7.61, "8a719046"),
-    "vgg13": _row("vgg13", (2, 2, 2, 2, 2), 133_047_848, 11.3, "19584684"),
-    "vgg16": _row("vgg16", (2, 2, 3, 3, 3), 138_357_544, 15.5, "397923af"),
-    "vgg19": _row("vgg19", (2, 2, 4, 4, 4), 143_667_240, 19.6, "dcbb9e9d"),
-    "vgg11_bn": _row("vgg11_bn", (1, 1, 2, 2, 2), 132_868_840, 7.61, "6002323d"),
-    "vgg13_bn": _row("vgg13_bn", (2, 2, 2, 2, 2), 133_053_736, 11.3, "abd245e5"),
-    "vgg16_bn": _row("vgg16_bn", (2, 2, 3, 3, 3), 138_365_992, 15.5, "6c64b313"),
-    "vgg19_bn": _row("vgg19_bn", (2, 2, 4, 4, 4), 143_678_248, 19.6, "c79401a0"),
+    "vgg11": row((1, 1, 2, 2, 2), False, 132_863_336, 7.61, _tv("8a719046")),
+    "vgg13": row((2, 2, 2, 2, 2), False, 133_047_848, 11.3, _tv("19584684")),
+    "vgg16": row((2, 2, 3, 3, 3), False, 138_357_544, 15.5, _tv("397923af")),
+    "vgg19": row((2, 2, 4, 4, 4), False, 143_667_240, 19.6, _tv("dcbb9e9d")),
+    "vgg11_bn": row((1, 1, 2, 2, 2), True, 132_868_840, 7.61, _tv("6002323d")),
+    "vgg13_bn": row((2, 2, 2, 2, 2), True, 133_053_736, 11.3, _tv("abd245e5")),
+    "vgg16_bn": row((2, 2, 3, 3, 3), True, 138_365_992, 15.5, _tv("6c64b313")),
+    "vgg19_bn": row((2, 2, 4, 4, 4), True, 143_678_248, 19.6, _tv("c79401a0")),
 }

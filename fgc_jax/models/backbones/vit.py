@@ -15,10 +15,32 @@ from flax import nnx
 
 from fgc_jax.config.limits import Count
 from fgc_jax.models import attention, bridge, layers, parts, position
-from fgc_jax.models.backbone import Backbone, by_tag
+from fgc_jax.models.backbone import Backbone, Preprocess
 
 # Channels, blocks, heads.
 TINY, SMALL, BASE, LARGE = (192, 12, 3), (384, 12, 6), (768, 12, 12), (1024, 24, 16)
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What sets transformers of the same size apart.
+
+    registers: number of tokens between class token and grid. embed_prefix: whether class token and
+    registers have position embeddings too. layer_scale: initial value of the factors of both
+    branches of a block; None for no factors. pre_norm: a layer norm before the first block, and no
+    bias of the patches. epsilon: of all layer norms.
+    """
+
+    registers: int = 0
+    embed_prefix: bool = True
+    layer_scale: float | None = None
+    pre_norm: bool = False
+    epsilon: float = 1e-6
+
+    @property
+    def embedded(self) -> int:
+        """The number of tokens before the grid that have position embeddings."""
+        return 1 + self.registers if self.embed_prefix else 0
 
 
 class PatchEmbed(nnx.Module):
@@ -73,20 +95,17 @@ class LayerScale(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Attention and MLP, each after a layer norm and with a shortcut: [B, T, C] -> the same.
+    """Attention and MLP, each after a layer norm and with a shortcut: [B, T, C] -> the same."""
 
-    layer_scale: initial value of the factors of both branches; None for no factors.
-    """
-
-    def __init__(self, features, heads, *, epsilon, layer_scale, rate, dtype, rngs):
-        norm = functools.partial(layers.LayerNorm, epsilon=epsilon, dtype=dtype, rngs=rngs)
-        scaled = layer_scale is not None
+    def __init__(self, features, heads, form, *, rate, dtype, rngs):
+        norm = functools.partial(layers.LayerNorm, epsilon=form.epsilon, dtype=dtype, rngs=rngs)
+        scaled = form.layer_scale is not None
         self.norm1 = norm(features)
         self.attn = attention.Attention(features, heads, dtype=dtype, rngs=rngs)
-        self.ls1 = LayerScale(features, layer_scale) if scaled else layers.same
+        self.ls1 = LayerScale(features, form.layer_scale) if scaled else layers.same
         self.norm2 = norm(features)
         self.mlp = attention.Mlp(features, 4 * features, dtype=dtype, rngs=rngs)
-        self.ls2 = LayerScale(features, layer_scale) if scaled else layers.same
+        self.ls2 = LayerScale(features, form.layer_scale) if scaled else layers.same
         self.drop_path = layers.DropPath(rate)
 
     def __call__(self, x, *, rngs=None):
@@ -103,57 +122,33 @@ class VisionTransformer(nnx.Module):
     "features", the grid, and "pooled", the class token; "attention/0", ... [B, heads, T, T], whose
     tokens are class token, registers, grid.
 
-    grid: side of the square grid for which `pos_embed` is stored. registers: number of tokens
-    between class token and grid. embed_prefix: whether class token and registers have position
-    embeddings too. pre_norm: a layer norm before the first block, and no bias of the patches.
+    shape: (features, depth, heads). grid: side of the square grid for which `pos_embed` is stored.
     patch_stride: see PatchEmbed. part_selection: the last block gets only the class token and the
     tokens of `parts.choose`; then there is "part_attention" instead of "features".
     """
 
     def __init__(
-        self,
-        features,
-        depth,
-        heads,
-        patch,
-        grid,
-        *,
-        registers=0,
-        embed_prefix=True,
-        layer_scale=None,
-        pre_norm=False,
-        patch_stride=None,
-        part_selection=False,
-        epsilon=1e-6,
-        dtype,
-        rngs,
-        last="features",
-        drop_path=0.0,
-        remat=False,
+        self, shape, patch, grid, form, *, patch_stride=None, part_selection=False, setup, rngs
     ):
-        self.grid, self.dtype, self.remat = grid, dtype, remat
+        features, depth, heads = shape
+        dtype = self.dtype = setup.dtype
+        self.grid, self.remat = grid, setup.remat
         self.part_selection = part_selection
-        self.embedded = 1 + registers if embed_prefix else 0
+        self.embedded = form.embedded
         self.patch_embed = PatchEmbed(
-            features, patch, stride=patch_stride, use_bias=not pre_norm, dtype=dtype, rngs=rngs
+            features, patch, stride=patch_stride, use_bias=not form.pre_norm, dtype=dtype, rngs=rngs
         )
         self.cls_token = normal((1, 1, features), 1e-6, rngs)
-        self.reg_token = normal((1, registers, features), 1e-6, rngs) if registers else None
+        self.reg_token = (
+            normal((1, form.registers, features), 1e-6, rngs) if form.registers else None
+        )
         self.pos_embed = normal((1, self.embedded + grid**2, features), 0.02, rngs)
-        norm = functools.partial(layers.LayerNorm, epsilon=epsilon, dtype=dtype, rngs=rngs)
-        self.norm_pre = norm(features) if pre_norm else layers.same
-        (rates,) = layers.drop_rates(drop_path, (depth,))
+        norm = functools.partial(layers.LayerNorm, epsilon=form.epsilon, dtype=dtype, rngs=rngs)
+        self.norm_pre = norm(features) if form.pre_norm else layers.same
+        (rates,) = layers.drop_rates(setup.drop_path, (depth,))
         self.blocks = layers.Blocks(
-            Block(
-                features,
-                heads,
-                epsilon=epsilon,
-                layer_scale=layer_scale,
-                rate=rate,
-                dtype=dtype,
-                rngs=rngs,
-            )
-            for rate in rates[: blocks_until(last, depth)]
+            Block(features, heads, form, rate=rate, dtype=dtype, rngs=rngs)
+            for rate in rates[: blocks_until(setup.last, depth)]
         )
         self.norm = norm(features) if len(self.blocks) == depth else None
 
@@ -253,7 +248,7 @@ def row(build, depth, features, patch, token, *, weights, parameters, **options)
         layers={"embed": options.pop("embed")} | ordered,
         depths={name: index + 2 for index, name in enumerate(blocks)}
         | {"features": depth + 1, token: depth + 1},
-        weights=by_tag(weights),
+        weights=weights,
         head="gap",
         head_names={"head": "fc"},
         parameters=parameters,
@@ -283,27 +278,25 @@ def adapted(
     return row
 
 
-def gflops(features, depth, patch, size, prefix, classes):
-    """1e9 multiply-adds of the matrix products for an image with sides of `size` pixels."""
-    grid = (size // patch) ** 2
+def gflops(features, depth, patch, prefix, weights: Preprocess) -> float:
+    """1e9 multiply-adds of the matrix products, for an image of the weights' size and with their
+    classifier. prefix: tokens before the grid."""
+    grid = (weights.size // patch) ** 2
     tokens = grid + prefix
     block = 12 * tokens * features**2 + 2 * tokens**2 * features
-    return 1e-9 * (3 * patch**2 * grid * features + depth * block + features * classes)
+    return 1e-9 * (3 * patch**2 * grid * features + depth * block + features * weights.classes)
 
 
 def vit(shape, patch, *, weights, parameters, **options) -> Backbone:
     """A row of a VisionTransformer; shape: (features, depth, heads).
 
-    The stored grid is that of the first weights' size; options are the class's.
+    The stored grid is that of the first weights' size; options: the fields of Form.
     """
-    features, depth, heads = shape
-    size, registers = weights[0].size, options.get("registers", 0)
-    prefix = 1 + registers if options.get("embed_prefix", True) else 0
-    optional = {"reg_token": registers, "norm_pre": options.get("pre_norm", False)}
+    features, depth, _ = shape
+    first, form = next(iter(weights.values())), Form(**options)
+    optional = {"reg_token": form.registers, "norm_pre": form.pre_norm}
     return row(
-        functools.partial(
-            VisionTransformer, features, depth, heads, patch, size // patch, **options
-        ),
+        functools.partial(VisionTransformer, shape, patch, first.size // patch, form),
         depth,
         features,
         patch,
@@ -311,7 +304,7 @@ def vit(shape, patch, *, weights, parameters, **options) -> Backbone:
         weights=weights,
         parameters=parameters,
         embed=("cls_token", "pos_embed", "patch_embed", *(k for k, v in optional.items() if v)),
-        gflops=gflops(features, depth, patch, size, 1 + registers, weights[0].classes),
-        resample={"pos_embed": functools.partial(position.fit_stored, prefix=prefix)},
+        gflops=gflops(features, depth, patch, 1 + form.registers, first),
+        resample={"pos_embed": functools.partial(position.fit_stored, prefix=form.embedded)},
         adapt=adapted,
     )

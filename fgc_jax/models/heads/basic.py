@@ -161,8 +161,6 @@ class Bilinear(nnx.Module):
                 f"root_iterations={root_iterations} must be 0 for two maps: their products "
                 "have no square root"
             )
-        if projection < 0:
-            raise ValueError(f"projection must be a number of channels or 0, not {projection}")
         self.epsilon = epsilon
         self.root_iterations = root_iterations
         self.projected = projection > 0

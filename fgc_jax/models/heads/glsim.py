@@ -34,15 +34,8 @@ class GlSim(nnx.Module):
             )
         width = channels[0]
         self.top = top
-        self.block = vit.Block(
-            width,
-            max(width // HEAD_CHANNELS, 1),
-            epsilon=1e-6,
-            layer_scale=None,
-            rate=0.0,
-            dtype=jnp.float32,
-            rngs=rngs,
-        )
+        heads, form = max(width // HEAD_CHANNELS, 1), vit.Form()
+        self.block = vit.Block(width, heads, form, rate=0.0, dtype=jnp.float32, rngs=rngs)
         self.norm = layers.LayerNorm(width, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
         self.fc = layers.Linear(width, num_classes, rngs=rngs)
