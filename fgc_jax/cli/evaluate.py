@@ -16,7 +16,6 @@ from pathlib import Path
 
 from fgc_jax.cli import command, run_flags
 
-SPLITS = ("test", "val", "train")
 CSV_OPTIONS = ("label_column", "path_column", "image_root", "first_label", "delimiter")
 
 
@@ -26,12 +25,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workdir", type=Path, required=True, help="run directory of the training")
     run_flags.add(parser)
     what = parser.add_argument_group("what is evaluated")
-    what.add_argument(
-        "--split",
-        choices=SPLITS,
-        help="split of the run's data set (default: test)",
-    )
-    run_flags.add_data_root(what)
+    run_flags.add_split(what)
     what.add_argument(
         "--input",
         metavar="FOLDER|CSV",
@@ -90,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.workdir,
         arguments.checkpoint,
         batch_size=arguments.batch_size,
-        spec=arguments.views,
+        views=arguments.views,
         average=arguments.average,
         logits=arguments.logits,
     )
@@ -104,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
     evaluation = results.Evaluation(
         checkpoint=trained.step,
         split=split_name or str(arguments.input),
-        views=classification.views_in_words(trained.plan.settings.data, split_name, trained.seen),
+        views=classification.views_in_words(trained.plan.settings.data, split_name, trained.views),
         metrics=metrics.summarise(rows, len(class_names)),
     )
     scores.write(output, evaluation, rows, split, class_names)
@@ -118,7 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
 def default_output(arguments: argparse.Namespace, split_name: str | None) -> Path:
     """The folder for a split or an input and the flags; by default that of the run's test."""
     name = split_name or Path(arguments.input).resolve().stem
-    if not split_name and name in SPLITS:
+    if not split_name and name in run_flags.SPLITS:
         name = f"input-{name}"
     return arguments.workdir / "evaluation" / f"{name}{run_flags.suffix(arguments)}"
 

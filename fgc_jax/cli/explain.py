@@ -30,12 +30,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="IMAGE|FOLDER|CSV|TXT",
         help="images instead of a split",
     )
-    parser.add_argument(
-        "--split",
-        choices=("test", "val", "train"),
-        help="split of the run's data set (default: test)",
-    )
-    run_flags.add_data_root(parser)
+    run_flags.add_split(parser)
     parser.add_argument(
         "--images",
         type=run_flags.positive,
@@ -66,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     from fgc_jax.plots import style
     from fgc_jax.training import restored
 
-    trained = restored.load_run(arguments.workdir, arguments.checkpoint, spec="raw")
+    trained = restored.load_run(arguments.workdir, arguments.checkpoint, views="raw")
     split = None
     if arguments.input:
         _, paths = data.image_files(arguments.input)

@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
         found = predictions.best(names, counted(), top_k)
         failed = predictions.write(arguments.output, found, classes, arguments.format, top_k)
     console.say(
-        f"{len(names) - len(failed):,} images, views {predictor.run.seen}, checkpoint of step "
+        f"{len(names) - len(failed):,} images, views {predictor.run.views}, checkpoint of step "
         f"{predictor.run.step}: written to {arguments.output}"
     )
     if failed:

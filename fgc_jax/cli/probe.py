@@ -96,10 +96,10 @@ def run(arguments: argparse.Namespace) -> None:
         f"an image at {phase.crop} px: {sizes}\n\n{console.table(rows)}\n"
     )
     if outcome.test:
-        test, seen = outcome.test, classification.views_in_words(plan.settings.data, "test")
+        test, view = outcome.test, classification.views_in_words(plan.settings.data, "test")
         console.say(
             f"test: top-1 {test.top1:.2f} %, mean class accuracy {test.mean_class_accuracy:.2f} % "
-            f"with {name} = {outcome.chosen:g} ({test.images:,} images, views {seen})"
+            f"with {name} = {outcome.chosen:g} ({test.images:,} images, views {view})"
         )
     kept = f"; {', '.join(stored)} from {folder}" if stored else ""
     console.say(f"{seconds['embeddings']:.1f} s embeddings{kept}; {seconds['probe']:.1f} s probe")

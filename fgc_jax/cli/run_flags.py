@@ -4,28 +4,30 @@ import argparse
 import re
 
 NAMES = ("checkpoint", "views", "average", "logits")
+SPLITS = ("test", "val", "train")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds --checkpoint, --views, --average, --logits and --batch_size to a parser."""
+    from fgc_jax.config.views import AVERAGES, LOGITS, VIEWS
+
     add_checkpoint(parser)
     parser.add_argument(
         "--views",
         default="",
         metavar="NAME|SUM",
-        help="the views of each image whose predictions are averaged: raw, raw_crop, crop3, "
-        "crop3_flip, flip, five_crop, ten_crop, multi_scale, or a sum such as "
-        "'2*raw + crop(0.1, 0.05)' (default: config.views of the run)",
+        help=f"the views of each image whose predictions are averaged: {', '.join(VIEWS)}, or a "
+        "sum such as '2*raw + crop(0.1, 0.05)' (default: config.views of the run)",
     )
     parser.add_argument(
         "--average",
-        choices=("logits", "probabilities"),
-        default="logits",
-        help="what is averaged over the views (default: logits)",
+        choices=AVERAGES,
+        default=AVERAGES[0],
+        help="what is averaged over the views (default: %(default)s)",
     )
     parser.add_argument(
         "--logits",
-        choices=("auto", "plain", "effect"),
+        choices=("auto", *LOGITS),
         default="auto",
         help="for networks with two kinds of logits (method cal): auto uses those of the run's "
         "test, which were chosen on validation (default)",
@@ -47,6 +49,14 @@ def add_checkpoint(parser: argparse.ArgumentParser, default: str | None = "best"
         help="checkpoint of the run. best: the best one of the last phase on validation, which the "
         "run's test uses (default); last: the newest; or a step number",
     )
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """Adds --split and --data_root to a parser or a group of its flags."""
+    parser.add_argument(
+        "--split", choices=SPLITS, help="split of the run's data set (default: test)"
+    )
+    add_data_root(parser)
 
 
 def add_data_root(parser: argparse.ArgumentParser) -> None:

@@ -34,6 +34,7 @@ from fgc_jax.config.limits import (
     between,
     lengths,
 )
+from fgc_jax.config.views import ViewSpec
 
 NotNegativeInt = Annotated[int, at_least(0)]
 Seed = Annotated[int, between(0, 2**32 - 1)]  # other seeds repeat those of JAX keys or of grain
@@ -173,7 +174,7 @@ class Settings:
     final: bool  # train on train + val, select no checkpoint, test the last state
     # of a final run: directory of the finished run whose best epochs it trains; "" for all epochs
     search: str
-    views: str  # of the final test; the default of evaluate and predict; see `views`
+    views: ViewSpec  # of the final test; the default of evaluate and predict; see `views`
     eval_batch_size: Count
     checkpoint_every: Count  # steps; also at the end of each epoch
     log_every: Count  # steps

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax.evaluation import inference, multiview, views
+from fgc_jax.evaluation import inference, multiview
+from fgc_jax.evaluation.views import RAW, Views
 from fgc_jax.models.network import Network
 from fgc_jax.runs.results import Metrics
 
@@ -45,18 +46,18 @@ def run(
     return Results(**rows, unreadable=unreadable)
 
 
-def compiled(network: Network, device_mesh: jax.sharding.Mesh, seen: views.Views = views.RAW):
+def compiled(network: Network, device_mesh: jax.sharding.Mesh, views: Views = RAW):
     """The compiled evaluation step: (params, stats, batch) -> `scored` of each image in the views
-    `seen`. The batch contains `image` uint8 [B, H, W, 3] and `label` int32 [B]."""
+    `views`. The batch contains `image` uint8 [B, H, W, 3] and `label` int32 [B]."""
     # Single images of any size are one program, so that the test uses that of validation.
-    single = seen.is_raw and seen.logits == "plain"
-    return _compiled(network, device_mesh, views.RAW if single else seen)
+    single = views.is_raw and views.logits == "plain"
+    return _compiled(network, device_mesh, RAW if single else views)
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(network: Network, device_mesh: jax.sharding.Mesh, seen: views.Views):
+def _compiled(network: Network, device_mesh: jax.sharding.Mesh, views: Views):
     def work(forward, images, batch):
-        return scored(multiview.scores(seen, forward, images), batch["label"])
+        return scored(multiview.scores(views, forward, images), batch["label"])
 
     return inference.compiled(network, device_mesh, work)
 

@@ -8,8 +8,10 @@ import jax
 import ml_collections
 
 from fgc_jax import config, console, files, mesh, trees
+from fgc_jax.config.views import AVERAGES
 from fgc_jax.data import dataset, pipeline
-from fgc_jax.evaluation import metrics, multiview, views
+from fgc_jax.evaluation import metrics, multiview
+from fgc_jax.evaluation.views import Views
 from fgc_jax.models.network import Network
 from fgc_jax.runs import checkpoint, directory, results
 from fgc_jax.training import inputs, plans, rules
@@ -24,7 +26,7 @@ class Restored:
     stats: Any
     phase: config.Phase  # the phase of the checkpoint, which determines the image size
     step: int
-    seen: views.Views  # the views of its images
+    views: Views  # of its images
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -32,7 +34,7 @@ class Restored:
 
     @property
     def transform(self) -> pipeline.Transform:
-        return inputs.eval_transform(self.plan.settings.data, self.phase, self.seen)
+        return inputs.eval_transform(self.plan.settings.data, self.phase, self.views)
 
 
 def load_run(
@@ -40,23 +42,22 @@ def load_run(
     checkpoint_name: str = "best",
     *,
     batch_size: int | None = None,
-    spec: str = "",
-    average: str = "logits",
+    views: str = "",
+    average: str = AVERAGES[0],
     logits: str = "auto",
 ) -> Restored:
     """Restores a checkpoint ("best", "last" or a step number) of a run, without its data.
 
     batch_size: over all devices; by default the run's, rounded up to a multiple of the devices.
-    spec: the views (see `fgc_jax.evaluation.views`), by default the run's. average: the mean over
-    the views is one of "logits" or "probabilities". logits: "plain", "effect", or "auto" for those
+    views: see `fgc_jax.config.views`; by default the run's. average: the mean over the views is one
+    of "logits" or "probabilities". logits: "plain", "effect", or "auto" for those
     of the run's test.
 
     Raises:
         ValueError: no run, no such checkpoint, a checkpoint that does not fit the run's model, a
             batch size that cannot be split evenly over the devices, or impossible views or logits.
     """
-    if spec:
-        views.parse(spec)
+    spec = config.ViewSpec.parse(views) if views else None
     workdir = Path(workdir).absolute()
     stored = files.read_json(workdir / directory.CONFIG)
     settings = rules.parse(ml_collections.ConfigDict(stored))
@@ -78,10 +79,11 @@ def load_run(
     number = checkpoint.find_step(workdir, checkpoint_name)
     params, stats, progress = checkpoint.load_variables(workdir, number)
     phase = settings.phases[progress.phase]
-    seen = multiview.of(plan.network, phase, spec or settings.views, average=average, logits=logits)
+    spec = spec or settings.views
+    made = multiview.of(plan.network, phase, spec, average=average, logits=logits)
     check_fit(plan.network, params, stats, number)
     params, stats = mesh.replicate(plan.mesh, (params, stats))
-    return Restored(plan, params, stats, phase, number, seen)
+    return Restored(plan=plan, params=params, stats=stats, phase=phase, step=number, views=made)
 
 
 def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") -> dataset.Split:
@@ -116,7 +118,7 @@ def evaluate_split(run: Restored, split: dataset.Split) -> metrics.Results:
     and listed."""
     settings = run.plan.settings
     total = pipeline.steps_per_epoch(len(split), settings.eval_batch_size)
-    infer = metrics.compiled(run.plan.network, run.plan.mesh, run.seen)
+    infer = metrics.compiled(run.plan.network, run.plan.mesh, run.views)
     with (
         inputs.eval_batches(settings, split, run.transform) as batches,
         console.progress("evaluating", total) as bar,

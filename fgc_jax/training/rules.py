@@ -5,7 +5,6 @@ import ml_collections
 
 from fgc_jax import config, console, methods, models
 from fgc_jax.data import augment
-from fgc_jax.evaluation import views
 from fgc_jax.training import schedules
 
 
@@ -40,7 +39,6 @@ def check(settings: config.Settings) -> None:
             "config.data.box_margin and config.data.box_square have no effect without box_crop"
         )
     _check_method(settings)
-    views.parse(settings.views)
     if settings.search and not settings.final:
         raise ValueError("config.search has no effect without config.final=True")
     _check_lora(model, {phase.train.kind for phase in settings.phases})
