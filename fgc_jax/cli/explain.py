@@ -7,7 +7,7 @@ often the maximum of the attention is on such a part, compared with chance. Writ
 
 Examples:
     fgc explain --workdir=runs/cal
-    fgc explain --workdir=runs/cal --input=my_photos --output=seen
+    fgc explain --workdir=runs/cal --input=my_photos --output=explained
 """
 
 import argparse
@@ -76,10 +76,10 @@ def run(arguments: argparse.Namespace) -> None:
         chosen = np.random.default_rng(0).choice(len(split), number, replace=False)
         labels = [trained.class_names[split.labels[index]] for index in chosen]
         shown = [split.read(index) for index in chosen]
-    seen = list(attention.look(trained, shown))
+    found = list(attention.explanations(trained, shown))
     what = arguments.input.stem if arguments.input else arguments.split or "test"
     folder = arguments.output or arguments.workdir / "explanation" / what
-    rows = list(zip(labels, seen, strict=True))
+    rows = list(zip(labels, found, strict=True))
     title = f"{arguments.workdir.name}: attention at step {trained.step}, {what}"
     style.save(pictures.attention(rows, trained.class_names, title), folder / "attention.png")
     if split is not None and "telling_boxes" in split.annotations:

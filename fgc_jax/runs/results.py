@@ -61,7 +61,7 @@ class LrByHand:
 
 
 @dataclasses.dataclass(frozen=True)
-class Phase:
+class FinishedPhase:
     """A finished phase."""
 
     name: str
@@ -92,7 +92,7 @@ class Results:
     pretrained: str | None
     params: int
     forward_gflops: float
-    phases: tuple[Phase, ...]
+    phases: tuple[FinishedPhase, ...]
     bad_images: tuple[str, ...]
     complete: bool
     logits: Logits | None = None
@@ -128,10 +128,12 @@ def read(workdir: Path) -> Results | None:
         raise ValueError(f"{path} is damaged or from another version: {error}") from None
 
 
-def parse_phase(stored: Mapping[str, Any]) -> Phase:
+def parse_phase(stored: Mapping[str, Any]) -> FinishedPhase:
     """A phase from its JSON. Raises KeyError or TypeError if it is not a phase."""
     by_hand = parse_by_hand(stored.get("lr_by_hand", ()))
-    return Phase(**{**stored, "best": parse_best(stored["best"]), "lr_by_hand": tuple(by_hand)})
+    return FinishedPhase(
+        **{**stored, "best": parse_best(stored["best"]), "lr_by_hand": tuple(by_hand)}
+    )
 
 
 def parse_best(stored: Mapping[str, Any]) -> Best:

@@ -199,7 +199,7 @@ def _logits(weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
 def _metrics(logits: np.ndarray, embedded: Embedded, num_classes: int) -> Metrics:
     """`metrics.summarise` of logits f32 [N, K]."""
     rows = jax.device_get(jax.jit(metrics.scored)(logits, embedded.labels))
-    results = metrics.Results(
+    found = metrics.Rows(
         index=embedded.index, label=embedded.labels, unreadable=embedded.unreadable, **rows
     )
-    return metrics.summarise(results, num_classes)
+    return metrics.summarise(found, num_classes)

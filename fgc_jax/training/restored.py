@@ -113,7 +113,7 @@ def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") ->
     return found.splits[name]
 
 
-def evaluate_split(run: Restored, split: dataset.Split) -> metrics.Results:
+def evaluate_split(run: Restored, split: dataset.Split) -> metrics.Rows:
     """Evaluates every image of a split once, with a progress bar. Unreadable images are left out
     and listed."""
     settings = run.plan.settings
