@@ -68,13 +68,13 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         checkpoint = arguments.checkpoint or "best"
         subject = probes.of_run(arguments.workdir, checkpoint, arguments.data_root)
-    plan, variables, stats, phase, facts = subject
+    plan, phase = subject.plan, subject.phase
     if "val" not in plan.dataset.splits:
         raise ValueError("a probe needs a validation split, which this run does not have")
     folder = arguments.cache or files.cache("embeddings")
     clock = time.perf_counter()
     found, stored = embeddings.of_splits(
-        plan, variables, stats, phase, list(plan.dataset.splits), folder
+        plan, subject.params, subject.stats, phase, list(plan.dataset.splits), folder
     )
     seconds = {"embeddings": time.perf_counter() - clock}
     clock = time.perf_counter()
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output:
         tried = [{name: value, "val": dataclasses.asdict(val)} for value, val in outcome.tried]
         results = {
-            **facts,
+            **subject.facts,
             "method": arguments.method,
             "tried": tried,
             name: outcome.chosen,

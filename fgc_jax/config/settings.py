@@ -71,6 +71,13 @@ class ModelSettings:
     lora_alpha: NotNegative = 0.0  # LoRA's factor is lora_alpha / lora_rank; 0 for a factor of 1
     lora_targets: str = ""  # regex over the paths of linear layers; "" for all outside the head
 
+    @property
+    def sources(self) -> str | None:
+        """Where the pretrained weights are from; None if all weights are random."""
+        return (
+            " + ".join(str(each) for each in (self.pretrained, self.pretrained_b) if each) or None
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:

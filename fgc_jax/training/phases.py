@@ -12,7 +12,16 @@ import numpy as np
 from fgc_jax import config, mesh, methods, trees
 from fgc_jax.data import pipeline
 from fgc_jax.models import network as networks
-from fgc_jax.training import averaging, inputs, optim, restored, schedules, step, trainable
+from fgc_jax.training import (
+    averaging,
+    classification,
+    inputs,
+    optim,
+    restored,
+    schedules,
+    step,
+    trainable,
+)
 from fgc_jax.training.plans import Plan, check_crop
 
 
@@ -140,6 +149,11 @@ def method_of(plan: Plan) -> methods.Method:
     method = methods.build(settings.method, settings.method_options, facts)
     constants = mesh.replicate(plan.mesh, method.constants)
     return dataclasses.replace(method, constants=constants)
+
+
+def task_of(plan: Plan) -> methods.Task:
+    """How the plan's network is measured. So far every plan trains a classifier."""
+    return classification.task(plan)
 
 
 def _shapes(plan: Plan, crop: int) -> dict[str, tuple[int, ...]]:

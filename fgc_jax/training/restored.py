@@ -94,10 +94,7 @@ def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") ->
     Raises:
         ValueError: the data are missing, have no such split, or have changed.
     """
-    settings = run.plan.settings
-    if root:
-        data = dataclasses.replace(settings.data, root=root)
-        settings = dataclasses.replace(settings, data=data)
+    settings = with_data_root(run.plan.settings, root)
     found = plans.load_data(settings)
     if name not in found.splits:
         raise ValueError(
@@ -111,6 +108,12 @@ def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") ->
             "evaluate other images with --input"
         )
     return found.splits[name]
+
+
+def with_data_root(settings: config.Settings, root: str) -> config.Settings:
+    """The settings with the data in the folder `root`; "" changes nothing."""
+    data = dataclasses.replace(settings.data, root=root or settings.data.root)
+    return dataclasses.replace(settings, data=data)
 
 
 def evaluate_split(run: Restored, split: dataset.Split) -> metrics.Rows:
