@@ -13,7 +13,8 @@ import pytest
 from fgc_jax import train, trees
 from fgc_jax.runs import checkpoint, results, stop
 from fgc_jax.training import loop
-from tests import commands, watched
+from tests import commands, tiny_run, watched
+from tests.tiny_run import run  # noqa: F401  (a fixture)
 from tests.watched import (
     MEASURED,
     STEPS,
@@ -175,6 +176,7 @@ def test_results_of_two_phases(straight):
 
 def test_the_test_split_is_looked_at_once_and_last(straight):
     assert straight.evaluated == [6] * 7 + [TEST_IMAGES]
+    assert straight.traced == 1  # both phases and the test share one program
 
 
 def test_each_epoch_of_each_phase_has_its_own_order(straight, slow):
@@ -219,6 +221,16 @@ def test_stopped_runs_continue_to_the_same_bits(straight, images, tmp_path, monk
         times = {name: getattr(theirs, name) for name in timed}
         assert dataclasses.replace(mine, **times) == theirs
     assert found.test == straight.results.test
+
+
+def test_a_run_that_cannot_continue_is_refused_before_anything_is_written(run):  # noqa: F811
+    def times():
+        return {path: path.stat().st_mtime_ns for path in (run / "run").rglob("*")}
+
+    before = times()
+    with pytest.raises(ValueError, match="step_9 contains a training state with another layout"):
+        train.run(tiny_run.recipe(run / "data"), run / "run")
+    assert times() == before
 
 
 @pytest.mark.parametrize(

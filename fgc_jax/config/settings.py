@@ -99,7 +99,9 @@ class DataSettings:
     mean: Annotated[tuple[Share, ...], lengths(0, 3)]
     std: Annotated[tuple[Annotated[float, between(1e-6, 1)], ...], lengths(0, 3)]
     # splits whose pictures are cropped to their annotated box
-    box_crop: Annotated[tuple[SplitName, ...], Limit("not twice", lambda x: len(set(x)) == len(x))]
+    box_crop: Annotated[
+        tuple[SplitName, ...], Limit("without repetition", lambda x: len(set(x)) == len(x))
+    ]
     box_margin: NotNegative  # share of the box that is added on each side
     box_square: bool  # widen the box to a square if the picture is large enough
     on_bad_image: Literal["raise", "skip"]
@@ -177,7 +179,7 @@ class Settings:
     data: DataSettings
     method: str
     method_options: dict
-    phases: Annotated[tuple[Phase, ...], Limit("and at least one", len)]
+    phases: Annotated[tuple[Phase, ...], Limit("with at least one entry", len)]
     final: bool  # train on train + val, select no checkpoint, test the last state
     # of a final run: directory of the finished run whose best epochs it trains; "" for all epochs
     search: str
