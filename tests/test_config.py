@@ -58,7 +58,7 @@ def test_resolved_config_is_plain_json():
         ({"data__augment": (("flip", {"p": 2}),)}, "'flip': p=2 must be a number from 0 to 1"),
         (
             {"data__box_crop": ("test", "test")},
-            "box_crop=.* a tuple without repetition, each 'train'",
+            "box_crop=.* must be a tuple without repetition, each",
         ),
         ({"data__box_crop": ("dev",)}, "box_crop=.* each 'train' or 'val' or 'test'"),
         ({"0__optimizer": "sdg"}, r"config.phases\[0\].optimizer='sdg' must be 'sgd' or 'adam'"),

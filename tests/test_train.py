@@ -181,8 +181,8 @@ def test_the_test_split_is_looked_at_once_and_last(straight):
 
 def test_each_epoch_of_each_phase_has_its_own_order(straight, slow):
     epochs = []
-    for run in (straight, slow):
-        for seen in run.batches:
+    for each in (straight, slow):
+        for seen in each.batches:
             for first in range(0, len(seen), STEPS):
                 epochs.append(tuple(np.concatenate(seen[first : first + STEPS]).tolist()))
     assert len(epochs) == 7 + 6
