@@ -12,7 +12,6 @@ import pytest
 
 from fgc_jax import train, trees
 from fgc_jax.runs import checkpoint, results, stop
-from fgc_jax.training import loop
 from tests import commands, tiny_run, watched
 from tests.tiny_run import run  # noqa: F401  (a fixture)
 from tests.watched import (
@@ -231,10 +230,3 @@ def test_a_run_that_cannot_continue_is_refused_before_anything_is_written(run): 
     with pytest.raises(ValueError, match="step_9 contains a training state with another layout"):
         train.run(tiny_run.recipe(run / "data"), run / "run")
     assert times() == before
-
-
-@pytest.mark.parametrize(
-    ("n", "total", "due"), [(3, 7, [3, 6, 7]), (1, 3, [1, 2, 3]), (10, 4, [4]), (2, 4, [2, 4])]
-)
-def test_every_n_steps_and_at_the_end(n, total, due):
-    assert [number for number in range(1, total + 1) if loop.every(number, n, total)] == due

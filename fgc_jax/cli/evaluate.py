@@ -35,9 +35,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--label_column", metavar="NAME|NUMBER", help="the CSV's column of labels (number from 0)"
     )
     what.add_argument(
-        "--path_column",
-        metavar="NAME|NUMBER",
-        help="the CSV's column of image files (default: 0)",
+        "--path_column", metavar="NAME|NUMBER", help="the CSV's column of image files (default: 0)"
     )
     what.add_argument(
         "--image_root",
@@ -117,6 +115,4 @@ def default_output(arguments: argparse.Namespace, split_name: str | None) -> Pat
     return arguments.workdir / "evaluation" / f"{name}{run_flags.suffix(arguments)}"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

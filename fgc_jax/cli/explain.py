@@ -25,10 +25,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--method", choices=METHODS, default="attention")
     run_flags.add_checkpoint(parser)
     parser.add_argument(
-        "--input",
-        type=Path,
-        metavar="IMAGE|FOLDER|CSV|TXT",
-        help="images instead of a split",
+        "--input", type=Path, metavar="IMAGE|FOLDER|CSV|TXT", help="images instead of a split"
     )
     run_flags.add_split(parser)
     parser.add_argument(
@@ -91,6 +88,4 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"written to {folder}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

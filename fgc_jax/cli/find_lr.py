@@ -74,6 +74,4 @@ def run(arguments: argparse.Namespace) -> None:
     console.say("\n" + console.table(rows, left=(0, 5)))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

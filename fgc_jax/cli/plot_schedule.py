@@ -65,6 +65,4 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"wrote {output}: {len(phases)} phases, {epochs} epochs, {steps:,} steps")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

@@ -101,6 +101,4 @@ def run(arguments: argparse.Namespace) -> None:
             console.say("  ...")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     from fgc_jax import console, files
     from fgc_jax.training import classification, embeddings, probes, rules
 
-    ks = _numbers(arguments.k or "10,20")
+    ks = run_flags.numbers("--k", arguments.k or "10,20")
     temperature = 0.07 if arguments.temperature is None else arguments.temperature
     if arguments.config:
         settings = rules.parse(recipe.read(arguments.config, arguments.changes))
@@ -116,13 +116,4 @@ def run(arguments: argparse.Namespace) -> None:
         files.write_json(arguments.output, results)
 
 
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--k={text} must be whole numbers, separated by commas") from None
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

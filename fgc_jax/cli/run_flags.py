@@ -85,6 +85,14 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def numbers(flag: str, text: str) -> list[int]:
+    """The numbers of a flag such as --k=10,20. Raises ValueError."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{flag}={text} must be whole numbers, separated by commas") from None
+
+
 def suffix(arguments: argparse.Namespace) -> str:
     """A suffix for file names that contains the flags that differ from their defaults."""
     parser = argparse.ArgumentParser()

@@ -24,11 +24,7 @@ PICTURES = 24  # in predictions.png
 
 
 def write(
-    folder: Path,
-    evaluation: Evaluation,
-    rows: metrics.Rows,
-    split: Any,
-    class_names: Sequence[str],
+    folder: Path, evaluation: Evaluation, rows: metrics.Rows, split: Any, class_names: Sequence[str]
 ) -> None:
     """Writes the evaluation of `split` with its `rows` to `folder`, on the first process only.
 
@@ -137,16 +133,8 @@ def _table(path: Path, rows: Iterable[Sequence]) -> None:
 
 def _per_class(rows: metrics.Rows, matrix, class_names) -> Iterator[Sequence]:
     """A row for each class; cells without a value (no image, not predicted, no error) are empty."""
-    yield (
-        "number",
-        "class",
-        "images",
-        "correct",
-        "accuracy",
-        "precision",
-        "most_common_wrong_prediction",
-        "wrong_predictions",
-    )
+    columns = "number class images correct accuracy precision most_common_wrong_prediction"
+    yield *columns.split(), "wrong_predictions"
     images = np.bincount(rows.label, minlength=len(class_names))
     for index, name in enumerate(class_names):
         correct, predicted = matrix[index, index], matrix[:, index].sum()
@@ -176,15 +164,8 @@ def _most_confused(matrix, class_names) -> Iterator[Sequence]:
 def _predictions(rows: metrics.Rows, split, class_names) -> Iterator[Sequence]:
     """A row for each image, in the order of the split; unreadable images have no prediction."""
     others = range(2, rows.classes.shape[1] + 1)
-    yield (
-        "name",
-        "label",
-        "predicted",
-        "probability",
-        "correct",
-        "place_of_label",
-        *(column for place in others for column in (f"class_{place}", f"probability_{place}")),
-    )
+    ranked = (name for place in others for name in (f"class_{place}", f"probability_{place}"))
+    yield "name", "label", "predicted", "probability", "correct", "place_of_label", *ranked
     finite = rows.rank < len(class_names)
     row_of = {int(position): row for row, position in enumerate(rows.index)}
     for position in range(len(split)):

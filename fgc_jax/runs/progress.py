@@ -98,11 +98,5 @@ class Progress:
 
 def parse(stored: Mapping[str, Any]) -> Progress:
     """The inverse of `dataclasses.asdict`, for the JSON of a checkpoint; earlier versions wrote
-    fewer keys. Raises KeyError or TypeError if `stored` is something else."""
-    best = stored.get("best")
-    parts = {
-        "best": results.parse_best(best) if best else None,
-        "lr_by_hand": results.parse_by_hand(stored.get("lr_by_hand", ())),
-        "history": [results.parse_phase(phase) for phase in stored.get("history", ())],
-    }
-    return Progress(**{**stored, **parts})
+    fewer keys. Raises errors like `results.parse`."""
+    return results.parse(Progress, stored)

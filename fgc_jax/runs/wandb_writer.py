@@ -59,17 +59,10 @@ class WandbWriter(metric_writers.MetricWriter):
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
         self._run.config.update(dict(hparams), allow_val_change=True)
 
-    def write_summaries(self, step, values, metadata=None) -> None:
+    def _refuse(self, *values, **options) -> None:
         raise NotImplementedError
 
-    def write_videos(self, step, videos) -> None:
-        raise NotImplementedError
-
-    def write_audios(self, step, audios, *, sample_rate) -> None:
-        raise NotImplementedError
-
-    def write_histograms(self, step, arrays, num_buckets=None) -> None:
-        raise NotImplementedError
+    write_summaries = write_videos = write_audios = write_histograms = _refuse
 
     def flush(self) -> None:
         """Does nothing: W&B sends its data itself."""

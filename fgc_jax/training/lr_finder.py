@@ -102,10 +102,7 @@ def sweep(
     state = ready.first_state(params, stats)
     keep = math.exp(-1 / (MEMORY * steps))
     losses, best, end = [], math.inf, "all steps are done"
-    with (
-        ready.batches() as batches,
-        console.progress(f"sweeping {level.name}", steps) as bar,
-    ):
+    with ready.batches() as batches, console.progress(f"sweeping {level.name}", steps) as bar:
         for rate in rates:
             batch = mesh.to_global(plan.mesh, next(batches))
             state, metrics = ready.step(state, batch, method.constants, np.float32(rate))
@@ -168,10 +165,7 @@ def write(curve: Curve, folder: Path, title: str) -> tuple[Path, Path]:
     """Writes `lr_PHASE.png` and `lr_PHASE.csv` and returns their paths."""
     png, table = folder / f"lr_{curve.phase}.png", folder / f"lr_{curve.phase}.csv"
     style.save(plots.figure(curve, suggestions(curve), title), png)
-    with (
-        files.whole(table) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
+    with files.whole(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("step", "learning_rate", "loss", "smoothed_loss"))
         rows = zip(curve.rates, curve.losses, curve.smoothed, strict=True)

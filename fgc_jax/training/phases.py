@@ -34,7 +34,6 @@ class Prepared:
     method: methods.Method
     task: methods.Task
     setup: step.Setup
-    schedule: schedules.Schedule
     steps_per_epoch: int
 
     @property
@@ -120,7 +119,7 @@ def prepare(
         start=start,
         key=plan.key(index, 2),
     )
-    return Prepared(plan, index, method, task, setup, schedule, steps_per_epoch)
+    return Prepared(plan, index, method, task, setup, steps_per_epoch)
 
 
 def method_of(plan: Plan) -> methods.Method:

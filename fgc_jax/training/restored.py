@@ -122,30 +122,24 @@ def evaluate_split(run: Restored, split: dataset.Split) -> metrics.Rows:
     settings = run.plan.settings
     total = pipeline.steps_per_epoch(len(split), settings.eval_batch_size)
     infer = metrics.compiled(run.plan.network, run.plan.mesh, run.views)
-    with (
-        inputs.eval_batches(settings, split, run.transform) as batches,
-        console.progress("evaluating", total) as bar,
-    ):
-        counted = console.counted(batches, bar)
+    with inputs.eval_batches(settings, split, run.transform) as batches:
+        counted = console.counted(batches, "evaluating", total)
         return metrics.run(infer, run.params, run.stats, counted, run.plan.mesh, len(split))
 
 
 def check_fit(network: Network, params: Any, stats: Any, number: int) -> None:
     """Raises ValueError unless the variables of step `number` have the network's paths and
     shapes."""
-    for expected, found in ((network.params, params), (network.stats, stats)):
-        wanted = {path: tuple(leaf.shape) for path, leaf in trees.flatten(expected).items()}
-        there = {path: tuple(leaf.shape) for path, leaf in trees.flatten(found).items()}
-        differing = [
-            path
-            for path in sorted(wanted.keys() | there.keys())
-            if wanted.get(path) != there.get(path)
-        ]
-        if differing:
-            raise ValueError(
-                f"the checkpoint of step {number} does not fit the config's model: "
-                f"{len(differing)} arrays are missing or have another shape, first {differing[:5]}"
-            )
+    wanted, there = (
+        {(path, leaf.shape) for tree in pair for path, leaf in trees.flatten(tree).items()}
+        for pair in ((network.params, network.stats), (params, stats))
+    )
+    differing = sorted({path for path, _ in wanted ^ there})
+    if differing:
+        raise ValueError(
+            f"the checkpoint of step {number} does not fit the config's model: {len(differing)} "
+            f"arrays are missing or have another shape, first {differing[:5]}"
+        )
 
 
 def up_to_multiple(number: int, of: int) -> int:
