@@ -34,22 +34,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     what.add_argument(
         "--label_column", metavar="NAME|NUMBER", help="the CSV's column of labels (number from 0)"
     )
-    what.add_argument(
-        "--path_column", metavar="NAME|NUMBER", help="the CSV's column of image files (default: 0)"
-    )
-    what.add_argument(
-        "--image_root",
-        metavar="DIR",
-        help="folder of these files (default: the folder of the CSV file)",
-    )
+    run_flags.add_table(what)
     what.add_argument(
         "--first_label",
         type=int,
         choices=(0, 1),
         help="the labels are numbers of classes; this is the number of the first class",
-    )
-    what.add_argument(
-        "--delimiter", metavar="CHARACTER", help="between the CSV's columns (default: ,)"
     )
     parser.add_argument(
         "--output",

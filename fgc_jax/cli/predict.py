@@ -44,16 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="K",
         help="number of classes for each image (default: 5; not for all formats)",
     )
-    parser.add_argument(
-        "--path_column", metavar="NAME|NUMBER", help="the CSV's column of image files (default: 0)"
-    )
-    parser.add_argument(
-        "--image_root", metavar="DIR", help="folder of the listed files, relative to the folder of "
-        "the table or list (default: that folder)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--delimiter", metavar="CHARACTER", help="between the CSV's columns (default: ,)"
-    )
+    run_flags.add_table(parser)
     run_flags.add(parser)
     return parser.parse_args(argv)
 

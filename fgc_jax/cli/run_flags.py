@@ -66,6 +66,22 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_table(parser: argparse.ArgumentParser) -> None:
+    """Adds --path_column, --image_root and --delimiter, for a table of images, to a parser or a
+    group of its flags."""
+    parser.add_argument(
+        "--path_column", metavar="NAME|NUMBER", help="the CSV's column of image files (default: 0)"
+    )
+    parser.add_argument(
+        "--image_root",
+        metavar="DIR",
+        help="folder of these files (default: the folder of the table or list)",
+    )
+    parser.add_argument(
+        "--delimiter", metavar="CHARACTER", help="between the CSV's columns (default: ,)"
+    )
+
+
 def add_multi_host(parser: argparse.ArgumentParser) -> None:
     """Adds --multi_host, for `mesh.join_cluster`."""
     parser.add_argument(

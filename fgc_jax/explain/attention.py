@@ -58,13 +58,7 @@ def explanations(run: restored.Restored, pictures: Sequence[np.ndarray]) -> Iter
         batch = mesh.to_global(run.plan.mesh, {"image": np.stack([image] * devices)})
         found = infer(run.params, run.stats, batch)
         found = {name: np.asarray(values[0]) for name, values in found.items()}
-        crop, erased = (np.clip(np.round(found[name]), 0, 255).astype(np.uint8) for name in CHANGED)
-        box = tuple(int(edge) for edge in found["box"])
-        names = ("attention", "plain", "effect")
-        yield Explanation(image, crop, erased, box, *(found[name] for name in names))
-
-
-CHANGED = ("crop", "erased")
+        yield Explanation(image=image, **found | {"box": tuple(found["box"].tolist())})
 
 
 def _explain(grey, forward, images, batch):
@@ -77,14 +71,19 @@ def _explain(grey, forward, images, batch):
     box = regions.boxes(attention.mean(-1), THRESHOLD, PADDING, size)
     # Erased places have the mean colour, which is zero once normalised.
     shown, grey = pixels.astype(jnp.float32), grey.reshape(1, 1, 1, 3)
+    erased = regions.drop(shown - grey, strongest, ERASED) + grey
     return {
         "attention": maps,
         "box": box,
-        "crop": regions.crop(shown, box),
-        "erased": regions.drop(shown - grey, strongest, ERASED) + grey,
+        "crop": _pixels(regions.crop(shown, box)),
+        "erased": _pixels(erased),
         "plain": jax.nn.softmax(logits),
         "effect": jax.nn.softmax(out["head/effect"]),
     }
+
+
+def _pixels(images):
+    return jnp.clip(jnp.round(images), 0, 255).astype(jnp.uint8)
 
 
 @dataclasses.dataclass

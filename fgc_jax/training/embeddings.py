@@ -198,7 +198,6 @@ def _files(plan: plans.Plan, split: dataset.Split) -> str:
 
 
 def _readers(value: Any) -> Iterator[dataset.Files]:
-    """The readers of files in a split's reader."""
     if isinstance(value, dataset.Files):
         yield value
     elif dataclasses.is_dataclass(value):

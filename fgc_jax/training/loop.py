@@ -126,7 +126,7 @@ def _validation(live: Run, ready: phases.Prepared) -> Callable:
         if phase.average:
             val["val_average"] = val["val"]
         if phase.average and averaging.differs(phase, progress.epoch + 1):
-            params = trees.replaced(state.params, state.average["params"])
+            params = trees.merge(state.params, state.average["params"])
             val["val_average"] = metrics_of(params, state.average["stats"])
         return state, val
 
@@ -140,7 +140,7 @@ def _with_swa(live: Run, ready: phases.Prepared, state: step.TrainState, statist
     mean = averaging.mean_of_weights(state.average["params"], trained, np.float32(count))
     stats = jax.tree.map(jnp.copy, state.stats)
     if count > 1:
-        stats = statistics(trees.replaced(state.params, mean), stats)
+        stats = statistics(trees.merge(state.params, mean), stats)
     return state.replace(average={"params": mean, "stats": stats})
 
 

@@ -56,7 +56,6 @@ def _check_name(key: str, name: str, table) -> None:
 
 
 def _check_phase(at: str, settings: config.Settings, phase: config.Phase, *, first: bool) -> None:
-    """Checks the keys of one phase against each other."""
     if phase.crop > phase.resize:
         raise ValueError(f"{at}: crop={phase.crop} is larger than resize={phase.resize}")
     if first and phase.reinit:
@@ -94,7 +93,6 @@ def _check_phase(at: str, settings: config.Settings, phase: config.Phase, *, fir
 
 
 def _check_method(settings: config.Settings) -> None:
-    """Checks that the model and the data fit the method."""
     name, entry = settings.method, methods.METHODS[settings.method]
     if entry.heads and settings.model.head not in entry.heads:
         raise ValueError(
@@ -135,7 +133,6 @@ def _check_balanced(name: str, spec: config.Sampling, phases) -> None:
 
 
 def _check_lora(model: config.ModelSettings, trained: set[str]) -> None:
-    """Checks the keys of LoRA against each other and against the phases."""
     if not model.lora_rank:
         for name in ("lora_alpha", "lora_targets"):
             if getattr(model, name):
@@ -172,7 +169,6 @@ def _check_average(at: str, phase: config.Phase) -> None:
 
 
 def _check_optimiser(at: str, phase: config.Phase) -> None:
-    """Checks the learning rate and optimiser of one phase, without model and data."""
     schedules.build(phase, steps_per_epoch=10**9)  # so many steps that no duration is too long
     if phase.lr_thirds and phase.layer_decay != 1:
         raise ValueError(f"{at}: lr_thirds and layer_decay both set the rates of layers: use one")
@@ -188,7 +184,6 @@ def _check_optimiser(at: str, phase: config.Phase) -> None:
 
 
 def _check_group(at: str, phase: config.Phase, own: dict) -> None:
-    """Checks the settings that a group changes."""
     changed = config.with_changes(phase, own, f"{at}: ")
     _check_optimiser(at, changed)
     if "momentum" in own and schedules.build(changed, steps_per_epoch=10**9).momentum:
