@@ -9,23 +9,13 @@ from fgc_jax.training import schedules
 
 
 def parse(recipe: ml_collections.ConfigDict) -> config.Settings:
-    """The settings of a recipe or of a stored config, with every check that needs no data.
+    """The settings of a recipe or of a stored config, with every check that needs no data: of names
+    against their tables, and of keys against each other.
 
     Raises:
-        ValueError: naming the key and the allowed values.
+        ValueError: a wrong value, or one without effect; the message names the key.
     """
     settings = config.parse(recipe)
-    check(settings)
-    return settings
-
-
-def check(settings: config.Settings) -> None:
-    """Checks names against their tables and keys against each other. A value without effect is also
-    an error.
-
-    Raises:
-        ValueError: naming the keys.
-    """
     model, data = settings.model, settings.data
     _check_name("model.backbone", model.backbone, models.BACKBONES)
     if model.backbone_b:
@@ -48,6 +38,7 @@ def check(settings: config.Settings) -> None:
     for index, phase in enumerate(settings.phases):
         _check_name(f"phases[{index}].schedule", phase.schedule, schedules.SCHEDULES)
         _check_phase(f"config.phases[{index}] ({phase.name})", settings, phase, first=index == 0)
+    return settings
 
 
 def _check_name(key: str, name: str, table) -> None:
