@@ -68,16 +68,10 @@ def run(arguments: argparse.Namespace) -> None:
     split_name = None if arguments.input else arguments.split or "test"
     output = arguments.output or default_output(arguments, split_name)
     scores.check_folder(output)
-    trained = restored.load_run(
-        arguments.workdir,
-        arguments.checkpoint,
-        batch_size=arguments.batch_size,
-        views=arguments.views,
-        average=arguments.average,
-        logits=arguments.logits,
-    )
+    workdir, checkpoint = arguments.workdir, arguments.checkpoint
+    trained = restored.load_run(workdir, checkpoint, **run_flags.choices(arguments))
     if split_name:
-        split = restored.load_split(trained, arguments.workdir, split_name, arguments.data_root)
+        split = restored.load_split(trained, workdir, split_name, arguments.data_root)
     else:
         options = {name: getattr(arguments, name) for name in CSV_OPTIONS}
         options = {name: value for name, value in options.items() if value is not None}

@@ -63,12 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output.is_dir():
         raise ValueError(f"--output={arguments.output} is a folder; give the name of a file")
     predictor = predict.Predictor(
-        arguments.workdir,
-        views=arguments.views,
-        average=arguments.average,
-        logits=arguments.logits,
-        checkpoint=arguments.checkpoint,
-        batch_size=arguments.batch_size,
+        arguments.workdir, checkpoint=arguments.checkpoint, **run_flags.choices(arguments)
     )
     classes = predictor.class_names
     top_k = predictions.check(arguments.format, arguments.top_k, classes, names)

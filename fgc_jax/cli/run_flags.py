@@ -94,6 +94,11 @@ def add_multi_host(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def choices(arguments: argparse.Namespace) -> dict:
+    """The values of the flags that `restored.load_run` and `Predictor` take by their names."""
+    return {name: getattr(arguments, name) for name in ("views", "average", "logits", "batch_size")}
+
+
 def positive(text: str) -> int:
     """The type of a flag that is a whole number above 0."""
     if not text.isdecimal() or not int(text):

@@ -74,9 +74,8 @@ class ModelSettings:
     @property
     def sources(self) -> str | None:
         """Where the pretrained weights are from; None if all weights are random."""
-        return (
-            " + ".join(str(each) for each in (self.pretrained, self.pretrained_b) if each) or None
-        )
+        given = filter(None, (self.pretrained, self.pretrained_b))
+        return " + ".join(map(str, given)) or None
 
 
 @dataclasses.dataclass(frozen=True)

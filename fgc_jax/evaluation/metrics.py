@@ -47,8 +47,8 @@ def run(
 
 
 def compiled(network: Network, device_mesh: jax.sharding.Mesh, views: Views = RAW):
-    """The compiled evaluation step: (params, stats, batch) -> `scored` of each image in the views
-    `views`. The batch contains `image` uint8 [B, H, W, 3] and `label` int32 [B]."""
+    """The compiled evaluation step: (params, stats, batch) -> `scored` of each image in the given
+    views. The batch contains `image` uint8 [B, H, W, 3] and `label` int32 [B]."""
     # Single images of any size are one program, so that the test uses that of validation.
     single = views.is_raw and views.logits == "plain"
     return _compiled(network, device_mesh, RAW if single else views)

@@ -24,7 +24,7 @@ def of(network: Network, phase: config.Phase, spec: config.ViewSpec, **choices: 
     `views.make`.
 
     Raises:
-        ValueError: an impossible views, or logits that the network does not have.
+        ValueError: an impossible view, or logits that the network does not have.
     """
     streams = models.streams(network.settings)
     made = make(
@@ -73,7 +73,7 @@ def attention(out: dict[str, jax.Array], feature_map: str) -> jax.Array:
 
 
 def scores(views: Views, forward: Forward, images: jax.Array) -> jax.Array:
-    """Logits f32 [B, K] of `images` f32 [B, side, side, 3], normalised, in the views `views`.
+    """Logits f32 [B, K] of `images` f32 [B, side, side, 3], normalised, in the given views.
 
     forward: images [B, H, W, 3] -> (logits, out). For a mean of probabilities the result is its
     logarithm, so its softmax is the mean. The network is compiled once for each size. The passes of

@@ -20,7 +20,7 @@ from fgc_jax.training.plans import Plan
 
 
 def task(plan: Plan) -> methods.Task:
-    """Classification as a `Task`. Validation evaluates one views (raw) at the size of the phase."""
+    """Classification as a `Task`. Validation evaluates one view (raw) at the size of the phase."""
 
     def evaluator(given: Inputs):
         def evaluate(split_name, params, stats):

@@ -64,7 +64,7 @@ def host_transform(
 def eval_transform(
     data: config.DataSettings, phase: config.Phase, views: Views = RAW
 ) -> pipeline.Transform:
-    """How images are resized and cropped on the host for an evaluation in the views `views`."""
+    """How images are resized and cropped on the host for an evaluation in these views."""
     transform = host_transform(data, phase, train=False)
     return dataclasses.replace(transform, crop=phase.resize) if views.placed else transform
 
