@@ -64,7 +64,7 @@ def train_phase(live: Run, begin: int, variables: list | None) -> None:
     total = live.epochs * ready.steps_per_epoch
     done = begin - start
     meter = Meter(
-        phase.name, phase.batch_size, ready.setup.rate, start, session.writer,
+        phase.name, phase.batch_size, ready.rate, start, session.writer,
         plan.settings.log_every,
     )  # fmt: skip
     speed_before = progress.train_seconds, progress.train_images
@@ -109,7 +109,7 @@ def _validation(live: Run, ready: phases.Prepared) -> Callable:
     """The function state -> (state with this epoch in its average; metrics of the weights ("val")
     and of their average ("val_average"), or {} without a validation split)."""
     plan, phase, progress = live.plan, live.phase, live.progress
-    evaluate = live.task.evaluator(ready.setup.inputs)
+    evaluate = live.task.evaluator(ready.inputs)
     statistics = _statistics(ready) if phase.average.kind == "swa" else None
 
     def metrics_of(params, stats):
@@ -149,7 +149,7 @@ def _statistics(ready: phases.Prepared) -> Callable:
     training batches; frozen statistics do not change."""
     plan = ready.plan
     key = plan.key(ready.index, 3)
-    statistics_step = step.make_statistics_step(ready.setup, key, plan.mesh)
+    statistics_step = step.make_statistics_step(ready, key, plan.mesh)
 
     def estimate(params, stats):
         scales = {f"{path.rsplit('/', 1)[0]}/scale" for path in trees.flatten(stats)}

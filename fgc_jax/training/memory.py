@@ -14,7 +14,7 @@ def compiled(plan: plans.Plan, index: int):
     method, task = phases.method_of(plan), phases.task_of(plan)
     ready = phases.prepare(plan, index, method, task, steps_per_epoch=STEPS)
     phase, state = ready.phase, ready.state_shapes()
-    rows, side = phase.batch_size, ready.setup.inputs.transform.crop
+    rows, side = phase.batch_size, ready.inputs.transform.crop
     batch = {
         "image": jax.ShapeDtypeStruct((rows, side, side, 3), jnp.uint8),
         "label": jax.ShapeDtypeStruct((rows,), jnp.int32),
