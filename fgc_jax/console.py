@@ -43,11 +43,12 @@ def progress(
         yield bar
 
 
-def counted(items: Iterable, bar: tqdm.tqdm) -> Iterator:
-    """The items; the bar moves after the caller has finished with each."""
-    for item in items:
-        yield item
-        bar.update()
+def counted(items: Iterable, description: str, total: int) -> Iterator:
+    """The items; a progress bar moves after the caller has finished with each."""
+    with progress(description, total) as bar:
+        for item in items:
+            yield item
+            bar.update()
 
 
 class _Lines:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,13 @@ def keep_compiled() -> None:
 def whole(path: str | Path) -> Iterator[Path]:
     """Yields the name of a temporary file to write; it is renamed to `path` if there is no error.
 
-    The temporary file is in the folder of `path`, which is created. Its name contains the process
-    id: if two processes write the same file, the last one wins. A reader never reads an incomplete
-    file, even after a power cut.
+    The temporary file is in the folder of `path`, which is created. Its name is random: if several
+    processes, threads or machines write the same file, the last one wins. A reader never reads an
+    incomplete file, even after a power cut.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
     try:
         yield temporary
         sync(temporary)

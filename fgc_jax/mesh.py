@@ -72,7 +72,7 @@ def replicate(mesh: Mesh, tree):
 
 
 def gather(tree):
-    """Global arrays -> NumPy arrays with the values of all processes, on every process."""
+    """The complete values of global arrays as NumPy arrays, on each process."""
     if jax.process_count() == 1:
         return jax.tree.map(np.asarray, tree)
     from jax.experimental import multihost_utils

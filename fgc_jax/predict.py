@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fgc_jax import mesh
+from fgc_jax.config.views import AVERAGES
 from fgc_jax.data import images, pipeline
 from fgc_jax.evaluation import inference, multiview
 from fgc_jax.training import restored
@@ -29,7 +30,7 @@ class Predictor:
         directory: str | Path,
         *,
         views: str = "",
-        average: str = "logits",
+        average: str = AVERAGES[0],
         logits: str = "auto",
         checkpoint: str = "best",
         batch_size: int | None = None,
@@ -38,7 +39,7 @@ class Predictor:
             directory,
             checkpoint,
             batch_size=batch_size,
-            spec=views,
+            views=views,
             average=average,
             logits=logits,
         )
@@ -97,7 +98,7 @@ class Predictor:
 
     def _work(self, forward, images: jax.Array, batch: dict) -> jax.Array:
         """Probabilities f32 [B, K] of normalised images, traced."""
-        return jax.nn.softmax(multiview.scores(self.run.seen, forward, images))
+        return jax.nn.softmax(multiview.scores(self.run.views, forward, images))
 
     def _dispatch(self, batch: list[np.ndarray | ValueError], size: int) -> jax.Array:
         """Starts the network on `size` images: the batch, with black images in the other rows."""

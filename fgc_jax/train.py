@@ -11,7 +11,7 @@ from fgc_jax.runs import checkpoint, directory, results, session
 from fgc_jax.runs.progress import Progress
 from fgc_jax.runs.results import Evaluation, Logits, Results
 from fgc_jax.runs.writer import check_wandb
-from fgc_jax.training import averaging, classification, loop, overview, phases, plans, rules
+from fgc_jax.training import averaging, loop, overview, phases, plans, rules
 
 
 def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
@@ -35,7 +35,7 @@ def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
         epochs = results.chosen_epochs(Path(settings.search).absolute(), resolved)
     check_wandb(settings.wandb)
     plan = plans.prepare(settings)
-    method, task = phases.method_of(plan), classification.task(plan)
+    method, task = phases.method_of(plan), phases.task_of(plan)
     directory.check_dataset(workdir, plan.dataset.facts())
     gflops = networks.forward_gflops(plan.network, settings.phases[-1].crop)
     start, told = None, ""
@@ -112,14 +112,12 @@ def _write_results(
     live: loop.Run, gflops: float, test: Evaluation | None = None, logits: Logits | None = None
 ) -> Results:
     plan, progress = live.plan, live.progress
-    model = plan.settings.model
     last = progress.phase + 1 == len(plan.settings.phases)
     found = Results(
         config=live.session.config,
         dataset=plan.dataset.name,
         num_classes=plan.num_classes,
-        pretrained=" + ".join(str(each) for each in (model.pretrained, model.pretrained_b) if each)
-        or None,
+        pretrained=plan.settings.model.sources,
         params=trees.count(plan.network.params),
         forward_gflops=gflops,
         phases=tuple(progress.history),

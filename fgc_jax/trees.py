@@ -53,13 +53,8 @@ def select(tree: Tree, paths: Collection[str]) -> tuple[dict[str, Any], dict[str
 
 
 def merge(first: Tree, second: Tree) -> dict[str, Any]:
-    """The union of two trees without common leaves: the inverse of `select`."""
+    """The leaves of both trees, the inverse of `select`; of the same path, the leaf of `second`."""
     return unflatten({**flatten(first), **flatten(second)})
-
-
-def replaced(tree: Tree, subset: Tree) -> dict[str, Any]:
-    """`tree`, with the leaves of `subset` instead of its own leaves of the same paths."""
-    return unflatten({**flatten(tree), **flatten(subset)})
 
 
 def match_rules(rules: Sequence[tuple[str, Any]], paths: Iterable[str]) -> dict[str, Any]:

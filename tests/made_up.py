@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from fgc_jax.runs.results import Best, Evaluation, Metrics, Phase, Results
+from fgc_jax.runs.results import Best, Evaluation, FinishedPhase, Metrics, Results
 
 
 def metrics(top1: float = 50.0, **changes: Any) -> Metrics:
@@ -19,13 +19,13 @@ def best(step: int = 4, epoch: int = 1, score: float = 0.5) -> Best:
     return Best(step, epoch, score, dataclasses.asdict(metrics()))
 
 
-def phase(**changes: Any) -> Phase:
+def phase(**changes: Any) -> FinishedPhase:
     values = {"name": "head", "epochs": 2, "steps": 6, "best_val_top1": 50.0, "best": best()}
     values |= {"images_per_second": 7.0, "seconds": 9.0}
-    return Phase(**{**values, **changes})
+    return FinishedPhase(**{**values, **changes})
 
 
-def results(*phases: Phase, **changes: Any) -> Results:
+def results(*phases: FinishedPhase, **changes: Any) -> Results:
     values = {"config": {}, "dataset": "folder", "num_classes": 3, "pretrained": None}
     values |= {"params": 11_200_000, "forward_gflops": 2.0, "bad_images": (), "complete": True}
     return Results(phases=phases or (phase(),), **{**values, **changes})

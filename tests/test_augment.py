@@ -220,7 +220,7 @@ def test_size_after_crops():
         ),
         (
             (("zoom", {"scale": 1.1}),),
-            "scale=1.1 must be a tuple of 2, each a number from 0.01 to 100",
+            "a tuple of 2 entries in ascending order, each a number from 0.01 to 100",
         ),
         ((("zoom", {"scale": (1.2, 1.1)}),), r"scale=\(1.2, 1.1\) must be .* in ascending order"),
         ((("crop", {"size": 8.0}),), "size=8.0 must be None or a whole number"),
@@ -231,7 +231,10 @@ def test_size_after_crops():
         ),
         ((("colour_jitter", {}),), "brightness, contrast, saturation and hue must be above 0"),
         ((("erase", {"fill": "red"}),), "fill='red' must be None or 'noise' or a number"),
-        ((("erase", {"fill": (1, 2)}),), "fill=.* or a tuple of 3, each a number from 0 to 255"),
+        (
+            (("erase", {"fill": (1, 2)}),),
+            "fill=.* or a tuple of 3 entries, each a number from 0 to 255",
+        ),
         (
             (("erase", {"fill": 300}),),
             "fill=300 must be None or 'noise' or a number from 0 to 255",

@@ -85,47 +85,49 @@ def test_subset_of_a_subset():
 
 def test_cut_is_stratified_seeded_and_complete():
     labels = np.repeat([0, 1, 2], [50, 31, 19])[np.random.default_rng(0).permutation(100)]
-    kept, cut = splitting.stratified_cut(labels, 0.2, seed=3)
+    kept, cut = splitting.stratified_split(labels, 0.2, seed=3)
     assert len(cut) == 20
     np.testing.assert_array_equal(np.sort(np.concatenate([kept, cut])), np.arange(100))
     np.testing.assert_array_equal(np.bincount(labels[cut]), [10, 6, 4])
-    again = splitting.stratified_cut(labels, 0.2, seed=3)
+    again = splitting.stratified_split(labels, 0.2, seed=3)
     np.testing.assert_array_equal(again[1], cut)
-    assert not np.array_equal(splitting.stratified_cut(labels, 0.2, seed=4)[1], cut)
+    assert not np.array_equal(splitting.stratified_split(labels, 0.2, seed=4)[1], cut)
 
 
 def test_a_cut_keeps_groups_together():
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 150, 400)  # photos with 1 to 8 objects, of mixed classes
     labels = np.where(rng.random(400) < 0.7, groups % 4, rng.integers(0, 4, 400))
-    kept, cut = splitting.stratified_cut(labels, 0.2, seed=3, groups=groups)
+    kept, cut = splitting.stratified_split(labels, 0.2, seed=3, groups=groups)
     assert not set(groups[kept]) & set(groups[cut])
     np.testing.assert_array_equal(np.sort(np.concatenate([kept, cut])), np.arange(400))
     np.testing.assert_allclose(np.bincount(labels[cut]), 0.2 * np.bincount(labels), atol=3)
-    again = splitting.stratified_cut(labels, 0.2, seed=3, groups=groups.tolist())
+    again = splitting.stratified_split(labels, 0.2, seed=3, groups=groups.tolist())
     np.testing.assert_array_equal(again[1], cut)
-    assert not np.array_equal(splitting.stratified_cut(labels, 0.2, seed=4, groups=groups)[1], cut)
+    assert not np.array_equal(
+        splitting.stratified_split(labels, 0.2, seed=4, groups=groups)[1], cut
+    )
 
 
 def test_a_pair_does_not_change_who_else_is_cut():
     labels = np.arange(200) % 2
     groups = np.arange(200)
-    single = splitting.stratified_cut(labels, 0.1, seed=0)[1]
+    single = splitting.stratified_split(labels, 0.1, seed=0)[1]
     groups[single[0]] = groups[single[2]]
-    assert set(single) <= set(splitting.stratified_cut(labels, 0.1, seed=0, groups=groups)[1])
+    assert set(single) <= set(splitting.stratified_split(labels, 0.1, seed=0, groups=groups)[1])
 
 
 def test_every_class_keeps_a_group():
     labels, groups = np.array([0, 0, 1, 1, 1, 2]), np.array([0, 0, 1, 2, 2, 2])
     for fraction in (0.1, 0.5, 0.9):
-        kept, _ = splitting.stratified_cut(labels, fraction, seed=0, groups=groups)
+        kept, _ = splitting.stratified_split(labels, fraction, seed=0, groups=groups)
         assert set(labels[kept]) == {0, 1, 2}
 
 
 def test_cut_of_the_aircraft_size_is_project_as():
     """6,667 images, 66 or 67 a class: a fifth is 1,334, and 13 or 14 of each class."""
     labels = np.repeat(np.arange(100), np.where(np.arange(100) < 67, 67, 66))
-    kept, cut = splitting.stratified_cut(labels, 0.2, seed=42)
+    kept, cut = splitting.stratified_split(labels, 0.2, seed=42)
     assert (len(kept), len(cut)) == (5333, 1334)
     counts = np.bincount(labels[cut])
     assert (counts.min(), counts.max()) == (13, 14)
@@ -134,12 +136,12 @@ def test_cut_of_the_aircraft_size_is_project_as():
 def test_every_class_keeps_an_image():
     labels = np.array([0, 1, 1, 2, 2, 2])
     for fraction in (0.1, 0.5, 0.9, 0.999):
-        kept, cut = splitting.stratified_cut(labels, fraction, seed=0)
+        kept, cut = splitting.stratified_split(labels, fraction, seed=0)
         assert set(labels[kept]) == {0, 1, 2}
     assert len(cut) == 3
     for fraction in (0, 1, -0.1, 1.5):
         with pytest.raises(ValueError, match="between 0 and 1"):
-            splitting.stratified_cut(labels, fraction, seed=0)
+            splitting.stratified_split(labels, fraction, seed=0)
 
 
 def test_with_validation():

@@ -69,6 +69,19 @@ def test_only_one_process_trains_in_a_directory(tmp_path):
         pass
 
 
+def test_unfinished_files_of_a_killed_process_are_removed(tmp_path):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(files.Path, "unlink", lambda *_, **__: None)  # as if it was killed
+        with files.whole(tmp_path / "results.json") as temporary:
+            temporary.write_text("{")
+            raise OSError
+    (tmp_path / "notes.txt").touch()
+    assert len(list(tmp_path.iterdir())) == 2
+    directory.begin(tmp_path, CONFIG, {})
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"config.json", "dataset.json", "notes.txt"}
+
+
 def test_other_processes_of_a_run_write_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(mesh, "is_first_process", lambda: False)
     with directory.locked(tmp_path / "run"), directory.locked(tmp_path / "run"):

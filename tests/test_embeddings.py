@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -74,7 +76,9 @@ def test_a_second_time_nothing_is_computed(plan, tmp_path, computed):
             )
 
 
-def test_whatever_they_depend_on_makes_them_anew(plan, tmp_path, computed, monkeypatch):
+def test_whatever_they_depend_on_makes_them_anew(
+    plan, tmp_path, computed, monkeypatch, tmp_path_factory
+):
     plan_, variables, stats, phase = plan
     val(plan, tmp_path)
     head = jax.tree.map(lambda leaf: leaf + 1, variables["head"])
@@ -97,10 +101,18 @@ def test_whatever_they_depend_on_makes_them_anew(plan, tmp_path, computed, monke
     os.utime(path, ns=(1, 1))  # as if another picture had taken its place
     val(plan, tmp_path)
     assert len(computed) == 7
-    monkeypatch.setattr(embeddings, "_code", lambda: "changed")
-    val(plan, tmp_path)
-    assert len(computed) == 8
-    assert len(list(tmp_path.iterdir())) == 8
+    source = Path(embeddings.__file__)
+    copy = shutil.copytree(source.parents[1], tmp_path_factory.mktemp("code") / "fgc_jax")
+    monkeypatch.setattr(embeddings, "__file__", str(copy / "training" / source.name))
+    for number, name in enumerate(
+        ("evaluation/inference.py", "training/inputs.py", "models/bridge.py", "data/images.py"), 8
+    ):
+        (copy / "main.py").write_text(name)  # has no influence
+        val(plan, tmp_path)
+        assert len(computed) == number - 1
+        (copy / name).write_text((copy / name).read_text() + "# changed")
+        val(plan, tmp_path)
+        assert len(computed) == number == len(list(tmp_path.iterdir()))
 
 
 def test_a_damaged_file_is_made_anew(plan, tmp_path, computed):

@@ -14,7 +14,7 @@ from tests import data_files, tiny_run
 def seen(maps, side=8, classes=3):
     image = np.full((side, side, 3), 100, np.uint8)
     flat = np.full(classes, 1 / classes, np.float32)
-    return attention.Seen(image, image, image, (1, 5, 2, 8), np.float32(maps), flat, flat)
+    return attention.Explanation(image, image, image, (1, 5, 2, 8), np.float32(maps), flat, flat)
 
 
 def with_peaks(*places, side=8):

@@ -35,6 +35,14 @@ def test_a_file_appears_whole_in_a_new_folder(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_writers_of_one_file_do_not_share_a_temporary_file(tmp_path):
+    path = tmp_path / "a.txt"
+    with files.whole(path) as first, files.whole(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"  # which was finished last
+
+
 def test_after_an_error_the_file_is_as_before(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("before")

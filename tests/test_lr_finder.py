@@ -12,6 +12,7 @@ import pytest
 from configs import common
 from fgc_jax import trees
 from fgc_jax.cli import find_lr
+from fgc_jax.plots import lr_finder as plots
 from fgc_jax.runs import checkpoint
 from fgc_jax.runs.progress import Progress
 from fgc_jax.training import classification, lr_finder, phases, plans, rules, step, trainable
@@ -123,13 +124,13 @@ def test_no_suggestion_where_the_loss_only_grows():
     losses = np.linspace(2, 3, STEPS)
     curve = lr_finder.Curve("p", np.geomspace(1e-4, 1, STEPS), losses, losses, "")
     assert lr_finder.suggestions(curve) == {}
-    assert lr_finder.figure(curve, "p").axes
+    assert plots.figure(curve, {}, "p").axes
 
 
 def test_a_loss_that_still_falls_at_the_end_says_so(plan, initial, scripted):
     scripted.losses = np.geomspace(2, 1, STEPS).tolist()
     curve = sweep(plan, 0, *initial)
-    assert curve.end == "all steps are done, but the loss still falls: raise --highest"
+    assert curve.end == "all steps are done, but the loss still falls: raise the highest rate"
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -242,10 +243,10 @@ def test_where_a_phase_starts(plan, initial, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lowest": 0.0}, "--lowest=0 and --highest=10: 0 < lowest < highest"),
-        ({"lowest": 20.0}, "--lowest=20 and --highest=10"),
+        ({"lowest": 0.0}, "lowest=0 and highest=10: 0 < lowest < highest"),
+        ({"lowest": 20.0}, "lowest=20 and highest=10"),
         ({"highest": math.inf}, "0 < lowest < highest"),
-        ({"steps": 9}, "--steps=9 must be at least 10"),
+        ({"steps": 9}, "steps=9 must be at least 10"),
     ],
 )
 def test_ranges_are_checked(changes, message):

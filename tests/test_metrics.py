@@ -41,7 +41,7 @@ class Numbered:
 
 
 def evaluated(logits, labels, *, batch_size=8, damaged=()):
-    """The Results of images with these logits, through the real pipeline and evaluation step."""
+    """The Rows of images with these logits, through the real pipeline and evaluation step."""
     model = Lookup(logits)
     variables = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     device_mesh = mesh.make()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fgc_jax.config.views import ViewSpec
 from fgc_jax.evaluation import multiview, views
 from tests import commands, seeded
 
@@ -62,7 +63,7 @@ def crop_by_hand(image, attention, threshold, padding):
 def reference(image, spec, *, crop, average="logits", effect=False, plain=False):
     """Logits f64 [K] of one image, view by view."""
     total = 0.0
-    for view, weight in views.parse(spec).items():
+    for view, weight in ViewSpec.parse(spec).weights:
         room = len(image) - crop
         places = view.numbers if view.kind == "place" else (0.5, 0.5)
         top, left = (round(room * share) for share in places)
@@ -107,7 +108,12 @@ def pictures(size, number=3):
 
 def scored(images, spec, *, crop, plain=False, **choices):
     made = views.make(
-        spec, crop=crop, resize=images.shape[1], stride=8, feature_map="pooled", **choices
+        ViewSpec.parse(spec),
+        crop=crop,
+        resize=images.shape[1],
+        stride=8,
+        feature_map="pooled",
+        **choices,
     )
     forward = functools.partial(network, xp=jnp, plain=plain)
     return jax.jit(lambda images: multiview.scores(made, forward, images))(np.float32(images))
@@ -152,9 +158,11 @@ def test_means_of_logits_and_of_probabilities():
     assert image[0, 0, 0, 0] != image[0, 0, -1, 0]
     a, b = np.float64(answers) if image[0, 0, 0, 0] > 0 else np.float64(answers)[::-1]
     sizes = {"crop": 4, "resize": 4, "stride": 1}
-    logits = multiview.scores(views.make("3*raw + mirror(raw)", **sizes), forward, image)
+    logits = multiview.scores(
+        views.make(ViewSpec.parse("3*raw + mirror(raw)"), **sizes), forward, image
+    )
     np.testing.assert_allclose(logits[0], (3 * a + b) / 4, rtol=1e-6)
-    made = views.make("3*raw + mirror(raw)", average="probabilities", **sizes)
+    made = views.make(ViewSpec.parse("3*raw + mirror(raw)"), average="probabilities", **sizes)
     found = jax.nn.softmax(multiview.scores(made, forward, image))
     np.testing.assert_allclose(found[0], (3 * softmax(a) + softmax(b)) / 4, rtol=1e-6)
 
@@ -170,7 +178,9 @@ def test_a_mirrored_crop_is_cut_by_the_mirrored_image_s_own_attention():
 
     image = jnp.arange(16.0).reshape(1, 1, 16, 1) * jnp.ones((1, 16, 1, 3))
     found = multiview.scores(
-        views.make("mirror(crop(0.4, 0))", crop=16, resize=16, stride=1), forward, image
+        views.make(ViewSpec.parse("mirror(crop(0.4, 0))"), crop=16, resize=16, stride=1),
+        forward,
+        image,
     )
     assert found.min() > 12  # the mirrored image's left is the right of the image
 
@@ -179,7 +189,7 @@ def test_raw_is_the_network_alone():
     """The same program as without views, down to the last instruction."""
     forward = functools.partial(network, xp=jnp)
     images = np.float32(pictures(32))
-    made = views.make("raw", crop=32, resize=36, stride=8)
+    made = views.make(ViewSpec.parse("raw"), crop=32, resize=36, stride=8)
     alone = jax.make_jaxpr(lambda images: forward(images)[0])(images)
     assert str(
         jax.make_jaxpr(lambda images: multiview.scores(made, forward, images))(images)
@@ -193,9 +203,10 @@ def test_the_network_is_compiled_once_for_each_size():
         calls.append(images.shape)
         return network(images, jnp)
 
+    spec = ViewSpec.parse("crop3_flip + multi_scale")
     text = jax.jit(
         lambda images: multiview.scores(
-            views.make("crop3_flip + multi_scale", crop=32, resize=32, stride=8), forward, images
+            views.make(spec, crop=32, resize=32, stride=8), forward, images
         )
     ).lower(np.float32(pictures(32))).as_text()  # fmt: skip
     assert text.count("stablehlo.tanh") == 3 and len(set(calls)) == 3
@@ -242,7 +253,7 @@ def on_eight_devices():
     """What the test below has another process print."""
     devices = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
     cut = jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec("data"))
-    made = views.make("crop3_flip", crop=32, resize=32, stride=8)
+    made = views.make(ViewSpec.parse("crop3_flip"), crop=32, resize=32, stride=8)
     forward = functools.partial(network, xp=jnp)
     score = jax.jit(
         lambda images: multiview.scores(made, forward, images), in_shardings=cut, out_shardings=cut

@@ -154,8 +154,8 @@ def test_overview_says_what_will_run():
         "sgd 0.5",
     ]  # fmt: skip
     assert re.split(r" {2,}", second) == [
-        "phase1", "last 1", "last 1: 73,984", "body 73,984, top 195, frozen 83,520", "10", "32",
-        "32", "adam 0.001, cosine",
+        "phase1", "last 1", "last 1: 73,984", "body 73,984, top 195 x 10, frozen 83,520", "10",
+        "32", "32", "adam 0.001, cosine",
     ]  # fmt: skip
 
 

@@ -136,7 +136,7 @@ def test_views_that_the_run_cannot_have(run, choices, message):  # noqa: F811
 
 def test_five_crops_of_the_resized_square(run, predictor, files):  # noqa: F811
     found = predict.Predictor(run / "run", views="five_crop")
-    assert str(found.run.seen) == "five_crop (5 forward passes an image)"
+    assert str(found.run.views) == "five_crop (5 forward passes an image)"
     whole = dataclasses.replace(predictor.run.transform, crop=72)
     squares = [pipeline.transform_image(whole, images.decode(file)) for file in files[:4]]
     corners = ((0, 0), (0, 8), (8, 0), (8, 8), (4, 4))

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from fgc_jax.runs.progress import Progress, parse
-from fgc_jax.runs.results import Best, LrByHand, Phase
+from fgc_jax.runs.results import Best, FinishedPhase, LrByHand
 from tests import made_up
 
 
@@ -54,7 +54,7 @@ def test_a_closed_phase_stands_in_the_history():
     progress = finished()
     assert progress.finished
     assert progress.history == [
-        Phase(
+        FinishedPhase(
             name="second",
             epochs=3,
             steps=30,

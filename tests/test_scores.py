@@ -25,7 +25,7 @@ SPLIT = dataset.Split(
     np.array([0, 2, 0, 1, 1, 1, 0]), [f"{index}.jpg" for index in range(7)], read_grey
 )
 # Image 1 is unreadable, image 6 has no finite score. 3 and 4 are errors.
-RESULTS = metrics.Results(
+RESULTS = metrics.Rows(
     index=np.array([0, 2, 3, 4, 5, 6]),
     label=np.array([0, 0, 1, 1, 1, 0]),
     loss=np.array([0.1, 0.2, 1.5, 1.6, 0.3, np.nan], np.float32),
@@ -50,7 +50,7 @@ def write(folder, results=RESULTS, split=SPLIT, class_names=CLASSES, *, checkpoi
 
 def perfect(number):
     zeros = np.zeros(number, int)
-    return metrics.Results(
+    return metrics.Rows(
         index=np.arange(number),
         label=zeros,
         loss=zeros,

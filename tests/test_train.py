@@ -12,8 +12,8 @@ import pytest
 
 from fgc_jax import train, trees
 from fgc_jax.runs import checkpoint, results, stop
-from fgc_jax.training import loop
-from tests import commands, watched
+from tests import commands, tiny_run, watched
+from tests.tiny_run import run  # noqa: F401  (a fixture)
 from tests.watched import (
     MEASURED,
     STEPS,
@@ -175,12 +175,13 @@ def test_results_of_two_phases(straight):
 
 def test_the_test_split_is_looked_at_once_and_last(straight):
     assert straight.evaluated == [6] * 7 + [TEST_IMAGES]
+    assert straight.traced == 1  # both phases and the test share one program
 
 
 def test_each_epoch_of_each_phase_has_its_own_order(straight, slow):
     epochs = []
-    for run in (straight, slow):
-        for seen in run.batches:
+    for each in (straight, slow):
+        for seen in each.batches:
             for first in range(0, len(seen), STEPS):
                 epochs.append(tuple(np.concatenate(seen[first : first + STEPS]).tolist()))
     assert len(epochs) == 7 + 6
@@ -221,8 +222,11 @@ def test_stopped_runs_continue_to_the_same_bits(straight, images, tmp_path, monk
     assert found.test == straight.results.test
 
 
-@pytest.mark.parametrize(
-    ("n", "total", "due"), [(3, 7, [3, 6, 7]), (1, 3, [1, 2, 3]), (10, 4, [4]), (2, 4, [2, 4])]
-)
-def test_every_n_steps_and_at_the_end(n, total, due):
-    assert [number for number in range(1, total + 1) if loop.every(number, n, total)] == due
+def test_a_run_that_cannot_continue_is_refused_before_anything_is_written(run):  # noqa: F811
+    def times():
+        return {path: path.stat().st_mtime_ns for path in (run / "run").rglob("*")}
+
+    before = times()
+    with pytest.raises(ValueError, match="step_9 contains a training state with another layout"):
+        train.run(tiny_run.recipe(run / "data"), run / "run")
+    assert times() == before

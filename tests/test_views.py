@@ -2,8 +2,8 @@
 
 import pytest
 
+from fgc_jax.config.views import VIEWS, View, ViewSpec
 from fgc_jax.evaluation import views
-from fgc_jax.evaluation.views import View
 
 SIZES = {"crop": 64, "resize": 72, "stride": 32}
 MIRRORED = View("raw", (), True)
@@ -37,14 +37,14 @@ def mirrored(found):
     ],
 )  # fmt: skip
 def test_specs(spec, expected):
-    assert views.parse(spec) == pytest.approx(expected)
+    assert dict(ViewSpec.parse(spec).weights) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", views.VIEWS)
+@pytest.mark.parametrize("name", VIEWS)
 def test_names_are_known_by_their_cost(name):
     passes = {"raw": 1, "raw_crop": 2, "crop3": 4, "crop3_flip": 8, "flip": 2, "five_crop": 5,
               "ten_crop": 10, "multi_scale": 1 + (192 / 224) ** 2 + (256 / 224) ** 2}  # fmt: skip
-    made = views.make(name, crop=224, resize=256, stride=32)
+    made = views.make(ViewSpec.parse(name), crop=224, resize=256, stride=32)
     assert made.cost == pytest.approx(passes[name])
     assert sum(each.weight for each in made.passes) == pytest.approx(1)
     assert str(made) == (
@@ -78,7 +78,7 @@ def test_names_are_known_by_their_cost(name):
 )
 def test_what_is_no_spec_is_one_error(spec, message):
     with pytest.raises(ValueError, match=message) as raised:
-        views.parse(spec)
+        ViewSpec.parse(spec)
     assert str(raised.value).startswith("views ")
 
 
@@ -93,24 +93,26 @@ def test_what_is_no_spec_is_one_error(spec, message):
 )
 def test_what_cannot_be_made(spec, changes, message):
     with pytest.raises(ValueError, match=message):
-        views.make(spec, **SIZES | changes)
+        views.make(ViewSpec.parse(spec), **SIZES | changes)
 
 
 def test_places_and_sides_in_pixels():
-    made = views.make("ten_crop + raw", **SIZES)
+    made = views.make(ViewSpec.parse("ten_crop + raw"), **SIZES)
     corners = [each.corner for each in made.passes if not each.mirrored]
     assert (made.side, made.crop, made.placed) == (72, 64, True)
     assert sorted(corners) == [(0, 0), (0, 8), (4, 4), (4, 4), (8, 0), (8, 8)]
-    scaled = views.make("scale(0.1) + scale(0.8) + raw", crop=80, resize=80, stride=16)
+    scaled = views.make(
+        ViewSpec.parse("scale(0.1) + scale(0.8) + raw"), crop=80, resize=80, stride=16
+    )
     assert sorted(each.side for each in scaled.passes) == [16, 64, 80]
     assert not scaled.placed
     # Patches of 16 pixels each 12: sides of 16 + 12 n.
-    overlapping = views.make("multi_scale", crop=448, resize=512, stride=12)
+    overlapping = views.make(ViewSpec.parse("multi_scale"), crop=448, resize=512, stride=12)
     assert sorted(each.side for each in overlapping.passes) == [388, 448, 508]
 
 
 def test_each_crop_comes_behind_the_image_that_it_is_cut_from():
-    made = views.make("mirror(crop(0.2, 0.1)) + 3*crop(0.1, 0.05)", **SIZES)
+    made = views.make(ViewSpec.parse("mirror(crop(0.2, 0.1)) + 3*crop(0.1, 0.05)"), **SIZES)
     seen = [(each.mirrored, each.maps, each.weight) for each in made.passes]
     assert seen == [
         (False, True, 0),
@@ -122,8 +124,8 @@ def test_each_crop_comes_behind_the_image_that_it_is_cut_from():
 
 
 def test_what_stands_beside_a_result():
-    made = views.make("crop3", average="probabilities", logits="effect", **SIZES)
+    made = views.make(ViewSpec.parse("crop3"), average="probabilities", logits="effect", **SIZES)
     assert str(made) == ("crop3 (4 forward passes an image, mean of probabilities, effect logits)")
-    assert str(views.make("raw", logits="effect", **SIZES)) == "raw (effect logits)"
+    assert str(views.make(ViewSpec.parse("raw"), logits="effect", **SIZES)) == "raw (effect logits)"
     for spec, is_raw in (("raw", True), ("2*raw", True), ("mirror(raw)", False), ("flip", False)):
-        assert views.make(spec, **SIZES).is_raw == is_raw
+        assert views.make(ViewSpec.parse(spec), **SIZES).is_raw == is_raw

@@ -10,8 +10,9 @@ import types
 import numpy as np
 import pytest
 
+from fgc_jax import train
 from fgc_jax.runs.writer import Writer, check_wandb
-from tests import commands
+from tests import commands, tiny_run
 
 
 class Error(Exception):
@@ -34,6 +35,7 @@ def calls(monkeypatch):
     double = types.ModuleType("wandb")
     double.__spec__ = types.SimpleNamespace(origin="a stand-in")
     double.init, double.Error = init, Error
+    double.login = lambda **_: calls.append(("login",))
     double.Settings = double.Html = lambda text="", **_: text
     double.Image = lambda image: image.shape
     monkeypatch.setitem(sys.modules, "wandb", double)
@@ -81,6 +83,20 @@ def test_what_it_complains_of_is_one_error(tmp_path, calls, monkeypatch):
     with pytest.raises(ValueError, match="no API key; .*WANDB_MODE=offline"):
         Writer(tmp_path, 0, "birds")
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_missing_login_is_one_error_before_anything_is_written(tmp_path, calls, monkeypatch):
+    def refuse(**arguments):
+        raise Error("no API key")
+
+    monkeypatch.setattr(sys.modules["wandb"], "login", refuse)
+    recipe = tiny_run.recipe(tmp_path / "data")
+    recipe.wandb = "birds"
+    with pytest.raises(ValueError, match="no API key; .*WANDB_MODE=offline"):
+        train.run(recipe, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_wandb("birds")  # needs no login
 
 
 @pytest.mark.parametrize("found", [None, types.SimpleNamespace(origin=None)])

@@ -36,6 +36,7 @@ class Watched:
     ends: list[step.TrainState]
     batches: list[list[np.ndarray]]  # positions in the split
     evaluated: list[int]  # number of images in each evaluation
+    traced: int  # number of programs for evaluation
 
 
 @functools.wraps(plain.make)
@@ -68,8 +69,8 @@ def scripted(values):
 
 
 def watched_run(recipe, workdir, values) -> Watched:
-    starts, ends, batches, evaluated = [], [], [], []
-    real, real_evaluation = step.make_train_step, metrics.run
+    starts, ends, batches, evaluated, traced = [], [], [], [], []
+    real, real_evaluation, real_scored = step.make_train_step, metrics.run, metrics.scored
 
     def make_train_step(*arguments):
         train_step, seen = real(*arguments), []
@@ -91,11 +92,16 @@ def watched_run(recipe, workdir, values) -> Watched:
         evaluated.append(len(found.label))
         return found
 
+    def scored(*arguments):
+        traced.append(arguments)
+        return real_scored(*arguments)
+
     with scripted(values), pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, "make_train_step", make_train_step)
         patch.setattr(metrics, "run", evaluation)
+        patch.setattr(metrics, "scored", scored)
         results = train.run(recipe, workdir)
-    return Watched(workdir, results, starts, ends, batches, evaluated)
+    return Watched(workdir, results, starts, ends, batches, evaluated, len(traced))
 
 
 def variables(tree_pair) -> dict[str, np.ndarray]:

@@ -60,6 +60,11 @@ def run(work: Callable[[argparse.Namespace], int | None], arguments: argparse.Na
         return code
 
 
+def main(parse: Callable, work: Callable) -> Callable[..., int]:
+    """The function (flags, by default those of the process) -> exit code of a command."""
+    return lambda argv=None: run(work, parse(argv))
+
+
 def _exit_code(error: Exception) -> int:
     """The exit code for an error; 0 for an error in the code, which the user cannot correct."""
     if isinstance(error, (ValueError, OSError)):

@@ -50,6 +50,4 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"\nwritten to {arguments.output}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

@@ -120,6 +120,4 @@ def write(output: Path, state: dict, metadata: dict) -> None:
         raise OSError(f"could not write {output}: {error}") from error
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

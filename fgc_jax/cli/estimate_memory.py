@@ -42,6 +42,4 @@ def run(arguments: argparse.Namespace) -> None:
     print(memory.table(plan))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from fgc_jax.cli import command, run_flags
 
-SPLITS = ("test", "val", "train")
 CSV_OPTIONS = ("label_column", "path_column", "image_root", "first_label", "delimiter")
 
 
@@ -26,12 +25,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workdir", type=Path, required=True, help="run directory of the training")
     run_flags.add(parser)
     what = parser.add_argument_group("what is evaluated")
-    what.add_argument(
-        "--split",
-        choices=SPLITS,
-        help="split of the run's data set (default: test)",
-    )
-    run_flags.add_data_root(what)
+    run_flags.add_split(what)
     what.add_argument(
         "--input",
         metavar="FOLDER|CSV",
@@ -40,24 +34,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     what.add_argument(
         "--label_column", metavar="NAME|NUMBER", help="the CSV's column of labels (number from 0)"
     )
-    what.add_argument(
-        "--path_column",
-        metavar="NAME|NUMBER",
-        help="the CSV's column of image files (default: 0)",
-    )
-    what.add_argument(
-        "--image_root",
-        metavar="DIR",
-        help="folder of these files (default: the folder of the CSV file)",
-    )
+    run_flags.add_table(what)
     what.add_argument(
         "--first_label",
         type=int,
         choices=(0, 1),
         help="the labels are numbers of classes; this is the number of the first class",
-    )
-    what.add_argument(
-        "--delimiter", metavar="CHARACTER", help="between the CSV's columns (default: ,)"
     )
     parser.add_argument(
         "--output",
@@ -86,16 +68,10 @@ def run(arguments: argparse.Namespace) -> None:
     split_name = None if arguments.input else arguments.split or "test"
     output = arguments.output or default_output(arguments, split_name)
     scores.check_folder(output)
-    trained = restored.load_run(
-        arguments.workdir,
-        arguments.checkpoint,
-        batch_size=arguments.batch_size,
-        spec=arguments.views,
-        average=arguments.average,
-        logits=arguments.logits,
-    )
+    workdir, checkpoint = arguments.workdir, arguments.checkpoint
+    trained = restored.load_run(workdir, checkpoint, **run_flags.choices(arguments))
     if split_name:
-        split = restored.load_split(trained, arguments.workdir, split_name, arguments.data_root)
+        split = restored.load_split(trained, workdir, split_name, arguments.data_root)
     else:
         options = {name: getattr(arguments, name) for name in CSV_OPTIONS}
         options = {name: value for name, value in options.items() if value is not None}
@@ -104,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
     evaluation = results.Evaluation(
         checkpoint=trained.step,
         split=split_name or str(arguments.input),
-        views=classification.views_in_words(trained.plan.settings.data, split_name, trained.seen),
+        views=classification.views_in_words(trained.plan.settings.data, split_name, trained.views),
         metrics=metrics.summarise(rows, len(class_names)),
     )
     scores.write(output, evaluation, rows, split, class_names)
@@ -118,11 +94,9 @@ def run(arguments: argparse.Namespace) -> None:
 def default_output(arguments: argparse.Namespace, split_name: str | None) -> Path:
     """The folder for a split or an input and the flags; by default that of the run's test."""
     name = split_name or Path(arguments.input).resolve().stem
-    if not split_name and name in SPLITS:
+    if not split_name and name in run_flags.SPLITS:
         name = f"input-{name}"
     return arguments.workdir / "evaluation" / f"{name}{run_flags.suffix(arguments)}"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

@@ -7,7 +7,7 @@ often the maximum of the attention is on such a part, compared with chance. Writ
 
 Examples:
     fgc explain --workdir=runs/cal
-    fgc explain --workdir=runs/cal --input=my_photos --output=seen
+    fgc explain --workdir=runs/cal --input=my_photos --output=explained
 """
 
 import argparse
@@ -25,17 +25,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--method", choices=METHODS, default="attention")
     run_flags.add_checkpoint(parser)
     parser.add_argument(
-        "--input",
-        type=Path,
-        metavar="IMAGE|FOLDER|CSV|TXT",
-        help="images instead of a split",
+        "--input", type=Path, metavar="IMAGE|FOLDER|CSV|TXT", help="images instead of a split"
     )
-    parser.add_argument(
-        "--split",
-        choices=("test", "val", "train"),
-        help="split of the run's data set (default: test)",
-    )
-    run_flags.add_data_root(parser)
+    run_flags.add_split(parser)
     parser.add_argument(
         "--images",
         type=run_flags.positive,
@@ -66,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     from fgc_jax.plots import style
     from fgc_jax.training import restored
 
-    trained = restored.load_run(arguments.workdir, arguments.checkpoint, spec="raw")
+    trained = restored.load_run(arguments.workdir, arguments.checkpoint, views="raw")
     split = None
     if arguments.input:
         _, paths = data.image_files(arguments.input)
@@ -81,10 +73,10 @@ def run(arguments: argparse.Namespace) -> None:
         chosen = np.random.default_rng(0).choice(len(split), number, replace=False)
         labels = [trained.class_names[split.labels[index]] for index in chosen]
         shown = [split.read(index) for index in chosen]
-    seen = list(attention.look(trained, shown))
+    found = list(attention.explanations(trained, shown))
     what = arguments.input.stem if arguments.input else arguments.split or "test"
     folder = arguments.output or arguments.workdir / "explanation" / what
-    rows = list(zip(labels, seen, strict=True))
+    rows = list(zip(labels, found, strict=True))
     title = f"{arguments.workdir.name}: attention at step {trained.step}, {what}"
     style.save(pictures.attention(rows, trained.class_names, title), folder / "attention.png")
     if split is not None and "telling_boxes" in split.annotations:
@@ -96,6 +88,4 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"written to {folder}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

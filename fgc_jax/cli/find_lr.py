@@ -22,7 +22,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--output", type=Path, required=True, metavar="DIR", help="folder for the plots and tables"
     )
     parser.add_argument(
-        "--phase", default="", metavar="NAME", help="name of a phase (default: all phases)"
+        "--phase",
+        default="",
+        metavar="NAME",
+        help="only the phase with this name (default: every phase; quickstart has head and all)",
     )
     parser.add_argument(
         "--from",
@@ -46,16 +49,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> None:
     """Sweeps and prints. Raises ValueError if flags, recipe, data or the run cannot be used."""
     from fgc_jax import console
-    from fgc_jax.training import classification, lr_finder, phases, plans, rules
+    from fgc_jax.training import lr_finder, phases, plans, rules
 
     rates = lr_finder.growing(arguments.lowest, arguments.highest, arguments.steps)
     settings = rules.parse(recipe.read(arguments.config, arguments.changes))
-    numbers = lr_finder.chosen_phases(settings, arguments.phase)
+    names = [phase.name for phase in settings.phases]
+    if arguments.phase not in ("", *names):
+        allowed = console.choices(arguments.phase, names)
+        raise ValueError(f"--phase={arguments.phase!r} is unknown; {allowed}")
     plan = plans.prepare(settings)
-    method, task = phases.method_of(plan), classification.task(plan)
+    method, task = phases.method_of(plan), phases.task_of(plan)
     rows = [("phase", "lr", "minimum", "steepest", "minimum / 10", "the sweep ended because")]
-    for index in numbers:
-        phase = settings.phases[index]
+    for index, phase in enumerate(settings.phases):
+        if arguments.phase not in ("", phase.name):
+            continue
         *variables, source = lr_finder.start(plan, index, arguments.start)
         curve = lr_finder.sweep(plan, index, method, task, variables, rates)
         title = f"{phase.name}: {settings.model.backbone}, {plan.dataset.name}, from {source}"
@@ -67,6 +74,4 @@ def run(arguments: argparse.Namespace) -> None:
     console.say("\n" + console.table(rows, left=(0, 5)))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

@@ -75,6 +75,4 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{text}\n\nwritten to {output}: {', '.join(inspection.FILES)}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

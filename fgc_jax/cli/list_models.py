@@ -95,6 +95,4 @@ def run(arguments: argparse.Namespace) -> None:
     print(as_json(rows) if arguments.json else table(rows))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

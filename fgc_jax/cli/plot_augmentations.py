@@ -55,6 +55,4 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"wrote {arguments.output}: {len(rows)} rows")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

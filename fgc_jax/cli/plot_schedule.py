@@ -59,12 +59,9 @@ def run(arguments: argparse.Namespace) -> None:
         plan = plans.assemble(settings, dataset.without_images(2))
     phases = curves.of_phases(plan, images)
     title = f"{arguments.config}, {images:,} training images"
-    output.parent.mkdir(parents=True, exist_ok=True)
     style.save(schedule.figure(phases, title), output)
     epochs, steps = phases[-1]["borders"][1], sum(phase["steps"] for phase in phases)
     print(f"wrote {output}: {len(phases)} phases, {epochs} epochs, {steps:,} steps")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

@@ -44,16 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="K",
         help="number of classes for each image (default: 5; not for all formats)",
     )
-    parser.add_argument(
-        "--path_column", metavar="NAME|NUMBER", help="the CSV's column of image files (default: 0)"
-    )
-    parser.add_argument(
-        "--image_root", metavar="DIR", help="folder of the listed files, relative to the folder of "
-        "the table or list (default: that folder)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--delimiter", metavar="CHARACTER", help="between the CSV's columns (default: ,)"
-    )
+    run_flags.add_table(parser)
     run_flags.add(parser)
     return parser.parse_args(argv)
 
@@ -72,12 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output.is_dir():
         raise ValueError(f"--output={arguments.output} is a folder; give the name of a file")
     predictor = predict.Predictor(
-        arguments.workdir,
-        views=arguments.views,
-        average=arguments.average,
-        logits=arguments.logits,
-        checkpoint=arguments.checkpoint,
-        batch_size=arguments.batch_size,
+        arguments.workdir, checkpoint=arguments.checkpoint, **run_flags.choices(arguments)
     )
     classes = predictor.class_names
     top_k = predictions.check(arguments.format, arguments.top_k, classes, names)
@@ -91,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
         found = predictions.best(names, counted(), top_k)
         failed = predictions.write(arguments.output, found, classes, arguments.format, top_k)
     console.say(
-        f"{len(names) - len(failed):,} images, views {predictor.run.seen}, checkpoint of step "
+        f"{len(names) - len(failed):,} images, views {predictor.run.views}, checkpoint of step "
         f"{predictor.run.step}: written to {arguments.output}"
     )
     if failed:
@@ -101,6 +87,4 @@ def run(arguments: argparse.Namespace) -> None:
             console.say("  ...")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

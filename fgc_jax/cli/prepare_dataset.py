@@ -139,6 +139,4 @@ def download(name: str, folder: str, options: dict) -> None:
     downloads.download_archives(archives, folder)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

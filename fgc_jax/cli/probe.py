@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     from fgc_jax import console, files
     from fgc_jax.training import classification, embeddings, probes, rules
 
-    ks = _numbers(arguments.k or "10,20")
+    ks = run_flags.numbers("--k", arguments.k or "10,20")
     temperature = 0.07 if arguments.temperature is None else arguments.temperature
     if arguments.config:
         settings = rules.parse(recipe.read(arguments.config, arguments.changes))
@@ -68,13 +68,13 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         checkpoint = arguments.checkpoint or "best"
         subject = probes.of_run(arguments.workdir, checkpoint, arguments.data_root)
-    plan, variables, stats, phase, facts = subject
+    plan, phase = subject.plan, subject.phase
     if "val" not in plan.dataset.splits:
         raise ValueError("a probe needs a validation split, which this run does not have")
     folder = arguments.cache or files.cache("embeddings")
     clock = time.perf_counter()
     found, stored = embeddings.of_splits(
-        plan, variables, stats, phase, list(plan.dataset.splits), folder
+        plan, subject.params, subject.stats, phase, list(plan.dataset.splits), folder
     )
     seconds = {"embeddings": time.perf_counter() - clock}
     clock = time.perf_counter()
@@ -96,17 +96,17 @@ def run(arguments: argparse.Namespace) -> None:
         f"an image at {phase.crop} px: {sizes}\n\n{console.table(rows)}\n"
     )
     if outcome.test:
-        test, seen = outcome.test, classification.views_in_words(plan.settings.data, "test")
+        test, view = outcome.test, classification.views_in_words(plan.settings.data, "test")
         console.say(
             f"test: top-1 {test.top1:.2f} %, mean class accuracy {test.mean_class_accuracy:.2f} % "
-            f"with {name} = {outcome.chosen:g} ({test.images:,} images, views {seen})"
+            f"with {name} = {outcome.chosen:g} ({test.images:,} images, views {view})"
         )
     kept = f"; {', '.join(stored)} from {folder}" if stored else ""
     console.say(f"{seconds['embeddings']:.1f} s embeddings{kept}; {seconds['probe']:.1f} s probe")
     if arguments.output:
         tried = [{name: value, "val": dataclasses.asdict(val)} for value, val in outcome.tried]
         results = {
-            **facts,
+            **subject.facts,
             "method": arguments.method,
             "tried": tried,
             name: outcome.chosen,
@@ -116,13 +116,4 @@ def run(arguments: argparse.Namespace) -> None:
         files.write_json(arguments.output, results)
 
 
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--k={text} must be whole numbers, separated by commas") from None
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

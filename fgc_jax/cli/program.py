@@ -22,22 +22,12 @@ from fgc_jax.cli import (
 )
 
 COMMANDS = {
-    "train": train,
-    "evaluate": evaluate,
-    "predict": predict,
-    "explain": explain,
-    "sweep": sweep,
-    "compare": compare,
-    "find_lr": find_lr,
-    "plot_schedule": plot_schedule,
-    "estimate_memory": estimate_memory,
-    "probe": probe,
-    "inspect_dataset": inspect_dataset,
-    "prepare_dataset": prepare_dataset,
-    "plot_augmentations": plot_augmentations,
-    "list_models": list_models,
-    "convert_weights": convert_weights,
-}
+    module.__name__.rpartition(".")[2]: module
+    for module in (
+        train, evaluate, predict, explain, sweep, compare, find_lr, plot_schedule, estimate_memory,
+        probe, inspect_dataset, prepare_dataset, plot_augmentations, list_models, convert_weights,
+    )
+}  # fmt: skip
 
 
 def listing() -> str:

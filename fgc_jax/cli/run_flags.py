@@ -4,28 +4,30 @@ import argparse
 import re
 
 NAMES = ("checkpoint", "views", "average", "logits")
+SPLITS = ("test", "val", "train")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds --checkpoint, --views, --average, --logits and --batch_size to a parser."""
+    from fgc_jax.config.views import AVERAGES, LOGITS, VIEWS
+
     add_checkpoint(parser)
     parser.add_argument(
         "--views",
         default="",
         metavar="NAME|SUM",
-        help="the views of each image whose predictions are averaged: raw, raw_crop, crop3, "
-        "crop3_flip, flip, five_crop, ten_crop, multi_scale, or a sum such as "
-        "'2*raw + crop(0.1, 0.05)' (default: config.views of the run)",
+        help=f"the views of each image whose predictions are averaged: {', '.join(VIEWS)}, or a "
+        "sum such as '2*raw + crop(0.1, 0.05)' (default: config.views of the run)",
     )
     parser.add_argument(
         "--average",
-        choices=("logits", "probabilities"),
-        default="logits",
-        help="what is averaged over the views (default: logits)",
+        choices=AVERAGES,
+        default=AVERAGES[0],
+        help="what is averaged over the views (default: %(default)s)",
     )
     parser.add_argument(
         "--logits",
-        choices=("auto", "plain", "effect"),
+        choices=("auto", *LOGITS),
         default="auto",
         help="for networks with two kinds of logits (method cal): auto uses those of the run's "
         "test, which were chosen on validation (default)",
@@ -49,10 +51,34 @@ def add_checkpoint(parser: argparse.ArgumentParser, default: str | None = "best"
     )
 
 
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """Adds --split and --data_root to a parser or a group of its flags."""
+    parser.add_argument(
+        "--split", choices=SPLITS, help="split of the run's data set (default: test)"
+    )
+    add_data_root(parser)
+
+
 def add_data_root(parser: argparse.ArgumentParser) -> None:
     """Adds --data_root to a parser or a group of its flags."""
     parser.add_argument(
         "--data_root", default="", metavar="DIR", help="folder of the run's data, if it was moved"
+    )
+
+
+def add_table(parser: argparse.ArgumentParser) -> None:
+    """Adds --path_column, --image_root and --delimiter, for a table of images, to a parser or a
+    group of its flags."""
+    parser.add_argument(
+        "--path_column", metavar="NAME|NUMBER", help="the CSV's column of image files (default: 0)"
+    )
+    parser.add_argument(
+        "--image_root",
+        metavar="DIR",
+        help="folder of these files (default: the folder of the table or list)",
+    )
+    parser.add_argument(
+        "--delimiter", metavar="CHARACTER", help="between the CSV's columns (default: ,)"
     )
 
 
@@ -68,11 +94,24 @@ def add_multi_host(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def choices(arguments: argparse.Namespace) -> dict:
+    """The values of the flags that `restored.load_run` and `Predictor` take by their names."""
+    return {name: getattr(arguments, name) for name in ("views", "average", "logits", "batch_size")}
+
+
 def positive(text: str) -> int:
     """The type of a flag that is a whole number above 0."""
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError("must be a whole number of at least 1")
     return int(text)
+
+
+def numbers(flag: str, text: str) -> list[int]:
+    """The numbers of a flag such as --k=10,20. Raises ValueError."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{flag}={text} must be whole numbers, separated by commas") from None
 
 
 def suffix(arguments: argparse.Namespace) -> str:

@@ -18,7 +18,7 @@ import functools
 import sys
 from pathlib import Path
 
-from fgc_jax.cli import command, recipe
+from fgc_jax.cli import command, recipe, run_flags
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -60,42 +60,27 @@ def run(arguments: argparse.Namespace) -> int:
     from fgc_jax.sweeps import comparison, sweep
 
     folder, changes, failed = arguments.workdir, arguments.changes, {}
+    say = functools.partial(print, flush=True)
     if not arguments.table:
         read = functools.partial(recipe.read, arguments.config)
-        base, jobs = sweep.plan(read, changes, seeds(arguments.seeds), arguments.grid or [], folder)
+        seeds = run_flags.numbers("--seeds", arguments.seeds or "0")
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"--seeds={arguments.seeds}: a seed is given twice")
+        base, jobs = sweep.plan(read, changes, seeds, arguments.grid or [], folder)
         environments = sweep.environments(arguments.accelerators)
         training = ["-m", "fgc_jax.main", f"--config={arguments.config}", *changes]
         with directory.locked(folder):
             sweep.note(folder, base, jobs)
-            failed = sweep.run(jobs, folder, training, environments, _say)
+            failed = sweep.run(jobs, folder, training, environments, say)
     jobs = sweep.noted(folder)
     if not jobs:
         raise ValueError(f"{folder} is not a sweep: it has no {comparison.SWEEP}")
     rows = sweep.table(jobs, folder)
     comparison.write_seeds(rows, folder)
-    _say(
-        f"\n{comparison.seeds_table(rows)}\n\nsorted by validation top-1; {folder / 'results.csv'}"
-    )
+    say(f"\n{comparison.seeds_table(rows)}\n\nsorted by validation top-1; {folder / 'results.csv'}")
     for name, text in failed.items():
         print(f"failed: {name}: {text}", file=sys.stderr)
     return min(len(failed), 1)
 
 
-def seeds(text: str | None) -> list[int]:
-    """The numbers of --seeds, by default [0]. Raises ValueError."""
-    try:
-        found = [int(part) for part in (text or "0").split(",")]
-    except ValueError:
-        raise ValueError(f"--seeds={text} must be whole numbers, separated by commas") from None
-    if len(set(found)) < len(found):
-        raise ValueError(f"--seeds={text}: a seed is given twice")
-    return found
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

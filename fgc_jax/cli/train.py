@@ -53,6 +53,4 @@ def run(arguments: argparse.Namespace) -> None:
     train.run(settings, workdir)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    return command.run(run, parse(argv))
+main = command.main(parse, run)

@@ -29,6 +29,7 @@ from fgc_jax.config.settings import (
     resolved,
     with_changes,
 )
+from fgc_jax.config.views import ViewSpec
 
 __all__ = (
     "NO_AVERAGE",
@@ -46,6 +47,7 @@ __all__ = (
     "Sampling",
     "Settings",
     "SplitName",
+    "ViewSpec",
     "Weights",
     "defaults",
     "options",

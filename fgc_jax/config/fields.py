@@ -151,7 +151,10 @@ def _words(hint: Any) -> str:
     """The values that an annotation allows, for an error message."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return f"{_words(parts[0])} {' and '.join(limit.words for limit in parts[1:])}"
+        # In the words of a tuple, those of its entries follow a comma.
+        kind, comma, entries = _words(parts[0]).partition(",")
+        limits = " and ".join(limit.words for limit in parts[1:])
+        return f"{kind} {limits}{comma}{entries}"
     if origin is Literal:
         return " or ".join(map(repr, parts))
     if origin in (typing.Union, types.UnionType):
@@ -160,8 +163,8 @@ def _words(hint: Any) -> str:
         if parts[1:] == (...,):
             return f"a tuple, each {_words(parts[0])}"
         if len(set(parts)) == 1:
-            return f"a tuple of {len(parts)}, each {_words(parts[0])}"
+            return f"a tuple of {len(parts)} entries, each {_words(parts[0])}"
         return f"({', '.join(map(_words, parts))})"
     if issubclass(hint, Text):
         return hint.allowed()
-    return WORDS.get(hint) or f"the keys of {hint.__name__}"
+    return WORDS.get(hint) or f"a dictionary with the keys of {hint.__name__}"

@@ -50,4 +50,4 @@ def interval(least: float, most: float) -> Any:
 
 def lengths(*allowed: int) -> Limit:
     """The allowed numbers of entries of a tuple."""
-    return Limit(f"and {' or '.join(map(str, allowed))} of them", lambda x: len(x) in allowed)
+    return Limit(f"with {' or '.join(map(str, allowed))} entries", lambda x: len(x) in allowed)

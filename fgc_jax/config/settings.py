@@ -34,6 +34,7 @@ from fgc_jax.config.limits import (
     between,
     lengths,
 )
+from fgc_jax.config.views import ViewSpec
 
 NotNegativeInt = Annotated[int, at_least(0)]
 Seed = Annotated[int, between(0, 2**32 - 1)]  # other seeds repeat those of JAX keys or of grain
@@ -70,6 +71,12 @@ class ModelSettings:
     lora_alpha: NotNegative = 0.0  # LoRA's factor is lora_alpha / lora_rank; 0 for a factor of 1
     lora_targets: str = ""  # regex over the paths of linear layers; "" for all outside the head
 
+    @property
+    def sources(self) -> str | None:
+        """Where the pretrained weights are from; None if all weights are random."""
+        given = filter(None, (self.pretrained, self.pretrained_b))
+        return " + ".join(map(str, given)) or None
+
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
@@ -91,7 +98,9 @@ class DataSettings:
     mean: Annotated[tuple[Share, ...], lengths(0, 3)]
     std: Annotated[tuple[Annotated[float, between(1e-6, 1)], ...], lengths(0, 3)]
     # splits whose pictures are cropped to their annotated box
-    box_crop: Annotated[tuple[SplitName, ...], Limit("not twice", lambda x: len(set(x)) == len(x))]
+    box_crop: Annotated[
+        tuple[SplitName, ...], Limit("without repetition", lambda x: len(set(x)) == len(x))
+    ]
     box_margin: NotNegative  # share of the box that is added on each side
     box_square: bool  # widen the box to a square if the picture is large enough
     on_bad_image: Literal["raise", "skip"]
@@ -169,11 +178,11 @@ class Settings:
     data: DataSettings
     method: str
     method_options: dict
-    phases: Annotated[tuple[Phase, ...], Limit("and at least one", len)]
+    phases: Annotated[tuple[Phase, ...], Limit("with at least one entry", len)]
     final: bool  # train on train + val, select no checkpoint, test the last state
     # of a final run: directory of the finished run whose best epochs it trains; "" for all epochs
     search: str
-    views: str  # of the final test; the default of evaluate and predict; see `views`
+    views: ViewSpec  # of the final test; the default of evaluate and predict; see `views`
     eval_batch_size: Count
     checkpoint_every: Count  # steps; also at the end of each epoch
     log_every: Count  # steps

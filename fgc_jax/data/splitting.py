@@ -9,7 +9,7 @@ import numpy as np
 from fgc_jax.data import dataset as datasets
 
 
-def stratified_cut(labels, fraction, seed, groups=None):
+def stratified_split(labels, fraction, seed, groups=None):
     """Draws `fraction` of the images of each class: (indices kept, indices drawn), both sorted.
 
     ceil(fraction * N) images are drawn, or fewer if a class would otherwise keep no image. What
@@ -35,16 +35,16 @@ def stratified_cut(labels, fraction, seed, groups=None):
                 quotas[row] += 1
     if groups is not None and len(set(groups)) < len(labels):
         wanted = dict(zip(classes.tolist(), quotas.tolist(), strict=True))
-        cut = _cut_groups(labels.tolist(), groups, order.tolist(), wanted)
-        return np.flatnonzero(~cut), np.flatnonzero(cut)
+        drawn = _draw_groups(labels.tolist(), groups, order.tolist(), wanted)
+        return np.flatnonzero(~drawn), np.flatnonzero(drawn)
     by_class = order[np.argsort(labels[order], kind="stable")]
     starts = np.cumsum(counts) - counts
     rank = np.arange(len(labels)) - np.repeat(starts, counts)
-    cut = rank < np.repeat(quotas, counts)
-    return np.sort(by_class[~cut]), np.sort(by_class[cut])
+    drawn = rank < np.repeat(quotas, counts)
+    return np.sort(by_class[~drawn]), np.sort(by_class[drawn])
 
 
-def _cut_groups(labels, groups, order, wanted):
+def _draw_groups(labels, groups, order, wanted):
     """Which images are drawn, bool `[N]`. Goes through the groups in the order of their first image
     in `order` and draws each group that brings the counts of the classes no further from `wanted`.
     """
@@ -52,16 +52,16 @@ def _cut_groups(labels, groups, order, wanted):
     for i in order:
         members.setdefault(groups[i], []).append(i)
     kept, missing = collections.Counter(labels), dict(wanted)
-    cut = np.zeros(len(labels), bool)
+    drawn = np.zeros(len(labels), bool)
     for images_of in members.values():
         counts = collections.Counter(labels[i] for i in images_of)
         change = sum(abs(missing[c] - n) - abs(missing[c]) for c, n in counts.items())
         if change <= 0 and all(kept[c] > n for c, n in counts.items()):
-            cut[images_of] = True
+            drawn[images_of] = True
             for c, n in counts.items():
                 kept[c] -= n
                 missing[c] -= n
-    return cut
+    return drawn
 
 
 def with_fraction(dataset, name, fraction, seed):
@@ -78,17 +78,17 @@ def with_fraction(dataset, name, fraction, seed):
     if "train" not in dataset.splits:
         raise ValueError(f"{dataset.name}: there is no training split to draw {name!r} from")
     train = dataset.splits["train"]
-    kept, cut = stratified_cut(train.labels, fraction, seed, list(train.names))
-    if not len(cut):
+    kept, drawn = stratified_split(train.labels, fraction, seed, list(train.names))
+    if not len(drawn):
         raise ValueError(
             f"{dataset.name}: {len(train)} training images are too few to draw {name!r} from"
         )
     splits = {
         **dataset.splits,
         "train": datasets.subset(train, kept),
-        name: datasets.subset(train, cut),
+        name: datasets.subset(train, drawn),
     }
-    note = f"{name}: {len(cut)} images drawn from train, stratified, seed {seed}"
+    note = f"{name}: {len(drawn)} images drawn from train, stratified, seed {seed}"
     notes = f"{dataset.notes}; {note}" if dataset.notes else note
     ordered = {split: splits[split] for split in datasets.SPLITS if split in splits}
     return dataclasses.replace(dataset, splits=ordered, notes=notes)

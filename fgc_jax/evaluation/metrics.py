@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax.evaluation import inference, multiview, views
+from fgc_jax.evaluation import inference, multiview
+from fgc_jax.evaluation.views import RAW, Views
 from fgc_jax.models.network import Network
 from fgc_jax.runs.results import Metrics
 
@@ -18,7 +19,7 @@ TOP_K = 5  # number of best classes that are kept for each image
 
 
 @dataclasses.dataclass(frozen=True)
-class Results:
+class Rows:
     """One row per evaluated image, each image once, in the order of the split.
 
     index int [N] (position in the split), label int [N], loss f32 [N] (nats), rank int [N]
@@ -38,25 +39,25 @@ class Results:
 
 def run(
     eval_step, params: Any, stats: Any, batches: Iterable[dict], device_mesh, num_images: int
-) -> Results:
+) -> Rows:
     """Evaluates every image of a split once. `eval_step` is the result of `compiled`; for the other
     arguments see `inference.rows`."""
-    rows, unreadable = inference.rows(eval_step, params, stats, batches, device_mesh, num_images)
-    return Results(**rows, unreadable=unreadable)
+    found, unreadable = inference.rows(eval_step, params, stats, batches, device_mesh, num_images)
+    return Rows(**found, unreadable=unreadable)
 
 
-def compiled(network: Network, device_mesh: jax.sharding.Mesh, seen: views.Views = views.RAW):
-    """The compiled evaluation step: (params, stats, batch) -> `scored` of each image in the views
-    `seen`. The batch contains `image` uint8 [B, H, W, 3] and `label` int32 [B]."""
+def compiled(network: Network, device_mesh: jax.sharding.Mesh, views: Views = RAW):
+    """The compiled evaluation step: (params, stats, batch) -> `scored` of each image in the given
+    views. The batch contains `image` uint8 [B, H, W, 3] and `label` int32 [B]."""
     # Single images of any size are one program, so that the test uses that of validation.
-    single = seen.is_raw and seen.logits == "plain"
-    return _compiled(network, device_mesh, views.RAW if single else seen)
+    single = views.is_raw and views.logits == "plain"
+    return _compiled(network, device_mesh, RAW if single else views)
 
 
-@functools.lru_cache(maxsize=4)
-def _compiled(network: Network, device_mesh: jax.sharding.Mesh, seen: views.Views):
+@functools.lru_cache(maxsize=2)  # a test may evaluate with both kinds of logits
+def _compiled(network: Network, device_mesh: jax.sharding.Mesh, views: Views):
     def work(forward, images, batch):
-        return scored(multiview.scores(seen, forward, images), batch["label"])
+        return scored(multiview.scores(views, forward, images), batch["label"])
 
     return inference.compiled(network, device_mesh, work)
 
@@ -83,25 +84,25 @@ def scored(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
     }
 
 
-def confusion_matrix(results: Results, num_classes: int) -> np.ndarray:
+def confusion_matrix(rows: Rows, num_classes: int) -> np.ndarray:
     """Counts int [K, K]: row = true class, column = predicted class.
 
     Images without a finite score have no prediction and are left out.
     """
-    finite = results.rank < num_classes
+    finite = rows.rank < num_classes
     matrix = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(matrix, (results.label[finite], results.classes[finite, 0]), 1)
+    np.add.at(matrix, (rows.label[finite], rows.classes[finite, 0]), 1)
     return matrix
 
 
-def class_accuracy(results: Results, num_classes: int) -> np.ndarray:
+def class_accuracy(rows: Rows, num_classes: int) -> np.ndarray:
     """Top-1 accuracy of each class in percent, f64 [K]; NaN for a class without images."""
-    counts = np.bincount(results.label, minlength=num_classes)
-    hits = np.bincount(results.label, weights=results.rank == 0, minlength=num_classes)
+    counts = np.bincount(rows.label, minlength=num_classes)
+    hits = np.bincount(rows.label, weights=rows.rank == 0, minlength=num_classes)
     return 100 * np.divide(hits, counts, out=np.full(num_classes, np.nan), where=counts > 0)
 
 
-def summarise(results: Results, num_classes: int) -> Metrics:
+def summarise(rows: Rows, num_classes: int) -> Metrics:
     """Metrics over all images: accuracies and calibration error in percent, loss in nats.
 
     `mean_class_accuracy` averages over the classes that have images. `ece` is the expected
@@ -112,17 +113,17 @@ def summarise(results: Results, num_classes: int) -> Metrics:
     Raises:
         ValueError: no image could be read.
     """
-    if not len(results.label):
+    if not len(rows.label):
         raise ValueError("no image of this split could be read")
-    finite = results.rank < num_classes
+    finite = rows.rank < num_classes
     return Metrics(
-        images=len(results.label),
-        unreadable=len(results.unreadable),
-        loss=float(results.loss.mean(dtype=np.float64)),
-        top1=float(100 * (results.rank == 0).mean()),
-        top5=float(100 * (results.rank < min(5, num_classes)).mean()),
-        mean_class_accuracy=float(np.nanmean(class_accuracy(results, num_classes))),
-        ece=calibration_error(results.probabilities[finite, 0], results.rank[finite] == 0),
+        images=len(rows.label),
+        unreadable=len(rows.unreadable),
+        loss=float(rows.loss.mean(dtype=np.float64)),
+        top1=float(100 * (rows.rank == 0).mean()),
+        top5=float(100 * (rows.rank < min(5, num_classes)).mean()),
+        mean_class_accuracy=float(np.nanmean(class_accuracy(rows, num_classes))),
+        ece=calibration_error(rows.probabilities[finite, 0], rows.rank[finite] == 0),
     )
 
 

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fgc_jax import config, models
-from fgc_jax.evaluation import views
-from fgc_jax.evaluation.views import Views
+from fgc_jax.evaluation.views import Views, make
 from fgc_jax.models import regions
 from fgc_jax.models.network import Network, map_shapes
 
@@ -20,15 +19,15 @@ EFFECT, ATTENTION = "head/effect", ("head/attention", "part_attention")
 Forward = Callable[[jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
-def of(network: Network, phase: config.Phase, spec: str, **choices: str) -> Views:
+def of(network: Network, phase: config.Phase, spec: config.ViewSpec, **choices: str) -> Views:
     """The views `spec` of images of the phase's size. choices: `average` and `logits` of
     `views.make`.
 
     Raises:
-        ValueError: an unknown or impossible view, or logits that the network does not have.
+        ValueError: an impossible view, or logits that the network does not have.
     """
     streams = models.streams(network.settings)
-    made = views.make(
+    made = make(
         spec,
         crop=phase.crop,
         resize=phase.resize,
@@ -73,37 +72,37 @@ def attention(out: dict[str, jax.Array], feature_map: str) -> jax.Array:
     raise ValueError("crop(...) needs attention or feature maps with more than one position")
 
 
-def scores(seen: Views, forward: Forward, images: jax.Array) -> jax.Array:
-    """Logits f32 [B, K] of `images` f32 [B, side, side, 3], normalised, in the views `seen`.
+def scores(views: Views, forward: Forward, images: jax.Array) -> jax.Array:
+    """Logits f32 [B, K] of `images` f32 [B, side, side, 3], normalised, in the given views.
 
     forward: images [B, H, W, 3] -> (logits, out). For a mean of probabilities the result is its
     logarithm, so its softmax is the mean. The network is compiled once for each size. The passes of
     one size run one after the other and need the memory of one.
     """
-    if seen.is_raw:
-        return _chosen(seen, *forward(images))
+    if views.is_raw:
+        return _chosen(views, *forward(images))
     parts = []
-    for side in dict.fromkeys(each.side for each in seen.passes):
-        group = [each for each in seen.passes if each.side == side]
-        parts.append(_group(seen, group, forward, images))
-    return functools.reduce(jnp.add if seen.average == "logits" else jnp.logaddexp, parts)
+    for side in dict.fromkeys(each.side for each in views.passes):
+        group = [each for each in views.passes if each.side == side]
+        parts.append(_group(views, group, forward, images))
+    return functools.reduce(jnp.add if views.average == "logits" else jnp.logaddexp, parts)
 
 
-def _chosen(seen, logits, out):
-    return out[EFFECT] if seen.logits == "effect" else logits
+def _chosen(views, logits, out):
+    return out[EFFECT] if views.logits == "effect" else logits
 
 
-def _group(seen, group, forward, images):
+def _group(views, group, forward, images):
     """The weighted sum over the passes of one size: of logits, or of probabilities (returned as
     logarithms)."""
     attentive = any(each.attended for each in group)
-    attend = functools.partial(attention, feature_map=seen.feature_map)
+    attend = functools.partial(attention, feature_map=views.feature_map)
 
     def one(carry, each):
         total, maps = carry
-        logits, out = forward(_picture(seen, group, each, images, maps))
-        logits = _chosen(seen, logits, out).astype(jnp.float32)
-        if seen.average == "logits":
+        logits, out = forward(_picture(views, group, each, images, maps))
+        logits = _chosen(views, logits, out).astype(jnp.float32)
+        if views.average == "logits":
             total = total + each["weight"] * logits
         else:
             share = jnp.log(each["weight"]) + jax.nn.log_softmax(logits)
@@ -123,7 +122,7 @@ def _group(seen, group, forward, images):
     }
     square = (len(images), group[0].side, group[0].side, 3)
     logits, out = jax.eval_shape(forward, jax.ShapeDtypeStruct(square, images.dtype))
-    nothing = 0.0 if seen.average == "logits" else -jnp.inf
+    nothing = 0.0 if views.average == "logits" else -jnp.inf
     maps = jax.eval_shape(attend, out) if attentive else None
     start = (
         jnp.full(logits.shape, nothing, jnp.float32),
@@ -136,14 +135,14 @@ def _group(seen, group, forward, images):
     return total
 
 
-def _picture(seen, group, each, images, maps):
+def _picture(views, group, each, images, maps):
     """The images of the pass `each`, which is a row of `_group`'s table."""
-    if seen.side > seen.crop:
-        size = (len(images), seen.crop, seen.crop, 3)
+    if views.side > views.crop:
+        size = (len(images), views.crop, views.crop, 3)
         images = jax.lax.dynamic_slice(images, (0, *each["corner"], 0), size)
     if any(other.mirrored for other in group):
         images = jnp.where(each["mirrored"], images[:, :, ::-1], images)
-    if group[0].side != seen.crop:
+    if group[0].side != views.crop:
         size = (len(images), group[0].side, group[0].side, 3)
         images = jax.image.resize(images, size, "linear", antialias=True)
     if any(other.attended for other in group):

@@ -24,13 +24,9 @@ PICTURES = 24  # in predictions.png
 
 
 def write(
-    folder: Path,
-    evaluation: Evaluation,
-    results: metrics.Results,
-    split: Any,
-    class_names: Sequence[str],
+    folder: Path, evaluation: Evaluation, rows: metrics.Rows, split: Any, class_names: Sequence[str]
 ) -> None:
-    """Writes the evaluation of `split` with its `results` to `folder`, on the first process only.
+    """Writes the evaluation of `split` with its `rows` to `folder`, on the first process only.
 
     An earlier evaluation in the folder is replaced when the new one is complete.
 
@@ -46,7 +42,7 @@ def write(
     shutil.rmtree(new, ignore_errors=True)  # of a process that was killed here
     new.mkdir()
     try:
-        _write_files(new, evaluation, results, split, class_names)
+        _write_files(new, evaluation, rows, split, class_names)
         _replace(folder, new)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
@@ -77,9 +73,9 @@ def report(evaluation: Evaluation, matrix: np.ndarray, class_names: Sequence[str
     return f"{console.table(rows)}\n\n{console.table(pairs)}"
 
 
-def unreadable(results: metrics.Results, split: Any) -> str:
+def unreadable(rows: metrics.Rows, split: Any) -> str:
     """A text with the unreadable images of a split; METRICS contains all of them."""
-    names = [f"  {split.names[position]}" for position in results.unreadable]
+    names = [f"  {split.names[position]}" for position in rows.unreadable]
     more = [f"  ... all of them in {METRICS}"] if len(names) > 20 else []
     return "\n".join([f"{len(names)} unreadable images are not counted above:", *names[:20], *more])
 
@@ -107,11 +103,11 @@ def _replace(folder: Path, new: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_files(new: Path, evaluation, results: metrics.Results, split, class_names) -> None:
-    matrix = metrics.confusion_matrix(results, len(class_names))
-    names = [str(split.names[position]) for position in results.unreadable]
+def _write_files(new: Path, evaluation, rows: metrics.Rows, split, class_names) -> None:
+    matrix = metrics.confusion_matrix(rows, len(class_names))
+    names = [str(split.names[position]) for position in rows.unreadable]
     files.write_json(new / METRICS, {**evaluation.json(), "unreadable_images": names})
-    _table(new / "per_class.csv", _per_class(results, matrix, class_names))
+    _table(new / "per_class.csv", _per_class(rows, matrix, class_names))
     _table(
         new / "confusion.csv",
         [
@@ -120,13 +116,13 @@ def _write_files(new: Path, evaluation, results: metrics.Results, split, class_n
         ],
     )
     _table(new / "most_confused.csv", _most_confused(matrix, class_names))
-    _table(new / "predictions.csv", _predictions(results, split, class_names))
+    _table(new / "predictions.csv", _predictions(rows, split, class_names))
     name, found = style.shortened(evaluation.split, 60), evaluation.metrics
     title = f"{name}: top-1 {found.top1:.2f} % of {found.images:,} images"
     run = f"checkpoint of step {evaluation.checkpoint}, views {evaluation.views}"
     figure = pictures.confusion(matrix, class_names, f"{title}, {len(class_names)} classes\n{run}")
     style.save(figure, new / "confusion.png")
-    tiles, shown = _tiles(results, split, class_names)
+    tiles, shown = _tiles(rows, split, class_names)
     style.save(pictures.predictions(tiles, f"{title}, {run}\n{shown}"), new / "predictions.png")
 
 
@@ -135,19 +131,11 @@ def _table(path: Path, rows: Iterable[Sequence]) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _per_class(results: metrics.Results, matrix, class_names) -> Iterator[Sequence]:
+def _per_class(rows: metrics.Rows, matrix, class_names) -> Iterator[Sequence]:
     """A row for each class; cells without a value (no image, not predicted, no error) are empty."""
-    yield (
-        "number",
-        "class",
-        "images",
-        "correct",
-        "accuracy",
-        "precision",
-        "most_common_wrong_prediction",
-        "wrong_predictions",
-    )
-    images = np.bincount(results.label, minlength=len(class_names))
+    columns = "number class images correct accuracy precision most_common_wrong_prediction"
+    yield *columns.split(), "wrong_predictions"
+    images = np.bincount(rows.label, minlength=len(class_names))
     for index, name in enumerate(class_names):
         correct, predicted = matrix[index, index], matrix[:, index].sum()
         errors = matrix[index].copy()
@@ -173,20 +161,13 @@ def _most_confused(matrix, class_names) -> Iterator[Sequence]:
         yield class_names[true], class_names[predicted], count, _percent(count, totals[true])
 
 
-def _predictions(results: metrics.Results, split, class_names) -> Iterator[Sequence]:
+def _predictions(rows: metrics.Rows, split, class_names) -> Iterator[Sequence]:
     """A row for each image, in the order of the split; unreadable images have no prediction."""
-    others = range(2, results.classes.shape[1] + 1)
-    yield (
-        "name",
-        "label",
-        "predicted",
-        "probability",
-        "correct",
-        "place_of_label",
-        *(column for place in others for column in (f"class_{place}", f"probability_{place}")),
-    )
-    finite = results.rank < len(class_names)
-    row_of = {int(position): row for row, position in enumerate(results.index)}
+    others = range(2, rows.classes.shape[1] + 1)
+    ranked = (name for place in others for name in (f"class_{place}", f"probability_{place}"))
+    yield "name", "label", "predicted", "probability", "correct", "place_of_label", *ranked
+    finite = rows.rank < len(class_names)
+    row_of = {int(position): row for row, position in enumerate(rows.index)}
     for position in range(len(split)):
         about = (str(split.names[position]), class_names[int(split.labels[position])])
         row = row_of.get(position)
@@ -195,37 +176,33 @@ def _predictions(results: metrics.Results, split, class_names) -> Iterator[Seque
             continue
         best = [
             cell
-            for number, probability in zip(
-                results.classes[row], results.probabilities[row], strict=True
-            )
+            for number, probability in zip(rows.classes[row], rows.probabilities[row], strict=True)
             for cell in (class_names[int(number)], f"{probability:.6f}")
         ]
-        rank = int(results.rank[row])
+        rank = int(rows.rank[row])
         yield *about, *best[:2], int(rank == 0), rank + 1, *best[2:]
 
 
-def _tiles(results: metrics.Results, split, class_names) -> tuple[list[dict], str]:
+def _tiles(rows: metrics.Rows, split, class_names) -> tuple[list[dict], str]:
     """A fixed choice of images, errors first; half of them are errors if there are enough."""
     rng = np.random.default_rng(0)
-    finite = results.rank < len(class_names)
-    hits, errors = np.flatnonzero(results.rank == 0), np.flatnonzero(finite & (results.rank > 0))
+    finite = rows.rank < len(class_names)
+    hits, errors = np.flatnonzero(rows.rank == 0), np.flatnonzero(finite & (rows.rank > 0))
     number_errors = min(len(errors), max(PICTURES // 2, PICTURES - len(hits)))
     number_hits = min(len(hits), PICTURES - number_errors)
-    rows = [
+    chosen = [
         *np.sort(rng.choice(errors, number_errors, replace=False)),
         *np.sort(rng.choice(hits, number_hits, replace=False)),
     ]
     tiles = [
         {
-            "image": split.read(int(results.index[row])),
-            "label": style.drawable(class_names[results.label[row]], results.label[row]),
-            "predicted": style.drawable(
-                class_names[results.classes[row, 0]], results.classes[row, 0]
-            ),
-            "probability": float(results.probabilities[row, 0]),
-            "correct": bool(results.rank[row] == 0),
+            "image": split.read(int(rows.index[row])),
+            "label": style.drawable(class_names[rows.label[row]], rows.label[row]),
+            "predicted": style.drawable(class_names[rows.classes[row, 0]], rows.classes[row, 0]),
+            "probability": float(rows.probabilities[row, 0]),
+            "correct": bool(rows.rank[row] == 0),
         }
-        for row in rows
+        for row in chosen
     ]
     title = f"Here: {number_errors} of {len(errors):,} errors, {number_hits} of {len(hits):,} hits"
     return tiles, title

@@ -19,7 +19,7 @@ ERASED = 0.35  # share of the map's maximum: the mean threshold of erasing in tr
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class Explanation:
     """One image with its attention maps.
 
     image, crop, erased uint8 [H, W, 3]: the input, the crop by the mean map, and the image without
@@ -37,7 +37,7 @@ class Seen:
     effect: np.ndarray
 
 
-def look(run: restored.Restored, pictures: Sequence[np.ndarray]) -> Iterator[Seen]:
+def explanations(run: restored.Restored, pictures: Sequence[np.ndarray]) -> Iterator[Explanation]:
     """The attention of a run's network to pictures uint8 [h, w, 3] of any sizes, one by one.
 
     Raises:
@@ -49,7 +49,7 @@ def look(run: restored.Restored, pictures: Sequence[np.ndarray]) -> Iterator[See
             "'attention_pooling', which the methods 'wsdan' and 'cal' train, has attention maps"
         )
     network = run.plan.network
-    work = functools.partial(_look, 255 * jnp.float32(network.preprocess.mean))
+    work = functools.partial(_explain, 255 * jnp.float32(network.preprocess.mean))
     infer = inference.compiled(network, run.plan.mesh, work)
     devices = jax.local_device_count()
     for picture in pictures:
@@ -58,16 +58,10 @@ def look(run: restored.Restored, pictures: Sequence[np.ndarray]) -> Iterator[See
         batch = mesh.to_global(run.plan.mesh, {"image": np.stack([image] * devices)})
         found = infer(run.params, run.stats, batch)
         found = {name: np.asarray(values[0]) for name, values in found.items()}
-        crop, erased = (np.clip(np.round(found[name]), 0, 255).astype(np.uint8) for name in CHANGED)
-        box = tuple(int(edge) for edge in found["box"])
-        names = ("attention", "plain", "effect")
-        yield Seen(image, crop, erased, box, *(found[name] for name in names))
+        yield Explanation(image=image, **found | {"box": tuple(found["box"].tolist())})
 
 
-CHANGED = ("crop", "erased")
-
-
-def _look(grey, forward, images, batch):
+def _explain(grey, forward, images, batch):
     (logits, out), pixels = forward(images), batch["image"]
     attention, size = out["head/attention"], pixels.shape[1:3]
     maps = [regions.upsample(attention[..., k], size) for k in range(attention.shape[-1])]
@@ -77,14 +71,19 @@ def _look(grey, forward, images, batch):
     box = regions.boxes(attention.mean(-1), THRESHOLD, PADDING, size)
     # Erased places have the mean colour, which is zero once normalised.
     shown, grey = pixels.astype(jnp.float32), grey.reshape(1, 1, 1, 3)
+    erased = regions.drop(shown - grey, strongest, ERASED) + grey
     return {
         "attention": maps,
         "box": box,
-        "crop": regions.crop(shown, box),
-        "erased": regions.drop(shown - grey, strongest, ERASED) + grey,
+        "crop": _pixels(regions.crop(shown, box)),
+        "erased": _pixels(erased),
         "plain": jax.nn.softmax(logits),
         "effect": jax.nn.softmax(out["head/effect"]),
     }
+
+
+def _pixels(images):
+    return jnp.clip(jnp.round(images), 0, 255).astype(jnp.uint8)
 
 
 @dataclasses.dataclass
@@ -106,14 +105,14 @@ class Pointing:
     anywhere: float = 0.0
     last: tuple[int, int] | None = None
 
-    def add(self, seen: Seen, covered: np.ndarray) -> None:
+    def add(self, found: Explanation, covered: np.ndarray) -> None:
         """Counts an image whose parts cover `covered`, bool [H, W]."""
         h, w = covered.shape
-        place = peak(seen.attention.mean(-1))
+        place = peak(found.attention.mean(-1))
         # The first image has no image before it and uses the centre.
         other, self.last = self.last or (h // 2, w // 2), place
-        alive = [k for k in range(seen.attention.shape[-1]) if seen.attention[..., k].any()]
-        hits = [covered[peak(seen.attention[..., k])] for k in alive]
+        alive = [k for k in range(found.attention.shape[-1]) if found.attention[..., k].any()]
+        hits = [covered[peak(found.attention[..., k])] for k in alive]
         self.images += 1
         self.mean_map += covered[place]
         self.single_maps += np.mean(hits) if hits else 0.0
@@ -132,10 +131,10 @@ def point(run: restored.Restored, split: dataset.Split) -> Pointing:
     game = Pointing()
     with console.progress("pointing game", len(split)) as bar:
         everything = (split.read(index) for index in range(len(split)))
-        for index, seen in enumerate(look(run, everything)):
+        for index, found in enumerate(explanations(run, everything)):
             boxes = split.annotations["telling_boxes"](index)
             if len(boxes):
-                game.add(seen, coverage(run.transform, split.read(index), boxes))
+                game.add(found, coverage(run.transform, split.read(index), boxes))
             bar.update()
     return game
 

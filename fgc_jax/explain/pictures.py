@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from fgc_jax.explain.attention import Seen
+from fgc_jax.explain.attention import Explanation
 from fgc_jax.plots import style
 
 SHOWN = 6  # the strongest single maps of each image
@@ -16,7 +16,9 @@ OPACITY = 0.65  # of the strongest attention
 COLOURS = matplotlib.colormaps["inferno"]
 
 
-def attention(rows: Sequence[tuple[str, Seen]], class_names: Sequence[str], title: str) -> Figure:
+def attention(
+    rows: Sequence[tuple[str, Explanation]], class_names: Sequence[str], title: str
+) -> Figure:
     """A figure with a row for each image, given as (true class or "", its maps): the image with the
     box of its crop, the mean map, the strongest single maps, the crop, and the image without the
     region of the strongest map; below them the plain and the effect prediction."""
@@ -30,11 +32,11 @@ def attention(rows: Sequence[tuple[str, Seen]], class_names: Sequence[str], titl
     for column, name in enumerate(names):
         x = gap + column * (SIDE + gap)
         figure.text(x / width, 1 - 0.58 / height, name, fontsize=7, color=style.FAINT)
-    for row, (label, seen) in enumerate(rows):
-        order = np.argsort(-seen.attention.sum((0, 1)), kind="stable")[:maps]
-        mean = seen.attention.mean(-1)
-        singles = [overlay(seen.image, seen.attention[..., k]) for k in order]
-        tiles = [seen.image, overlay(seen.image, mean), *singles, seen.crop, seen.erased]
+    for row, (label, found) in enumerate(rows):
+        order = np.argsort(-found.attention.sum((0, 1)), kind="stable")[:maps]
+        mean = found.attention.mean(-1)
+        singles = [overlay(found.image, found.attention[..., k]) for k in order]
+        tiles = [found.image, overlay(found.image, mean), *singles, found.crop, found.erased]
         y = height - head - row * (SIDE + text)  # of the row's upper edge
         for column, tile in enumerate(tiles):
             x = gap + column * (SIDE + gap)
@@ -42,14 +44,14 @@ def attention(rows: Sequence[tuple[str, Seen]], class_names: Sequence[str], titl
             axes.imshow(tile, interpolation="antialiased")
             axes.set_axis_off()
             if column == 0:
-                top, bottom, left, right = seen.box
+                top, bottom, left, right = found.box
                 box = (left - 0.5, top - 0.5), right - left, bottom - top
                 axes.add_patch(Rectangle(*box, fill=False, edgecolor="#ffd33d", linewidth=1.2))
         said = [
             f"{kind}: {_named(class_names, scores)}"
-            for kind, scores in (("plain", seen.plain), ("effect", seen.effect))
+            for kind, scores in (("plain", found.plain), ("effect", found.effect))
         ]
-        right = label and all(class_names[s.argmax()] == label for s in (seen.plain, seen.effect))
+        right = label and all(class_names[s.argmax()] == label for s in (found.plain, found.effect))
         colour = style.INK if not label else style.HIT if right else style.ERROR
         true = f"true: {style.drawable(label, 0)}    " if label else ""
         figure.text(

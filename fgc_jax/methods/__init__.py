@@ -17,7 +17,7 @@ from fgc_jax.methods import (
     pmg,
     transfg,
 )
-from fgc_jax.methods.method import Facts, Loss, Method, Report
+from fgc_jax.methods.method import AT, Facts, Loss, Method, Report
 from fgc_jax.methods.task import Task
 
 __all__ = ("METHODS", "Entry", "Facts", "Loss", "Method", "Report", "Task", "build")
@@ -66,4 +66,4 @@ def build(name: str, options: dict[str, Any], facts: Facts) -> Method:
         ValueError: an unknown option, or a value that is not allowed.
     """
     make = METHODS[name].make
-    return make(facts, **config.options(make, options, "config.method_options."))
+    return make(facts, **config.options(make, options, AT))

@@ -15,7 +15,7 @@ from flax import nnx
 
 from fgc_jax.config.limits import NotNegative, Share, above, at_most, interval
 from fgc_jax.methods import jigsaw, losses
-from fgc_jax.methods.method import Facts, Method, Report
+from fgc_jax.methods.method import AT, Facts, Method, Report
 from fgc_jax.models import regions
 
 FAKE_ATTENTION = 2.0  # counterfactual attention is uniform below it
@@ -51,13 +51,14 @@ def make(
         ValueError: weights that leave nothing to learn, or one without effect.
     """
     if not (raw_weight or crop_weight or (effect and effect_weight)):
-        raise ValueError(_at("raw_weight and crop_weight are 0: nothing would be learnt"))
+        raise ValueError(f"{AT}raw_weight and crop_weight are 0: nothing would be learnt")
     if not effect and effect_weight != 1:
-        raise ValueError(_at(f"effect_weight={effect_weight} has no effect: 'wsdan' has none"))
+        raise ValueError(f"{AT}effect_weight={effect_weight} has no effect: 'wsdan' has none")
 
     def loss(model, batch, key, state, constants):
         keys = jax.random.split(key, 7)
         labels, mask = batch["label"], batch["mask"]
+        twice = {"label": jnp.repeat(labels, 2), "mask": jnp.repeat(mask, 2)}
         logits, out = model(batch["image"], rngs=nnx.Rngs(dropout=keys[0]))
         changed = changed_images(
             batch["image"],
@@ -68,14 +69,13 @@ def make(
             drop_threshold=drop_threshold,
         )
         changed_logits, changed_out = model(changed, rngs=nnx.Rngs(dropout=keys[4]))
-        twice, both = jnp.repeat(labels, 2), jnp.repeat(mask, 2)
         parts = {
-            "raw_loss": (raw_weight, _cross_entropy(logits, labels, mask)),
-            "crop_loss": (crop_weight, _cross_entropy(changed_logits, twice, both)),
+            "raw_loss": (raw_weight, losses.of_labels(logits, batch)),
+            "crop_loss": (crop_weight, losses.of_labels(changed_logits, twice)),
         }
         if effect:
-            value = _cross_entropy(effect_logits(model, out, keys[5]), labels, mask)
-            of_changed = _cross_entropy(effect_logits(model, changed_out, keys[6]), twice, both)
+            value = losses.of_labels(effect_logits(model, out, keys[5]), batch)
+            of_changed = losses.of_labels(effect_logits(model, changed_out, keys[6]), twice)
             value = (value + 2 * of_changed) / 3
             parts["effect_loss"] = effect_weight, value
         distances, centres = to_centres(
@@ -138,12 +138,3 @@ def to_centres(embeddings, labels, mask, centres, *, rate, normalise):
     first = jnp.argmax(labels[:, None] == labels[None, :], axis=1) == jnp.arange(len(labels))
     rows = jnp.where(first, labels, len(centres))  # out of range for the others: dropped
     return distances, centres.at[rows].set(moved, mode="drop")
-
-
-def _cross_entropy(logits, labels, mask):
-    goal = jax.nn.one_hot(labels, logits.shape[-1])
-    return losses.masked_mean(losses.cross_entropy(logits, goal), mask)
-
-
-def _at(message):
-    return f"config.method_options.{message}"

@@ -34,8 +34,7 @@ def make(
     def loss(model, batch, key, state, constants):
         logits, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
         mask = batch["mask"]
-        goal = losses.targets(batch, logits.shape[-1])
-        class_loss = losses.masked_mean(losses.cross_entropy(logits, goal), mask)
+        class_loss = losses.of_labels(logits, batch)
         c3s_loss = sum(
             gamma * c3s(out[f"head/{name}_parts"], mask) for name, gamma in gammas.items()
         )

@@ -11,7 +11,7 @@ from flax import nnx
 
 from fgc_jax.config.limits import Count, NotNegative, at_least
 from fgc_jax.methods import jigsaw, losses
-from fgc_jax.methods.method import Facts, Method, Report
+from fgc_jax.methods.method import AT, Facts, Method, Report
 
 
 def make(
@@ -34,15 +34,14 @@ def make(
     Raises:
         ValueError: a reach of all tiles, or a location map that is not tiles x tiles.
     """
-    at = "config.method_options."
     if reach >= tiles:
-        raise ValueError(f"{at}reach={reach} must be below tiles={tiles}")
+        raise ValueError(f"{AT}reach={reach} must be below tiles={tiles}")
     for index, shapes in enumerate(facts.shapes):
         places = shapes["head/location"]
         if places != (tiles, tiles):
             fitting = f" or tiles={min(places)}" if min(places) > 1 else ""
             raise ValueError(
-                f"{at}tiles={tiles}: in config.phases[{index}] the head has a location map of "
+                f"{AT}tiles={tiles}: in config.phases[{index}] the head has a location map of "
                 f"{places[0]}x{places[1]}, one place for 2x2 positions of the feature map: choose "
                 f"another crop{fitting}"
             )

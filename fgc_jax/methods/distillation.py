@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fgc_jax import models
-from fgc_jax.methods.method import Facts
+from fgc_jax.methods.method import AT, Facts
 from fgc_jax.runs import results
 
 
@@ -22,7 +22,7 @@ def load_teacher(workdir: str, facts: Facts) -> tuple[Callable[[Any, jax.Array],
         ValueError: there is no finished run, its classes differ, or its network does not accept
             images of the student's size.
     """
-    at = f"config.method_options.teacher={workdir!r}"
+    at = f"{AT}teacher={workdir!r}"
     try:
         if results.finished(Path(workdir)) is None:
             raise ValueError("there is no finished run")
@@ -43,13 +43,11 @@ def load_teacher(workdir: str, facts: Facts) -> tuple[Callable[[Any, jax.Array],
 
 
 def _check_classes(theirs: tuple[str, ...], ours: tuple[str, ...], at: str) -> None:
-    """Raises ValueError unless the classes are the same, in the same order."""
-    if theirs == ours:
-        return
     if len(theirs) != len(ours):
         raise ValueError(f"{at}: it has {len(theirs)} classes, the data have {len(ours)}")
-    number = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if len(set(pair)) > 1)
-    raise ValueError(
-        f"{at}: its classes are not those of the data; the first difference is class {number}, "
-        f"{theirs[number]!r} there and {ours[number]!r} in the data"
-    )
+    for number, (there, here) in enumerate(zip(theirs, ours, strict=True)):
+        if there != here:
+            raise ValueError(
+                f"{at}: its classes are not those of the data; the first difference is class "
+                f"{number}, {there!r} there and {here!r} in the data"
+            )

@@ -77,6 +77,14 @@ def balanced_weights(class_counts: Sequence[int]) -> np.ndarray:
     return np.float32(counts.sum() / (len(counts) * counts))
 
 
+def of_labels(
+    logits: jax.Array, batch: Mapping[str, jax.Array], smoothing: float = 0.0
+) -> jax.Array:
+    """Mean cross-entropy, a scalar, of logits [B, K] for the labels and the mask of a batch."""
+    goal = targets(batch, logits.shape[-1], smoothing)
+    return masked_mean(cross_entropy(logits, goal), batch["mask"])
+
+
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
     """Mean of values [B] where mask [B] is 1; the mask may be any weights >= 0. 0 if all are 0."""
     return normalised_sum(values * mask, mask)

@@ -9,6 +9,8 @@ from flax import struct
 
 from fgc_jax.models.backbone import Preprocess
 
+AT = "config.method_options."  # precedes the names of options in errors
+
 
 @struct.dataclass
 class Report:
@@ -27,11 +29,11 @@ class Loss(Protocol):
     """`loss(model, batch, key, state, constants) -> (scalar loss, Report)`, traced inside the train
     step.
 
-    `model` is the live module: `logits, out = model(images, rngs=...)`. A batch holds `image` f32
-    [B, H, W, 3] (augmented and normalised), `label` int32 [B] and `mask` f32 [B] (0 for images that
-    could not be read). Mixed images also have `label_b` int32 [B] and `weight` f32 [B] in 0..1, the
-    share of `label`. `state` is the method's state before the step, `constants` are the method's
-    own.
+    `model` is the live module: `logits, out = model(images, rngs=...)`. A batch contains `image`
+    f32 [B, H, W, 3] (augmented and normalised), `label` int32 [B] and `mask` f32 [B] (0 for images
+    that could not be read). Mixed images also have `label_b` int32 [B] and `weight` f32 [B] in
+    0..1, the share of `label`. `state` is the method's state before the step, `constants` are the
+    method's own.
     """
 
     def __call__(

@@ -20,10 +20,8 @@ def make(facts: Facts, *, confusion_weight: Positive = 10.0, label_smoothing: Ra
 
     def loss(model, batch, key, state, constants):
         logits, _ = model(batch["image"], rngs=nnx.Rngs(dropout=key))
-        mask = batch["mask"]
-        goal = losses.targets(batch, logits.shape[-1], label_smoothing)
-        label_loss = losses.masked_mean(losses.cross_entropy(logits, goal), mask)
-        confused = confusion(jax.nn.softmax(logits), batch["label"], mask)
+        label_loss = losses.of_labels(logits, batch, label_smoothing)
+        confused = confusion(jax.nn.softmax(logits), batch["label"], batch["mask"])
         value = label_loss + confusion_weight * confused
         scalars = {"label_loss": label_loss, "confusion": confused}
         return value, Report({"logits": logits}, scalars)

@@ -95,7 +95,6 @@ def refinement(early: jax.Array, late: jax.Array, temperature: jax.Array) -> jax
 
 
 def _terms(logits, out, batch):
-    """The terms of both methods, by name."""
     goal = losses.targets(batch, logits.shape[-1])
     sums = {"mean": 0.0, "dropped": 0.0, "picked": 0.0}
     levels = zip(_levels(out, pyramid.SCORES), _levels(out, pyramid.PICKED), strict=True)

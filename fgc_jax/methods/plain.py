@@ -8,7 +8,7 @@ from flax import nnx
 
 from fgc_jax.config.limits import Rate, Share, above, at_most, between
 from fgc_jax.methods import distillation, losses
-from fgc_jax.methods.method import Facts, Method, Report
+from fgc_jax.methods.method import AT, Facts, Method, Report
 
 
 def make(
@@ -34,22 +34,20 @@ def make(
             images, or a teacher that does not fit this run.
     """
     if loss == "focal" and not focal_gamma:
-        raise ValueError(_at("focal_gamma must be above 0 with loss='focal'"))
+        raise ValueError(f"{AT}focal_gamma must be above 0 with loss='focal'")
     if focal_gamma and loss != "focal":
-        raise ValueError(_at(f"focal_gamma={focal_gamma} has no effect with loss={loss!r}"))
+        raise ValueError(f"{AT}focal_gamma={focal_gamma} has no effect with loss={loss!r}")
     constants: dict[str, Any] = {}
     if class_weights:
         constants["class_weights"] = _balanced_weights(facts)
     if teacher:
         if not teacher_share:
-            raise ValueError(_at("teacher_share must be above 0 with a teacher"))
+            raise ValueError(f"{AT}teacher_share must be above 0 with a teacher")
         teach, constants["teacher"] = distillation.load_teacher(teacher, facts)
     elif (teacher_share, temperature) != (0, 1):
         raise ValueError(
-            _at(
-                f"teacher_share={teacher_share} and temperature={temperature} have no effect "
-                "without a teacher; leave them 0 and 1"
-            )
+            f"{AT}teacher_share={teacher_share} and temperature={temperature} have no effect "
+            "without a teacher; leave them 0 and 1"
         )
 
     def of_labels(logits, batch, constants):
@@ -89,10 +87,6 @@ def _balanced_weights(facts: Facts) -> jax.Array:
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" * (len(missing) > 5))
         raise ValueError(
-            _at(f"class_weights='balanced': train has no images of the classes {shown}")
+            f"{AT}class_weights='balanced': train has no images of the classes {shown}"
         )
     return jnp.asarray(losses.balanced_weights(facts.class_counts))
-
-
-def _at(message: str) -> str:
-    return f"config.method_options.{message}"

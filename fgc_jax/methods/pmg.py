@@ -11,7 +11,7 @@ from flax import nnx
 
 from fgc_jax.config.limits import Positive, at_least
 from fgc_jax.methods import jigsaw, losses
-from fgc_jax.methods.method import Facts, Method, Report
+from fgc_jax.methods.method import AT, Facts, Method, Report
 
 
 def make(
@@ -33,12 +33,12 @@ def make(
     for index, shapes in enumerate(facts.shapes):
         if sum(name.startswith("head/level") for name in shapes) != len(tiles):
             raise ValueError(
-                f"config.method_options.tiles={tiles!r} must have one number for each level of the "
+                f"{AT}tiles={tiles!r} must have one number for each level of the "
                 "head, that is for each map of config.model.feature_map"
             )
         if max(tiles) > min(shapes["image"][:2]):
             raise ValueError(
-                f"config.method_options.tiles={tiles!r}: the images of config.phases[{index}] have "
+                f"{AT}tiles={tiles!r}: the images of config.phases[{index}] have "
                 f"only {min(shapes['image'][:2])} pixels per side"
             )
 
@@ -47,7 +47,7 @@ def make(
             order_key, key = jax.random.split(key)
             images = jigsaw.shuffle(order_key, batch["image"], n)
             _, out = model(images, rngs=nnx.Rngs(dropout=key))
-            value = _cross_entropy(out[f"head/{name}"], batch)
+            value = losses.of_labels(out[f"head/{name}"], batch)
             return value, Report({"logits": out[f"head/{name}"]}, {f"{name}_loss": value})
 
         return loss
@@ -55,13 +55,8 @@ def make(
     def whole(model, batch, key, state, constants):
         _, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
         logits = out["head/concat"]
-        value = _cross_entropy(logits, batch)
+        value = losses.of_labels(logits, batch)
         return concat_weight * value, Report({"logits": logits}, {"concat_loss": value})
 
     steps = [level(f"level{index}", n) for index, n in enumerate(tiles, start=1)]
     return Method((*steps, whole))
-
-
-def _cross_entropy(logits, batch):
-    goal = losses.targets(batch, logits.shape[-1])
-    return losses.masked_mean(losses.cross_entropy(logits, goal), batch["mask"])

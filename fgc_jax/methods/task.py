@@ -2,16 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 
-
-class Evaluate(Protocol):
-    """`evaluate(split_name, params, stats)`: the metrics of a split, by name, and the positions of
-    its unreadable images."""
-
-    def __call__(self, split_name: str, params: Any, stats: Any) -> tuple[Any, Any]: ...
+# (name of a split, params, stats) -> (its metrics by name, the positions of its unreadable images)
+Evaluate = Callable[[str, Any, Any], tuple[Any, Any]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,8 +35,7 @@ def make(
 
     def loss(model, batch, key, state, constants):
         logits, out = model(batch["image"], rngs=nnx.Rngs(dropout=key))
-        goal = losses.targets(batch, facts.num_classes, label_smoothing)
-        label_loss = losses.masked_mean(losses.cross_entropy(logits, goal), batch["mask"])
+        label_loss = losses.of_labels(logits, batch, label_smoothing)
         tokens = out["pooled"][:, 0, 0]
         contrastive = contrast(tokens, batch["label"], batch["mask"], margin)
         value = label_loss + contrastive

@@ -48,7 +48,10 @@ def describe(
     params, stats = builder.split(model)
     own = {name: value for name, value in (("mean", mean), ("std", std)) if value}
     preprocess = dataclasses.replace(table.preprocess(settings), **own)
-    return Network(settings, model, params, stats, table.layer_prefixes(settings), preprocess)
+    return Network(
+        settings=settings, model=model, params=params, stats=stats,
+        layers=table.layer_prefixes(settings), preprocess=preprocess,
+    )  # fmt: skip
 
 
 def of_embeddings(network: Network) -> Network:

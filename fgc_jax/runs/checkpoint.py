@@ -222,7 +222,7 @@ def load_variables(workdir: Path, step: int) -> tuple[Any, Any, Progress]:
         names = ("params", "stats", *(["average"] if progress.averaged else []))
         state = _parts(manager, step, names)
         if "average" in state:
-            state["params"] = trees.replaced(state["params"], state["average"]["params"])
+            state["params"] = trees.merge(state["params"], state["average"]["params"])
             state["stats"] = state["average"].get("stats", {})
         return state["params"], state.get("stats", {}), progress
 

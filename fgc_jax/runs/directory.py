@@ -21,7 +21,8 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
         raise ValueError(f"--workdir={workdir} is not a directory")
     if not (workdir / CONFIG).exists():
         # A run that is killed at its very beginning leaves the lock and an incomplete config.
-        if any(not _is_beginning(entry.name) for entry in workdir.iterdir()):
+        beginning = (workdir / LOCK, *workdir.glob(f"{CONFIG}*{files.UNFINISHED}"))
+        if not set(workdir.iterdir()) <= set(beginning):
             raise ValueError(
                 f"--workdir={workdir} is not empty and has no {CONFIG}: choose a new directory"
             )
@@ -33,10 +34,6 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
             f"with --workdir=DIR, or delete this one to start again. The differences:\n  "
             + "\n  ".join(differing[:10])
         )
-
-
-def _is_beginning(name: str) -> bool:
-    return name == LOCK or (name.startswith(CONFIG) and name.endswith(files.UNFINISHED))
 
 
 def check_dataset(workdir: Path, facts: Mapping[str, Any]) -> None:

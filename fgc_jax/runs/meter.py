@@ -1,5 +1,6 @@
 """Reads a phase's step metrics one step late, so that the device never waits for the host."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -12,30 +13,26 @@ class NonFiniteLoss(RuntimeError):
     saved before that."""
 
 
+@dataclasses.dataclass
 class Meter:
     """Logs metrics, measures speed, and stops a run whose loss is not finite.
 
-    `train_seconds` and `images` count train steps only: `restart_clock` leaves out compilation,
-    validation and saving.
+    rate: step of the phase -> learning rate. `train_seconds` and `images` count train steps only:
+    `restart_clock` leaves out compilation, validation and saving.
     """
 
-    def __init__(
-        self,
-        phase: str,
-        batch_size: int,
-        rate: Callable,
-        phase_start: int,
-        writer: Writer,
-        log_every: int,
-    ):
-        self.text = ""
-        self.train_seconds = 0.0
-        self.images = 0
-        self._phase, self._batch_size, self._rate = phase, batch_size, rate
-        self._phase_start, self._writer, self._log_every = phase_start, writer, log_every
-        self._pending = None
-        self._losses: list[float] = []
-        self._clock: float | None = None
+    phase: str
+    batch_size: int
+    rate: Callable
+    phase_start: int
+    writer: Writer
+    log_every: int
+    text: str = ""
+    train_seconds: float = 0.0
+    images: int = 0
+    _pending: tuple | None = None
+    _losses: list[float] = dataclasses.field(default_factory=list)
+    _clock: float | None = None
 
     def add(self, step: int, metrics: dict, scale: float) -> None:
         """Takes the metrics of the step just started, whose learning rate is the schedule's times
@@ -53,22 +50,22 @@ class Meter:
         now = time.perf_counter()
         if self._clock is not None:
             self.train_seconds += now - self._clock
-            self.images += self._batch_size
+            self.images += self.batch_size
         self._clock = now
         self._losses.append(values["loss"])
         self.text = f"loss {values['loss']:.3f}"
         if self.train_seconds:
             self.text += f", {self.images / self.train_seconds:.0f} images/s"
-        if step % self._log_every == 0:
-            learning_rate = scale * self._rate(step - 1 - self._phase_start)
-            self._writer.scalars(step, {**values, "learning_rate": learning_rate})
+        if step % self.log_every == 0:
+            learning_rate = scale * self.rate(step - 1 - self.phase_start)
+            self.writer.scalars(step, {**values, "learning_rate": learning_rate})
 
     def check(self, step: int, values: Mapping[str, float]) -> None:
         """Raises NonFiniteLoss if one of the values is not finite."""
         for name, value in values.items():
             if not math.isfinite(value):
                 raise NonFiniteLoss(
-                    f"{name} is {value} at step {step} in phase {self._phase!r}; the last "
+                    f"{name} is {value} at step {step} in phase {self.phase!r}; the last "
                     "checkpoint before it is kept. Try a lower lr, warmup or clip_norm."
                 )
 

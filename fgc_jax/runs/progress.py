@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fgc_jax.runs import results
-from fgc_jax.runs.results import Best, LrByHand, Phase
+from fgc_jax.runs.results import Best, FinishedPhase, LrByHand
 
 
 @dataclasses.dataclass
@@ -28,7 +28,7 @@ class Progress:
     train_seconds: float = 0.0  # of its train steps, compilation and validation left out
     train_images: int = 0  # in those seconds
     bad_images: list[str] = dataclasses.field(default_factory=list)  # names, all phases
-    history: list[Phase] = dataclasses.field(default_factory=list)  # finished phases
+    history: list[FinishedPhase] = dataclasses.field(default_factory=list)  # finished phases
 
     def end_epoch(self, step: int, score: float | None, val: Mapping[str, float] | None) -> bool:
         """Counts an epoch. Returns whether its score (greater is better) is the best of the phase
@@ -73,7 +73,7 @@ class Progress:
         if self.best is None:  # no validation: the last state is the result of the phase
             self.best = Best(step, self.epoch, None, None)
         speed = self.train_images / self.train_seconds if self.train_seconds else 0.0
-        entry = Phase(
+        entry = FinishedPhase(
             name=name,
             epochs=self.epoch,
             steps=step - self.phase_start,
@@ -98,11 +98,5 @@ class Progress:
 
 def parse(stored: Mapping[str, Any]) -> Progress:
     """The inverse of `dataclasses.asdict`, for the JSON of a checkpoint; earlier versions wrote
-    fewer keys. Raises KeyError or TypeError if `stored` is something else."""
-    best = stored.get("best")
-    parts = {
-        "best": results.parse_best(best) if best else None,
-        "lr_by_hand": results.parse_by_hand(stored.get("lr_by_hand", ())),
-        "history": [results.parse_phase(phase) for phase in stored.get("history", ())],
-    }
-    return Progress(**{**stored, **parts})
+    fewer keys. Raises errors like `results.parse`."""
+    return results.parse(Progress, stored)

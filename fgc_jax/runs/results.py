@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class LrByHand:
 
 
 @dataclasses.dataclass(frozen=True)
-class Phase:
+class FinishedPhase:
     """A finished phase."""
 
     name: str
@@ -92,7 +93,7 @@ class Results:
     pretrained: str | None
     params: int
     forward_gflops: float
-    phases: tuple[Phase, ...]
+    phases: tuple[FinishedPhase, ...]
     bad_images: tuple[str, ...]
     complete: bool
     logits: Logits | None = None
@@ -117,46 +118,30 @@ def read(workdir: Path) -> Results | None:
         return None
     stored = files.read_json(path)
     try:
-        parts = {
-            "phases": tuple(map(parse_phase, stored["phases"])),
-            "bad_images": tuple(stored["bad_images"]),
-            "logits": Logits(**stored["logits"]) if stored.get("logits") else None,
-            "test": _parse_evaluation(stored["test"]) if stored["test"] else None,
-        }
-        return Results(**stored | parts)
+        if test := stored["test"]:
+            facts = {name: test.pop(name) for name in ("checkpoint", "split", "views")}
+            stored["test"] = {**facts, "metrics": test}
+        return parse(Results, stored)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged or from another version: {error}") from None
 
 
-def parse_phase(stored: Mapping[str, Any]) -> Phase:
-    """A phase from its JSON. Raises KeyError or TypeError if it is not a phase."""
-    by_hand = parse_by_hand(stored.get("lr_by_hand", ()))
-    return Phase(**{**stored, "best": parse_best(stored["best"]), "lr_by_hand": tuple(by_hand)})
-
-
-def parse_best(stored: Mapping[str, Any]) -> Best:
-    """A best epoch from its JSON. Raises KeyError or TypeError if it is not a best epoch."""
-    return Best(**{**stored, "val": _numbers(stored["val"]) if stored["val"] else None})
-
-
-def parse_by_hand(stored: list[Mapping[str, Any]]) -> list[LrByHand]:
-    """Learning rates set by hand, from their JSON. Raises TypeError if it is something else."""
-    return [LrByHand(**change) for change in stored]
-
-
-def _parse_evaluation(stored: Mapping[str, Any]) -> Evaluation:
-    facts = {name: stored[name] for name in ("checkpoint", "split", "views")}
-    values = {name: value for name, value in stored.items() if name not in facts}
-    return Evaluation(**facts, metrics=_parse_metrics(values))
-
-
-def _parse_metrics(stored: Mapping[str, Any]) -> Metrics:
-    return Metrics(**_numbers(stored))
-
-
-def _numbers(stored: Mapping[str, float | None]) -> dict[str, float]:
-    """Turns the null of JSON into NaN."""
-    return {key: math.nan if value is None else value for key, value in stored.items()}
+def parse(kind: Any, stored: Any) -> Any:
+    """A value of the type `kind`, for example a dataclass, from its JSON. The null of a float is
+    NaN. Raises KeyError, TypeError or AttributeError if `stored` is something else."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if type(None) in parts:
+        return None if stored is None else parse(parts[0], stored)
+    if kind is float and stored is None:
+        return math.nan
+    if origin in (list, tuple):
+        return origin(parse(parts[0], each) for each in stored)
+    if origin in (dict, Mapping):
+        return {key: parse(parts[1], each) for key, each in stored.items()}
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: parse(hints[name], each) for name, each in stored.items()})
+    return stored
 
 
 def finished(workdir: Path) -> Results | None:

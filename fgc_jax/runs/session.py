@@ -52,4 +52,7 @@ def opened(
             latest = manager.latest_step()
             writer = Writer(workdir, latest or 0, wandb)
             with contextlib.closing(writer):
-                yield Session(workdir, config, manager, writer, asked, latest)
+                yield Session(
+                    workdir=workdir, config=config, manager=manager, writer=writer,
+                    stop_asked=asked, latest=latest,
+                )  # fmt: skip

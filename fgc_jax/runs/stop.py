@@ -22,16 +22,24 @@ def requests(manager) -> Iterator[Callable[[int], bool]]:
     if jax.process_count() > 1:
         yield manager.reached_preemption
         return
-    received = []
+    with signals(interrupt=True) as received:
+        yield lambda step: bool(received)
+
+
+@contextlib.contextmanager
+def signals(interrupt: bool) -> Iterator[list[int]]:
+    """Yields a list that grows with each SIGTERM and SIGINT. interrupt: a second Ctrl-C raises
+    KeyboardInterrupt, because the user does not want to wait."""
+    received: list[int] = []
 
     def handle(number, frame):
-        if received and number == signal.SIGINT:  # a second Ctrl-C: the user does not want to wait
+        if interrupt and received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda step: bool(received)
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

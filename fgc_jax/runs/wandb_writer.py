@@ -4,9 +4,11 @@ The id of the W&B run is stored in the run directory, so a continued run continu
 a kill some steps are logged again: W&B drops these values, which are the same as before.
 """
 
+import contextlib
 import html
+import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ class WandbWriter(metric_writers.MetricWriter):
         import wandb
 
         self._wandb = wandb
-        try:
+        with _errors_named(wandb):
             self._run = wandb.init(
                 project=project,
                 id=_run_id(directory / RUN),
@@ -36,11 +38,6 @@ class WandbWriter(metric_writers.MetricWriter):
                 resume="allow",
                 settings=wandb.Settings(console="off"),  # do not upload the progress bar
             )
-        except wandb.Error as error:
-            raise ValueError(
-                f"Weights & Biases: {error}; run `wandb login`, or set WANDB_MODE=offline to write "
-                "files only"
-            ) from None
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         self._run.log({name: float(value) for name, value in scalars.items()}, step=step)
@@ -62,23 +59,36 @@ class WandbWriter(metric_writers.MetricWriter):
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
         self._run.config.update(dict(hparams), allow_val_change=True)
 
-    def write_summaries(self, step, values, metadata=None) -> None:
+    def _refuse(self, *values, **options) -> None:
         raise NotImplementedError
 
-    def write_videos(self, step, videos) -> None:
-        raise NotImplementedError
-
-    def write_audios(self, step, audios, *, sample_rate) -> None:
-        raise NotImplementedError
-
-    def write_histograms(self, step, arrays, num_buckets=None) -> None:
-        raise NotImplementedError
+    write_summaries = write_videos = write_audios = write_histograms = _refuse
 
     def flush(self) -> None:
         """Does nothing: W&B sends its data itself."""
 
     def close(self) -> None:
         self._run.finish()
+
+
+def login() -> None:
+    """Raises ValueError if runs are sent to W&B and it cannot be reached or there is no login."""
+    import wandb
+
+    if os.environ.get("WANDB_MODE", "online") == "online":
+        with _errors_named(wandb):
+            wandb.login(verify=True)
+
+
+@contextlib.contextmanager
+def _errors_named(wandb: Any) -> Iterator[None]:
+    try:
+        yield
+    except wandb.Error as error:
+        raise ValueError(
+            f"Weights & Biases: {error}; run `wandb login`, or set WANDB_MODE=offline to write "
+            "files only"
+        ) from None
 
 
 def _run_id(path: Path) -> str:

@@ -77,7 +77,8 @@ class Writer:
 
 
 def check_wandb(project: str) -> None:
-    """Raises ValueError if a Weights & Biases project is given and its package is missing."""
+    """Raises ValueError if a Weights & Biases project is given, but the package is missing or there
+    is no login."""
     found = importlib.util.find_spec("wandb") if project else None
     # W&B creates a folder "wandb" where it runs, which looks like a package without a file.
     if project and (found is None or found.origin is None):
@@ -85,11 +86,21 @@ def check_wandb(project: str) -> None:
             f"config.wandb={project!r} needs the package wandb, which is not installed: "
             "pip install wandb, or set config.wandb=''"
         )
+    if project and mesh.is_first_process():
+        _quieten_tensorflow()
+        from fgc_jax.runs import wandb_writer
+
+        wandb_writer.login()
+
+
+def _quieten_tensorflow() -> None:
+    """Less output from TensorFlow, which clu imports."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 def _event_writer(workdir: Path, wandb: str):
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    _quieten_tensorflow()
     from clu import metric_writers
 
     writers = []

@@ -4,7 +4,6 @@ A sweep directory contains `config.json` (the recipe without the grid), `sweep.j
 the sweep), `runs/NAME`, `logs/NAME.log`, and the table as `results.csv` and `results.json`.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -16,7 +15,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +154,7 @@ def run(
     failed: dict[str, str] = {}
     took: list[float] = []
     told, asked = set(), set()
-    with _signals() as received:
+    with stop.signals(interrupt=False) as received:
         try:
             while running or (waiting and not received):
                 for lane in set(range(len(environments))) - set(running):
@@ -292,16 +291,3 @@ def _remaining(left: int, seconds: float) -> str:
         return "none left"
     shown = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
     return f"{left} left, about {shown}"
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Yields a list that grows with each SIGTERM and SIGINT."""
-    received: list[int] = []
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    before = {k: signal.signal(k, lambda number, frame: received.append(number)) for k in kinds}
-    try:
-        yield received
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from fgc_jax import config, mesh, methods
-from fgc_jax.evaluation import metrics, multiview, scores, views
+from fgc_jax.config.views import LOGITS
+from fgc_jax.evaluation import metrics, multiview, scores
+from fgc_jax.evaluation.views import RAW, Views
 from fgc_jax.methods import losses
 from fgc_jax.runs import checkpoint, results
 from fgc_jax.runs.results import Evaluation, Logits
@@ -42,18 +44,18 @@ def _report(outputs, batch) -> dict[str, jax.Array]:
     return {"top1": 100 * losses.masked_mean(hits, batch["mask"])}
 
 
-def _results(plan: Plan, given: Inputs, params, stats, split_name: str, seen=views.RAW):
+def _results(plan: Plan, given: Inputs, params, stats, split_name: str, views: Views = RAW):
     split = given.splits[split_name]
-    infer = metrics.compiled(given.network, plan.mesh, seen)
+    infer = metrics.compiled(given.network, plan.mesh, views)
     with inputs.eval_batches(plan.settings, split, given.eval_transform) as batches:
         return metrics.run(infer, params, stats, batches, plan.mesh, len(split))
 
 
-def views_in_words(data: config.DataSettings, split_name: str | None, seen=views.RAW) -> str:
+def views_in_words(data: config.DataSettings, split_name: str | None, views: Views = RAW) -> str:
     """A text for the views of an evaluation, which is reported with each number. It mentions crops
     to ground-truth boxes, because there are no such boxes for new photos."""
     cropped = split_name in data.box_crop
-    return f"{seen}, cropped to ground-truth boxes" if cropped else str(seen)
+    return f"{views}, cropped to ground-truth boxes" if cropped else str(views)
 
 
 def _test(
@@ -65,20 +67,20 @@ def _test(
     params, stats = mesh.replicate(plan.mesh, (params, stats))
 
     def evaluate(split_name, logits):
-        seen = multiview.of(plan.network, phase, plan.settings.views, logits=logits)
-        given = inputs.of(plan.settings, plan.dataset, plan.network, phase, seen)
-        return seen, _results(plan, given, params, stats, split_name, seen)
+        views = multiview.of(plan.network, phase, plan.settings.views, logits=logits)
+        given = inputs.of(plan.settings, plan.dataset, plan.network, phase, views)
+        return views, _results(plan, given, params, stats, split_name, views)
 
     chosen = _choose_logits(plan, evaluate)
     data = plan.dataset
     if "test" not in data.splits:
         return None, chosen
-    seen, rows = evaluate("test", chosen.chosen if chosen else "plain")
+    views, rows = evaluate("test", chosen.chosen if chosen else "plain")
     found = metrics.summarise(rows, plan.num_classes)
     newest = int(session.manager.latest_step())
     values = {f"test_{name}": value for name, value in dataclasses.asdict(found).items()}
     session.writer.scalars(newest, values)
-    words = views_in_words(plan.settings.data, "test", seen)
+    words = views_in_words(plan.settings.data, "test", views)
     test = Evaluation(number, "test", words, found)
     folder = session.workdir / "evaluation" / "test"
     scores.write(folder, test, rows, data.splits["test"], data.class_names)
@@ -99,7 +101,7 @@ def _choose_logits(plan: Plan, evaluate) -> Logits | None:
     if "val" not in plan.dataset.splits:
         return Logits("plain", None)
     top1 = {}
-    for which in views.LOGITS:
+    for which in LOGITS:
         _, rows = evaluate("val", which)
         top1[which] = metrics.summarise(rows, plan.num_classes).top1
     return Logits(max(top1, key=top1.get), top1)

@@ -63,16 +63,14 @@ def of_splits(
         split, title = plan.dataset.splits[name], f"embedding {name}"
         about = {**facts, "split": images[name], "files": _files(plan, split)}
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-        if folder is None:
-            found[name] = compute(infer, plan, (params, stats), phase, split, title)
-            continue
-        path = folder / f"{plan.settings.model.backbone}-{name}-{digest[:32]}.npz"
-        found[name] = _stored(path)
-        if found[name] is not None:
+        path = folder and folder / f"{plan.settings.model.backbone}-{name}-{digest[:32]}.npz"
+        if path and (stored := _stored(path)):
+            found[name] = stored
             read.append(name)
             continue
         found[name] = compute(infer, plan, (params, stats), phase, split, title)
-        _store(path, found[name])
+        if path:
+            _store(path, found[name])
     return found, read
 
 
@@ -132,11 +130,8 @@ def compute(
     settings = plan.settings
     total = pipeline.steps_per_epoch(len(split), settings.eval_batch_size)
     transform = inputs.eval_transform(settings.data, phase)
-    with (
-        inputs.eval_batches(settings, split, transform) as batches,
-        console.progress(title, total) as bar,
-    ):
-        counted = console.counted(batches, bar)
+    with inputs.eval_batches(settings, split, transform) as batches:
+        counted = console.counted(batches, title, total)
         rows, unreadable = inference.rows(infer, *variables, counted, plan.mesh, len(split))
     return Embedded(rows["vectors"], rows["label"], rows["index"], unreadable)
 
@@ -203,7 +198,6 @@ def _files(plan: plans.Plan, split: dataset.Split) -> str:
 
 
 def _readers(value: Any) -> Iterator[dataset.Files]:
-    """The readers of files in a split's reader."""
     if isinstance(value, dataset.Files):
         yield value
     elif dataclasses.is_dataclass(value):

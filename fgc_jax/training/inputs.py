@@ -34,14 +34,14 @@ def of(
     dataset: datasets.Dataset,
     network: Network,
     phase: config.Phase,
-    seen: Views = RAW,
+    views: Views = RAW,
 ) -> Inputs:
-    """The inputs of a phase that reads images; `seen`: the views of the other splits."""
+    """The inputs of a phase that reads images; `views`: the views of the other splits."""
     return Inputs(
         splits=dataset.splits,
         network=network,
         transform=host_transform(settings.data, phase, train=True),
-        eval_transform=eval_transform(settings.data, phase, seen),
+        eval_transform=eval_transform(settings.data, phase, views),
         augment=augmentation(settings, network, phase),
     )
 
@@ -62,11 +62,11 @@ def host_transform(
 
 
 def eval_transform(
-    data: config.DataSettings, phase: config.Phase, seen: Views = RAW
+    data: config.DataSettings, phase: config.Phase, views: Views = RAW
 ) -> pipeline.Transform:
-    """How images are resized and cropped on the host for an evaluation in the views `seen`."""
+    """How images are resized and cropped on the host for an evaluation in these views."""
     transform = host_transform(data, phase, train=False)
-    return dataclasses.replace(transform, crop=phase.resize) if seen.placed else transform
+    return dataclasses.replace(transform, crop=phase.resize) if views.placed else transform
 
 
 def augmentation(

@@ -39,12 +39,6 @@ class Run:
         return self.progress.epochs_of_phases[self.progress.phase]
 
 
-def every(step_number: int, n: int, total: int) -> bool:
-    """Whether something that happens every n steps, and at the end, happens after `step_number`
-    of `total` steps."""
-    return step_number % n == 0 or step_number == total
-
-
 def train_phase(live: Run, begin: int, variables: list | None) -> None:
     """Trains from global step `begin` to the end of the phase, and validates after each epoch.
 
@@ -70,7 +64,7 @@ def train_phase(live: Run, begin: int, variables: list | None) -> None:
     total = live.epochs * ready.steps_per_epoch
     done = begin - start
     meter = Meter(
-        phase.name, phase.batch_size, ready.schedule.rate, start, session.writer,
+        phase.name, phase.batch_size, ready.rate, start, session.writer,
         plan.settings.log_every,
     )  # fmt: skip
     speed_before = progress.train_seconds, progress.train_images
@@ -91,7 +85,7 @@ def train_phase(live: Run, begin: int, variables: list | None) -> None:
             bar.update()
             stopping = session.stop_asked(start + done)
             epoch_ends = done % ready.steps_per_epoch == 0
-            due = every(done, plan.settings.checkpoint_every, total)
+            due = done % plan.settings.checkpoint_every == 0
             if not (epoch_ends or stopping or due):
                 continue
             meter.flush()  # raises if the loss is not finite, before anything is saved
@@ -104,7 +98,7 @@ def train_phase(live: Run, begin: int, variables: list | None) -> None:
             progress.train_images = speed_before[1] + meter.images
             progress.seconds = seconds_before + time.perf_counter() - started
             score = _finish_epoch(live, state, val, meter.epoch_loss()) if epoch_ends else None
-            _save(live, state, score)
+            checkpoint.save(session.manager, start + done, state, progress, score=score)
             meter.restart_clock()
             if stopping:
                 checkpoint.finish(session.manager)
@@ -115,7 +109,7 @@ def _validation(live: Run, ready: phases.Prepared) -> Callable:
     """The function state -> (state with this epoch in its average; metrics of the weights ("val")
     and of their average ("val_average"), or {} without a validation split)."""
     plan, phase, progress = live.plan, live.phase, live.progress
-    evaluate = live.task.evaluator(ready.setup.inputs)
+    evaluate = live.task.evaluator(ready.inputs)
     statistics = _statistics(ready) if phase.average.kind == "swa" else None
 
     def metrics_of(params, stats):
@@ -132,7 +126,7 @@ def _validation(live: Run, ready: phases.Prepared) -> Callable:
         if phase.average:
             val["val_average"] = val["val"]
         if phase.average and averaging.differs(phase, progress.epoch + 1):
-            params = trees.replaced(state.params, state.average["params"])
+            params = trees.merge(state.params, state.average["params"])
             val["val_average"] = metrics_of(params, state.average["stats"])
         return state, val
 
@@ -146,7 +140,7 @@ def _with_swa(live: Run, ready: phases.Prepared, state: step.TrainState, statist
     mean = averaging.mean_of_weights(state.average["params"], trained, np.float32(count))
     stats = jax.tree.map(jnp.copy, state.stats)
     if count > 1:
-        stats = statistics(trees.replaced(state.params, mean), stats)
+        stats = statistics(trees.merge(state.params, mean), stats)
     return state.replace(average={"params": mean, "stats": stats})
 
 
@@ -155,7 +149,7 @@ def _statistics(ready: phases.Prepared) -> Callable:
     training batches; frozen statistics do not change."""
     plan = ready.plan
     key = plan.key(ready.index, 3)
-    statistics_step = step.make_statistics_step(ready.setup, key, plan.mesh)
+    statistics_step = step.make_statistics_step(ready, key, plan.mesh)
 
     def estimate(params, stats):
         scales = {f"{path.rsplit('/', 1)[0]}/scale" for path in trees.flatten(stats)}
@@ -218,16 +212,6 @@ def _read_override(live: Run) -> None:
 def _rate_in_words(live: Run) -> str:
     rate = schedules.peak(live.phase) * live.progress.lr_scale(live.phase.lr)
     return f"the highest learning rate of the schedule is now {rate:g}"
-
-
-def _save(live: Run, state: step.TrainState, score: float | None = None) -> None:
-    checkpoint.save(
-        live.session.manager,
-        int(state.step),
-        state,
-        live.progress,
-        score=score,
-    )
 
 
 def _note_bad_images(progress: Progress, split, positions) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from fgc_jax import config, console, files, mesh, methods
+from fgc_jax.plots import lr_finder as plots
 from fgc_jax.plots import style
 from fgc_jax.runs import checkpoint
 from fgc_jax.training import phases, plans, restored
@@ -25,7 +25,6 @@ MEMORY = 0.05  # memory of the exponential mean, as a share of the steps
 CAP = 1.2  # times the loss at the start: larger losses are set to this
 DIVERGED = 4.0  # times the best loss so far, smoothed forwards: the sweep ends
 LEAST_STEPS = 10
-DPI = 150
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,19 +43,11 @@ def growing(lowest: float, highest: float, steps: int) -> np.ndarray:
     unless 0 < lowest < highest and there are at least LEAST_STEPS steps."""
     if not 0 < lowest < highest < math.inf:
         raise ValueError(
-            f"--lowest={lowest:g} and --highest={highest:g}: 0 < lowest < highest is required"
+            f"lowest={lowest:g} and highest={highest:g}: 0 < lowest < highest is required"
         )
     if steps < LEAST_STEPS:
-        raise ValueError(f"--steps={steps} must be at least {LEAST_STEPS}")
+        raise ValueError(f"steps={steps} must be at least {LEAST_STEPS}")
     return lowest * (highest / lowest) ** (np.arange(steps) / (steps - 1))
-
-
-def chosen_phases(settings: config.Settings, name: str) -> list[int]:
-    """The number of the phase `name`, in a list; those of all phases for "". Raises ValueError."""
-    names = [phase.name for phase in settings.phases]
-    if name not in ("", *names):
-        raise ValueError(f"--phase={name!r} is unknown; {console.choices(name, names)}")
-    return [index for index, each in enumerate(names) if name in ("", each)]
 
 
 def start(plan: plans.Plan, index: int, workdir: Path | None) -> tuple[Any, Any, str]:
@@ -111,10 +102,7 @@ def sweep(
     state = ready.first_state(params, stats)
     keep = math.exp(-1 / (MEMORY * steps))
     losses, best, end = [], math.inf, "all steps are done"
-    with (
-        ready.batches() as batches,
-        console.progress(f"sweeping {level.name}", steps) as bar,
-    ):
+    with ready.batches() as batches, console.progress(f"sweeping {level.name}", steps) as bar:
         for rate in rates:
             batch = mesh.to_global(plan.mesh, next(batches))
             state, metrics = ready.step(state, batch, method.constants, np.float32(rate))
@@ -134,7 +122,7 @@ def sweep(
         raise ValueError(f"phase {level.name}: the loss is not finite before the first step")
     smoothed = smooth(losses, keep)
     if len(losses) == steps and np.argmin(smoothed) == steps - 1:
-        end += ", but the loss still falls: raise --highest"
+        end += ", but the loss still falls: raise the highest rate"
     return Curve(level.name, rates[: len(losses)], np.array(losses), smoothed, end)
 
 
@@ -173,40 +161,11 @@ def suggestions(curve: Curve) -> dict[str, float]:
     return {"minimum": best, "steepest": steepest, "minimum / 10": best / 10}
 
 
-def figure(curve: Curve, title: str) -> Figure:
-    """A plot of both losses over the learning rate, with the suggestions."""
-    picture = Figure((7.5, 4.5), dpi=DPI)
-    axes = picture.add_subplot()
-    axes.plot(curve.rates, curve.losses, color="#9fb0c0", linewidth=1, label="loss")
-    axes.plot(curve.rates, curve.smoothed, color=style.INK, linewidth=1.8, label="smoothed")
-    colours = (style.HIT, "#0969da", style.ERROR)
-    for (name, rate), color in zip(suggestions(curve).items(), colours, strict=False):
-        height = np.interp(math.log(rate), np.log(curve.rates), curve.smoothed)
-        axes.plot(rate, height, "o", color=color, label=f"{name}: {rate:.2g}", zorder=3)
-        axes.axvline(rate, color=color, linewidth=0.8, linestyle=":")
-    axes.set_xscale("log")
-    # The losses of the last steps are orders of magnitude above the interesting ones.
-    low, high = float(curve.losses.min()), float(curve.smoothed.max())
-    margin = 0.1 * (high - low) or 0.1
-    axes.set_ylim(low - margin, high + margin)
-    axes.set_xlabel("learning rate", color=style.INK)
-    axes.set_ylabel("training loss", color=style.INK)
-    axes.set_title(title, fontsize=11, color=style.INK, loc="left", parse_math=False)
-    axes.legend(frameon=False, fontsize=9)
-    axes.grid(color="#eaeef2")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    return picture
-
-
 def write(curve: Curve, folder: Path, title: str) -> tuple[Path, Path]:
     """Writes `lr_PHASE.png` and `lr_PHASE.csv` and returns their paths."""
     png, table = folder / f"lr_{curve.phase}.png", folder / f"lr_{curve.phase}.csv"
-    style.save(figure(curve, title), png)
-    with (
-        files.whole(table) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
+    style.save(plots.figure(curve, suggestions(curve), title), png)
+    with files.whole(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("step", "learning_rate", "loss", "smoothed_loss"))
         rows = zip(curve.rates, curve.losses, curve.smoothed, strict=True)
@@ -227,6 +186,6 @@ def _step_before(plan: plans.Plan, index: int, workdir: Path) -> int:
     if progress.phase == index - 1 and (progress.best or not best):  # not at its end yet
         return progress.best.step if best else newest
     raise ValueError(
-        f"--from={workdir}: phase {plan.settings.phases[index].name!r} starts from the phase "
+        f"{workdir}: phase {plan.settings.phases[index].name!r} starts from the phase "
         f"before it, which this run has not trained yet"
     )

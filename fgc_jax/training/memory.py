@@ -4,17 +4,17 @@ import jax
 import jax.numpy as jnp
 
 from fgc_jax import console, trees
-from fgc_jax.training import classification, phases, plans, trainable
+from fgc_jax.training import phases, plans, trainable
 
 STEPS = 1000  # per epoch; the compiled program does not depend on it
 
 
 def compiled(plan: plans.Plan, index: int):
     """(compiled train step, shapes of its state) of a phase."""
-    method, task = phases.method_of(plan), classification.task(plan)
+    method, task = phases.method_of(plan), phases.task_of(plan)
     ready = phases.prepare(plan, index, method, task, steps_per_epoch=STEPS)
     phase, state = ready.phase, ready.state_shapes()
-    rows, side = phase.batch_size, ready.setup.inputs.transform.crop
+    rows, side = phase.batch_size, ready.inputs.transform.crop
     batch = {
         "image": jax.ShapeDtypeStruct((rows, side, side, 3), jnp.uint8),
         "label": jax.ShapeDtypeStruct((rows,), jnp.int32),

@@ -49,17 +49,25 @@ def text(plan: plans.Plan, gflops: float, epochs: Sequence[int]) -> str:
 
 
 def _counts(plan: plans.Plan, phase: config.Phase) -> tuple[str, str]:
-    """(the number of re-initialised parameters; the numbers of trained parameters in each group and
-    of frozen parameters), counted by their labels."""
+    """(the number of re-initialised parameters; for each group the number of trained parameters and
+    the factors of their learning rates, and the number of frozen parameters), by their labels."""
     sizes = {path: leaf.size for path, leaf in trees.flatten(plan.network.params).items()}
     fresh = frozen = 0
     counts: dict[str, int] = {}
+    factors: dict[str, set[float]] = {}
     for path, label in plan.labels(phase).items():
         fresh += sizes[path] * label.fresh
         frozen += sizes[path] * (not label.trains)
         if label.trains:
-            own = "".join(f" ({name}={value})" for name, value in label.own)
-            counts[label.group + own] = counts.get(label.group + own, 0) + sizes[path]
-    groups = [f"{group} {count:,}" for group, count in counts.items()]
+            group = label.group + "".join(f" ({name}={value})" for name, value in label.own)
+            counts[group] = counts.get(group, 0) + sizes[path]
+            factors.setdefault(group, set()).add(label.factor)
+    groups = [f"{group} {count:,}{_times(factors[group])}" for group, count in counts.items()]
     groups += [f"frozen {frozen:,}"] if frozen else []
     return f"{phase.reinit}: {fresh:,}" if fresh else "-", ", ".join(groups)
+
+
+def _times(factors: set[float]) -> str:
+    """The smallest and the largest factor of learning rates; "" if all are 1."""
+    least, most = f"{min(factors):.2g}", f"{max(factors):.2g}"
+    return "" if least == most == "1" else f" x {least}" + (f" to {most}" if most != least else "")

@@ -9,33 +9,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fgc_jax import config, mesh, methods, trees
+from fgc_jax import mesh, methods, trees
 from fgc_jax.data import pipeline
 from fgc_jax.models import network as networks
-from fgc_jax.training import averaging, inputs, optim, restored, schedules, step, trainable
+from fgc_jax.training import averaging, classification, inputs, optim, restored, schedules, step
 from fgc_jax.training.plans import Plan, check_crop
+from fgc_jax.training.trainable import trained_paths
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
+class Prepared(step.Setup):
     """A phase that is ready to train."""
 
     plan: Plan
     index: int
     method: methods.Method
     task: methods.Task
-    setup: step.Setup
-    schedule: schedules.Schedule
     steps_per_epoch: int
-
-    @property
-    def phase(self) -> config.Phase:
-        return self.setup.phase
 
     @property
     def trained(self) -> set[str]:
         """The paths of the trained parameters."""
-        return trainable.trained_paths(self.setup.labels)
+        return trained_paths(self.labels)
 
     def first_state(self, params: Any, stats: Any, begin: int = 0) -> step.TrainState:
         """The first state of the phase, at global step `begin`, on the devices. It also works under
@@ -45,7 +40,7 @@ class Prepared:
             step=jnp.int32(begin),
             params=params,
             stats=stats,
-            opt_state=self.setup.optimizer.init(trained),
+            opt_state=self.optimizer.init(trained),
             # Copies: a step donates each buffer, which is possible only once.
             average=jax.tree.map(jnp.copy, averaging.start(self.phase.average, trained, stats)),
             method=self.method.state,
@@ -62,7 +57,7 @@ class Prepared:
 
     def batches(self, start_step: int = 0) -> pipeline.Batches:
         """The endless batches of training images, from step `start_step` of the phase on."""
-        settings, phase, given = self.plan.settings, self.phase, self.setup.inputs
+        settings, phase, given = self.plan.settings, self.phase, self.inputs
         # Each phase has its own shuffle. The seed must be below 2**31.
         seed = int(np.random.SeedSequence((settings.seed, self.index)).generate_state(1)[0]) // 2
         return pipeline.train_batches(
@@ -78,7 +73,7 @@ class Prepared:
     @functools.cached_property
     def step(self) -> Callable:
         """The train step, see `step.make_train_step`; compiled when it is first called."""
-        return step.make_train_step(self.setup, self.method, self.task, self.plan.mesh)
+        return step.make_train_step(self, self.method, self.task, self.plan.mesh)
 
 
 def prepare(
@@ -102,7 +97,12 @@ def prepare(
         images = len(plan.dataset.splits["train"])
         steps_per_epoch = pipeline.steps_per_epoch(images, phase.batch_size)
     schedule, labels = schedules.build(phase, steps_per_epoch), plan.labels(phase)
-    setup = step.Setup(
+    return Prepared(
+        plan=plan,
+        index=index,
+        method=method,
+        task=task,
+        steps_per_epoch=steps_per_epoch,
         phase=phase,
         inputs=given,
         labels=labels,
@@ -111,7 +111,6 @@ def prepare(
         start=start,
         key=plan.key(index, 2),
     )
-    return Prepared(plan, index, method, task, setup, schedule, steps_per_epoch)
 
 
 def method_of(plan: Plan) -> methods.Method:
@@ -140,6 +139,11 @@ def method_of(plan: Plan) -> methods.Method:
     method = methods.build(settings.method, settings.method_options, facts)
     constants = mesh.replicate(plan.mesh, method.constants)
     return dataclasses.replace(method, constants=constants)
+
+
+def task_of(plan: Plan) -> methods.Task:
+    """How the plan's network is measured. So far every plan trains a classifier."""
+    return classification.task(plan)
 
 
 def _shapes(plan: Plan, crop: int) -> dict[str, tuple[int, ...]]:

@@ -33,34 +33,35 @@ class Outcome:
     test: Metrics | None
 
 
-# (plan, params, stats, phase, facts) of the probed network, its variables on the devices.
-Subject = tuple[plans.Plan, Any, Any, config.Phase, dict[str, Any]]
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """The probed network, with its variables on the devices; facts: where they are from."""
+
+    plan: plans.Plan
+    params: Any
+    stats: Any
+    phase: config.Phase
+    facts: dict[str, Any]
 
 
 def of_recipe(settings: config.Settings) -> Subject:
     """The network of a recipe before training."""
     plan = plans.assemble(settings, plans.load_data(settings))
-    variables, stats, _ = plans.initial_variables(plan)
-    variables, stats = mesh.replicate(plan.mesh, (variables, stats))
-    pretrained = " + ".join(
-        str(each) for each in (settings.model.pretrained, settings.model.pretrained_b) if each
-    )
-    return plan, variables, stats, settings.phases[-1], {"pretrained": pretrained or None}
+    params, stats = mesh.replicate(plan.mesh, plans.initial_variables(plan)[:2])
+    facts = {"pretrained": settings.model.sources}
+    return Subject(plan, params, stats, settings.phases[-1], facts)
 
 
 def of_run(workdir: Path, checkpoint: str, data_root: str) -> Subject:
     """A run's checkpoint and the data set that it was trained on; `data_root` is the root of
     `restored.load_split`. Raises ValueError if one of them cannot be loaded."""
     run = restored.load_run(workdir, checkpoint)
-    settings = run.plan.settings
-    if data_root:
-        data = dataclasses.replace(settings.data, root=data_root)
-        settings = dataclasses.replace(settings, data=data)
+    settings = restored.with_data_root(run.plan.settings, data_root)
     found = plans.load_data(settings)
     directory.check_dataset(workdir.absolute(), found.facts())
     plan = dataclasses.replace(run.plan, settings=settings, dataset=found)
     facts = {"workdir": str(workdir), "checkpoint": run.step}
-    return plan, run.params, run.stats, run.phase, facts
+    return Subject(plan, run.params, run.stats, run.phase, facts)
 
 
 def knn(
@@ -199,7 +200,7 @@ def _logits(weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
 def _metrics(logits: np.ndarray, embedded: Embedded, num_classes: int) -> Metrics:
     """`metrics.summarise` of logits f32 [N, K]."""
     rows = jax.device_get(jax.jit(metrics.scored)(logits, embedded.labels))
-    results = metrics.Results(
+    found = metrics.Rows(
         index=embedded.index, label=embedded.labels, unreadable=embedded.unreadable, **rows
     )
-    return metrics.summarise(results, num_classes)
+    return metrics.summarise(found, num_classes)

@@ -8,8 +8,10 @@ import jax
 import ml_collections
 
 from fgc_jax import config, console, files, mesh, trees
+from fgc_jax.config.views import AVERAGES
 from fgc_jax.data import dataset, pipeline
-from fgc_jax.evaluation import metrics, multiview, views
+from fgc_jax.evaluation import metrics, multiview
+from fgc_jax.evaluation.views import Views
 from fgc_jax.models.network import Network
 from fgc_jax.runs import checkpoint, directory, results
 from fgc_jax.training import inputs, plans, rules
@@ -24,7 +26,7 @@ class Restored:
     stats: Any
     phase: config.Phase  # the phase of the checkpoint, which determines the image size
     step: int
-    seen: views.Views  # the views of its images
+    views: Views  # of its images
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -32,7 +34,7 @@ class Restored:
 
     @property
     def transform(self) -> pipeline.Transform:
-        return inputs.eval_transform(self.plan.settings.data, self.phase, self.seen)
+        return inputs.eval_transform(self.plan.settings.data, self.phase, self.views)
 
 
 def load_run(
@@ -40,23 +42,22 @@ def load_run(
     checkpoint_name: str = "best",
     *,
     batch_size: int | None = None,
-    spec: str = "",
-    average: str = "logits",
+    views: str = "",
+    average: str = AVERAGES[0],
     logits: str = "auto",
 ) -> Restored:
     """Restores a checkpoint ("best", "last" or a step number) of a run, without its data.
 
     batch_size: over all devices; by default the run's, rounded up to a multiple of the devices.
-    spec: the views (see `fgc_jax.evaluation.views`), by default the run's. average: the mean over
-    the views is one of "logits" or "probabilities". logits: "plain", "effect", or "auto" for those
+    views: see `fgc_jax.config.views`; by default the run's. average: the mean over the views is one
+    of "logits" or "probabilities". logits: "plain", "effect", or "auto" for those
     of the run's test.
 
     Raises:
         ValueError: no run, no such checkpoint, a checkpoint that does not fit the run's model, a
             batch size that cannot be split evenly over the devices, or impossible views or logits.
     """
-    if spec:
-        views.parse(spec)
+    spec = config.ViewSpec.parse(views) if views else None
     workdir = Path(workdir).absolute()
     stored = files.read_json(workdir / directory.CONFIG)
     settings = rules.parse(ml_collections.ConfigDict(stored))
@@ -78,10 +79,11 @@ def load_run(
     number = checkpoint.find_step(workdir, checkpoint_name)
     params, stats, progress = checkpoint.load_variables(workdir, number)
     phase = settings.phases[progress.phase]
-    seen = multiview.of(plan.network, phase, spec or settings.views, average=average, logits=logits)
+    spec = spec or settings.views
+    made = multiview.of(plan.network, phase, spec, average=average, logits=logits)
     check_fit(plan.network, params, stats, number)
     params, stats = mesh.replicate(plan.mesh, (params, stats))
-    return Restored(plan, params, stats, phase, number, seen)
+    return Restored(plan=plan, params=params, stats=stats, phase=phase, step=number, views=made)
 
 
 def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") -> dataset.Split:
@@ -92,10 +94,7 @@ def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") ->
     Raises:
         ValueError: the data are missing, have no such split, or have changed.
     """
-    settings = run.plan.settings
-    if root:
-        data = dataclasses.replace(settings.data, root=root)
-        settings = dataclasses.replace(settings, data=data)
+    settings = with_data_root(run.plan.settings, root)
     found = plans.load_data(settings)
     if name not in found.splits:
         raise ValueError(
@@ -111,36 +110,36 @@ def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") ->
     return found.splits[name]
 
 
-def evaluate_split(run: Restored, split: dataset.Split) -> metrics.Results:
+def with_data_root(settings: config.Settings, root: str) -> config.Settings:
+    """The settings with the data in the folder `root`; "" changes nothing."""
+    data = dataclasses.replace(settings.data, root=root or settings.data.root)
+    return dataclasses.replace(settings, data=data)
+
+
+def evaluate_split(run: Restored, split: dataset.Split) -> metrics.Rows:
     """Evaluates every image of a split once, with a progress bar. Unreadable images are left out
     and listed."""
     settings = run.plan.settings
     total = pipeline.steps_per_epoch(len(split), settings.eval_batch_size)
-    infer = metrics.compiled(run.plan.network, run.plan.mesh, run.seen)
-    with (
-        inputs.eval_batches(settings, split, run.transform) as batches,
-        console.progress("evaluating", total) as bar,
-    ):
-        counted = console.counted(batches, bar)
+    infer = metrics.compiled(run.plan.network, run.plan.mesh, run.views)
+    with inputs.eval_batches(settings, split, run.transform) as batches:
+        counted = console.counted(batches, "evaluating", total)
         return metrics.run(infer, run.params, run.stats, counted, run.plan.mesh, len(split))
 
 
 def check_fit(network: Network, params: Any, stats: Any, number: int) -> None:
     """Raises ValueError unless the variables of step `number` have the network's paths and
     shapes."""
-    for expected, found in ((network.params, params), (network.stats, stats)):
-        wanted = {path: tuple(leaf.shape) for path, leaf in trees.flatten(expected).items()}
-        there = {path: tuple(leaf.shape) for path, leaf in trees.flatten(found).items()}
-        differing = [
-            path
-            for path in sorted(wanted.keys() | there.keys())
-            if wanted.get(path) != there.get(path)
-        ]
-        if differing:
-            raise ValueError(
-                f"the checkpoint of step {number} does not fit the config's model: "
-                f"{len(differing)} arrays are missing or have another shape, first {differing[:5]}"
-            )
+    wanted, there = (
+        {(path, leaf.shape) for tree in pair for path, leaf in trees.flatten(tree).items()}
+        for pair in ((network.params, network.stats), (params, stats))
+    )
+    differing = sorted({path for path, _ in wanted ^ there})
+    if differing:
+        raise ValueError(
+            f"the checkpoint of step {number} does not fit the config's model: {len(differing)} "
+            f"arrays are missing or have another shape, first {differing[:5]}"
+        )
 
 
 def up_to_multiple(number: int, of: int) -> int:

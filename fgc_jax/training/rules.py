@@ -5,28 +5,17 @@ import ml_collections
 
 from fgc_jax import config, console, methods, models
 from fgc_jax.data import augment
-from fgc_jax.evaluation import views
 from fgc_jax.training import schedules
 
 
 def parse(recipe: ml_collections.ConfigDict) -> config.Settings:
-    """The settings of a recipe or of a stored config, with every check that needs no data.
+    """The settings of a recipe or of a stored config, with every check that needs no data: of names
+    against their tables, and of keys against each other.
 
     Raises:
-        ValueError: naming the key and the allowed values.
+        ValueError: a wrong value, or one without effect; the message names the key.
     """
     settings = config.parse(recipe)
-    check(settings)
-    return settings
-
-
-def check(settings: config.Settings) -> None:
-    """Checks names against their tables and keys against each other. A value without effect is also
-    an error.
-
-    Raises:
-        ValueError: naming the keys.
-    """
     model, data = settings.model, settings.data
     _check_name("model.backbone", model.backbone, models.BACKBONES)
     if model.backbone_b:
@@ -40,7 +29,6 @@ def check(settings: config.Settings) -> None:
             "config.data.box_margin and config.data.box_square have no effect without box_crop"
         )
     _check_method(settings)
-    views.parse(settings.views)
     if settings.search and not settings.final:
         raise ValueError("config.search has no effect without config.final=True")
     _check_lora(model, {phase.train.kind for phase in settings.phases})
@@ -50,6 +38,7 @@ def check(settings: config.Settings) -> None:
     for index, phase in enumerate(settings.phases):
         _check_name(f"phases[{index}].schedule", phase.schedule, schedules.SCHEDULES)
         _check_phase(f"config.phases[{index}] ({phase.name})", settings, phase, first=index == 0)
+    return settings
 
 
 def _check_name(key: str, name: str, table) -> None:
@@ -58,7 +47,6 @@ def _check_name(key: str, name: str, table) -> None:
 
 
 def _check_phase(at: str, settings: config.Settings, phase: config.Phase, *, first: bool) -> None:
-    """Checks the keys of one phase against each other."""
     if phase.crop > phase.resize:
         raise ValueError(f"{at}: crop={phase.crop} is larger than resize={phase.resize}")
     if first and phase.reinit:
@@ -96,7 +84,6 @@ def _check_phase(at: str, settings: config.Settings, phase: config.Phase, *, fir
 
 
 def _check_method(settings: config.Settings) -> None:
-    """Checks that the model and the data fit the method."""
     name, entry = settings.method, methods.METHODS[settings.method]
     if entry.heads and settings.model.head not in entry.heads:
         raise ValueError(
@@ -137,7 +124,6 @@ def _check_balanced(name: str, spec: config.Sampling, phases) -> None:
 
 
 def _check_lora(model: config.ModelSettings, trained: set[str]) -> None:
-    """Checks the keys of LoRA against each other and against the phases."""
     if not model.lora_rank:
         for name in ("lora_alpha", "lora_targets"):
             if getattr(model, name):
@@ -174,7 +160,6 @@ def _check_average(at: str, phase: config.Phase) -> None:
 
 
 def _check_optimiser(at: str, phase: config.Phase) -> None:
-    """Checks the learning rate and optimiser of one phase, without model and data."""
     schedules.build(phase, steps_per_epoch=10**9)  # so many steps that no duration is too long
     if phase.lr_thirds and phase.layer_decay != 1:
         raise ValueError(f"{at}: lr_thirds and layer_decay both set the rates of layers: use one")
@@ -190,7 +175,6 @@ def _check_optimiser(at: str, phase: config.Phase) -> None:
 
 
 def _check_group(at: str, phase: config.Phase, own: dict) -> None:
-    """Checks the settings that a group changes."""
     changed = config.with_changes(phase, own, f"{at}: ")
     _check_optimiser(at, changed)
     if "momentum" in own and schedules.build(changed, steps_per_epoch=10**9).momentum:

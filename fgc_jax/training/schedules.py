@@ -104,11 +104,7 @@ def one_cycle(
 
 
 def step(
-    span: Span,
-    *,
-    every: Duration = "",
-    milestones: tuple[Duration, ...] = (),
-    factor: Factor = 0.1,
+    span: Span, *, every: Duration = "", milestones: tuple[Duration, ...] = (), factor: Factor = 0.1
 ) -> tuple[Curve, None]:
     """The rate is multiplied by `factor` after each period `every`, or at each of `milestones`,
     both counted from the start of the phase."""
