@@ -90,6 +90,13 @@ def write_folder(
     return root
 
 
+def write_lines(path, rows):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    return path
+
+
 def write_table(path, header, rows):
     """A CSV file of `rows` below `header`."""
     path = Path(path)

@@ -65,17 +65,6 @@ def test_parts_may_be_absent(copy):
     assert dataset.part_names == () and not dataset.splits["train"].annotations
 
 
-def test_the_archive_will_do(root, tmp_path):
-    archive = data_collections.pack(root, tmp_path / "birds.tar.gz", ["nabirds"])
-    assert nabirds.load(str(archive)).facts() == nabirds.load(root).facts()
-
-
-def test_missing_data_say_what_to_get(tmp_path):
-    with pytest.raises(ValueError, match="df21a9e4db349a14e2b08adfd45873bd") as error:
-        nabirds.load(tmp_path)
-    assert "dl.allaboutbirds.org/nabirds" in str(error.value) and "9.8 GB" in str(error.value)
-
-
 def test_another_data_set_of_birds_is_not_taken_for_it(root, tmp_path):
     data_benchmarks.write_cub(tmp_path)
     with pytest.raises(ValueError, match="no hierarchy.txt in "):
@@ -90,33 +79,8 @@ def change(path, old, new):
     path.write_text(text.replace(old, new, 1))
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new", "message"),
-    [
-        ("sizes.txt", " 60 48", " 60", r"sizes\.txt: 1 lines too short"),
-        ("sizes.txt", " 60 48", " 60 wide", r"sizes\.txt: 1 lines with bad numbers"),
-        ("bounding_boxes.txt", "0", "1", r"bounding_boxes\.txt: 1 images without a line: 0000"),
-        ("train_test_split.txt", " 1\n", " 2\n", r"1 values that are not 0 or 1: 2"),
-        ("image_class_labels.txt", " 817", " 818", r"1 classes without a name: 818"),
-        ("hierarchy.txt", "22 0", "22 198", r"hierarchy\.txt: 1 classes above themselves"),
-        ("classes.txt", "817 Bald", "299 Bald", r"classes\.txt: 1 ids listed twice: 299"),
-        ("images.txt", "0817/", "0818/", r"1 images are not in .*0818/"),
-    ],
-)
-def test_damaged_lists_are_named(copy, file, old, new, message):
-    change(copy / file, old, new)
-    with pytest.raises(ValueError, match=message):
-        nabirds.load(copy)
-
-
 def test_damaged_points_are_named(copy):
     change(copy / "parts" / "part_locs.txt", " 3 ", " 11 ")
     split = nabirds.load(copy).splits["train"]
     with pytest.raises(ValueError, match=r"part_locs\.txt: 1 points of unknown .* 11$"):
         split.annotations["parts"](0)
-
-
-def test_a_missing_list_is_named(copy):
-    (copy / "sizes.txt").unlink()
-    with pytest.raises(ValueError, match=r"sizes\.txt: cannot be read"):
-        nabirds.load(copy)

@@ -1,13 +1,11 @@
 """Oxford-IIIT Pets: breeds and species, head boxes, trimaps, photos in other formats."""
 
-import dataclasses
 import pickle
 import shutil
 
 import numpy as np
 import pytest
 
-from fgc_jax.data import archives
 from fgc_jax.data.sources import pets
 from tests import data_collections, data_files
 
@@ -83,62 +81,6 @@ def test_the_index_opens_neither_photos_nor_heads(copy):
 def test_heads_may_be_absent(copy):
     shutil.rmtree(copy / "annotations" / "xmls")
     assert pets.load(copy).splits["train"].boxes is None
-
-
-def test_the_archives_will_do(root, tmp_path, monkeypatch):
-    parts = {}
-    for archive in pets.ARCHIVES:
-        top = archive.creates.partition("/")[0]
-        path = data_collections.pack(root, tmp_path / archive.file, [top])
-        (tmp_path / top).mkdir()  # of another data set, with a picture of its own
-        (tmp_path / top / "other.jpg").write_bytes(b"other")
-        parts[archive.file] = archives.checksum(path, "md5")
-    small = [
-        dataclasses.replace(archive, size=0, md5=parts[archive.file], sha256="")
-        for archive in pets.ARCHIVES
-    ]
-    monkeypatch.setattr(pets, "ARCHIVES", tuple(small))
-    assert pets.load(str(tmp_path)).facts() == pets.load(root).facts()
-
-
-@pytest.mark.parametrize("missing", ["images", "annotations"])
-def test_missing_data_say_what_to_get(copy, missing):
-    shutil.rmtree(copy / missing)
-    with pytest.raises(ValueError, match=f"no {missing}.* in .*oxford-iiit-pet") as error:
-        pets.load(copy)
-    assert "791.92 MB" in str(error.value) and "95a8c909bbe2e81eed6a22" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("Abyssinian_9 1 1", "1 lines too short: 'Abyssinian_9 1 1'"),
-        ("Abyssinian_9 one 1 1", "1 lines with bad numbers"),
-        ("Abyssinian_9 0 1 1", "1 photos of unknown classes or species: Abyssinian_9"),
-        ("Abyssinian_9 1 3 1", "1 photos of unknown classes or species: Abyssinian_9"),
-        ("Abyssinian_9 1 2 1", r"1 photos of another breed .*: Abyssinian_9 \(class 1 is Abys"),
-        ("Bengal_9 1 1 1", r"1 photos of another breed .*: Bengal_9 \(class 1 is Abyssinian\)"),
-        ("Bengal_9 5 1 1", "1 class numbers without a photo: 4"),
-        ("Abyssinian_4 1 1 1", "1 ids listed twice: Abyssinian_4"),
-        (
-            "Abyssinian_1 1 1 1",
-            r"1 images are listed twice, .*: Abyssinian_1\.jpg",
-        ),
-        ("Abyssinian_9 1 1 1", r"1 images are not in .*: Abyssinian_9\.jpg"),
-    ],
-)
-def test_damaged_lists_are_named(copy, line, message):
-    with open(copy / "annotations" / "test.txt", "a") as file:
-        file.write(line + "\n")
-    with pytest.raises(ValueError, match=rf"annotations/test\.txt: {message}"):
-        pets.load(copy)
-
-
-@pytest.mark.parametrize("split", ["trainval", "test"])
-def test_an_empty_list_is_named(copy, split):
-    (copy / "annotations" / f"{split}.txt").write_text("")
-    with pytest.raises(ValueError, match=rf"{split}\.txt: the list contains no images"):
-        pets.load(copy)
 
 
 def test_a_damaged_trimap_is_named(copy):
