@@ -130,14 +130,7 @@ def test_under_a_backbone():
     config = seeded.config(
         "resnet18", head="attention_pooling", backbone_options={"last_stride": 1}
     )
-    model = models.abstract(config, 5)
-    images = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32)
-    graphdef = models.evaluation_graphdef(model)
-    _, out = jax.eval_shape(
-        lambda *trees: models.apply(graphdef, *trees[:2], lambda live: live(trees[2]))[0],
-        *models.split(model),
-        images,
-    )
+    _, out = networks.shapes(config, 5, 64, 96)
     assert out["head/attention"].shape == (2, 4, 6, 32)
     assert out["head/embedding"].shape == (2, 32 * 512)
     assert out["head/effect"].shape == (2, 5)

@@ -65,10 +65,7 @@ PAIRS += [("basic", "bilinear"), ("vit", "bilinear"), ("vgg", "vgg_fc")]
 @pytest.mark.parametrize(("name", "head"), SHAPES)
 def test_every_family_with_every_head_gives_float32_logits(small, name, head):
     config = seeded.config(name, head=head, head_options=OPTIONS[head], dtype="bfloat16")
-    model = models.abstract(config, 5)
-    forward = functools.partial(models.forward, models.evaluation_graphdef(model))
-    images = jax.ShapeDtypeStruct((2, 96, 96, 3), jnp.float32)
-    logits, _ = jax.eval_shape(forward, *models.split(model), images)
+    logits, _ = networks.shapes(config, 5, 96, 96)
     assert (logits.shape, logits.dtype) == ((2, 5), jnp.float32)
 
 
@@ -128,12 +125,9 @@ class Reader(basic.Gap):
 def test_a_head_may_read_several_maps_and_name_arrays(monkeypatch):
     monkeypatch.setitem(models.HEADS, "reader", Reader)
     config = seeded.config("resnet18", head="reader", feature_map="stage1+features")
-    model = models.abstract(config, 5)
-    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    forward = functools.partial(models.forward, models.evaluation_graphdef(model))
-    _, out = jax.eval_shape(forward, *models.split(model), images)
-    assert model.head.channels == (64, 512)
-    assert out["head/first"].shape == out["stage1"].shape == (1, 16, 16, 64)
+    assert models.abstract(config, 5).head.channels == (64, 512)
+    _, out = networks.shapes(config, 5, 64, 64)
+    assert out["head/first"].shape == out["stage1"].shape == (2, 16, 16, 64)
     assert list(models.layer_prefixes(config))[-1] == "layer4/1"
 
 
