@@ -219,9 +219,7 @@ GOLDEN = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [(name, size) for name, sizes in GOLDEN.items() for size in sizes]
-)
+@pytest.mark.parametrize(("name", "size"), [(name, x) for name in GOLDEN for x in GOLDEN[name]])
 def test_forward_equals_timms(name, size):
     """With the file that scripts/make_golden.py wrote, of every eighth channel's mean."""
     stored = np.load(networks.GOLDEN / f"{name}.npz")

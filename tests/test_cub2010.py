@@ -120,10 +120,7 @@ def test_an_empty_list_is_named(copy):
     ("box", "says"),
     [
         ({"left": 1.0, "top": 2.0, "right": 3.0}, r"796118\.mat: 'bbox' has no field 'bottom'"),
-        (
-            {"left": 1.0, "top": 2.0, "right": 3.0, "bottom": []},
-            r"1 bad boxes: '1\.0 2\.0 3\.0 \[no single value\]",
-        ),
+        ({"left": 1.0, "top": 2.0, "right": 3.0, "bottom": []}, r"1 bad boxes: '1\.0 2\.0 3\.0 "),
         ({"left": 9.0, "top": 2.0, "right": 3.0, "bottom": 8.0}, "1 empty boxes"),
         (7.0, "has no field 'left', 'top', 'right', 'bottom'"),
     ],

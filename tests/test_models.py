@@ -135,16 +135,10 @@ def test_a_head_may_read_several_maps_and_name_arrays(monkeypatch):
     ("changes", "message"),
     [
         ({"feature_map": "stage1+stage9"}, "unknown feature map of resnet18 'stage9'"),
-        (
-            {"feature_map": "stage1+stage1"},
-            "feature_map='stage1.stage1' must be different names of maps",
-        ),
+        ({"feature_map": "stage1+stage1"}, "feature_map='stage1.stage1' must be different"),
         ({"feature_map": "stage1+features"}, "'gap' reads one feature map, not 2"),
         ({"backbone_options": {"last_stride": 3}}, "backbone_options.last_stride=3 must be 1 or 2"),
-        (
-            {"backbone_options": {"patch": 8}},
-            "backbone_options.patch is unknown: allowed: 'last_stride'",
-        ),
+        ({"backbone_options": {"patch": 8}}, "backbone_options.patch is unknown.*'last_stride'"),
         (
             {"backbone_options": {"last_stride": 1}, "feature_map": "stage3"},
             "'last_stride': 1. has no effect on .*feature_map='stage3', only on .*'features', 'st",
@@ -204,27 +198,21 @@ def test_a_name_of_both_streams_at_different_depths_keeps_both():
     assert not uncovered
 
 
+STREAMS = {"backbone_b": "vgg16", "head": "bilinear"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"backbone": "resnet51"}, "unknown backbone 'resnet51'; similar: 'resnet5"),
         ({"backbone_b": "x", "head": "bilinear"}, "unknown backbone 'x'"),
-        (
-            {"head": "transformer"},
-            "unknown head 'transformer'; allowed: 'gap', 'bilinear', 'vgg",
-        ),
-        (
-            {"head_options": {"drop": 0.5}},
-            "head_options.drop is unknown: did you mean 'dropout'.*'pool'",
-        ),
+        ({"head": "transformer"}, "unknown head 'transformer'; allowed: 'gap', "),
+        ({"head_options": {"drop": 0.5}}, "drop is unknown: did you mean 'dropout'.*'pool'"),
         ({"feature_map": "layer4"}, "unknown feature map of resnet18 'layer4'; allowed: 'stem'"),
         ({"dtype": "float16"}, "dtype='float16' must be 'float32' or 'bfloat16'"),
         ({"weights_tag": "in22k"}, "unknown weights_tag of resnet18 'in22k'; allowed: 'a1_in1k'"),
         ({"num_classes": 1}, "at least two classes, not 1"),
-        (
-            {"backbone_b": "vgg16", "head": "bilinear", "feature_map": "stage4"},
-            "stride 32 in resnet18 and 8 in vgg16",
-        ),
+        (STREAMS | {"feature_map": "stage4"}, "stride 32 in resnet18 and 8 in vgg16"),
     ],
 )
 def test_wrong_configs_are_refused(changes, message):

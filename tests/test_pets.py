@@ -26,11 +26,8 @@ def test_official_splits(root):
     assert dataset.hierarchy == (("cat",), ("dog",), ("cat",))
     train, test = dataset.splits["train"], dataset.splits["test"]
     np.testing.assert_array_equal(train.labels, [0, 0, 0, 1, 1, 1, 2, 2, 2])
-    assert list(test.names[:3]) == [
-        "Abyssinian_4.jpg",
-        "Abyssinian_5.jpg",
-        "american_bulldog_4.jpg",
-    ]
+    names = ["Abyssinian_4.jpg", "Abyssinian_5.jpg", "american_bulldog_4.jpg"]
+    assert list(test.names[:3]) == names
     assert "trainval" in dataset.notes and "heads" in dataset.notes
 
 
@@ -55,9 +52,7 @@ def test_trimaps(root):
     split = pickle.loads(pickle.dumps(pets.load(root).splits["test"]))
     mask = split.annotations["mask"](0)
     assert mask.shape == split.read(0).shape[:2] and mask.dtype == np.uint8
-    np.testing.assert_array_equal(
-        mask[20, [0, 8, 9, 10, 39, 40, 41]], [0, 0, 128, 255, 255, 128, 0]
-    )
+    assert mask[20, [0, 8, 9, 10, 39, 40, 41]].tolist() == [0, 0, 128, 255, 255, 128, 0]
 
 
 def test_a_png_called_jpg_is_read_without_its_alpha(root):

@@ -18,9 +18,8 @@ EVAL = dataclasses.replace(TRAIN, random_crop=False)
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
     """34 images: no multiple of any batch size used here."""
-    root = data_files.write_folder(
-        tmp_path_factory.mktemp("pipeline"), classes=("a", "b"), splits=17
-    )
+    folder = tmp_path_factory.mktemp("pipeline")
+    root = data_files.write_folder(folder, classes=("a", "b"), splits=17)
     return data.load("folder", root, {"test_fraction": 0}).splits["train"]
 
 
@@ -102,11 +101,8 @@ def test_the_seed_changes_order_and_crops(split):
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_share_the_global_batch(split, count):
     """In order, so that what the device draws for a row of the batch falls on the same image."""
-    for read, options in (
-        (train, {"steps": 6}),
-        (train, {"steps": 3, "start_step": 4}),
-        (evaluate, {}),
-    ):
+    late = {"steps": 3, "start_step": 4}
+    for read, options in ((train, {"steps": 6}), (train, late), (evaluate, {})):
         shares = [
             read(split, process_index=i, process_count=count, **options) for i in range(count)
         ]

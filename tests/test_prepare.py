@@ -34,16 +34,8 @@ def boxed(root, sizes, suffix=".jpg", **annotations):
     boxes[1] = np.nan
     labels = np.arange(len(sizes)) % 2
     split = dataset.file_split(root, names, labels, boxes=boxes, annotations=annotations)
-    return dataset.Dataset(
-        "Öd-2",
-        ("a b", "c"),
-        {"train": split},
-        "notes",
-        "free",
-        "none",
-        (("x",), ("y",)),
-        ("p", "q"),
-    )
+    facts = ("notes", "free", "none", (("x",), ("y",)), ("p", "q"))
+    return dataset.Dataset("Öd-2", ("a b", "c"), {"train": split}, *facts)
 
 
 def test_pictures_that_are_files_stay_as_they_are(tmp_path):
@@ -138,9 +130,8 @@ def test_unreadable_images(tmp_path):
     bad = [data.splits["train"].names[i] for i in (1, 2, 7)]
     for name in bad:
         (tmp_path / "photos" / name).write_bytes(b"no image")
-    run = functools.partial(
-        prepare.prepare, data, tmp_path / "out", name="folder", shard_bytes=2000
-    )
+    options = {"name": "folder", "shard_bytes": 2000}
+    run = functools.partial(prepare.prepare, data, tmp_path / "out", **options)
     with pytest.raises(ValueError, match="3 images cannot be read") as error:
         run()
     assert all(name in str(error.value) for name in bad)

@@ -56,10 +56,8 @@ def prepare(root, features, examples, file_format="array_record", **options):
             path = root / "files" / f"{split}{i}.jpg"
             data_files.write_image(path, data_files.picture(max(row["label"], 0), i, SIZE))
             full.setdefault(split, []).append({"image": str(path), **row})
-    builder = Toy(
-        features=features, examples=full, data_dir=root, file_format=file_format, **options
-    )
-    builder.download_and_prepare()
+    options |= {"data_dir": root, "file_format": file_format}
+    Toy(features=features, examples=full, **options).download_and_prepare()
     return root
 
 
