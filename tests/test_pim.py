@@ -10,16 +10,8 @@ from fgc_jax import methods
 from fgc_jax.methods import pim
 from fgc_jax.models.heads import pyramid
 from tests import slopes, test_losses
-from tests.test_pyramid import (
-    CHANNELS,
-    GRIDS,
-    KINDS,
-    OPTIONS,
-    by_hand,
-    make_maps,
-    probabilities,
-    shaken,
-)
+from tests.by_hand import softmax
+from tests.test_pyramid import CHANNELS, GRIDS, KINDS, OPTIONS, by_hand, make_maps, shaken
 
 
 def outputs(levels=2, seed=0):
@@ -37,7 +29,7 @@ def outputs(levels=2, seed=0):
 
 
 def entropy(logits, goal):
-    return -goal @ np.log(probabilities(np.float64(logits)))
+    return -goal @ np.log(softmax(np.float64(logits)))
 
 
 def terms_by_hand(logits, out, batch, levels=2):
@@ -81,7 +73,7 @@ def test_pims_loss_is_its_formula(mixed):
 def refinement_by_hand(early, late, temperature, mask):
     apart = 0.0
     for pair in zip(early, late, strict=True):
-        p, wanted = (probabilities(np.float64(scores) / temperature) for scores in pair)
+        p, wanted = (softmax(np.float64(scores) / temperature) for scores in pair)
         apart = apart + (wanted * np.log(wanted / p)).mean((1, 2, 3))
     return (apart * mask).sum() / mask.sum()
 
