@@ -175,3 +175,17 @@ def reader_of(options: dict) -> pipeline.Reader:
     """Takes what a Reader has out of the options of batches."""
     names = [field.name for field in dataclasses.fields(pipeline.Reader)]
     return pipeline.Reader(**{name: options.pop(name) for name in names if name in options})
+
+
+def joined(batches):
+    """Several batches as one."""
+    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+
+
+def assert_equal(got, expected):
+    """That two lists of batches are the same."""
+    assert len(got) == len(expected)
+    for one, other in zip(got, expected, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key], err_msg=key)

@@ -10,6 +10,7 @@ import pytest
 from fgc_jax import data
 from fgc_jax.data import dataset, images, pipeline
 from tests import data_files
+from tests.data_files import assert_equal, joined
 
 TRAIN = pipeline.Transform(32, "squash", 24, True, "bilinear")
 EVAL = dataclasses.replace(TRAIN, random_crop=False)
@@ -35,14 +36,6 @@ def evaluate(split, **options):
     reader = data_files.reader_of(options)
     with pipeline.eval_batches(split, EVAL, reader, **options) as batches:
         return list(batches)
-
-
-def assert_equal(got, expected):
-    assert len(got) == len(expected)
-    for one, other in zip(got, expected, strict=True):
-        assert one.keys() == other.keys()
-        for key in one:
-            np.testing.assert_array_equal(one[key], other[key], err_msg=key)
 
 
 def test_a_batch(split):
@@ -108,10 +101,6 @@ def test_processes_share_the_global_batch(split, count):
         ]
         assert all(len(batch["index"]) == 8 // count for share in shares for batch in share)
         assert_equal([joined(parts) for parts in zip(*shares, strict=True)], read(split, **options))
-
-
-def joined(batches):
-    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
 
 
 @pytest.mark.parametrize("start", [1, 7, 30])

@@ -97,27 +97,20 @@ def test_a_table_that_is_resampled_has_a_gradient():
 
 
 def test_microsofts_own_files_are_understood():
-    expected = {
-        "patch_embed.proj.weight": 0,
-        "layers.0.blocks.1.attn.relative_position_bias_table": 1,
-        "layers.1.downsample.reduction.weight": 2,
-        "layers.2.downsample.norm.bias": 3,
-        "layers.3.blocks.0.norm1.weight": 4,
-        "norm.weight": 5,
-        "head.fc.weight": 6,
-        "head.fc.bias": 7,
+    names = {
+        "patch_embed.proj.weight": "patch_embed.proj.weight",
+        "layers.0.blocks.1.attn.relative_position_bias_table": (
+            "layers.0.blocks.1.attn.relative_position_bias_table"
+        ),
+        "layers.0.downsample.reduction.weight": "layers.1.downsample.reduction.weight",
+        "layers.1.downsample.norm.bias": "layers.2.downsample.norm.bias",
+        "layers.3.blocks.0.norm1.weight": "layers.3.blocks.0.norm1.weight",
+        "norm.weight": "norm.weight",
+        "head.weight": "head.fc.weight",
+        "head.bias": "head.fc.bias",
     }
-    theirs = {
-        "patch_embed.proj.weight": 0,
-        "layers.0.blocks.1.attn.relative_position_bias_table": 1,
-        "layers.0.blocks.1.attn.relative_position_index": 8,
-        "layers.0.blocks.1.attn_mask": 9,
-        "layers.0.downsample.reduction.weight": 2,
-        "layers.1.downsample.norm.bias": 3,
-        "layers.3.blocks.0.norm1.weight": 4,
-        "norm.weight": 5,
-        "head.weight": 6,
-        "head.bias": 7,
-    }
+    unused = ("attn.relative_position_index", "attn_mask")
+    theirs = {name: name for name in names} | {f"layers.0.blocks.1.{name}": 0 for name in unused}
+    expected = {timms: name for name, timms in names.items()}
     assert timm.normalise(theirs) == expected
     assert timm.normalise(expected) == expected
