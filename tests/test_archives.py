@@ -155,7 +155,7 @@ def test_a_second_process_waits_and_finds_it_done(tmp_path, capsys, monkeypatch)
     with archives.locked(os.path.join(work, "lock"), "first"):
         second = threading.Thread(target=archives.unpack, args=(path, tmp_path / "out"))
         second.start()
-        while "another process is using it" not in capsys.readouterr().out:
+        while second.is_alive() and "another process is using it" not in capsys.readouterr().out:
             time.sleep(0.01)
         assert not (tmp_path / "out" / "birds").exists()
     second.join()

@@ -119,11 +119,9 @@ class ByHand:
     def drawn(self, maps, key):
         """The maps that the shared random numbers choose: the test of `pick` judges their odds."""
         weights = jnp.float32(0.5 * np.log(maps.sum((1, 2)) + 1e-6))[None]
-        chosen = jax.random.categorical(key, weights, axis=-1, shape=(2, len(maps)))
-        return [
-            np.stack([m[..., k] for m, k in zip(maps, row, strict=True)])
-            for row in np.asarray(chosen)
-        ]
+        drawn = jax.random.categorical(key, weights, axis=-1, shape=(2, len(maps)))
+        pairs = [zip(maps, row, strict=True) for row in np.asarray(drawn)]
+        return [np.stack([m[..., k] for m, k in pair]) for pair in pairs]
 
     def cropped(self, image, attention):
         top, bottom, left, right = box_by_hand(attention, 0.5, 0.1, (SIZE, SIZE))

@@ -63,13 +63,11 @@ def test_metas_own_files_are_understood(name):
     for key, x in expected.items():
         key = key.replace("stem.", "downsample_layers.0.").replace("blocks.", "")
         key = re.sub(r"stages.(.).downsample", r"downsample_layers.\1", key)
-        key = (
-            key.replace("conv_dw", "dwconv").replace("head.norm", "norm").replace("head.fc", "head")
-        )
+        key = key.replace("conv_dw", "dwconv").replace("mlp.fc", "pwconv")
+        key = key.replace("head.norm", "norm").replace("head.fc", "head")
         if ".grn." in key:
             key = key.replace("mlp.grn.weight", "grn.gamma").replace("mlp.grn.bias", "grn.beta")
             x = x.reshape(1, 1, 1, -1)
-        key = key.replace("mlp.fc", "pwconv")
         # Meta's are linear layers in every size.
         theirs[key] = x[:, :, 0, 0] if "pwconv" in key and x.ndim == 4 else x
     assert "stages.0.1.pwconv2.weight" in theirs
@@ -93,9 +91,8 @@ def test_weights_of_masked_autoencoding_have_no_norm_behind_the_pooling(tmp_path
     assert loaded.report == f"backbone ({name}): {told}"
     found = loaded.params["backbone"]
     assert (found["head"]["norm"]["scale"] == 1).all() and not found["head"]["norm"]["bias"].any()
-    np.testing.assert_array_equal(
-        found["stem"]["0"]["bias"], params["backbone"]["stem"]["0"]["bias"]
-    )
+    biases = [tree["stem"]["0"]["bias"] for tree in (found, params["backbone"])]
+    np.testing.assert_array_equal(*biases)
     del kept["stem.0.bias"]
     safetensors.save_file(kept, path)
     with pytest.raises(ValueError, match="without a key in the weights: backbone/stem/0/bias"):

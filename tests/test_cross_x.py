@@ -132,9 +132,8 @@ def test_zero_maps_are_finite_with_their_gradients():
 
 def test_a_divergence_of_sure_levels_is_finite():
     sure = jnp.array([[200.0, 0.0, 0.0]])
-    value, gradient = jax.value_and_grad(
-        lambda x, y: cross_x.divergence(x, y).sum(), argnums=(0, 1)
-    )(sure, sure[:, ::-1])
+    total = lambda x, y: cross_x.divergence(x, y).sum()  # noqa: E731
+    value, gradient = jax.value_and_grad(total, argnums=(0, 1))(sure, sure[:, ::-1])
     np.testing.assert_allclose(value, 200, rtol=1e-6)
     assert np.isfinite(gradient).all()
 
@@ -168,13 +167,11 @@ def loss_by_hand(named, batch):
     total = softmax(sum(np.float64(named[name]) for name in LEVELS))
     goals = np.stack([test_losses.goal_of(batch, image, 5) for image in range(4)])
     entropies = -(goals * np.log(total)).sum(1)
-    apart = sum(
-        (share["high"] * np.log(share["high"] / share[name])).sum(1) for name in ("low", "merged")
-    )
+    high = share["high"]
+    apart = sum((high * np.log(high / share[name])).sum(1) for name in ("low", "merged"))
     valid = np.array(batch["mask"], bool)
-    alike = sum(
-        gamma * regulariser(named[f"{name}_parts"], valid) for name, gamma in GAMMAS.items()
-    )
+    parts = {name: regulariser(named[f"{name}_parts"], valid) for name in LEVELS}
+    alike = sum(gamma * parts[name] for name, gamma in GAMMAS.items())
     terms = entropies[valid].mean(), alike, apart[valid].mean()
     return terms[0] + terms[1] + 0.5 * terms[2], *terms
 

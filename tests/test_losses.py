@@ -226,9 +226,8 @@ def test_mixed_images_train_with_each_loss(name, weighted, mixed):
     assert 0 < mixed["weight"].min() < 0.9
     layer = stepped.before["fc"]
     logits = mixed["image"].mean((1, 2)) @ layer["kernel"] + layer["bias"][None, :]
-    np.testing.assert_allclose(
-        stepped.metrics["loss"], expected(logits, mixed, options, weighted), rtol=1e-5
-    )
+    wanted = expected(logits, mixed, options, weighted)
+    np.testing.assert_allclose(stepped.metrics["loss"], wanted, rtol=1e-5)
     assert stepped.metrics["grad_norm"] > 0.01
     assert trees.fingerprint(stepped.after.params) != trees.fingerprint(stepped.before)
 

@@ -46,9 +46,7 @@ def test_the_head_goes_to_timms_convolution_and_back():
     pairs = pretrained.original_names(row)
     params = {"head": {"fc": {"kernel": np.arange(6.0).reshape(2, 3), "bias": np.zeros(3)}}}
     state = timm.to_state_dict(params, {}, pairs)
-    assert {key: x.shape for key, x in state.items()} == {
-        "head.fc.weight": (3, 2, 1, 1),
-        "head.fc.bias": (3,),
-    }
+    shapes = {key: x.shape for key, x in state.items()}
+    assert shapes == {"head.fc.weight": (3, 2, 1, 1), "head.fc.bias": (3,)}
     back, _ = timm.fill(params, {}, state, pairs)
     np.testing.assert_array_equal(back["head"]["fc"]["kernel"], params["head"]["fc"]["kernel"])

@@ -122,27 +122,28 @@ def copy(originals, name, tmp_path):
     return shutil.copytree(originals[name], tmp_path / "copy")
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_archives_beside_folders_of_the_same_names(originals, name, tmp_path, monkeypatch):
+ROOTS = [(name, "folder") for name in SOURCES]
+ROOTS += [(name, "archive") for name, source in SOURCES.items() if source.alone]
+
+
+@pytest.mark.parametrize(("name", "given"), ROOTS)
+def test_archives_beside_folders_of_the_same_names(originals, name, given, tmp_path, monkeypatch):
     data_archives.forget_checksums(monkeypatch)
     source, original = SOURCES[name], originals[name]
-    for archive, names in source.archives.items():
-        data_archives.pack(original, tmp_path / archive, *names)
+    packed = [data_archives.pack(original, tmp_path / x, *y) for x, y in source.archives.items()]
     for folder in source.beside:
         data_files.write_image(tmp_path / folder / "other.jpg", data_files.picture(0, 0))
     for file in source.plain:
         shutil.copy(original / file, tmp_path)
-    expected = source.load(original)
-    for root in (tmp_path, *(tmp_path / file for file in list(source.archives)[: source.alone])):
-        found = source.load(root)
-        assert found.facts() == expected.facts()
-        for split, wanted in expected.splits.items():
-            mine = found.splits[split]
-            np.testing.assert_array_equal(mine.boxes, wanted.boxes)
-            np.testing.assert_array_equal(mine.read(1), wanted.read(1))
-            assert mine.annotations.keys() == wanted.annotations.keys()
-            for kind, annotation in wanted.annotations.items():
-                np.testing.assert_array_equal(mine.annotations[kind](1), annotation(1))
+    expected, found = map(source.load, (original, tmp_path if given == "folder" else packed[0]))
+    assert found.facts() == expected.facts()
+    for split, wanted in expected.splits.items():
+        mine = found.splits[split]
+        np.testing.assert_array_equal(mine.boxes, wanted.boxes)
+        np.testing.assert_array_equal(mine.read(1), wanted.read(1))
+        assert mine.annotations.keys() == wanted.annotations.keys()
+        for kind, annotation in wanted.annotations.items():
+            np.testing.assert_array_equal(mine.annotations[kind](1), annotation(1))
 
 
 GULL, LAYSAN = "001.Black_footed_Albatross/Black_Footed_Albatross", "002.Laysan_Albatross"

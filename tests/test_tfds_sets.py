@@ -110,10 +110,8 @@ def test_the_usual_root(plain, monkeypatch):
 
 
 def test_validation_is_the_test_where_there_is_no_other(tmp_path):
-    examples = {
-        "train": rows(0, 1), "validation": rows(2, 1), "test": rows(-1, -1), "mini": rows(0),
-    }  # fmt: skip
-    prepare(tmp_path, {}, examples)
+    examples = {"train": rows(0, 1), "validation": rows(2, 1)}
+    prepare(tmp_path, {}, examples | {"test": rows(-1, -1), "mini": rows(0)})
     dataset = tfds_sets.load(tmp_path, tfds_name="toy")
     assert sorted(dataset.splits) == ["test", "train"]
     assert sorted(dataset.splits["test"].labels) == [1, 2]
@@ -124,10 +122,7 @@ def test_validation_is_the_test_where_there_is_no_other(tmp_path):
 def test_file_names_and_one_box(tmp_path):
     box = tfds.features.BBox(0.1, 0.25, 0.5, 1.0)  # y0, x0, y1, x1
     none = tfds.features.BBox(0.0, 0.0, 0.0, 0.0)
-    train = [
-        {"label": 0, "bbox": box, "file_name": "a.jpg"},
-        {"label": 1, "bbox": none, "file_name": "b.jpg"},
-    ]
+    train = rows(0, bbox=box, file_name="a.jpg") + rows(1, bbox=none, file_name="b.jpg")
     test = [{"label": 2, "bbox": none, "file_name": "a.jpg"}] * 2
     features = {"bbox": BOX(), "file_name": tfds.features.Text()}
     prepare(tmp_path, features, {"train": train, "test": test})
