@@ -1,4 +1,4 @@
-"""Layers of a head in float64, for formulas that tests compute by hand."""
+"""Layers in float64, and tiles, for formulas that tests compute by hand."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +22,21 @@ def norm(layer, x):
 def softmax(x):
     x = np.exp(x - x.max(-1, keepdims=True))
     return x / x.sum(-1, keepdims=True)
+
+
+def entropy(logits, goal):
+    return -goal @ np.log(softmax(np.float64(logits)))
+
+
+def cut(images, n):
+    """The n * n tiles of images [B, H, W, 3], by slices: [B, n * n, pixels, 3]."""
+    size = images.shape[1] // n
+    tiles = [
+        images[:, i * size : (i + 1) * size, j * size : (j + 1) * size].reshape(len(images), -1, 3)
+        for i in range(n)
+        for j in range(n)
+    ]
+    return np.stack(tiles, 1)
 
 
 def with_random_norms(head):

@@ -138,12 +138,8 @@ def test_a_divergence_of_sure_levels_is_finite():
     assert np.isfinite(gradient).all()
 
 
-def make_batch(mask=(1, 1, 1, 1)):
-    return {
-        "image": jnp.zeros((4, 2, 2, 3)),
-        "label": jnp.array([0, 3, 1, 4]),
-        "mask": jnp.asarray(mask, jnp.float32),
-    }
+def make_batch(mask=(1, 1, 1, 1), mixed=False):
+    return test_losses.of_five_classes(np.zeros((4, 2, 2, 3)), mask, mixed)
 
 
 def test_each_weight_of_the_head_learns():
@@ -183,9 +179,7 @@ def test_the_loss_is_its_formula(mask, mixed):
     named = {name: rng.normal(0, 2, (4, 5)).astype(np.float32) for name in LEVELS}
     named |= {f"{name}_parts": rng.normal(size=(4, 2, 7)).astype(np.float32) for name in LEVELS}
     logits = sum(named[name] for name in LEVELS)
-    batch = make_batch(mask)
-    if mixed:
-        batch = test_losses.with_second_label(batch, 5)
+    batch = make_batch(mask, mixed)
     out = {f"head/{name}": value for name, value in named.items()}
     model = test_losses.answering(logits, **out)
     value, report = test_losses.call(make_method(), model, batch)

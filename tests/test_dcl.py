@@ -10,6 +10,7 @@ from flax import nnx
 from fgc_jax.methods import dcl
 from fgc_jax.models.heads.dcl import Dcl
 from tests import networks, seeded, slopes, test_losses
+from tests.by_hand import cut, entropy
 
 
 def facts(*sides):
@@ -60,32 +61,15 @@ class Recorder:
         return self.logits, self.out
 
 
-def softmax_loss(row, goal):
-    return np.log(np.exp(np.float64(row)).sum()) - goal @ row
-
-
-def make_batch(mask):
-    return {
-        "image": jnp.asarray(seeded.images(3, 12, 12)),
-        "label": jnp.array([0, 3, 1]),
-        "mask": jnp.asarray(mask, jnp.float32),
-    }
-
-
-def cut(image, tiles):
-    size = len(image) // tiles
-    return [
-        image[i * size : (i + 1) * size, j * size : (j + 1) * size]
-        for i in range(tiles)
-        for j in range(tiles)
-    ]
+def make_batch(mask, mixed=False):
+    return test_losses.of_five_classes(seeded.images(3, 12, 12), mask, mixed)
 
 
 def tile_indices(whole, confused, tiles):
     """Which tile of `whole` lies at each place of `confused`, by comparing pixels."""
+    whole, confused = (cut(image[None], tiles)[0] for image in (whole, confused))
     return [
-        next(i for i, tile in enumerate(cut(whole, tiles)) if np.array_equal(tile, place))
-        for place in cut(confused, tiles)
+        next(i for i, tile in enumerate(whole) if np.array_equal(tile, place)) for place in confused
     ]
 
 
@@ -114,7 +98,7 @@ def loss_by_hand(batch, order, logits, swap, location):
         goal = test_losses.goal_of(batch, image, 5)
         kind = np.eye(2)[1 - destroyed]
         gap = np.abs(location[row] - wanted).mean()
-        each.append((softmax_loss(logits[row], goal), softmax_loss(swap[row], kind), gap))
+        each.append((entropy(logits[row], goal), entropy(swap[row], kind), gap))
     means = np.mean(each, axis=0)
     return means @ [1, 0.7, 2], *means
 
@@ -122,9 +106,7 @@ def loss_by_hand(batch, order, logits, swap, location):
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("mask", [(1, 1, 1), (0, 1, 1)])
 def test_the_loss_is_its_formula(mask, mixed):
-    batch = make_batch(mask)
-    if mixed:
-        batch = test_losses.with_second_label(batch, 5)
+    batch = make_batch(mask, mixed)
     model = Recorder(3, 3)
     value, report = test_losses.call(make_method(), model, batch, seed=5)
     np.testing.assert_array_equal(model.images[::2], batch["image"])

@@ -49,11 +49,14 @@ def make_batch(rows=5, mixed=False, masked=True):
     return batch
 
 
-def with_second_label(batch, classes):
-    """The batch as if its images were mixed, each with one of another class."""
-    label_b = (batch["label"] + 1) % classes
-    weight = jnp.linspace(0.2, 0.9, len(label_b))
-    return batch | {"label_b": label_b, "weight": weight}
+def of_five_classes(images, mask, mixed=False):
+    """A batch of 3 or 4 images; `mixed`: as if each were mixed with one of another class."""
+    labels = jnp.array([0, 3, 1, 4][: len(images)])
+    batch = {"image": jnp.asarray(images), "label": labels, "mask": jnp.asarray(mask, jnp.float32)}
+    if mixed:
+        weight = jnp.linspace(0.2, 0.9, len(images))
+        batch |= {"label_b": (labels + 1) % 5, "weight": weight}
+    return batch
 
 
 def goal_of(batch, i, classes=3):

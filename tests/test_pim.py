@@ -10,7 +10,7 @@ from fgc_jax import methods
 from fgc_jax.methods import pim
 from fgc_jax.models.heads import pyramid
 from tests import slopes, test_losses
-from tests.by_hand import softmax
+from tests.by_hand import entropy, softmax
 from tests.test_pyramid import CHANNELS, GRIDS, KINDS, OPTIONS, by_hand, make_maps, shaken
 
 
@@ -26,10 +26,6 @@ def outputs(levels=2, seed=0):
         picked[:, 0, :] = 1
         out[f"head/picked/{index}"] = picked
     return rng.normal(size=(5, 3)).astype(np.float32), out
-
-
-def entropy(logits, goal):
-    return -goal @ np.log(softmax(np.float64(logits)))
 
 
 def terms_by_hand(logits, out, batch, levels=2):

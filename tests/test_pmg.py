@@ -14,7 +14,7 @@ from fgc_jax.models import layers
 from fgc_jax.models.heads.pmg import Pmg
 from fgc_jax.training import step
 from tests import networks, seeded, slopes, test_losses
-from tests.by_hand import array, linear, norm, with_random_norms
+from tests.by_hand import array, cut, entropy, linear, norm, with_random_norms
 
 CHANNELS = (3, 4, 6)
 GRIDS = ((6, 4), (3, 2), (2, 1))
@@ -89,12 +89,8 @@ class ThreeStages(nnx.Module):
         return logits, {f"head/{name}": value for name, value in named.items()}
 
 
-def make_batch(mask=(1, 1, 1, 1)):
-    return {
-        "image": jnp.asarray(seeded.images(4, 8, 8)),
-        "label": jnp.array([0, 3, 1, 4]),
-        "mask": jnp.asarray(mask, jnp.float32),
-    }
+def make_batch(mask=(1, 1, 1, 1), mixed=False):
+    return test_losses.of_five_classes(seeded.images(4, 8, 8), mask, mixed)
 
 
 def stem_of(path):
@@ -145,7 +141,7 @@ class Recorder:
 
 def cross_entropy(logits, batch):
     values = [
-        np.log(np.exp(np.float64(row)).sum()) - test_losses.goal_of(batch, image, 5) @ row
+        entropy(row, test_losses.goal_of(batch, image, 5))
         for image, (row, valid) in enumerate(zip(logits, batch["mask"], strict=True))
         if valid
     ]
@@ -176,9 +172,7 @@ def test_their_gradients_are_those_of_the_formulas():
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("mask", [(1, 1, 1, 1), (1, 0, 1, 0)])
 def test_losses_see_ever_larger_tiles(mask, mixed):
-    batch = make_batch(mask)
-    if mixed:
-        batch = test_losses.with_second_label(batch, 5)
+    batch = make_batch(mask, mixed)
     method = pmg.make(FACTS, tiles=(4, 2, 8), concat_weight=3.0)
     assert len(method.losses) == 4
     names = ("level1", "level2", "level3", "concat")
@@ -205,17 +199,6 @@ def test_losses_see_ever_larger_tiles(mask, mixed):
         # And not of tiles twice as large.
         larger = [cut(images, n // 2)[0] for images in (model.images, np.asarray(batch["image"]))]
         assert any(not (tile == larger[1]).all((1, 2)).any() for tile in larger[0])
-
-
-def cut(images, n):
-    """[B, n * n, pixels, 3], by slices."""
-    size = images.shape[1] // n
-    tiles = [
-        images[:, i * size : (i + 1) * size, j * size : (j + 1) * size].reshape(len(images), -1, 3)
-        for i in range(n)
-        for j in range(n)
-    ]
-    return np.stack(tiles, 1)
 
 
 @pytest.mark.parametrize(
