@@ -7,12 +7,14 @@ import colorsys
 import csv
 import dataclasses
 import io
+import shutil
 import struct
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from PIL import Image
 
 from fgc_jax.data import pipeline
@@ -27,6 +29,20 @@ AIRCRAFT = (
     ("F/A-18", "F/A-18", "McDonnell Douglas"),
 )
 BANNER = 20  # rows at the bottom of an aircraft photo
+
+
+def fixtures(write):
+    """Fixtures: `original`, a miniature that tests only read, and `copy`, which each may change."""
+
+    @pytest.fixture(scope="module")
+    def original(tmp_path_factory):
+        return write(tmp_path_factory.mktemp("original"))
+
+    @pytest.fixture
+    def copy(original, tmp_path):
+        return shutil.copytree(original, tmp_path / "copy")
+
+    return original, copy
 
 
 def picture(label, number, size=(48, 40), classes=6):

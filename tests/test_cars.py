@@ -7,20 +7,13 @@ import pytest
 from scipy import io
 
 from fgc_jax.data.sources import cars
-from tests import data_benchmarks
+from tests import data_benchmarks, data_files
 
 TRAIN = "devkit/cars_train_annos.mat"
 TEST = "cars_test_annos_withlabels.mat"
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return data_benchmarks.write_cars(tmp_path_factory.mktemp("cars"))
-
-
-@pytest.fixture
-def copy(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "copy")
+original, copy = data_files.fixtures(data_benchmarks.write_cars)
 
 
 @pytest.fixture

@@ -7,17 +7,9 @@ import numpy as np
 import pytest
 
 from fgc_jax.data.sources import cub
-from tests import data_benchmarks
+from tests import data_benchmarks, data_files
 
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return data_benchmarks.write_cub(tmp_path_factory.mktemp("cub"))
-
-
-@pytest.fixture
-def root(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "copy")
+original, copy = data_files.fixtures(data_benchmarks.write_cub)
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +51,17 @@ def test_parts_and_masks(data):
 
 
 @pytest.mark.parametrize("below", [".", "CUB_200_2011"])
-def test_parts_and_masks_are_not_needed(root, data, below):
-    shutil.rmtree(root / "segmentations")
-    shutil.rmtree(root / "CUB_200_2011" / "parts")
-    bare = cub.load(root / below)
+def test_parts_and_masks_are_not_needed(copy, data, below):
+    shutil.rmtree(copy / "segmentations")
+    shutil.rmtree(copy / "CUB_200_2011" / "parts")
+    bare = cub.load(copy / below)
     assert bare.part_names == () and not bare.splits["train"].annotations
     assert bare.facts() == data.facts()
 
 
-def test_masks_may_lie_inside(root):
-    (root / "segmentations").rename(root / "CUB_200_2011" / "segmentations")
-    mask = cub.load(root).splits["test"].annotations["mask"](0)
+def test_masks_may_lie_inside(copy):
+    (copy / "segmentations").rename(copy / "CUB_200_2011" / "segmentations")
+    mask = cub.load(copy).splits["test"].annotations["mask"](0)
     np.testing.assert_array_equal(mask, data_benchmarks.bird_mask(0))
 
 
@@ -77,18 +69,18 @@ LISTS = ("images", "image_class_labels", "train_test_split", "bounding_boxes", "
 
 
 @pytest.mark.parametrize("file", LISTS)
-def test_lists_that_are_cut_short_are_refused(root, file):
-    path = root / "CUB_200_2011" / f"{file}.txt"
+def test_lists_that_are_cut_short_are_refused(copy, file):
+    path = copy / "CUB_200_2011" / f"{file}.txt"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]))
     with pytest.raises(ValueError, match="only one of this list|179 rows of 5 numbers, not 15"):
-        cub.load(root)
+        cub.load(copy)
 
 
-def test_damaged_masks_are_named(root):
+def test_damaged_masks_are_named(copy):
     name = data_benchmarks.bird_names()[3].replace(".jpg", ".png")
-    (root / "segmentations" / name).write_bytes(b"")
+    (copy / "segmentations" / name).write_bytes(b"")
     with pytest.raises(ValueError, match=r"0004_796132\.png: not an image"):
-        cub.load(root).splits["train"].annotations["mask"](1)
+        cub.load(copy).splits["train"].annotations["mask"](1)
 
 
 def test_names_keep_their_numbers_where_they_would_collide():

@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 
 from fgc_jax.data.sources import cub2010
-from tests import data_archives, data_benchmarks
+from tests import data_archives, data_benchmarks, data_files
 
 HOMEWORK = "2021VRDL_HW1_datasets"
 
 
-@pytest.fixture(scope="module")
-def official(tmp_path_factory):
-    return data_benchmarks.write_cub2010(tmp_path_factory.mktemp("official"))
+original, copy = data_files.fixtures(data_benchmarks.write_cub2010)
 
 
 @pytest.fixture(scope="module")
@@ -23,17 +21,12 @@ def homework(tmp_path_factory):
 
 
 @pytest.fixture
-def copy(official, tmp_path):
-    return shutil.copytree(official, tmp_path / "copy")
-
-
-@pytest.fixture
 def homework_copy(homework, tmp_path):
     return shutil.copytree(homework, tmp_path / "homework")
 
 
-def test_official_splits(official):
-    data = cub2010.load(official)
+def test_official_splits(original):
+    data = cub2010.load(original)
     assert data.class_names == ("Black_footed_Albatross", "Laysan_Albatross", "Sooty_Albatross")
     names = data_benchmarks.bird_names()
     assert list(data.splits["test"].names) == names[3::4]
@@ -62,10 +55,10 @@ def test_boxes_and_masks_are_read_when_asked_for(copy):
     np.testing.assert_array_equal(mask, np.where(data_benchmarks.bird_mask(7) > 51, 255, 0))
 
 
-def test_annotations_are_not_needed(copy, official):
+def test_annotations_are_not_needed(copy, original):
     shutil.rmtree(copy / "annotations-mat")
     data = cub2010.load(copy)
-    assert data.facts() == cub2010.load(official).facts()
+    assert data.facts() == cub2010.load(original).facts()
     assert data.splits["train"].boxes is None and not data.splits["train"].annotations
 
 
@@ -93,18 +86,18 @@ def test_the_homework_in_an_archive_of_another_name(homework, tmp_path):
     assert cub2010.test_order(archive)[1] == cub2010.test_order(homework)[1]
 
 
-def test_layouts(official, homework, homework_copy):
-    assert cub2010.load(official, layout="official").facts() == cub2010.load(official).facts()
+def test_layouts(original, homework, homework_copy):
+    assert cub2010.load(original, layout="official").facts() == cub2010.load(original).facts()
     assert cub2010.load(homework, layout="homework").facts() == cub2010.load(homework).facts()
     with pytest.raises(ValueError, match=r"no lists/train\.txt in") as error:
         cub2010.load(homework, layout="official")
     assert "679.42 MB" in str(error.value) and "VRDL_HW1_datasets.zip" not in str(error.value)
     with pytest.raises(ValueError, match=r"no training_labels\.txt in"):
-        cub2010.load(official, layout="homework")
+        cub2010.load(original, layout="homework")
     with pytest.raises(ValueError, match=r"no testing_img_order\.txt in"):
-        cub2010.test_order(official)
-    shutil.copytree(official / "lists", homework_copy / "lists")
-    shutil.copytree(official / "images", homework_copy / "images")
+        cub2010.test_order(original)
+    shutil.copytree(original / "lists", homework_copy / "lists")
+    shutil.copytree(original / "images", homework_copy / "images")
     assert list(cub2010.load(homework_copy).splits) == ["train", "test"]
     assert list(cub2010.load(homework_copy, layout="homework").splits) == ["train"]
 

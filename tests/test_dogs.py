@@ -1,7 +1,6 @@
 """Stanford Dogs: lists in MATLAB files, an annotation file a picture, and what damaged ones say."""
 
 import pickle
-import shutil
 
 import numpy as np
 import pytest
@@ -12,14 +11,7 @@ from tests import data_benchmarks, data_files
 SIZE = data_benchmarks.SIZE
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return data_benchmarks.write_dogs(tmp_path_factory.mktemp("dogs"))
-
-
-@pytest.fixture
-def copy(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "copy")
+original, copy = data_files.fixtures(data_benchmarks.write_dogs)
 
 
 def converted(i):

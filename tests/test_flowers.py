@@ -1,27 +1,17 @@
 """Flowers-102: the official .mat files, 102 names, and what is said where they are damaged."""
 
-import shutil
-
 import numpy as np
 import pytest
 from scipy import io
 
 from fgc_jax.data.sources import flower_names, flowers
-from tests import data_archives, data_collections
+from tests import data_archives, data_collections, data_files
+
+original, copy = data_files.fixtures(data_collections.write_flowers)
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return data_collections.write_flowers(tmp_path_factory.mktemp("flowers"))
-
-
-@pytest.fixture
-def copy(root, tmp_path):
-    return shutil.copytree(root, tmp_path / "flowers-102")
-
-
-def test_official_splits(root):
-    dataset = flowers.load(root)
+def test_official_splits(original):
+    dataset = flowers.load(original)
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     assert sizes == {"train": 102, "val": 102, "test": 102}
     train, test = dataset.splits["train"], dataset.splits["test"]
@@ -47,10 +37,12 @@ def test_names_are_those_that_tfds_has():
     assert list(flower_names.NAMES) == [name.rstrip("?") for name in tfds._NAMES]
 
 
-def test_roots(root, tmp_path, copy):
-    facts = flowers.load(root).facts()
+def test_roots(original, tmp_path, copy):
+    facts = flowers.load(original).facts()
     assert flowers.load(tmp_path).facts() == facts
-    archive = data_archives.pack(root, tmp_path / "all.tgz", "jpg", "imagelabels.mat", "setid.mat")
+    archive = data_archives.pack(
+        original, tmp_path / "all.tgz", "jpg", "imagelabels.mat", "setid.mat"
+    )
     assert flowers.load(str(archive)).facts() == facts
 
 

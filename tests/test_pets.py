@@ -9,19 +9,11 @@ import pytest
 from fgc_jax.data.sources import pets
 from tests import data_collections, data_files
 
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return data_collections.write_pets(tmp_path_factory.mktemp("pets"))
+original, copy = data_files.fixtures(data_collections.write_pets)
 
 
-@pytest.fixture
-def copy(root, tmp_path):
-    return shutil.copytree(root, tmp_path / "oxford-iiit-pet")
-
-
-def test_official_splits(root):
-    dataset = pets.load(root)
+def test_official_splits(original):
+    dataset = pets.load(original)
     assert dataset.class_names == ("Abyssinian", "american_bulldog", "Maine_Coon")
     assert dataset.hierarchy == (("cat",), ("dog",), ("cat",))
     train, test = dataset.splits["train"], dataset.splits["test"]
@@ -31,8 +23,8 @@ def test_official_splits(root):
     assert "trainval" in dataset.notes and "heads" in dataset.notes
 
 
-def test_heads(root):
-    splits = pets.load(root).splits
+def test_heads(original):
+    splits = pets.load(original).splits
     train = splits["train"].boxes
     np.testing.assert_array_equal(train[[0, 1, 3]], [[4, 5, 20, 30]] * 3)
     assert np.isnan(train[[2, 5, 8]]).all()
@@ -48,15 +40,15 @@ def test_of_two_heads_the_larger(copy):
     np.testing.assert_array_equal(pets.load(copy).splits["train"].boxes[0], [4, 5, 20, 30])
 
 
-def test_trimaps(root):
-    split = pickle.loads(pickle.dumps(pets.load(root).splits["test"]))
+def test_trimaps(original):
+    split = pickle.loads(pickle.dumps(pets.load(original).splits["test"]))
     mask = split.annotations["mask"](0)
     assert mask.shape == split.read(0).shape[:2] and mask.dtype == np.uint8
     assert mask[20, [0, 8, 9, 10, 39, 40, 41]].tolist() == [0, 0, 128, 255, 255, 128, 0]
 
 
-def test_a_png_called_jpg_is_read_without_its_alpha(root):
-    image = pets.load(root).splits["train"].read(0)
+def test_a_png_called_jpg_is_read_without_its_alpha(original):
+    image = pets.load(original).splits["train"].read(0)
     np.testing.assert_array_equal(image, data_files.picture(1, 1, (50, 40), 3))
 
 
