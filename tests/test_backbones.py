@@ -145,7 +145,7 @@ def test_layers_behind_the_last_map_are_neither_built_nor_listed(name):
         assert not uncovered(params, config), feature_map
 
 
-# Images of the last and of the first size behind which nothing is left of them.
+# Network, map, a size of images that fits, one that does not, and what is said of it.
 REFUSED = [
     ("vit_tiny_patch16_224", "", (32, 48), (32, 36), "32 x 36 pixels: .* multiples.*patch, 16"),
     (SWIN, "", (64, 64), (64, 66), "64 x 66 .* multiples .*patch, 4"),
@@ -166,7 +166,7 @@ def test_sizes_that_do_not_fit_are_refused(name, feature_map, good, bad, message
         networks.shapes(config, 10, *bad)
 
 
-# The last of a map's parameters, and one of those behind it.
+# Network, map, the last of the parameters that it needs, and one of those behind it.
 BEHIND = [
     ("resnet18", "stem", "bn1/scale", "layer1/0/conv1/kernel"),
     ("resnet18", "stage2", "layer2/1/bn2/scale", "layer3/0/conv1/kernel"),
@@ -181,8 +181,9 @@ BEHIND = [
     ("convnext_tiny", "stage2", "stages/1/blocks/2/gamma", "stages/2/downsample/0/scale"),
     ("convnext_tiny", "features", "stages/3/blocks/2/gamma", "head/norm/scale"),
     (SWIN, "stem", "patch_embed/norm/scale", "layers/0/blocks/0/norm1/scale"),
-    (SWIN, "stage2", "layers/1/blocks/1/norm1/scale", "norm/scale"),
-]  # fmt: skip
+    (SWIN, "stage2", "layers/1/blocks/1/norm1/scale", "layers/2/blocks/0/norm1/scale"),
+    (SWIN, "stage4", "layers/3/blocks/1/norm1/scale", "norm/scale"),
+]
 
 
 @pytest.mark.parametrize(("name", "feature_map", "last", "behind"), BEHIND)
@@ -234,7 +235,7 @@ def test_forward_equals_timms(name, size):
     assert not own_head or networks.relative(logits, stored[f"logits_{size}"]) < 1e-4
 
 
-# The standard deviation of new weights, or, of several that are one number, that number.
+# The standard deviation of new weights; [x]: all of them are x.
 PATCH14, PATCH4 = (3 * 14**2) ** -0.5 / 3**0.5, 48**-0.5 / 3**0.5
 LATE = 0.02 / math.sqrt(2 * 12)
 STARTS = {
