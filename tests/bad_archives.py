@@ -80,9 +80,7 @@ STARTS = {
 
 
 def kinds():
-    found = {
-        f"file of {kind}": (f"x{s}", data, "") for kind, data in STARTS.items() for s in (".tgz",)
-    }
+    found = {f"file of {kind}": ("x.tgz", data, "") for kind, data in STARTS.items()}
     page = b"\n<!DOCTYPE html><html>quota exceeded</html>"
     found["file of web page"] = ("x.zip", page, "web page")
     for kind, (name, message) in NAMES.items():

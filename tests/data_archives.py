@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fgc_jax.data import archives
+
 COMPRESS = {
     ".tar": lambda data: data,
     ".tar.gz": lambda data: gzip.compress(data, mtime=0),
@@ -79,6 +81,24 @@ def write_archive(path, files=None, suffix=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(archive_bytes(suffix, files))
     return path
+
+
+def pack(folder, target, *names):
+    """An archive `target` (.tar, .tgz, .tar.gz, .zip) of what is called `names` in `folder`."""
+    if target.suffix == ".zip":
+        with zipfile.ZipFile(target, "w") as archive:
+            for path in sorted(p for name in names for p in (folder / name).rglob("*")):
+                archive.write(path, path.relative_to(folder))
+        return target
+    with tarfile.open(target, "w:gz" if target.name.endswith("gz") else "w") as archive:
+        for name in names:
+            archive.add(folder / name, name)
+    return target
+
+
+def forget_checksums(monkeypatch):
+    """Lets the archives of the sources be miniatures: of any size, with any checksum."""
+    monkeypatch.setattr(archives, "verify", lambda path, **expected: None)
 
 
 def contents(folder):

@@ -2,16 +2,14 @@
 official archives have them."""
 
 import io
-import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy import io as matlab_io
 
-from fgc_jax.data import archives
 from tests import data_files
+from tests.data_files import write_lines
 
 SIZE = (48, 40)  # width, height of every picture
 BIRDS = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross")
@@ -21,28 +19,6 @@ PARTS = (
 )  # fmt: skip
 CARS = ("AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012", "smart fortwo Convertible")
 DOGS = ("n02085620-Chihuahua", "n02105855-Shetland_sheepdog", "n02107312-miniature_pinscher")
-
-
-def write_lines(path, lines):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return path
-
-
-def pack(folder, target, *names):
-    """An archive `target` (.tgz, .tar, .zip) of what is called `names` in `folder`."""
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.suffix == ".zip":
-        with zipfile.ZipFile(target, "w") as archive:
-            for path in sorted(p for name in names for p in (folder / name).rglob("*")):
-                archive.write(path, path.relative_to(folder))
-        return target
-    with tarfile.open(target, "w:gz" if target.suffix == ".tgz" else "w") as archive:
-        for name in names:
-            archive.add(folder / name, name)
-    return target
 
 
 def write_mat(path, **variables):
@@ -144,8 +120,10 @@ def write_cub2010(root):
 
 
 def write_homework(root):
-    """ROOT/training_images, testing_images and their lists: 9 and 3 images in shuffled order."""
-    root = Path(root)
+    """Below ROOT/2021VRDL_HW1_datasets training_images, testing_images and their lists: 9 and 3
+    images in shuffled order."""
+    top = Path(root)
+    root = top / "2021VRDL_HW1_datasets"
     order = np.random.default_rng(0).permutation(12).tolist()
     train = [i for i in order if i % 4 != 3]
     test = [i for i in order if i % 4 == 3]
@@ -156,7 +134,7 @@ def write_homework(root):
     write_lines(root / "training_labels.txt", [f"{i + 1:04d}.jpg {BIRDS[i // 4]}" for i in train])
     write_lines(root / "testing_img_order.txt", [f"{i + 1:04d}.jpg" for i in test])
     write_lines(root / "classes.txt", BIRDS)
-    return root
+    return top
 
 
 def car_box(i):
@@ -268,8 +246,3 @@ def write_dog_list(path, names, labels):
         annotation_list=cell([name.removesuffix(".jpg") for name in names]),
         labels=np.array(labels, np.uint8)[:, None],
     )
-
-
-def forget_checksums(monkeypatch):
-    """Lets the archives of the sources be miniatures: of any size, with any checksum."""
-    monkeypatch.setattr(archives, "verify", lambda path, **expected: None)

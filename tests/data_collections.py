@@ -2,14 +2,13 @@
 their official archives. Each function writes below ROOT and returns ROOT."""
 
 import json
-import tarfile
 import uuid
 from pathlib import Path
 
 import numpy as np
 from scipy import io
 
-from tests.data_files import encode, picture, write_image
+from tests.data_files import encode, picture, write_image, write_lines
 
 # Class id -> name and parent, as in classes.txt and hierarchy.txt: inner nodes share names with
 # leaves, leaf ids start in the hundreds, one leaf (295) has no image.
@@ -30,21 +29,6 @@ NABIRDS_PARTS = (
 )  # fmt: skip
 PETS = {"Abyssinian": 1, "american_bulldog": 2, "Maine_Coon": 3}  # upper case: cats
 FOODS = {"apple_pie": "Apple pie", "baby_back_ribs": "Baby back ribs", "takoyaki": "Takoyaki"}
-
-
-def write_lines(path, rows):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def pack(folder, archive, names):
-    """A .tar.gz of `names` in `folder`."""
-    with tarfile.open(archive, "w:gz") as tar:
-        for name in names:
-            tar.add(Path(folder) / name, arcname=name)
-    return archive
 
 
 def write_nabirds(root, *, train=2, test=1, size=(60, 48)):

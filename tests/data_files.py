@@ -7,12 +7,14 @@ import colorsys
 import csv
 import dataclasses
 import io
+import shutil
 import struct
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from PIL import Image
 
 from fgc_jax.data import pipeline
@@ -27,6 +29,20 @@ AIRCRAFT = (
     ("F/A-18", "F/A-18", "McDonnell Douglas"),
 )
 BANNER = 20  # rows at the bottom of an aircraft photo
+
+
+def fixtures(write):
+    """Fixtures: `original`, a miniature that tests only read, and `copy`, which each may change."""
+
+    @pytest.fixture(scope="module")
+    def original(tmp_path_factory):
+        return write(tmp_path_factory.mktemp("original"))
+
+    @pytest.fixture
+    def copy(original, tmp_path):
+        return shutil.copytree(original, tmp_path / "copy")
+
+    return original, copy
 
 
 def picture(label, number, size=(48, 40), classes=6):
@@ -88,6 +104,13 @@ def write_folder(
                 image = picture(label, 1000 * part + i, size, len(classes))
                 write_image(root / split / name / f"{i:03d}{suffix}", image)
     return root
+
+
+def write_lines(path, rows):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    return path
 
 
 def write_table(path, header, rows):
@@ -168,3 +191,17 @@ def reader_of(options: dict) -> pipeline.Reader:
     """Takes what a Reader has out of the options of batches."""
     names = [field.name for field in dataclasses.fields(pipeline.Reader)]
     return pipeline.Reader(**{name: options.pop(name) for name in names if name in options})
+
+
+def joined(batches):
+    """Several batches as one."""
+    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+
+
+def assert_equal(got, expected):
+    """That two lists of batches are the same."""
+    assert len(got) == len(expected)
+    for one, other in zip(got, expected, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key], err_msg=key)

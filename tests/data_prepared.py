@@ -1,7 +1,5 @@
 """Small prepared data sets, and folders compared."""
 
-from pathlib import Path
-
 from fgc_jax.data import prepare
 from fgc_jax.data.sources import folder
 from tests import data_files
@@ -9,12 +7,6 @@ from tests import data_files
 
 def folder_data(tmp_path, **options):
     return folder.load(data_files.write_folder(tmp_path / "photos", **options))
-
-
-def contents(path):
-    """{relative path: bytes} of a folder."""
-    files = (file for file in Path(path).rglob("*") if file.is_file())
-    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 def prepared_folder(tmp_path, **options):

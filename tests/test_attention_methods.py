@@ -83,13 +83,10 @@ class ByHand:
         self.weights = slopes.layers(models.split(classifier())[0] if weights is None else weights)
         raw, maps = self.forward(batch["image"])
         chosen = self.drawn(maps, keys[1])
-        self.images = np.stack(
-            [
-                changed
-                for image, first, second in zip(batch["image"], *chosen, strict=True)
-                for changed in (self.cropped(image, first), self.erased(image, second))
-            ]
-        )
+        images = []
+        for image, first, second in zip(batch["image"], *chosen, strict=True):
+            images += [self.cropped(image, first), self.erased(image, second)]
+        self.images = np.stack(images)
         changed, changed_maps = self.forward(self.images)
         labels, mask = batch["label"], batch["mask"]
         twice, both = np.repeat(labels, 2), np.repeat(mask, 2)
@@ -99,15 +96,10 @@ class ByHand:
             np.asarray(jax.random.uniform(k, m.shape, maxval=2.0))
             for k, m in ((keys[5], maps), (keys[6], changed_maps))
         ]
-        effects = np.concatenate(
-            [
-                raw - self.logits(fake[0], batch["image"]),
-                changed - self.logits(fake[1], self.images),
-            ]
-        )
-        self.effect = cross_entropy(
-            effects, np.concatenate([labels, twice]), np.concatenate([mask, both])
-        )
+        of_raw = raw - self.logits(fake[0], batch["image"])
+        of_changed = changed - self.logits(fake[1], self.images)
+        all_labels, all_masks = np.concatenate([labels, twice]), np.concatenate([mask, both])
+        self.effect = cross_entropy(np.concatenate([of_raw, of_changed]), all_labels, all_masks)
         self.embedding = pooled(maps, self.features(batch["image"]))
 
     def features(self, images):
@@ -126,12 +118,10 @@ class ByHand:
 
     def drawn(self, maps, key):
         """The maps that the shared random numbers choose: the test of `pick` judges their odds."""
-        weights = 0.5 * np.log(maps.sum((1, 2)) + 1e-6)
-        shape = (2, len(maps))
-        chosen = np.asarray(
-            jax.random.categorical(key, jnp.float32(weights)[None], axis=-1, shape=shape)
-        )
-        return [np.stack([m[..., k] for m, k in zip(maps, row, strict=True)]) for row in chosen]
+        weights = jnp.float32(0.5 * np.log(maps.sum((1, 2)) + 1e-6))[None]
+        drawn = jax.random.categorical(key, weights, axis=-1, shape=(2, len(maps)))
+        pairs = [zip(maps, row, strict=True) for row in np.asarray(drawn)]
+        return [np.stack([m[..., k] for m, k in pair]) for pair in pairs]
 
     def cropped(self, image, attention):
         top, bottom, left, right = box_by_hand(attention, 0.5, 0.1, (SIZE, SIZE))

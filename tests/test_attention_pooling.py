@@ -1,7 +1,5 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import nnx
 
 from fgc_jax import models
@@ -93,51 +91,11 @@ def test_the_scale_is_100():
     )
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_constant_features_and_dead_maps_are_finite_with_their_gradients(value):
-    made = head()
-    made.attentions.bn.bias[...] = jnp.float32([-9.0, 0.0, 1.0])  # dead, at the kink, alive
-    graphdef, state = nnx.split(made)
-
-    def total(state, x):
-        logits, named = nnx.merge(graphdef, state)((x,))
-        return sum(jnp.sin(v).sum() for v in (logits, *named.values()))
-
-    x = jnp.full((2, 3, 3, CHANNELS), value)
-    found, gradients = jax.value_and_grad(total, (0, 1), allow_int=True)(state, x)
-    assert jnp.isfinite(found)
-    for leaf in jax.tree.leaves(gradients):
-        assert jnp.isfinite(leaf).all()
-
-
-def test_it_computes_in_float32():
-    made, x = head(), jnp.asarray(features()).astype(jnp.bfloat16)
-    logits, named = made((x,))
-    assert logits.dtype == named["attention"].dtype == jnp.float32
-    np.testing.assert_array_equal(logits, made((x.astype(jnp.float32),))[0])
-
-
-def test_wrong_options_are_refused():
-    config = seeded.config("resnet18", head="attention_pooling", head_options={"maps": 0})
-    with pytest.raises(ValueError, match="maps=0 must be a whole number at least 1"):
-        models.abstract(config, 5)
-    config = seeded.config("resnet18", head="attention_pooling", feature_map="stage1+stage2")
-    with pytest.raises(ValueError, match="reads one feature map, not 2"):
-        models.abstract(config, 5)
-
-
 def test_under_a_backbone():
     config = seeded.config(
         "resnet18", head="attention_pooling", backbone_options={"last_stride": 1}
     )
-    model = models.abstract(config, 5)
-    images = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32)
-    graphdef = models.evaluation_graphdef(model)
-    _, out = jax.eval_shape(
-        lambda *trees: models.apply(graphdef, *trees[:2], lambda live: live(trees[2]))[0],
-        *models.split(model),
-        images,
-    )
+    _, out = networks.shapes(config, 5, 64, 96)
     assert out["head/attention"].shape == (2, 4, 6, 32)
     assert out["head/embedding"].shape == (2, 32 * 512)
     assert out["head/effect"].shape == (2, 5)

@@ -39,14 +39,11 @@ def test_what_changes_nothing(change):
 def test_extremes():
     image = picture()
     assert not np.asarray(colour.adjust_brightness(image, 0.0)).any()
+    luma = np.dot(image, colour.LUMA)
     flat = np.asarray(colour.adjust_contrast(image, 0.0))
-    np.testing.assert_allclose(
-        flat, np.full_like(flat, np.dot(image, colour.LUMA).mean()), rtol=1e-5
-    )
+    np.testing.assert_allclose(flat, np.full_like(flat, luma.mean()), rtol=1e-5)
     grey = np.asarray(colour.adjust_saturation(image, 0.0))
-    np.testing.assert_allclose(
-        grey, np.repeat(np.dot(image, colour.LUMA)[..., None], 3, -1), atol=1e-3
-    )
+    np.testing.assert_allclose(grey, np.repeat(luma[..., None], 3, -1), atol=1e-3)
     np.testing.assert_array_equal(colour.solarise(image, 0.0), 255 - image)
     np.testing.assert_array_equal(colour.posterise(image, 1), np.where(image >= 128, 128, 0))
     np.testing.assert_array_equal(colour.posterise(image - 0.0001, 4), image // 16 * 16)

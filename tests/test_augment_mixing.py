@@ -47,9 +47,8 @@ def test_erase_takes_a_share_of_the_images():
 def test_the_colour_of_what_is_erased(fill, colour):
     out = run("erase", {"p": 1.0, "fill": fill})["image"]
     erased = (out != batch()["image"]).all(-1)
-    np.testing.assert_array_equal(
-        out[erased], np.broadcast_to(np.float32(colour), (erased.sum(), 3))
-    )
+    expected = np.broadcast_to(np.float32(colour), (erased.sum(), 3))
+    np.testing.assert_array_equal(out[erased], expected)
     assert erased.any()
     if fill is None:
         np.testing.assert_array_equal(run("erase", {"p": 1.0})["image"], out)
@@ -68,10 +67,9 @@ def test_what_mixup_makes():
     assert weight.dtype == np.float32 and other.dtype == np.int32
     np.testing.assert_array_equal(label, np.arange(N))
     assert sorted(other) == list(range(N)) and (other != label).all()
-    expected = weight * label + (1 - weight) * other
-    np.testing.assert_allclose(
-        out["image"], np.broadcast_to(expected.reshape(N, 1, 1, 1), out["image"].shape), atol=1e-3
-    )
+    expected = (weight * label + (1 - weight) * other).reshape(N, 1, 1, 1)
+    expected = np.broadcast_to(expected, out["image"].shape)
+    np.testing.assert_allclose(out["image"], expected, atol=1e-3)
     assert len(set(weight)) == N  # each its own
 
 

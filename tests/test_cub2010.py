@@ -7,23 +7,17 @@ import numpy as np
 import pytest
 
 from fgc_jax.data.sources import cub2010
-from tests import data_benchmarks
+from tests import data_archives, data_benchmarks, data_files
+
+HOMEWORK = "2021VRDL_HW1_datasets"
 
 
-@pytest.fixture(scope="module")
-def official(tmp_path_factory):
-    return data_benchmarks.write_cub2010(tmp_path_factory.mktemp("official"))
+original, copy = data_files.fixtures(data_benchmarks.write_cub2010)
 
 
 @pytest.fixture(scope="module")
 def homework(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("homework") / "2021VRDL_HW1_datasets"
-    return data_benchmarks.write_homework(folder)
-
-
-@pytest.fixture
-def copy(official, tmp_path):
-    return shutil.copytree(official, tmp_path / "copy")
+    return data_benchmarks.write_homework(tmp_path_factory.mktemp("homework")) / HOMEWORK
 
 
 @pytest.fixture
@@ -31,8 +25,8 @@ def homework_copy(homework, tmp_path):
     return shutil.copytree(homework, tmp_path / "homework")
 
 
-def test_official_splits(official):
-    data = cub2010.load(official)
+def test_official_splits(original):
+    data = cub2010.load(original)
     assert data.class_names == ("Black_footed_Albatross", "Laysan_Albatross", "Sooty_Albatross")
     names = data_benchmarks.bird_names()
     assert list(data.splits["test"].names) == names[3::4]
@@ -61,27 +55,11 @@ def test_boxes_and_masks_are_read_when_asked_for(copy):
     np.testing.assert_array_equal(mask, np.where(data_benchmarks.bird_mask(7) > 51, 255, 0))
 
 
-def test_annotations_are_not_needed(copy, official):
+def test_annotations_are_not_needed(copy, original):
     shutil.rmtree(copy / "annotations-mat")
     data = cub2010.load(copy)
-    assert data.facts() == cub2010.load(official).facts()
+    assert data.facts() == cub2010.load(original).facts()
     assert data.splits["train"].boxes is None and not data.splits["train"].annotations
-
-
-def test_official_archives(official, tmp_path, monkeypatch):
-    data_benchmarks.forget_checksums(monkeypatch)
-    for file, name in (
-        ("images", "images"),
-        ("lists", "lists"),
-        ("annotations", "annotations-mat"),
-    ):
-        data_benchmarks.pack(official, tmp_path / f"{file}.tgz", name)
-    for other in ("images", "lists"):  # of another data set
-        (tmp_path / other / "others").mkdir(parents=True)
-    data = cub2010.load(tmp_path)
-    assert data.facts() == cub2010.load(official).facts()
-    boxes = [cub2010.load(root).splits["test"].boxes for root in (tmp_path, official)]
-    np.testing.assert_array_equal(*boxes)
 
 
 def test_homework_has_a_train_split_only(homework):
@@ -102,58 +80,26 @@ def test_homework_test_order(homework):
     assert names == (homework / "testing_img_order.txt").read_text().split()
 
 
-@pytest.mark.parametrize("name", ["2021VRDL_HW1_datasets.zip", "birds.zip"])
-def test_homework_archive(homework, tmp_path, name):
-    archive = str(data_benchmarks.pack(homework.parent, tmp_path / name, homework.name))
+def test_the_homework_in_an_archive_of_another_name(homework, tmp_path):
+    archive = data_archives.pack(homework.parent, tmp_path / "birds.zip", HOMEWORK)
     assert cub2010.load(archive).facts() == cub2010.load(homework).facts()
     assert cub2010.test_order(archive)[1] == cub2010.test_order(homework)[1]
 
 
-def test_layouts(official, homework, homework_copy):
-    assert cub2010.load(official, layout="official").facts() == cub2010.load(official).facts()
+def test_layouts(original, homework, homework_copy):
+    assert cub2010.load(original, layout="official").facts() == cub2010.load(original).facts()
     assert cub2010.load(homework, layout="homework").facts() == cub2010.load(homework).facts()
     with pytest.raises(ValueError, match=r"no lists/train\.txt in") as error:
         cub2010.load(homework, layout="official")
     assert "679.42 MB" in str(error.value) and "VRDL_HW1_datasets.zip" not in str(error.value)
     with pytest.raises(ValueError, match=r"no training_labels\.txt in"):
-        cub2010.load(official, layout="homework")
+        cub2010.load(original, layout="homework")
     with pytest.raises(ValueError, match=r"no testing_img_order\.txt in"):
-        cub2010.test_order(official)
-    shutil.copytree(official / "lists", homework_copy / "lists")
-    shutil.copytree(official / "images", homework_copy / "images")
+        cub2010.test_order(original)
+    shutil.copytree(original / "lists", homework_copy / "lists")
+    shutil.copytree(original / "images", homework_copy / "images")
     assert list(cub2010.load(homework_copy).splits) == ["train", "test"]
     assert list(cub2010.load(homework_copy, layout="homework").splits) == ["train"]
-
-
-FIRST = "001.Black_footed_Albatross/Black_Footed_Albatross_0001_796111.jpg"
-LISTS = (
-    ("train.txt", FIRST, "", "1 images are not in both files.txt and .*0001_796111.jpg"),
-    ("test.txt", "002.", "001.", "2 images are not in both"),
-    ("files.txt", FIRST, "", "1 images are not in both files.txt and .*0001_796111.jpg"),
-    (
-        "test.txt",
-        "001.",
-        f"{FIRST}\n001.",
-        "test.txt: 1 images are listed twice, or also in another split: 001",
-    ),
-    (
-        "train.txt",
-        "001.",
-        f"{FIRST}\n001.",
-        "train.txt: 1 images are listed twice, or also in another split: 001",
-    ),
-    ("classes.txt", "002.Lay", "002.Ley", "train.txt: 1 unknown labels: 002.Laysan_Albatross"),
-)
-
-
-@pytest.mark.parametrize(("file", "old", "new", "says"), LISTS)
-def test_damaged_official_lists_are_named(copy, file, old, new, says):
-    path = copy / "lists" / file
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    with pytest.raises(ValueError, match=says):
-        cub2010.load(copy)
 
 
 def test_an_empty_list_is_named(copy):
@@ -163,31 +109,11 @@ def test_an_empty_list_is_named(copy):
         cub2010.load(copy)
 
 
-def test_missing_official_files_are_named(copy):
-    second = data_benchmarks.bird_names()[1]
-    mat = copy / "annotations-mat" / second.replace(".jpg", ".mat")
-    mat.unlink()
-    with pytest.raises(ValueError, match=r"1 images are not in .*annotations-mat: .*796118\.mat"):
-        cub2010.load(copy)
-    (copy / "images" / second).unlink()
-    with pytest.raises(ValueError, match=r"train\.txt: 1 images are not in .*796118\.jpg"):
-        cub2010.load(copy)
-    shutil.rmtree(copy / "images")
-    with pytest.raises(ValueError, match=r"(?s)no images/001.*save them as images\.tgz"):
-        cub2010.load(copy)
-    (copy / "lists" / "files.txt").unlink()
-    with pytest.raises(ValueError, match=r"files\.txt: cannot be read"):
-        cub2010.load(copy)
-
-
 @pytest.mark.parametrize(
     ("box", "says"),
     [
         ({"left": 1.0, "top": 2.0, "right": 3.0}, r"796118\.mat: 'bbox' has no field 'bottom'"),
-        (
-            {"left": 1.0, "top": 2.0, "right": 3.0, "bottom": []},
-            r"1 bad boxes: '1\.0 2\.0 3\.0 \[no single value\]",
-        ),
+        ({"left": 1.0, "top": 2.0, "right": 3.0, "bottom": []}, r"1 bad boxes: '1\.0 2\.0 3\.0 "),
         ({"left": 9.0, "top": 2.0, "right": 3.0, "bottom": 8.0}, "1 empty boxes"),
         (7.0, "has no field 'left', 'top', 'right', 'bottom'"),
     ],
@@ -202,18 +128,7 @@ def test_bad_boxes_are_named(copy, box, says):
         split.annotations["mask"](1)
 
 
-def test_damaged_homework_is_named(homework_copy):
-    labels = homework_copy / "training_labels.txt"
-    text = labels.read_text()
-    labels.write_text(text + "0001.jpg 001.Gull\n")
-    with pytest.raises(ValueError, match="1 ids listed twice: 0001.jpg"):
-        cub2010.load(homework_copy)
-    labels.write_text(text.replace("003.Sooty_Albatross", "003.Sooty", 1))
-    with pytest.raises(ValueError, match="1 unknown labels: 003.Sooty"):
-        cub2010.load(homework_copy)
-    labels.write_text(text + "0099.jpg 003.Sooty_Albatross\n")
-    with pytest.raises(ValueError, match=r"1 images are not in .*training_images: 0099\.jpg"):
-        cub2010.load(homework_copy)
+def test_a_damaged_test_order_is_named(homework_copy):
     order = homework_copy / "testing_img_order.txt"
     order.write_text("0004.jpg\n0001.jpg\n")
     with pytest.raises(ValueError, match=r"1 images are not in .*testing_images: 0001\.jpg"):

@@ -146,9 +146,8 @@ def test_every_class_keeps_an_image():
 
 def test_with_validation():
     cut = splitting.with_validation(numbers_dataset(30, test=numbers_split(3)), 0.2, seed=0)
-    assert {name: len(split) for name, split in cut.splits.items()} == {
-        "train": 24, "val": 6, "test": 3,
-    }  # fmt: skip
+    sizes = {name: len(split) for name, split in cut.splits.items()}
+    assert sizes == {"train": 24, "val": 6, "test": 3}
     np.testing.assert_array_equal(np.bincount(cut.splits["val"].labels), [2, 2, 2])
     assert not set(cut.splits["train"].names) & set(cut.splits["val"].names)
     assert "val: 6 images drawn from train, stratified, seed 0" in cut.notes
@@ -159,9 +158,8 @@ def test_validation_and_test_are_cut_by_photo():
     names = [f"{i // 3}.png" for i in range(n)]
     train = dataset.Split(np.arange(n) % 3, names, Pixel())
     whole = dataset.Dataset("numbers", ("a", "b", "c"), {"train": train})
-    cut = splitting.with_validation(
-        splitting.with_fraction(whole, "test", 0.2, seed=0), 0.25, seed=1
-    )
+    tested = splitting.with_fraction(whole, "test", 0.2, seed=0)
+    cut = splitting.with_validation(tested, 0.25, seed=1)
     photos = [set(split.names) for split in cut.splits.values()]
     assert [len(split) for split in cut.splits.values()] == [54, 18, 18]
     assert len(set.union(*photos)) == sum(map(len, photos)) == 30

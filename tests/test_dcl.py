@@ -2,7 +2,6 @@
 
 import types
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from flax import nnx
 from fgc_jax.methods import dcl
 from fgc_jax.models.heads.dcl import Dcl
 from tests import networks, seeded, slopes, test_losses
+from tests.by_hand import cut, entropy
 
 
 def facts(*sides):
@@ -36,31 +36,11 @@ def test_the_head_is_its_formula(grid):
     head = Dcl((6,), 5, rngs=nnx.Rngs(0))
     x = np.random.default_rng(0).normal(size=(3, *grid, 6)).astype(np.float32)
     logits, named = head((jnp.asarray(x),))
-    for got, wanted in zip(
-        (logits, named["swap"], named["location"]), by_hand(head, x), strict=True
-    ):
+    found = (logits, named["swap"], named["location"])
+    for got, wanted in zip(found, by_hand(head, x), strict=True):
         networks.assert_near(got, wanted)
     assert head.fc.bias is None
     assert head.swap.bias is None
-    half = head((jnp.asarray(x, jnp.bfloat16),))
-    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype("float32")}
-
-
-def test_the_head_reads_one_map():
-    with pytest.raises(ValueError, match="head 'dcl' reads one feature map, not 2"):
-        Dcl((6, 6), 5, rngs=nnx.Rngs(0))
-
-
-def test_zero_maps_are_finite_with_their_gradients():
-    head = Dcl((6,), 5, rngs=nnx.Rngs(0))
-
-    def total(x):
-        logits, named = head((x,))
-        return logits.sum() + sum(jnp.abs(leaf).sum() for leaf in named.values())
-
-    value, gradient = jax.value_and_grad(total)(jnp.zeros((2, 4, 4, 6)))
-    assert np.isfinite(value)
-    assert np.isfinite(gradient).all()
 
 
 class Recorder:
@@ -81,32 +61,15 @@ class Recorder:
         return self.logits, self.out
 
 
-def softmax_loss(row, goal):
-    return np.log(np.exp(np.float64(row)).sum()) - goal @ row
-
-
-def make_batch(mask):
-    return {
-        "image": jnp.asarray(seeded.images(3, 12, 12)),
-        "label": jnp.array([0, 3, 1]),
-        "mask": jnp.asarray(mask, jnp.float32),
-    }
-
-
-def cut(image, tiles):
-    size = len(image) // tiles
-    return [
-        image[i * size : (i + 1) * size, j * size : (j + 1) * size]
-        for i in range(tiles)
-        for j in range(tiles)
-    ]
+def make_batch(mask, mixed=False):
+    return test_losses.of_five_classes(seeded.images(3, 12, 12), mask, mixed)
 
 
 def tile_indices(whole, confused, tiles):
     """Which tile of `whole` lies at each place of `confused`, by comparing pixels."""
+    whole, confused = (cut(image[None], tiles)[0] for image in (whole, confused))
     return [
-        next(i for i, tile in enumerate(cut(whole, tiles)) if np.array_equal(tile, place))
-        for place in cut(confused, tiles)
+        next(i for i, tile in enumerate(whole) if np.array_equal(tile, place)) for place in confused
     ]
 
 
@@ -135,7 +98,7 @@ def loss_by_hand(batch, order, logits, swap, location):
         goal = test_losses.goal_of(batch, image, 5)
         kind = np.eye(2)[1 - destroyed]
         gap = np.abs(location[row] - wanted).mean()
-        each.append((softmax_loss(logits[row], goal), softmax_loss(swap[row], kind), gap))
+        each.append((entropy(logits[row], goal), entropy(swap[row], kind), gap))
     means = np.mean(each, axis=0)
     return means @ [1, 0.7, 2], *means
 
@@ -143,9 +106,7 @@ def loss_by_hand(batch, order, logits, swap, location):
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("mask", [(1, 1, 1), (0, 1, 1)])
 def test_the_loss_is_its_formula(mask, mixed):
-    batch = make_batch(mask)
-    if mixed:
-        batch = test_losses.with_second_label(batch, 5)
+    batch = make_batch(mask, mixed)
     model = Recorder(3, 3)
     value, report = test_losses.call(make_method(), model, batch, seed=5)
     np.testing.assert_array_equal(model.images[::2], batch["image"])

@@ -1,7 +1,6 @@
 """Stanford Dogs: lists in MATLAB files, an annotation file a picture, and what damaged ones say."""
 
 import pickle
-import shutil
 
 import numpy as np
 import pytest
@@ -12,14 +11,7 @@ from tests import data_benchmarks, data_files
 SIZE = data_benchmarks.SIZE
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return data_benchmarks.write_dogs(tmp_path_factory.mktemp("dogs"))
-
-
-@pytest.fixture
-def copy(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "copy")
+original, copy = data_files.fixtures(data_benchmarks.write_dogs)
 
 
 def converted(i):
@@ -89,64 +81,13 @@ def test_folders_one_level_deeper(copy, original, where):
     np.testing.assert_array_equal(data.splits["test"].boxes, [converted(i)[0] for i in (3, 7, 11)])
 
 
-def test_archives_beside_folders_of_the_same_names(original, tmp_path, monkeypatch):
-    data_benchmarks.forget_checksums(monkeypatch)
-    data_benchmarks.pack(original, tmp_path / "images.tar", "Images")
-    data_benchmarks.pack(original, tmp_path / "annotation.tar", "Annotation")
-    lists = [f"{name}_list.mat" for name in ("file", "train", "test")]
-    data_benchmarks.pack(original, tmp_path / "lists.tar", *lists)
-    for other in ("Images", "Annotation"):
-        (tmp_path / other / "others").mkdir(parents=True)
-    data = dogs.load(tmp_path)
-    assert data.facts() == dogs.load(original).facts()
-    assert len(data.splits["train"].boxes) == 9
-
-
-@pytest.mark.parametrize(
-    ("missing", "md5"),
-    [
-        ("Images", "1bb1f2a596ae7057f99d7d75860002ef"),
-        ("Annotation", "4298cc0031f6bc6e74612ac83b5988e2"),
-        ("train_list.mat", "edbb9f16854ec66506b5f09b583e0656"),
-    ],
-)
-def test_missing_pieces_say_what_to_get(copy, missing, md5):
-    path = copy / missing
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(ValueError, match=rf"(?s)no {missing}.* in {copy}.*{md5}"):
-        dogs.load(copy)
-
-
-def test_missing_files_are_named(copy):
-    name = f"{data_benchmarks.DOGS[1]}/n02105855_4441"
-    (copy / "Annotation" / name).unlink()
-    with pytest.raises(ValueError, match=rf"train_list\.mat: 1 images are not in .*tion: {name}$"):
-        dogs.load(copy)
-    (copy / "Images" / f"{name}.jpg").unlink()
-    with pytest.raises(ValueError, match=rf"train_list\.mat: 1 images are not in .*{name}\.jpg"):
-        dogs.load(copy)
-    (copy / "test_list.mat").unlink()
-    with pytest.raises(ValueError, match=r"test_list\.mat: cannot be read"):
-        dogs.load(copy)
-
-
-XMLS = (
-    (lambda xml: xml[:150], "not XML"),
-    (lambda xml: "", "not XML"),
-    (lambda xml: xml.replace("<xmin>3<", "<xmin>three<"), "boxes of 'Chihuahua' are not four num"),
-    (lambda xml: xml.replace("ymax>", "top>"), "are not four numbers"),
-    (lambda xml: '<!DOCTYPE a [<!ENTITY b "c">]>' + xml, "declares a DTD"),
-)
-
-
-@pytest.mark.parametrize(("change", "says"), XMLS)
-def test_damaged_annotations_are_named_when_read(copy, change, says):
+def test_damaged_annotations_are_named_when_read(copy):
     xml = copy / "Annotation" / data_benchmarks.DOGS[0] / "n02085620_4441"
-    xml.write_text(change(xml.read_text()))
+    xml.write_text(xml.read_text()[:150])
     split = dogs.load(copy).splits["train"]
-    with pytest.raises(ValueError, match=f"n02085620_4441: .*{says}"):
+    with pytest.raises(ValueError, match="n02085620_4441: .*not XML"):
         _ = split.raw_boxes
-    with pytest.raises(ValueError, match=f"n02085620_4441: .*{says}"):
+    with pytest.raises(ValueError, match="n02085620_4441: .*not XML"):
         split.annotations["objects"](1)
     assert split.read(1).shape == (40, 48, 3)
 

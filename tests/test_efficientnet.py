@@ -14,20 +14,6 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 LITE0 = "tf_efficientnet_lite0"
 
 
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [
-        (LITE0, "64x64"),
-        (LITE0, "75x61"),
-        ("efficientnet_b0", "64x64"),
-        ("efficientnet_b0", "75x61"),
-        ("tf_efficientnetv2_s", "75x61"),
-    ],
-)
-def test_forward_equals_timms(name, size):
-    networks.check_golden(name, size)
-
-
 def shapes(name):
     """(blocks, channels) of each stage."""
     row = efficientnet_table.EFFICIENTNETS[name]

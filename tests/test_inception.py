@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from safetensors import numpy as safetensors
 
-from fgc_jax import models, trees
+from fgc_jax import models
 from fgc_jax.convert import timm
 from fgc_jax.models import layers, pretrained
 from fgc_jax.models.backbones import inception
@@ -16,24 +16,9 @@ from tests import networks, seeded
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
-@pytest.mark.parametrize("size", ["75x75", "107x91"])
-def test_forward_equals_timms(size):
-    networks.check_golden("inception_v3", size)
-
-
-def maps_of(height, width):
-    """Shapes of the maps, without computing them."""
-    model = models.abstract(seeded.config("inception_v3"), 5)
-    graphdef = models.evaluation_graphdef(model)
-    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-    _, out = jax.eval_shape(
-        functools.partial(models.forward, graphdef), *models.split(model), images
-    )
-    return {key: x.shape[1:] for key, x in out.items()}
-
-
 def test_grids_are_those_of_convolutions_without_padding():
-    assert maps_of(299, 203) == {
+    _, out = networks.shapes(seeded.config("inception_v3"), 5, 299, 203)
+    assert {key: x.shape[1:] for key, x in out.items()} == {
         "stem": (147, 99, 64),
         "stage1": (71, 47, 192),
         "stage2": (35, 23, 288),
@@ -41,12 +26,6 @@ def test_grids_are_those_of_convolutions_without_padding():
         "stage4": (8, 5, 2048),
         "features": (8, 5, 2048),
     }
-
-
-def test_images_that_leave_no_position_are_refused():
-    assert maps_of(75, 75)["features"] == (1, 1, 2048)
-    with pytest.raises(ValueError, match="at least 75x75 pixels, not 96x74"):
-        maps_of(96, 74)
 
 
 def windows(x):
@@ -100,21 +79,3 @@ def test_the_auxiliary_classifier_of_a_file_is_left_out_and_reported(tmp_path):
     with pytest.raises(ValueError, match=r"without a place in the model: AuxLogit\.conv"):
         safetensors.save_file(state | {"AuxLogit.conv": np.zeros(1, np.float32)}, path)
         models.load("inception_v3", str(path))
-
-
-def test_weights_start_as_timms_do():
-    path = "backbone/Mixed_6b/branch7x7_2/conv/kernel"
-    (kernel,) = models.random_weights(
-        seeded.config("inception_v3"), 10, seed=0, paths={path}
-    ).values()
-    assert kernel.shape == (1, 7, 128, 128)
-    np.testing.assert_allclose(kernel.std(), 0.1, rtol=0.01)
-
-
-@pytest.mark.parametrize("last", ["stem", "stage1", "stage2"])
-def test_what_lies_behind_the_last_map_is_not_built(last):
-    config = seeded.config("inception_v3", feature_map=last)
-    paths = trees.flatten(models.split(models.abstract(config, 10))[0])
-    blocks = {path.split("/")[1] for path in paths if path.startswith("backbone/")}
-    depth = models.BACKBONES["inception_v3"].depths[last]
-    assert blocks == set(list(models.BACKBONES["inception_v3"].layers)[:depth])

@@ -93,12 +93,9 @@ def test_each_row_and_column_is_drawn_by_itself():
 
 def test_locations_by_hand():
     # 4 tiles: (index - 2) / 4; 9 tiles: (index - 4) / 9.
-    np.testing.assert_allclose(
-        jigsaw.locations(jnp.array([[3, 0, 1, 2]])), [[0.25, -0.5, -0.25, 0.0]], rtol=1e-6
-    )
-    nine = jigsaw.locations(jnp.arange(9))
-    np.testing.assert_allclose(nine[jnp.array([0, 4, 8])], [-4 / 9, 0, 4 / 9], rtol=1e-6)
-    forty_nine = jigsaw.locations(jnp.arange(49))
-    np.testing.assert_allclose(
-        forty_nine[jnp.array([0, 24, 48])], [-24 / 49, 0, 24 / 49], rtol=1e-6
-    )
+    four = jigsaw.locations(jnp.array([[3, 0, 1, 2]]))
+    np.testing.assert_allclose(four, [[0.25, -0.5, -0.25, 0.0]], rtol=1e-6)
+    for tiles in (9, 49):
+        ends = jigsaw.locations(jnp.arange(tiles))[:: tiles // 2]
+        middle = tiles // 2 / tiles
+        np.testing.assert_allclose(ends, [-middle, 0, middle], rtol=1e-6)

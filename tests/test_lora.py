@@ -56,14 +56,11 @@ def test_a_layer_computes_the_papers_formula():
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradients_and_logits_are_those_of_the_merged_network(name):
     """By the chain rule from the merged kernels', in every layer, with remat too."""
-    maps = {
-        "convnext": "stage1",
-        "swin": "stage2",
-    }  # the rest is like it, and takes long to compile
+    # The rest is like it, and takes long to compile.
+    maps = {"convnext": "stage1", "swin": "stage2"}
     same = {"head": "gap", "feature_map": maps.get(name, "features")}
-    settings = seeded.config(
-        name, lora_rank=2, lora_alpha=3.0, remat=name in ("vit", "swin"), **same
-    )
+    remat = name in ("vit", "swin")
+    settings = seeded.config(name, lora_rank=2, lora_alpha=3.0, remat=remat, **same)
     images = seeded.images(2, 32, 48)
 
     def outcome(settings, variables):
@@ -109,30 +106,21 @@ def recipe(*phases, backbone="vit", **model):
     return made
 
 
+LORA = ({"train": "lora"},)
+
+
 @pytest.mark.parametrize(
     ("phases", "model", "message"),
     [
-        (({"train": "lora"},), {}, "train='lora' needs config.model.lora_rank"),
+        (LORA, {}, "train='lora' needs config.model.lora_rank"),
         (({},), {"lora_alpha": 8.0}, "lora_alpha has no effect without config.model.lora_rank"),
         (({},), {"lora_targets": ".*"}, "lora_targets has no effect without config.model.lora_ra"),
         (({"train": "head"}, {"train": "bias"}), {"lora_rank": 2}, "lora_rank=2 has no effect"),
         (({},), {"lora_rank": -1}, "lora_rank=-1 must be a whole number at least 0"),
         (({}, {"train": "bias", "reinit": "last 1"}), {}, "re-initialises whole layers, but"),
-        (
-            ({"train": "lora"},),
-            {"lora_rank": 2, "backbone": "resnet18"},
-            "lora_rank=2: resnet18 has no linear layers outside its head",
-        ),
-        (
-            ({"train": "lora"},),
-            {"lora_rank": 2, "lora_targets": "qkv"},
-            "lora_targets='qkv' does not match the whole path of any linear layer; the layers are",
-        ),
-        (
-            ({"train": "lora"},),
-            {"lora_rank": 2, "lora_targets": "("},
-            r"lora_targets='\(' is not a regular expression",
-        ),
+        (LORA, {"lora_rank": 2, "backbone": "resnet18"}, "resnet18 has no linear layers outside"),
+        (LORA, {"lora_rank": 2, "lora_targets": "qkv"}, "'qkv' does not match the whole path of"),
+        (LORA, {"lora_rank": 2, "lora_targets": "("}, r"'\(' is not a regular"),
     ],
 )
 def test_keys_that_cannot_be_or_do_nothing_are_errors(phases, model, message):
@@ -214,9 +202,8 @@ def two_phases(root):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    return data_files.write_folder(
-        tmp_path_factory.mktemp("images"), classes=tiny_run.CLASSES, splits={"train": 8, "test": 5}
-    )
+    root = tmp_path_factory.mktemp("images")
+    return data_files.write_folder(root, classes=tiny_run.CLASSES, splits={"train": 8, "test": 5})
 
 
 @pytest.fixture(scope="module")

@@ -49,11 +49,14 @@ def make_batch(rows=5, mixed=False, masked=True):
     return batch
 
 
-def with_second_label(batch, classes):
-    """The batch as if its images were mixed, each with one of another class."""
-    label_b = (batch["label"] + 1) % classes
-    weight = jnp.linspace(0.2, 0.9, len(label_b))
-    return batch | {"label_b": label_b, "weight": weight}
+def of_five_classes(images, mask, mixed=False):
+    """A batch of 3 or 4 images; `mixed`: as if each were mixed with one of another class."""
+    labels = jnp.array([0, 3, 1, 4][: len(images)])
+    batch = {"image": jnp.asarray(images), "label": labels, "mask": jnp.asarray(mask, jnp.float32)}
+    if mixed:
+        weight = jnp.linspace(0.2, 0.9, len(images))
+        batch |= {"label_b": (labels + 1) % 5, "weight": weight}
+    return batch
 
 
 def goal_of(batch, i, classes=3):
@@ -226,9 +229,8 @@ def test_mixed_images_train_with_each_loss(name, weighted, mixed):
     assert 0 < mixed["weight"].min() < 0.9
     layer = stepped.before["fc"]
     logits = mixed["image"].mean((1, 2)) @ layer["kernel"] + layer["bias"][None, :]
-    np.testing.assert_allclose(
-        stepped.metrics["loss"], expected(logits, mixed, options, weighted), rtol=1e-5
-    )
+    wanted = expected(logits, mixed, options, weighted)
+    np.testing.assert_allclose(stepped.metrics["loss"], wanted, rtol=1e-5)
     assert stepped.metrics["grad_norm"] > 0.01
     assert trees.fingerprint(stepped.after.params) != trees.fingerprint(stepped.before)
 

@@ -10,6 +10,7 @@ from fgc_jax import methods, models
 from fgc_jax.methods import api_net, pairwise_confusion
 from fgc_jax.models.heads.api_net import ApiNet
 from tests import networks, slopes, test_losses
+from tests.by_hand import linear, softmax
 
 LABELS = np.int32([0, 0, 1, 1, 2, 2, 0, 1])
 MASK = np.float32([1, 1, 1, 1, 1, 0, 1, 0])
@@ -47,10 +48,6 @@ def test_pairs_are_the_nearest_by_brute_force(seed, masked):
 
 def head(dropout=0.0):
     return ApiNet((5,), 3, hidden=4, dropout=dropout, rngs=nnx.Rngs(0))
-
-
-def linear(module, x):
-    return x @ np.float64(module.kernel[...]) + np.float64(module.bias[...])
 
 
 def compared(module, x, y):
@@ -108,10 +105,6 @@ def call(name, options, model, labels=LABELS, mask=MASK):
     method = methods.build(name, options, test_losses.FACTS)
     batch = {"image": np.zeros((len(labels), 1)), "label": labels, "mask": mask}
     return test_losses.call(method, model, jax.tree.map(jnp.asarray, batch))
-
-
-def softmax(x):
-    return np.exp(x) / np.exp(x).sum()
 
 
 def api_net_by_hand(module, x):

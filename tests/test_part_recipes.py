@@ -27,19 +27,6 @@ def root(tmp_path_factory):
     return data_benchmarks.write_cub(tmp_path_factory.mktemp("cub"))
 
 
-@pytest.mark.parametrize(
-    ("name", "variant"), [("pmg", ""), ("dcl", ""), ("dcl", "readme"), ("cross_x", "")]
-)
-def test_settings_are_valid_and_the_weights_exist(name, variant, root):
-    settings = rules.parse(RECIPES[name].get_config(variant))
-    model = settings.model
-    facts = models.BACKBONES[model.backbone].weights[model.weights_tag]
-    assert str(model.pretrained) == facts.source
-    got = RECIPES[name].get_config(f"{variant},tiny")
-    got.data.root = str(root)
-    phases.method_of(plans.prepare(rules.parse(got)))
-
-
 @pytest.mark.parametrize("name", ["pmg", "dcl", pytest.param("cross_x", marks=pytest.mark.slow)])
 def test_recipes_train(name, root, tmp_path, monkeypatch):
     got = RECIPES[name].get_config("tiny")

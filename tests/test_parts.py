@@ -24,10 +24,8 @@ def rows(monkeypatch):
     stored = {"y": backbone.timm_facts(size=32)}
     deep = vit.vit((24, 3, 2), 8, weights=stored, parameters=0)
     monkeypatch.setitem(models.BACKBONES, "deep", deep)
-    registers = vit.vit(
-        (24, 3, 2), 8, registers=2, embed_prefix=False, weights=stored, parameters=0
-    )
-    monkeypatch.setitem(models.BACKBONES, "registers", registers)
+    options = {"registers": 2, "embed_prefix": False, "weights": stored, "parameters": 0}
+    monkeypatch.setitem(models.BACKBONES, "registers", vit.vit((24, 3, 2), 8, **options))
 
 
 def test_overlapping_patches_are_those_of_an_unfold():
@@ -56,12 +54,11 @@ def test_positions_are_resampled_to_the_overlapping_grid(monkeypatch):
         return resample(table, old, new, prefix=prefix)
 
     monkeypatch.setattr(position, "resample", noted)
-    _, out = networks.forward("deep", 5, backbone_options={"patch_stride": 4})(
-        seeded.images(1, SIZE, SIZE)
-    )
+    run = networks.forward("deep", 5, backbone_options={"patch_stride": 4})
+    _, out = run(seeded.images(1, SIZE, SIZE))
     assert grids == [((4, 4), (4, 4))]
     assert out["features"].shape == (1, 4, 4, 24)
-    networks.forward("deep", 5, backbone_options={"patch_stride": 4})(seeded.images(1, 32, 40))
+    run(seeded.images(1, 32, 40))
     assert grids[-1] == ((4, 4), (7, 9))
 
 
@@ -153,9 +150,8 @@ def test_the_last_block_sees_the_parts_that_the_product_of_attentions_chooses(na
     assert (product[:, :, 0, 1:].argmax(-1) < prefix - 1).any() == (name == "registers")
     scores = product[:, :, 0, prefix:]
     chosen = scores.argmax(-1)
-    taken = np.stack(
-        [np.concatenate([x[i, :1], *(x[i, prefix + k][None] for k in chosen[i])]) for i in range(2)]
-    )
+    places = np.concatenate([np.zeros((2, 1), int), prefix + chosen], 1)
+    taken = np.stack([tokens[at] for tokens, at in zip(x, places, strict=True)])
     x, _ = numpy_block(blocks["2"], taken)
     token = x[:, 0]
     norm, fc = params["backbone"]["norm"], params["head"]["fc"]
@@ -204,9 +200,8 @@ def test_contrast_is_the_mean_over_pairs():
 
 
 def test_pairs_of_a_vector_with_itself_count_nothing():
-    value, gradient = jax.value_and_grad(
-        lambda x: transfg.contrast(x, jnp.array([0, 1]), jnp.ones(2), 0.4)
-    )(jnp.zeros((2, 3)))
+    contrast = lambda x: transfg.contrast(x, jnp.array([0, 1]), jnp.ones(2), 0.4)  # noqa: E731
+    value, gradient = jax.value_and_grad(contrast)(jnp.zeros((2, 3)))
     assert value == 0
     np.testing.assert_array_equal(gradient, np.zeros((2, 3)))
     one = transfg.contrast(jnp.ones((1, 3)), jnp.array([0]), jnp.ones(1), 0.4)

@@ -10,16 +10,8 @@ from fgc_jax import methods
 from fgc_jax.methods import pim
 from fgc_jax.models.heads import pyramid
 from tests import slopes, test_losses
-from tests.test_pyramid import (
-    CHANNELS,
-    GRIDS,
-    KINDS,
-    OPTIONS,
-    by_hand,
-    make_maps,
-    probabilities,
-    shaken,
-)
+from tests.by_hand import entropy, softmax
+from tests.test_pyramid import CHANNELS, GRIDS, KINDS, OPTIONS, by_hand, make_maps, shaken
 
 
 def outputs(levels=2, seed=0):
@@ -34,10 +26,6 @@ def outputs(levels=2, seed=0):
         picked[:, 0, :] = 1
         out[f"head/picked/{index}"] = picked
     return rng.normal(size=(5, 3)).astype(np.float32), out
-
-
-def entropy(logits, goal):
-    return -goal @ np.log(probabilities(np.float64(logits)))
 
 
 def terms_by_hand(logits, out, batch, levels=2):
@@ -81,7 +69,7 @@ def test_pims_loss_is_its_formula(mixed):
 def refinement_by_hand(early, late, temperature, mask):
     apart = 0.0
     for pair in zip(early, late, strict=True):
-        p, wanted = (probabilities(np.float64(scores) / temperature) for scores in pair)
+        p, wanted = (softmax(np.float64(scores) / temperature) for scores in pair)
         apart = apart + (wanted * np.log(wanted / p)).mean((1, 2, 3))
     return (apart * mask).sum() / mask.sum()
 

@@ -10,6 +10,7 @@ import pytest
 from fgc_jax import data
 from fgc_jax.data import dataset, images, pipeline
 from tests import data_files
+from tests.data_files import assert_equal, joined
 
 TRAIN = pipeline.Transform(32, "squash", 24, True, "bilinear")
 EVAL = dataclasses.replace(TRAIN, random_crop=False)
@@ -18,9 +19,8 @@ EVAL = dataclasses.replace(TRAIN, random_crop=False)
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
     """34 images: no multiple of any batch size used here."""
-    root = data_files.write_folder(
-        tmp_path_factory.mktemp("pipeline"), classes=("a", "b"), splits=17
-    )
+    folder = tmp_path_factory.mktemp("pipeline")
+    root = data_files.write_folder(folder, classes=("a", "b"), splits=17)
     return data.load("folder", root, {"test_fraction": 0}).splits["train"]
 
 
@@ -36,14 +36,6 @@ def evaluate(split, **options):
     reader = data_files.reader_of(options)
     with pipeline.eval_batches(split, EVAL, reader, **options) as batches:
         return list(batches)
-
-
-def assert_equal(got, expected):
-    assert len(got) == len(expected)
-    for one, other in zip(got, expected, strict=True):
-        assert one.keys() == other.keys()
-        for key in one:
-            np.testing.assert_array_equal(one[key], other[key], err_msg=key)
 
 
 def test_a_batch(split):
@@ -102,20 +94,13 @@ def test_the_seed_changes_order_and_crops(split):
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_share_the_global_batch(split, count):
     """In order, so that what the device draws for a row of the batch falls on the same image."""
-    for read, options in (
-        (train, {"steps": 6}),
-        (train, {"steps": 3, "start_step": 4}),
-        (evaluate, {}),
-    ):
+    late = {"steps": 3, "start_step": 4}
+    for read, options in ((train, {"steps": 6}), (train, late), (evaluate, {})):
         shares = [
             read(split, process_index=i, process_count=count, **options) for i in range(count)
         ]
         assert all(len(batch["index"]) == 8 // count for share in shares for batch in share)
         assert_equal([joined(parts) for parts in zip(*shares, strict=True)], read(split, **options))
-
-
-def joined(batches):
-    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
 
 
 @pytest.mark.parametrize("start", [1, 7, 30])

@@ -14,6 +14,7 @@ from fgc_jax.models import layers
 from fgc_jax.models.heads.pmg import Pmg
 from fgc_jax.training import step
 from tests import networks, seeded, slopes, test_losses
+from tests.by_hand import array, cut, entropy, linear, norm, with_random_norms
 
 CHANNELS = (3, 4, 6)
 GRIDS = ((6, 4), (3, 2), (2, 1))
@@ -23,15 +24,8 @@ FACTS = types.SimpleNamespace(shapes=({**SHAPES, "image": (64, 64, 3)},))
 
 
 def make_head(**options):
-    """In evaluation, with statistics, scales and biases drawn at random."""
     head = Pmg(CHANNELS, 5, hidden=4, width=7, rngs=nnx.Rngs(0), **options)
-    rng = np.random.default_rng(0)
-    for _, module in nnx.iter_modules(head):
-        for name in ("scale", "bias", "mean", "var"):
-            if getattr(module, name, None) is not None:
-                leaf = getattr(module, name)
-                leaf[...] = jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32))
-    return nnx.view(head, use_running_average=True)
+    return with_random_norms(head)
 
 
 def random_maps(batch=2):
@@ -42,20 +36,9 @@ def random_maps(batch=2):
     )
 
 
-def array(leaf):
-    return np.asarray(leaf[...], np.float64)
-
-
-def norm(module, x):
-    x = (x - array(module.mean)) / np.sqrt(array(module.var) + 1e-5)
-    return x * array(module.scale) + array(module.bias)
-
-
 def classify(chain, x):
-    x = norm(chain[0], x) @ array(chain[1].kernel) + array(chain[1].bias)
-    x = norm(chain[2], x)
-    x = np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
-    return x @ array(chain[4].kernel) + array(chain[4].bias)
+    x = norm(chain[2], linear(chain[1], norm(chain[0], x)))
+    return linear(chain[4], np.where(x > 0, x, np.expm1(np.minimum(x, 0))))
 
 
 def maximum(chain, x):
@@ -86,29 +69,6 @@ def test_the_head_is_its_formula(test):
     np.testing.assert_array_equal(logits, named[test])
 
 
-def test_zero_maps_are_finite_with_their_gradients():
-    head = make_head()
-    train = nnx.view(head, use_running_average=False)
-    zeros = tuple(jnp.zeros((2, *grid, c)) for grid, c in zip(GRIDS, CHANNELS, strict=True))
-    for each in (head, train):
-        graphdef, variables, stats = nnx.split(each, nnx.Param, nnx.BatchStat)
-
-        def total(variables, maps, graphdef=graphdef, stats=stats):
-            (_, named), _ = models.apply(graphdef, variables, stats, lambda live: live(maps))
-            return sum(jnp.square(x).sum() for x in named.values())
-
-        value, gradients = jax.jit(jax.value_and_grad(total, (0, 1)))(variables, zeros)
-        assert np.isfinite(value)
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
-
-
-def test_the_head_computes_in_float32():
-    head, maps = make_head(), tuple(x.astype(jnp.bfloat16) for x in random_maps())
-    logits, _ = head(maps)
-    assert logits.dtype == jnp.float32
-    np.testing.assert_array_equal(logits, head(tuple(x.astype(jnp.float32) for x in maps))[0])
-
-
 class ThreeStages(nnx.Module):
     """A backbone of three layers under the head, as a classifier has them."""
 
@@ -129,12 +89,8 @@ class ThreeStages(nnx.Module):
         return logits, {f"head/{name}": value for name, value in named.items()}
 
 
-def make_batch(mask=(1, 1, 1, 1)):
-    return {
-        "image": jnp.asarray(seeded.images(4, 8, 8)),
-        "label": jnp.array([0, 3, 1, 4]),
-        "mask": jnp.asarray(mask, jnp.float32),
-    }
+def make_batch(mask=(1, 1, 1, 1), mixed=False):
+    return test_losses.of_five_classes(seeded.images(4, 8, 8), mask, mixed)
 
 
 def stem_of(path):
@@ -185,7 +141,7 @@ class Recorder:
 
 def cross_entropy(logits, batch):
     values = [
-        np.log(np.exp(np.float64(row)).sum()) - test_losses.goal_of(batch, image, 5) @ row
+        entropy(row, test_losses.goal_of(batch, image, 5))
         for image, (row, valid) in enumerate(zip(logits, batch["mask"], strict=True))
         if valid
     ]
@@ -216,9 +172,7 @@ def test_their_gradients_are_those_of_the_formulas():
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("mask", [(1, 1, 1, 1), (1, 0, 1, 0)])
 def test_losses_see_ever_larger_tiles(mask, mixed):
-    batch = make_batch(mask)
-    if mixed:
-        batch = test_losses.with_second_label(batch, 5)
+    batch = make_batch(mask, mixed)
     method = pmg.make(FACTS, tiles=(4, 2, 8), concat_weight=3.0)
     assert len(method.losses) == 4
     names = ("level1", "level2", "level3", "concat")
@@ -245,17 +199,6 @@ def test_losses_see_ever_larger_tiles(mask, mixed):
         # And not of tiles twice as large.
         larger = [cut(images, n // 2)[0] for images in (model.images, np.asarray(batch["image"]))]
         assert any(not (tile == larger[1]).all((1, 2)).any() for tile in larger[0])
-
-
-def cut(images, n):
-    """[B, n * n, pixels, 3], by slices."""
-    size = images.shape[1] // n
-    tiles = [
-        images[:, i * size : (i + 1) * size, j * size : (j + 1) * size].reshape(len(images), -1, 3)
-        for i in range(n)
-        for j in range(n)
-    ]
-    return np.stack(tiles, 1)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from fgc_jax.data import dataset, images, pipeline, prepare, records
 from fgc_jax.data.sources import prepared, synthetic_birds
-from tests import data_files, data_prepared
+from tests import data_archives, data_files, data_prepared
 
 FORM = records.Form(resize=32)
 
@@ -34,16 +34,8 @@ def boxed(root, sizes, suffix=".jpg", **annotations):
     boxes[1] = np.nan
     labels = np.arange(len(sizes)) % 2
     split = dataset.file_split(root, names, labels, boxes=boxes, annotations=annotations)
-    return dataset.Dataset(
-        "Öd-2",
-        ("a b", "c"),
-        {"train": split},
-        "notes",
-        "free",
-        "none",
-        (("x",), ("y",)),
-        ("p", "q"),
-    )
+    facts = ("notes", "free", "none", (("x",), ("y",)), ("p", "q"))
+    return dataset.Dataset("Öd-2", ("a b", "c"), {"train": split}, *facts)
 
 
 def test_pictures_that_are_files_stay_as_they_are(tmp_path):
@@ -138,9 +130,8 @@ def test_unreadable_images(tmp_path):
     bad = [data.splits["train"].names[i] for i in (1, 2, 7)]
     for name in bad:
         (tmp_path / "photos" / name).write_bytes(b"no image")
-    run = functools.partial(
-        prepare.prepare, data, tmp_path / "out", name="folder", form=records.Form(shard_bytes=2000)
-    )
+    options = {"name": "folder", "form": records.Form(shard_bytes=2000)}
+    run = functools.partial(prepare.prepare, data, tmp_path / "out", **options)
     with pytest.raises(ValueError, match="3 images cannot be read") as error:
         run()
     assert all(name in str(error.value) for name in bad)
@@ -170,11 +161,11 @@ def test_what_is_there_is_not_touched(tmp_path):
     with pytest.raises(ValueError, match="not a folder"):
         run(tmp_path / "file")
     run(tmp_path / "out")
-    before = data_prepared.contents(tmp_path)
+    before = data_archives.contents(tmp_path)
     run(tmp_path / "out")
     with pytest.raises(ValueError, match="name: 'folder' there, 'csv' now"):
         prepare.prepare(data, tmp_path / "out", name="csv")
-    assert data_prepared.contents(tmp_path) == before
+    assert data_archives.contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -187,9 +178,7 @@ def test_the_pipeline_gives_the_same_batches(tmp_path, workers):
         reader = data_files.reader_of(options)
         with pipeline.train_batches(split, transform, reader, **options) as batches:
             seen.append([next(batches) for _ in range(6)])
-    for ours, theirs in zip(*seen, strict=True):
-        for key in ours:
-            np.testing.assert_array_equal(ours[key], theirs[key])
+    data_files.assert_equal(*seen)
 
 
 def test_a_split_is_cheap_to_send_to_a_process(tmp_path):
@@ -204,9 +193,9 @@ def test_a_split_is_cheap_to_send_to_a_process(tmp_path):
 def test_options_without_effect_are_no_other_data_set(tmp_path):
     data, out = data_prepared.prepared_folder(tmp_path)
     form = records.Form(mode="squash", quality=50)  # nothing is shrunk or encoded
-    before = data_prepared.contents(out)
+    before = data_archives.contents(out)
     prepare.prepare(data, out, name="folder", form=form)
-    assert data_prepared.contents(out) == before
+    assert data_archives.contents(out) == before
     birds = synthetic_birds.load("", species=2, train_per_class=1, size=64)
     run = functools.partial(prepare.prepare, birds, tmp_path / "birds", name="synthetic_birds")
     run()

@@ -8,7 +8,7 @@ import pytest
 from fgc_jax.cli import data_flags, prepare_dataset
 from fgc_jax.data import download
 from fgc_jax.data.sources import prepared
-from tests import data_files, data_prepared
+from tests import data_archives, data_files
 
 
 def test_the_command(tmp_path, capsys):
@@ -22,7 +22,7 @@ def test_the_command(tmp_path, capsys):
     assert prepared.load(out).splits["test"].read(0).shape == (20, 24, 3)
     assert prepare_dataset.main([f"--output={out}", "--verify"]) == 0
     assert "all 15 records" in capsys.readouterr().out
-    before = data_prepared.contents(tmp_path)
+    before = data_archives.contents(tmp_path)
     for wrong, message in (
         ([*words[:3], "--options", "seed"], "'seed' is not KEY=VALUE"),
         ([*words[:3], "--options", "{seed"], "is not valid JSON"),
@@ -37,7 +37,7 @@ def test_the_command(tmp_path, capsys):
         assert prepare_dataset.main(wrong) == 1, wrong
         captured = capsys.readouterr()
         assert captured.err.startswith("error: ") and message in captured.err, captured.err
-    assert data_prepared.contents(tmp_path) == before and not os.path.exists("gone")
+    assert data_archives.contents(tmp_path) == before and not os.path.exists("gone")
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,10 @@ def test_the_result_never_lies_among_its_source(tmp_path, monkeypatch, capsys):
     root = data_files.write_folder(tmp_path / "photos", splits=3)
     (tmp_path / "link").symlink_to(root)
     monkeypatch.chdir(tmp_path)
-    before = data_prepared.contents(tmp_path)
+    before = data_archives.contents(tmp_path)
     for where in (root / "small", root, "photos/a/b", "link/small"):
         words = ["--name=folder", f"--root={root}", f"--output={where}"]
         assert prepare_dataset.main(words) == 1
         assert f"{where} is inside {root}" in capsys.readouterr().err
-    assert data_prepared.contents(tmp_path) == before
+    assert data_archives.contents(tmp_path) == before
     assert prepare_dataset.main([*words[:2], "--output=photos_small"]) == 0

@@ -11,7 +11,7 @@ import pytest
 
 from fgc_jax.data import dataset, prepare, records
 from fgc_jax.data.sources import prepared
-from tests import data_files, data_prepared
+from tests import data_archives, data_files, data_prepared
 
 FORM = records.Form(resize=32)
 
@@ -59,7 +59,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
         run(dataset.Dataset("folder", data.class_names, {"train": smaller}), out)
     run(data, out)
     assert {path: path.stat().st_mtime_ns for path in done} == done
-    assert data_prepared.contents(out) == data_prepared.contents(tmp_path / "straight")
+    assert data_archives.contents(out) == data_archives.contents(tmp_path / "straight")
 
 
 def test_a_file_that_changed_meanwhile_is_stored_anew(tmp_path, monkeypatch):

@@ -1,10 +1,15 @@
+"""Weights as users have them: each file gives the right network or the right message."""
+
+import hashlib
+
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
 from fgc_jax import models, trees
 from fgc_jax.convert import timm
-from tests import seeded
+from tests import networks, pickles, seeded
 
 LICENCES = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-nc-4.0", "dinov3-license")
 
@@ -62,9 +67,8 @@ def test_load_without_a_classifier_in_the_file_or_without_a_file(tmp_path):
 
 def test_initialise_fills_what_is_there_and_draws_the_rest(tmp_path):
     path, whole, _ = save(tmp_path, "resnet18", 7)
-    config = seeded.config(
-        "resnet18", backbone_b="resnet18", head="bilinear", pretrained_b=path, feature_map="stage1"
-    )
+    two = {"backbone_b": "resnet18", "pretrained_b": path, "head": "bilinear"}
+    config = seeded.config("resnet18", feature_map="stage1", **two)
     params, stats, report = models.initialise(config, 7, seed=0)
     lines = report.splitlines()
     assert lines[0] == "backbone (resnet18): random weights"
@@ -128,3 +132,36 @@ def test_timm_state_turns_any_naming_into_timms(tmp_path):
     assert tag == ""
     assert again.keys() == state.keys()
     assert all(np.array_equal(again[key], state[key]) for key in state)
+
+
+def test_half_precision_gives_the_same_network_rounded(tmp_path):
+    path, _, _ = save(tmp_path, "resnet18", 7)
+    exact, images = models.load("resnet18", path), seeded.images(1, 64, 64)
+    half = {key: x.astype(np.float16) for key, x in safetensors.load_file(path).items()}
+    safetensors.save_file(half, path)
+    rounded = models.load("resnet18", path)
+    assert 0 < networks.relative(rounded(images)[0], np.asarray(exact(images)[0])) < 0.01
+    assert rounded.params["head"]["fc"]["kernel"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [(np.nan, np.float32), (np.inf, np.float16), (np.nan, ml_dtypes.bfloat16), (1e60, np.float64)],
+)
+def test_weights_that_are_not_finite_are_refused(tmp_path, value, dtype):
+    broken = seeded.value("layer1.0.conv1.weight", (64, 64, 3, 3)).astype(dtype)
+    broken[0, 0, 0, 0] = value
+    path, _, _ = save(tmp_path, "resnet18", 7, **{"layer1.0.conv1.weight": broken})
+    with pytest.raises(ValueError, match="weights that are not finite: layer1.0.conv1.weight"):
+        models.load("resnet18", path)
+
+
+def test_a_published_file_with_other_bytes_is_damaged(tmp_path):
+    stored, _, _ = save(tmp_path, "resnet18", 7)
+    url = models.BACKBONES["resnet18"].weights["tv_in1k"].url
+    path = pickles.write(tmp_path / url.rpartition("/")[2], safetensors.load_file(stored))
+    found = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    with pytest.raises(ValueError, match=f"sha256 begins with {found}, not with f37072fd"):
+        models.load("resnet18", str(path))
+    own = path.rename(tmp_path / "mine-f37072fd.pth")
+    assert models.load("resnet18", str(own)).num_classes == 7

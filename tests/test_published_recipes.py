@@ -16,7 +16,7 @@ from configs import (
     wsdan_inception,
 )
 from fgc_jax import models, train
-from fgc_jax.training import plans, rules
+from fgc_jax.training import phases, plans, rules
 from tests import commands, data_benchmarks, data_files, small_networks
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -51,6 +51,9 @@ VARIANTS = {
     "second_order_cub": tuple(second_order_cub.MODELS),
     "api_net_cub": ("resnet50", "resnet101"),
     "pairwise_confusion_cub": ("", "plain"),
+    "pmg_cub": ("",),
+    "dcl_cub": ("", "readme"),
+    "cross_x_cub": ("",),
 }
 EACH = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 
@@ -83,6 +86,7 @@ def test_tiny_variants_are_runs(name, variant, roots):
     got = recipe(name, f"{variant},tiny")
     got.data.root = str(roots[got.data.name])
     plan = plans.prepare(rules.parse(got))
+    phases.method_of(plan)
     full = rules.parse(recipe(name, variant))
     assert [phase.name for phase in plan.settings.phases] == [phase.name for phase in full.phases]
     assert plan.num_classes == (6 if got.data.name == "aircraft" else 3)

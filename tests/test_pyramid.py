@@ -9,6 +9,7 @@ from flax import nnx
 from fgc_jax import config
 from fgc_jax.models.heads import pyramid
 from tests import networks
+from tests.by_hand import linear, norm, softmax
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -43,17 +44,8 @@ def forward(head, maps):
     return jax.jit(lambda state, maps: nnx.merge(parts[0], state)(maps))(parts[1], maps)
 
 
-def linear(x, layer):
-    return x @ np.float64(layer.kernel[...]) + np.float64(layer.bias[...])
-
-
-def normed(x, bn):
-    mean, var, scale, bias = (np.float64(v[...]) for v in (bn.mean, bn.var, bn.scale, bn.bias))
-    return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
-
-
 def two_layers(x, module):
-    return linear(np.maximum(linear(x, module.fc1), 0), module.fc2)
+    return linear(module.fc2, np.maximum(linear(module.fc1, x), 0))
 
 
 def stretched(x, size, axis):
@@ -86,17 +78,12 @@ def on_grid(x, grid):
     return x
 
 
-def probabilities(scores):
-    scores = np.exp(scores - scores.max(-1, keepdims=True))
-    return scores / scores.sum(-1, keepdims=True)
-
-
 def by_hand(head, kind, maps):
     """(logits, scores, picked, early scores) of an evaluation pass in float64."""
     levels = [two_layers(np.float64(x), p) for x, p in zip(maps, head.pyramid.project, strict=True)]
     for index in (1, 0):
         levels[index] = levels[index] + on_grid(levels[index + 1], GRIDS[index])
-    score = lambda x, m: linear(np.maximum(normed(linear(x, m.fc1), m.bn), 0), m.fc2)  # noqa: E731
+    score = lambda x, m: linear(m.fc2, np.maximum(norm(m.bn, linear(m.fc1, x)), 0))  # noqa: E731
     early = []
     if kind == "herbs":
         early = [score(x, m) for x, m in zip(levels, head.early, strict=True)]
@@ -109,7 +96,7 @@ def by_hand(head, kind, maps):
         b, h, w, _ = s.shape
         mark, taken = np.zeros((b, h * w)), []
         for image in range(b):
-            p = probabilities(s[image].reshape(h * w, -1))
+            p = softmax(s[image].reshape(h * w, -1))
             best = p.max(1)
             if kind == "herbs":
                 best = p[:, s[image].reshape(h * w, -1).mean(0).argmax()]
@@ -119,12 +106,13 @@ def by_hand(head, kind, maps):
         picks.append(mark.reshape(b, h, w))
         chosen.append(np.stack(taken))
     combiner = head.graph.combiner
-    x = linear(np.concatenate(chosen, 1).transpose(0, 2, 1), combiner.gather).transpose(0, 2, 1)
-    query, key = (linear(x, m).mean(-1) for m in (combiner.query, combiner.key))
+    x = linear(combiner.gather, np.concatenate(chosen, 1).transpose(0, 2, 1)).transpose(0, 2, 1)
+    query, key = (linear(m, x).mean(-1) for m in (combiner.query, combiner.key))
     edges = np.tanh(query[:, :, None] - key[:, None]) * float(combiner.alpha[...][0])
     edges = edges + np.float64(combiner.edges[...])
-    x = normed((linear(x, combiner.fc1).transpose(0, 2, 1) @ edges).transpose(0, 2, 1), combiner.bn)
-    logits = linear(linear(x.transpose(0, 2, 1), combiner.join)[:, :, 0], head.fc)
+    x = (linear(combiner.fc1, x).transpose(0, 2, 1) @ edges).transpose(0, 2, 1)
+    x = norm(combiner.bn, x).transpose(0, 2, 1)
+    logits = linear(head.fc, linear(combiner.join, x)[:, :, 0])
     return logits, scores, picks, early
 
 
@@ -167,18 +155,6 @@ def test_positions_rank_by_their_own_class_or_by_that_of_the_image():
     # The second class has the larger mean of scores, the first the largest score.
     of_image = [[[0.6, 0.7], [0.7, 0.2]]]
     np.testing.assert_allclose(pyramid.class_of_the_image(scores), of_image, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("channels", "options", "message"),
-    [
-        ((3,), {"selects": (1,)}, "a pyramid needs several feature maps"),
-        ((3, 4), {}, r"selects=\(2048, 512, 128, 32\) must be .* each of the 2 feature maps"),
-    ],
-)
-def test_wrong_options_are_refused(channels, options, message):
-    with pytest.raises(ValueError, match=message):
-        pyramid.Pim(channels, 3, width=8, rngs=nnx.Rngs(0), **options)
 
 
 def test_a_map_gives_at_least_one_position():

@@ -11,6 +11,7 @@ from fgc_jax import config
 from fgc_jax.data import dataset, pipeline, sampling
 from fgc_jax.training import plans, rules
 from tests import data_files, tiny_run
+from tests.data_files import assert_equal, joined
 
 SIZES = (1, 3, 5, 12, 4)  # images of each class
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(5), SIZES))
@@ -42,17 +43,6 @@ def train(spec, steps, **options):
     reader = data_files.reader_of(options)
     with pipeline.train_batches(SPLIT, TRANSFORM, reader, order=order, **options) as batches:
         return list(itertools.islice(batches, steps))
-
-
-def joined(batches):
-    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
-
-
-def assert_equal(got, expected):
-    assert len(got) == len(expected)
-    for one, other in zip(got, expected, strict=True):
-        for key in one:
-            np.testing.assert_array_equal(one[key], other[key], err_msg=key)
 
 
 def test_shuffle_is_left_to_the_pipeline():

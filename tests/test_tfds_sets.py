@@ -56,10 +56,8 @@ def prepare(root, features, examples, file_format="array_record", **options):
             path = root / "files" / f"{split}{i}.jpg"
             data_files.write_image(path, data_files.picture(max(row["label"], 0), i, SIZE))
             full.setdefault(split, []).append({"image": str(path), **row})
-    builder = Toy(
-        features=features, examples=full, data_dir=root, file_format=file_format, **options
-    )
-    builder.download_and_prepare()
+    options |= {"data_dir": root, "file_format": file_format}
+    Toy(features=features, examples=full, **options).download_and_prepare()
     return root
 
 
@@ -112,10 +110,8 @@ def test_the_usual_root(plain, monkeypatch):
 
 
 def test_validation_is_the_test_where_there_is_no_other(tmp_path):
-    examples = {
-        "train": rows(0, 1), "validation": rows(2, 1), "test": rows(-1, -1), "mini": rows(0),
-    }  # fmt: skip
-    prepare(tmp_path, {}, examples)
+    examples = {"train": rows(0, 1), "validation": rows(2, 1)}
+    prepare(tmp_path, {}, examples | {"test": rows(-1, -1), "mini": rows(0)})
     dataset = tfds_sets.load(tmp_path, tfds_name="toy")
     assert sorted(dataset.splits) == ["test", "train"]
     assert sorted(dataset.splits["test"].labels) == [1, 2]
@@ -126,10 +122,7 @@ def test_validation_is_the_test_where_there_is_no_other(tmp_path):
 def test_file_names_and_one_box(tmp_path):
     box = tfds.features.BBox(0.1, 0.25, 0.5, 1.0)  # y0, x0, y1, x1
     none = tfds.features.BBox(0.0, 0.0, 0.0, 0.0)
-    train = [
-        {"label": 0, "bbox": box, "file_name": "a.jpg"},
-        {"label": 1, "bbox": none, "file_name": "b.jpg"},
-    ]
+    train = rows(0, bbox=box, file_name="a.jpg") + rows(1, bbox=none, file_name="b.jpg")
     test = [{"label": 2, "bbox": none, "file_name": "a.jpg"}] * 2
     features = {"bbox": BOX(), "file_name": tfds.features.Text()}
     prepare(tmp_path, features, {"train": train, "test": test})

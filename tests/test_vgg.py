@@ -6,12 +6,6 @@ from tests import networks, seeded
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
-@pytest.mark.parametrize("size", networks.SIZES)
-@pytest.mark.parametrize("name", ["vgg11", "vgg13_bn"])
-def test_features_equal_timms(name, size):
-    networks.check_golden(name, size, logits=False)
-
-
 def test_stage5_is_the_map_before_the_last_pooling():
     whole = networks.forward("vgg11", 4, head="gap")
     part = networks.forward("vgg11", 4, head="gap", feature_map="stage5")
