@@ -104,9 +104,14 @@ def make(
     ordered = sorted(found.items(), key=lambda item: (item[0].mirrored, item[0].kind == "crop"))
     passes = tuple(_pass(spec, view, weight, side, crop, stride) for view, weight in ordered)
     return Views(
-        spec=spec, passes=passes, side=side, crop=crop, average=average, logits=logits,
+        spec=spec,
+        passes=passes,
+        side=side,
+        crop=crop,
+        average=average,
+        logits=logits,
         feature_map=feature_map,
-    )  # fmt: skip
+    )
 
 
 def _pass(spec, view, weight, side, crop, stride) -> Pass:

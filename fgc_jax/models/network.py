@@ -49,9 +49,13 @@ def describe(
     own = {name: value for name, value in (("mean", mean), ("std", std)) if value}
     preprocess = dataclasses.replace(table.preprocess(settings), **own)
     return Network(
-        settings=settings, model=model, params=params, stats=stats,
-        layers=table.layer_prefixes(settings), preprocess=preprocess,
-    )  # fmt: skip
+        settings=settings,
+        model=model,
+        params=params,
+        stats=stats,
+        layers=table.layer_prefixes(settings),
+        preprocess=preprocess,
+    )
 
 
 def of_embeddings(network: Network) -> Network:

@@ -53,6 +53,10 @@ def opened(
             writer = Writer(workdir, latest or 0, wandb)
             with contextlib.closing(writer):
                 yield Session(
-                    workdir=workdir, config=config, manager=manager, writer=writer,
-                    stop_asked=asked, latest=latest,
-                )  # fmt: skip
+                    workdir=workdir,
+                    config=config,
+                    manager=manager,
+                    writer=writer,
+                    stop_asked=asked,
+                    latest=latest,
+                )

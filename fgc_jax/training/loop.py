@@ -64,9 +64,8 @@ def train_phase(live: Run, begin: int, variables: list | None) -> None:
     total = live.epochs * ready.steps_per_epoch
     done = begin - start
     meter = Meter(
-        phase.name, phase.batch_size, ready.rate, start, session.writer,
-        plan.settings.log_every,
-    )  # fmt: skip
+        phase.name, phase.batch_size, ready.rate, start, session.writer, plan.settings.log_every
+    )
     speed_before = progress.train_seconds, progress.train_images
     title = f"{phase.name} {progress.phase + 1}/{len(plan.settings.phases)}"
     if done == 0:
