@@ -1,4 +1,4 @@
-"""Small prepared data sets, and folders compared."""
+"""Small prepared data sets."""
 
 from fgc_jax.data import prepare
 from fgc_jax.data.sources import folder
