@@ -48,16 +48,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     what.add_argument(
         "--image_root",
         metavar="DIR",
-        help="folder of these files (default: the folder of the CSV file)",
+        help="folder of the image files (default: the folder of the CSV file)",
     )
     what.add_argument(
         "--first_label",
         type=int,
         choices=(0, 1),
-        help="the labels are numbers of classes; this is the number of the first class",
+        help="for labels that are class numbers: the number of the first class",
     )
     what.add_argument(
-        "--delimiter", metavar="CHARACTER", help="between the CSV's columns (default: ,)"
+        "--delimiter", metavar="CHARACTER", help="character between the CSV's columns (default: ,)"
     )
     parser.add_argument(
         "--output",

@@ -2,12 +2,13 @@
 
 Each row shows an image, the mean of its maps, the strongest maps, the crop and the erasure, and the
 plain and the effect prediction. Writes attention.png. If the data contain boxes of the parts that
-distinguish the classes (synthetic_birds), it also plays the pointing game on the whole split: how
-often the maximum of the attention is on such a part, compared with chance. Writes pointing.json.
+distinguish the classes (synthetic_birds), it also computes the pointing game on the whole split:
+how often the maximum of the attention is on such a part, compared with chance. Writes
+pointing.json.
 
 Examples:
     fgc explain --workdir=runs/cal
-    fgc explain --workdir=runs/cal --input=my_photos --output=seen
+    fgc explain --workdir=runs/cal --input=my_photos --output=attention
 """
 
 import argparse
@@ -28,7 +29,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--input",
         type=Path,
         metavar="IMAGE|FOLDER|CSV|TXT",
-        help="images instead of a split",
+        help="images to draw, instead of those of a split",
     )
     parser.add_argument(
         "--split",

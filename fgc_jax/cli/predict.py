@@ -52,7 +52,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "the table or list (default: that folder)",
     )  # fmt: skip
     parser.add_argument(
-        "--delimiter", metavar="CHARACTER", help="between the CSV's columns (default: ,)"
+        "--delimiter", metavar="CHARACTER", help="character between the CSV's columns (default: ,)"
     )
     run_flags.add(parser)
     return parser.parse_args(argv)
