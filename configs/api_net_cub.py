@@ -2,19 +2,20 @@
 
 Learning Attentive Pairwise Interaction for Fine-Grained Classification (arXiv:2002.10191) with the
 numbers of the authors' code (PeiqinZhuang/API-Net): batches of 30 classes x 4 images, SGD 0.01, the
-head alone for the first 8 of 100 epochs. In those 8 epochs their backbone's batch norms update
-their statistics, ours do not. Their cosine runs over all 100 epochs, ours over the second phase.
+head alone for the first 8 of 100 epochs. In those 8 epochs the authors' code updates the
+batch-norm statistics of the frozen backbone; this recipe does not. Their cosine schedule covers
+all 100 epochs, here it covers the second phase.
 
 Expected test top-1: 87.7 % with ResNet-50, 88.6 % with ResNet-101 (from the paper; users report
 85.9 to 87.2 %, Hawkeye 87.88 %). Not reproduced here yet.
 
     python -m fgc_jax.main --config=configs/api_net_cub.py --workdir=runs/api_net \\
-        --config.data.root=DIR      # DIR holds CUB_200_2011
+        --config.data.root=DIR      # DIR contains CUB_200_2011
 
 Variants: `resnet50` (the default), `resnet101`; `tiny`: seconds, random weights.
 Memory: estimated at 45 GB for ResNet-50 (120 images of 448 px in float32), divided among all
-devices; about a third with --config.model.remat=True. Pairs are searched in the whole batch, so
-parts of a batch must not contain only one image of a class. Time: not measured.
+devices; about a third with --config.model.remat=True. Pairs are searched in the whole batch. With
+`accumulate`, each part of a batch must contain at least two images of a class. Time: not measured.
 """
 
 from configs import common

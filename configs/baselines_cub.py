@@ -1,31 +1,31 @@
 """Strong plain baselines on CUB-200-2011, to compare methods for similar classes with.
 
     python -m fgc_jax.main --config=configs/baselines_cub.py --workdir=runs/cub_swin \\
-        --config.data.root=DIR      # DIR holds CUB_200_2011
+        --config.data.root=DIR      # DIR contains CUB_200_2011
 
 Variants:
 
 `swin_large` (the default): Swin-L (arXiv:2103.14030), ImageNet-21k, 384 px, AdamW 5e-6. Expected
-test top-1 91.87 % (mmpretrain's swin-large_8xb8_cub-384px, whose recipe this is; trained on all of
+test top-1 91.87 % (mmpretrain's swin-large_8xb8_cub-384px, with the same recipe; trained on all of
 train, best epoch on test).
 
 `resnet50`: ResNet-50 with the ImageNet-21k weights of "ImageNet-21K pretraining for the masses"
 (arXiv:2104.10972), 448 px, SGD with Nesterov momentum 0.01. Expected 88.45 % (mmpretrain's
-resnet50_8xb8_cub, whose recipe this is; same caveat). timm's repositories on the hub do not have
-these weights: download resnet50_miil_21k.pth from Alibaba-MIIL/ImageNet21K and set
+resnet50_8xb8_cub, with the same recipe; also the best epoch on test). timm's repositories on the
+hub do not have these weights: download resnet50_miil_21k.pth from Alibaba-MIIL/ImageNet21K and set
 --config.model.pretrained=FILE.
 
-`bit`: the same with BiT's ResNet-50 (arXiv:1912.11370), whose ImageNet-21k weights the hub has.
-No published figure.
+`bit`: the same with BiT's ResNet-50 (arXiv:1912.11370), whose ImageNet-21k weights are on the hub.
+No published accuracy.
 
 `convnext_base`: ConvNeXt-B (arXiv:2201.03545), ImageNet-22k, 224 px, AdamW with layer-wise decay,
-nearly the fine-tuning of its paper. Plain SGD reaches 84.5 %, less than a linear classifier on the
-frozen features with 87.9 % (FGIR-Backbones); this should be better than both. No published figure
-with this recipe.
+nearly as in its paper. Plain SGD reaches 84.5 %, a linear classifier on the frozen features 87.9 %
+(both FGIR-Backbones); this recipe should be better than both. No published accuracy with this
+recipe.
 
 `dinov2`: a linear classifier on frozen DINOv2 features (arXiv:2304.07193), ViT-B/14 at 224 px,
-without augmentation: features are computed once and stored. Expected 89.6 % (linear probe of the
-paper, from memory); frozen Swin-B of ImageNet-21k reaches 90.9 % (FGIR-Backbones).
+without augmentation: features are computed once and stored. Expected 89.6 % (linear probe, recalled
+from the paper, not checked); frozen Swin-B of ImageNet-21k reaches 90.9 % (FGIR-Backbones).
 
 `tiny`: seconds, a small network of the family with random weights.
 

@@ -5,13 +5,13 @@ Bilinear CNNs (Lin et al., arXiv:1504.07889) in the phase-wise form of the cours
 fine-tuned from conv5_2 on, the second frozen; bilinear pooling of conv5_3 (28 x 28 at 448 px),
 signed square root, l2 norm, dropout 0.5, one linear layer with 26.2 M weights.
 
-Expected top-1 on the test split: 78.7 % with `boxes` (the project's figure for phase 2; it used BGR
-images, we use RGB, and its maps went through VGG's last pooling, 14 x 14); 84-87 % for the
-published recipe that fine-tunes everything (arXiv:1504.07889 reports 83.9-86.9, depending on the
-version of the data). Not reproduced here yet.
+Expected top-1 on the test split: 78.7 % with `boxes` (the project's accuracy after phase 2; it used
+BGR images and the maps after VGG's last pooling, 14 x 14; here images are RGB and maps 28 x 28);
+84-87 % for the published recipe that fine-tunes everything (arXiv:1504.07889 reports 83.9-86.9,
+depending on the version of the data). Not reproduced here yet.
 
     python -m fgc_jax.main --config=configs/bcnn_aircraft.py --workdir=runs/bcnn \\
-        --config.data.root=DIR      # DIR holds fgvc-aircraft-2013b
+        --config.data.root=DIR      # DIR contains fgvc-aircraft-2013b
 
 Variants: without one: Adam 1e-3 and at most 10 epochs per phase with early stopping after 3, as in
 that project's code. `sgd`: the two steps of public re-implementations of the paper (SGD 1.0 on the
@@ -20,7 +20,7 @@ classifier, then 5e-3 on all layers; HaoMood/bilinear-cnn, Hawkeye), with cosine
 project. `reinit`: phase 2 re-initialises the layers that it un-freezes. `tiny`: seconds, random
 weights.
 `resnet34`, `resnet18_resnet34`, `resnet50`: the pairs of the project's earlier commits, without
-published figures. Phase 2 then un-freezes the last stage of the first stream or, if the streams
+published accuracy. Phase 2 then un-freezes the last stage of the first stream or, if the streams
 differ, the last two blocks of both (the project: layer3 of its ResNet-18 and layer4 of its
 ResNet-34). `resnet50` is one stream multiplied with itself. It needs a projection to 256 channels,
 because 2048 x 2048 products would need 419 M weights.

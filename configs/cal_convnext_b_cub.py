@@ -5,7 +5,7 @@ ResNet-101 at 448: CAL (arXiv:2108.08728) with ConvNeXt-B (arXiv:2201.03545), 50
 warm-up, clipped gradients.
 
     python -m fgc_jax.main --config=configs/cal_convnext_b_cub.py --workdir=runs/cal_convnext \\
-        --config.data.root=DIR      # DIR holds CUB_200_2011
+        --config.data.root=DIR      # DIR contains CUB_200_2011
 
 Expected test top-1: 91.52 % with the crop's view, 91.54 % without (FGIR-Backbones' table, last
 epoch; its learning rate was one of 0.03, 0.01, 0.003 and 0.001, but it does not state which; here

@@ -4,7 +4,7 @@ CAL (Rao et al., arXiv:2108.08728) with the numbers of its published code: layer
 attention maps, 448 px, SGD 1e-3 whose rate falls by a tenth every two epochs, 160 epochs.
 
     python -m fgc_jax.main --config=configs/cal_resnet101.py --workdir=runs/cal_cub \\
-        --config.data.root=DIR      # DIR holds CUB_200_2011
+        --config.data.root=DIR      # DIR contains CUB_200_2011
 
 Expected test top-1: CUB 90.6, Cars 95.5, Aircraft 94.2 % (the paper, mean of 8 views, the better of
 plain and effect logits, best epoch on test); users of that code report 89.5 to 90.4 on CUB. Not
@@ -16,8 +16,8 @@ weights. `--config.final=True` trains on all of train.
 Memory: 19 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs), most of it for the
 activations of three versions of each image; there are 56 M parameters with 200 classes, 13 M of
 them in the classifier. To use less memory: `--config.phases[0].accumulate=4`; the centres then move
-four times in a step, towards four images each time. Time: not measured; the test suite runs the
-variants `tiny`.
+four times in a step, each time towards the images of one part. Time: not measured; the test suite
+runs the variants `tiny`.
 """
 
 from configs import bundles, common

@@ -4,12 +4,13 @@ The course project LiaoWC/ImageClassification-CAL: CAL (arXiv:2108.08728) with 1
 crops of 300 px from 324, rotations up to 20 degrees, and its own normalisation.
 
     python -m fgc_jax.main --config=configs/cal_resnet152_homework.py --workdir=runs/homework \\
-        --config.data.root=DIR      # DIR holds training_images and training_labels.txt
+        --config.data.root=DIR      # DIR contains training_images and training_labels.txt
 
 Expected: 89.5 % on the project's 400 validation images, but half of these were also training
 images. Here two images of each class (200 x 2) are used for validation only. Not reproduced here
-yet. The project lowered the rate after six epochs without a validation accuracy of 1.9 times the
-best, that is after every six epochs; here it falls when the accuracy has not risen for six epochs.
+yet. The project reduced the learning rate after six epochs in which the validation accuracy was not
+1.9 times the best, in effect after every six epochs; here it is reduced if the accuracy has not
+improved for six epochs.
 
 Variants: `plain` is the project's ResNet without CAL; `tiny`: seconds, ResNet-18 with random
 weights. Memory: 6 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not

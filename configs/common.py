@@ -1,4 +1,4 @@
-"""Every key of a config with its default value. A recipe starts from here and sets what differs.
+"""Every key of a config with its default value. A recipe starts from these values and changes some.
 
 `fgc_jax/config/settings.py` documents each key and its allowed values. The defaults of a network
 stand there, and those of a method at its function.

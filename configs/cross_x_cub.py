@@ -9,7 +9,7 @@ Expected top-1 on the test split: 87.7 % (the paper's figure, of the best epoch 
 reproduced here yet.
 
     python -m fgc_jax.main --config=configs/cross_x_cub.py --workdir=runs/cross_x \\
-        --config.data.root=DIR      # DIR holds CUB_200_2011
+        --config.data.root=DIR      # DIR contains CUB_200_2011
 
 The authors' settings for other data with ResNet-50, and their top-1 there:
 
@@ -19,8 +19,8 @@ and so on), `--config.model.head_options.low_pool=avg`, and no crop:
 `--config.phases[0].resize=448 --config.data.random_crop=False`.
 Dogs (88.9 %): gammas 0.01, 0.01 and 1, otherwise as Cars, and `--config.phases[0].lr=0.001`. For
 Dogs their code does not use the merged classifier at test time; ours does.
-Aircraft (92.6 %): gammas 0.5, 0.1 and 0.5, low_pool=avg, crop as here. A misspelt key in their code
-leaves all three at 0.
+Aircraft (92.6 %): gammas 0.5, 0.1 and 0.5, low_pool=avg, crop as here. Because of a misspelt key,
+all three are 0 in their code.
 
 Variant: `tiny`: seconds, a small network with random weights.
 Memory: 13 GB (scripts/estimate_memory.py on a CPU: an estimate for GPUs). Time: not measured; the

@@ -1,17 +1,17 @@
 """ResNet-50 and four vision transformers on CUB-200-2011 or Stanford Dogs.
 
-With usual settings, or (`published`) those of a published project.
+With usual settings, or with the settings of a published project (`published`).
 
-The baselines of the course project "Fine-grained-Classification" in seven steps (yangtx7). Its
-transformers collapsed: the best epoch was the first or second, then accuracy fell to a few percent,
-which the project explained as overfitting. It trained every weight with AdamW at 1e-3, a hundred
-times a usual rate for a pretrained transformer, so the pretraining is lost while the rate rises. It
-also normalised images with ImageNet's mean and std, but the weights expect 0.5.
-`scripts/show_vit_collapse.py` reproduces the fall on a small task (docs/recipes.md): the learning
-rate causes it.
+The baselines of the course project "Fine-grained-Classification" in seven steps (yangtx7). In this
+project the accuracy of the transformers collapsed: the best epoch was the first or second, then
+accuracy fell to a few percent, which the project explained as overfitting. It trained every weight
+with AdamW at 1e-3, a hundred times a usual learning rate for a pretrained transformer, so the
+pretrained features are lost while the learning rate rises. It also normalised images with
+ImageNet's mean and std, but the weights expect 0.5. `scripts/show_vit_collapse.py` reproduces the
+collapse on a small task (docs/recipes.md): the learning rate causes it.
 
     python -m fgc_jax.main --config=configs/cub_dogs.py:vit_base_patch16_224 --workdir=runs/cub \\
-        --config.data.root=DIR      # DIR holds CUB_200_2011; or Images, Annotation and two lists
+        --config.data.root=DIR      # DIR contains CUB_200_2011; or Images, Annotation and two lists
 
 Variants: `dogs` instead of CUB; a network, `resnet50` (the default), `vit_small_patch16_224`,
 `vit_base_patch32_224`, `vit_base_patch16_224` or `vit_large_patch16_224`; `published`: the
@@ -29,11 +29,12 @@ epochs; it used the test split for validation, so the best is optimistic):
 
 Default: vit_base_patch16_224 90.1 % on CUB and 91.4 % on Dogs (table of arkel23/GLSim, the source
 of its recipe); resnet50 84-86 % on CUB (FGVCLib's baseline, learning rates as here). The others
-have no published figure with these recipes. Dogs is a part of ImageNet, so networks pretrained on
-ImageNet look better there than they are. None of these is reproduced here yet.
+have no published accuracy with these recipes. The images of Dogs are ImageNet training images, so
+its test accuracy is too optimistic for networks pretrained on ImageNet. None of these is reproduced
+here yet.
 
 Differences from the published code: the classifier has one output for each class, not 1000;
-pictures are made grey in training only; validation is drawn from train and selects the epoch.
+images are converted to grey in training only; validation is drawn from train and selects the epoch.
 Memory: 6 GB for resnet50, 2 GB for vit_base_patch16_224 (scripts/estimate_memory.py on a CPU: an
 estimate for GPUs). Time: not measured; the test suite runs the variant `tiny`.
 """

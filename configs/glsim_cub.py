@@ -1,4 +1,4 @@
-"""GLSim: a vision transformer that also encodes a crop around the most typical patches.
+"""GLSim: a vision transformer that also encodes a crop around the most relevant patches.
 
 Global-Local Similarity for Efficient Fine-Grained Image Recognition with Vision Transformers (Rios
 et al., arXiv:2407.12891). ViT-B/16 of ImageNet-21k at 224 px. The same network encodes the crop
@@ -9,7 +9,7 @@ Expected test top-1 (last epoch): CUB-200-2011 90.93 %, against 90.11 % of the s
 alone; Stanford Dogs 92.01 %. Not reproduced here yet.
 
     python -m fgc_jax.main --config=configs/glsim_cub.py --workdir=runs/glsim \\
-        --config.data.root=DIR      # DIR holds CUB_200_2011
+        --config.data.root=DIR      # DIR contains CUB_200_2011
 
 Variants: `dogs` (Stanford Dogs, 16 patches), `tiny` (seconds, random weights). The authors choose
 the learning rate among 0.03, 0.01, 0.003 and 0.001 for each data set.

@@ -4,9 +4,9 @@
         --config.data.root=DIR
 
 The 304 M parameters of ViT-L/16 (ImageNet-21k) are frozen; 3.1 M new ones in its linear layers and
-the head are trained. Memory: see docs/recipes.md, or `python scripts/estimate_memory.py
---config=configs/lora_folder.py --classes=N` with your own changes. Expected accuracy: depends on
-the images. Time: a train step needs three quarters of the operations of full fine-tuning.
+the head are trained. Memory: see docs/recipes.md, or run `python scripts/estimate_memory.py
+--config=configs/lora_folder.py --classes=N` with your changes. Expected accuracy: depends on the
+images. Time: a train step needs three quarters of the operations of full fine-tuning.
 
 Variants: `bias` trains all biases instead (BitFit, arXiv 2106.10199), `full` all parameters;
 `tiny`: seconds, a small network with random weights.

@@ -10,7 +10,7 @@ best of up to ten combinations of outputs on test; another implementation of PIM
 Swin-L alone reaches 91.87 (configs/baselines_cub.py). Not reproduced here yet.
 
     python -m fgc_jax.main --config=configs/pim_cub.py --workdir=runs/pim \\
-        --config.data.root=DIR      # DIR holds CUB_200_2011
+        --config.data.root=DIR      # DIR contains CUB_200_2011
 
 Variants: `herbs`; `tiny` (seconds, random weights). `--config.final=True` trains on all of train,
 as for the figures above. The published code reads Swin's maps after the patch merging, whose finest

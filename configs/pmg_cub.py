@@ -14,7 +14,7 @@ before the random crop, and their learning rate falls once per epoch. Here the c
 image, and the learning rate falls at every step.
 
     python -m fgc_jax.main --config=configs/pmg_cub.py --workdir=runs/pmg \\
-        --config.data.root=DIR      # DIR holds CUB_200_2011
+        --config.data.root=DIR      # DIR contains CUB_200_2011
 
 `--config.model.head_options.test=sum` predicts with the sum of the four; training is the same.
 Variant: `tiny`: seconds, a small network with random weights.

@@ -2,16 +2,16 @@
 
 The recipe of "fine-grained-image-classification" (vivekkalyan, fastai 1.0.52): first the classifier
 and all batch norms at 1e-2, then all layers at 3e-3, then all layers on larger images. Early layers
-(up to layer2) have a ninth of the rate, layer3 and layer4 a third. Super-convergence
+(up to layer2) have a ninth of the rate, layer3 and layer4 a third. It uses super-convergence
 (arXiv:1708.07120), decoupled weight decay (arXiv:1711.05101), discriminative rates
 (arXiv:1801.06146).
 
     python -m fgc_jax.main --config=configs/resnext50_cars.py --workdir=runs/cars \\
-        --config.data.root=DIR      # DIR holds cars_train, cars_test, devkit and the labels
+        --config.data.root=DIR      # DIR contains cars_train, cars_test, devkit and the labels
 
-Expected top-1: 91.4 % on the test split, trained on all of train (the project's figure, a mean over
-shuffled batches that left 9 images out; 91 % on its 20 % validation split after two stages). To
-train on all of train with the numbers of epochs selected here: `--config.final=True
+Expected top-1: 91.4 % on the test split, trained on all of train (reported by the project as a mean
+over shuffled batches without the last 9 images; 91 % on its 20 % validation split after two
+stages). To train on all of train with the numbers of epochs selected here: `--config.final=True
 --config.search=runs/cars` with another workdir. Not reproduced here yet.
 
 Variants: `efficientnet_b0` to `efficientnet_b3` (the TensorFlow weights of efficientnet_pytorch;

@@ -1,7 +1,7 @@
 """Second-order pooling on CUB-200-2011: compact or matrix-normalised bilinear features.
 
     python -m fgc_jax.main --config=configs/second_order_cub.py:isqrt --workdir=runs/isqrt \\
-        --config.data.root=DIR      # DIR holds CUB_200_2011
+        --config.data.root=DIR      # DIR contains CUB_200_2011
 
 Variants, with test accuracies that others report (trained on all of train, mostly the best epoch on
 test; none is reproduced here yet):
@@ -17,17 +17,17 @@ reports 88.81 %, except for the image size: theirs is 224 px, here it is 448 as 
 paper's 88.1 % is for a network pretrained on ImageNet with this head; those weights are not in
 timm's format.
 
-`low_rank`: Low-rank Bilinear Pooling (arXiv:1611.05109), VGG-16, 100 channels, rank 8. 84.21 % in
-the paper, from memory; the settings of the two phases are ours, and no others were tried.
+`low_rank`: Low-rank Bilinear Pooling (arXiv:1611.05109), VGG-16, 100 channels, rank 8. 84.21 %
+(recalled from the paper, not checked); we chose the settings of the two phases and tried no others.
 
 `projected`: bilinear pooling (arXiv:1504.07889) of ResNet-50 with a projection to 128 channels,
 whose products are 16,384 numbers instead of 4.2 million. The two phases are those of cvl-umass's
-PyTorch code (Adam 1e-2, then 1e-4 in batches of 256), which reports 84.1 % with VGG-16; the
-number of epochs of the first is ours. `improved` is the same with the matrix square root
+PyTorch code (Adam 1e-2, then 1e-4 in batches of 256), which reports 84.1 % with VGG-16; we chose
+the number of epochs of the first phase. `improved` is the same with the matrix square root
 (arXiv:1707.06772), which reports 85.5 % with VGG-16 and 87.5 % with DenseNet-201 and 128 channels.
 
 `asymmetric`: two different networks, VGG-16 and ResNet-50, each projected to 128 channels. The
-paper's pair is VGG-16 and VGG-M, 84.1 %; there is no figure for this pair. Phases as in
+paper's pair is VGG-16 and VGG-M, 84.1 %; there is no published accuracy for this pair. Phases as in
 `projected`.
 
 `tiny`: seconds, small networks with random weights.

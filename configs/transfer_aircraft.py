@@ -6,7 +6,7 @@ transfer learning for image classification" (arXiv:2107.08585). Pictures are squ
 and cropped to the centre 448 x 448.
 
     python -m fgc_jax.main --config=configs/transfer_aircraft.py:resnet50 --workdir=runs/aircraft \\
-        --config.data.root=DIR      # DIR holds fgvc-aircraft-2013b
+        --config.data.root=DIR      # DIR contains fgvc-aircraft-2013b
 
 Variants, in any combination, as in `:resnet101,last2,reinit,sgd`:
 `resnet18`, `resnet34`, `resnet50` (the default), `resnet101`, `resnet152`, `vgg16`, `vgg16_bn`,
@@ -19,16 +19,17 @@ At most 10 epochs per phase, with early stopping after 3. `boxes`: every picture
 split, is first cropped to its published box, as in the project. `tiny`: seconds, a small network of
 the family with random weights.
 
-Expected top-1 on the test split with `boxes` (the project's figures, read from its plot; it
-classified the flattened, l2-normalised map of BGR pictures, we the average map of RGB pictures):
+Expected top-1 on the test split with `boxes` (the project's accuracies, read from its plot; its
+input of the classifier was the flattened, l2-normalised map of BGR images, here it is the
+average-pooled map of RGB images):
 
     network       phase 1   phase 2
     resnet34      64.4 %    77.1 %
     resnet50      62.0 %    78.6-78.9 %
     vgg16         75.3 %    77.4 %
 
-There is no published figure for the other networks and for `reinit`, which is not in the project's
-code. None of these is reproduced here yet.
+There is no published accuracy for the other networks and for `reinit`, which is not in the
+project's code. None of these is reproduced here yet.
 
 Memory: 2.5 GB for resnet50 (scripts/estimate_memory.py on a CPU: an estimate for GPUs); activations
 of the frozen layers are not stored. Time: not measured; the test suite runs the variant `tiny`.

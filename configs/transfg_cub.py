@@ -1,17 +1,17 @@
 """TransFG: a vision transformer with overlapping patches and selected parts in its last block.
 
 TransFG: A Transformer Architecture for Fine-grained Recognition (He et al., arXiv:2103.07976).
-ViT-B/16 of ImageNet-21k at 448 px, patches every 12 pixels (37 x 37 of them), the last block with
-the class token and one token for each head, cross-entropy and contrastive loss. Training follows
-github.com/TACJu/TransFG: SGD, 10,000 steps of 64 images when training on all of train, pairs within
-parts of 16. That code divides the contrastive loss by the number of images; here, as in the paper,
-it is divided by the number of pairs.
+ViT-B/16 of ImageNet-21k at 448 px; a patch every 12 pixels (37 x 37 patches); the inputs of the
+last block are the class token and one token for each head; cross-entropy and contrastive loss.
+Training follows github.com/TACJu/TransFG: SGD, 10,000 steps with batches of 64 when training on all
+of train, pairs within parts of 16 images. That code divides the contrastive loss by the number of
+images; here, as in the paper, it is divided by the number of pairs.
 
 Expected test top-1 (best epoch on test): CUB-200-2011 91.7 % (others: 90.8-91.2); Stanford Cars
 94.8 %, Stanford Dogs 92.3 % (others 90.5). Not reproduced here yet.
 
     python -m fgc_jax.main --config=configs/transfg_cub.py --workdir=runs/transfg \\
-        --config.data.root=DIR      # DIR holds CUB_200_2011
+        --config.data.root=DIR      # DIR contains CUB_200_2011
 
 Variants: `cars` (learning rate 3e-3 instead of 3e-2, RandAugment instead of AutoAugment, which is
 not available), `dogs` (learning rate 3e-3), `plain` (the transformer alone: cross-entropy, patches

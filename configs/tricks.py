@@ -1,4 +1,4 @@
-"""Adds one training trick after the other on `synthetic_birds`: which of them help on small data?
+"""Adds one training trick after the other on `synthetic_birds`, to show which help on small data.
 
 EfficientNet-Lite0 with its ImageNet weights: two epochs of the classifier, then five of all layers,
 at 96 px. Variants, each with the tricks of those before: `constant` (Adam at a constant 1e-3),

@@ -3,11 +3,11 @@
 Weakly supervised data augmentation (Hu et al., arXiv:1901.09891) with the numbers of the PyTorch
 port GuYuc/WS-DAN.PyTorch: features of Mixed_6e (Dogs: Mixed_7c), 32 attention maps, 448 px, batch
 12, SGD 1e-3 whose rate falls by a tenth every two epochs, 160 epochs. Here batch norm normalises
-crops and erasures together, in that port one after the other. For Dogs the port uses the first 32
+crops and erased images as one batch, in that port separately. For Dogs the port uses the first 32
 channels of Mixed_7c as attention maps; here a convolution learns them.
 
     python -m fgc_jax.main --config=configs/wsdan_inception.py --workdir=runs/wsdan_cub \\
-        --config.data.root=DIR      # DIR holds CUB_200_2011
+        --config.data.root=DIR      # DIR contains CUB_200_2011
 
 Expected test top-1 with the crop's view: CUB 88.28, Aircraft 93.28, Cars 94.38, Dogs 89.66 % (that
 port, best epoch on test); the paper reports 89.4, 93.0, 94.5 and 92.2. Not reproduced here yet.

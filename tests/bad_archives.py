@@ -144,7 +144,7 @@ def bombs():
         for kind, data, message in (
             ("bomb", zeros, "claims 8,000,000 bytes"),
             ("bomb of many", many, "claims 400,000 bytes"),
-            ("bomb behind the end", after, "holds more"),
+            ("bomb behind the end", after, "contains more"),
             ("bomb of a header", long_header, "a header of 8,000,000 bytes"),
         ):
             found[f"{suffix} {kind}"] = (f"x{suffix}", compress(data), message)

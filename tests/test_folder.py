@@ -146,7 +146,7 @@ def test_one_class_is_refused(tmp_path):
 
 
 def test_no_images_and_loose_images_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no images in class folders; their endings are .jpg"):
+    with pytest.raises(ValueError, match="no images in class folders; extensions are .jpg"):
         load(tmp_path)
     root = data_files.write_folder(tmp_path, splits=2)
     data_files.write_image(root / "loose.jpg", data_files.picture(0, 0))

@@ -277,7 +277,7 @@ def test_the_epochs_of_a_search_are_those_that_led_to_what_each_phase_gave(tmp_p
 
     assert chosen(resolved, *phases) == [9, 3]
     by_hand = dataclasses.replace(phases[0], name="one", lr_by_hand=(LrByHand(3, 0.1),))
-    with pytest.raises(ValueError, match="the learning rate of one was changed by hand"):
+    with pytest.raises(ValueError, match="the learning rate of one was changed with"):
         chosen(resolved, by_hand, phases[1])
     with pytest.raises(ValueError, match="is itself a final run"):
         chosen({**resolved, "final": True}, *phases)

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("no finished run to compare\n  " + "\n  ".join(messages))
     print(comparison.runs_table(rows))
     if messages:
-        print("\nleft out:\n  " + "\n  ".join(messages))
+        print("\nnot in the table:\n  " + "\n  ".join(messages))
     if arguments.output:
         style.save(comparison.figure(rows, arguments.cost), arguments.output)
         print(f"\nwritten to {arguments.output}")

@@ -49,7 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if options.input and (not options.model or options.checkpoint):
         parser.error("--input needs --model, and has no --checkpoint")
     if options.workdir and options.model:
-        parser.error("--model has no effect with --workdir, whose run has a model")
+        parser.error("--model has no effect with --workdir, which uses the model of the run")
     if options.output.suffix != ".safetensors":
         parser.error(f"--output must end in .safetensors, not {options.output.name!r}")
     if options.model:

@@ -11,7 +11,7 @@ def add(parser: argparse.ArgumentParser, required: bool = True) -> None:
     what.add_argument(
         "--name", required=required, metavar="NAME", help="folder, csv, aircraft, ..."
     )
-    what.add_argument("--root", default="", metavar="DIR", help="folder of its files")
+    what.add_argument("--root", default="", metavar="DIR", help="folder of the data set")
     what.add_argument(
         "--options",
         nargs="*",

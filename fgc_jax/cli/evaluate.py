@@ -39,7 +39,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--first_label",
         type=int,
         choices=(0, 1),
-        help="the labels are numbers of classes; this is the number of the first class",
+        help="for labels that are class numbers: the number of the first class",
     )
     parser.add_argument(
         "--output",

@@ -2,8 +2,9 @@
 
 Each row shows an image, the mean of its maps, the strongest maps, the crop and the erasure, and the
 plain and the effect prediction. Writes attention.png. If the data contain boxes of the parts that
-distinguish the classes (synthetic_birds), it also plays the pointing game on the whole split: how
-often the maximum of the attention is on such a part, compared with chance. Writes pointing.json.
+distinguish the classes (synthetic_birds), it also computes the pointing game on the whole split:
+how often the maximum of the attention is on such a part, compared with chance. Writes
+pointing.json.
 
 Examples:
     fgc explain --workdir=runs/cal
@@ -25,7 +26,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--method", choices=METHODS, default="attention")
     run_flags.add_checkpoint(parser)
     parser.add_argument(
-        "--input", type=Path, metavar="IMAGE|FOLDER|CSV|TXT", help="images instead of a split"
+        "--input",
+        type=Path,
+        metavar="IMAGE|FOLDER|CSV|TXT",
+        help="images to draw, instead of those of a split",
     )
     run_flags.add_split(parser)
     parser.add_argument(

@@ -28,7 +28,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=int,
         default=4,
         metavar="BITS",
-        help="near duplicates differ in at most so many of the 64 bits of a perceptual hash "
+        help="near duplicates: at most BITS of the 64 bits of their perceptual hashes differ "
         "(default: 4)",
     )
     parser.add_argument(

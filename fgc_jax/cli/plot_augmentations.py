@@ -28,10 +28,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="the picture to write (default: augmentations.png)",
     )
     parser.add_argument(
-        "--draws", type=int, default=7, help="random results in each row (default: 7)"
+        "--draws", type=int, default=7, help="number of random results in each row (default: 7)"
     )
     parser.add_argument(
-        "--size", type=int, default=128, help="side of each picture in pixels (default: 128)"
+        "--size", type=int, default=128, help="height and width in pixels (default: 128)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the results (default: 0)")
     return parser.parse_args(argv)

@@ -31,7 +31,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--train_images",
         type=int,
         metavar="N",
-        help="number of training images, without validation (default: those of the data set)",
+        help="number of training images, without validation images (default: that of the data)",
     )
     return recipe.parse(parser, argv)
 

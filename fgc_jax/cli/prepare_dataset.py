@@ -42,7 +42,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--resize_mode",
         choices=("short_side", "squash"),
         default="short_side",
-        help="short_side: the shorter side gets this size (default); squash: both sides, "
+        help="short_side: the shorter side gets this size (default); squash: both sides get it, "
         "which is fastest to decode if training uses config.data.resize_mode=squash and this size",
     )
     parser.add_argument(
@@ -50,7 +50,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=int,
         default=95,
         metavar="1..100",
-        help="quality of changed pictures; the others are copied byte for byte (default: 95)",
+        help="JPEG quality of resized pictures; others are copied byte for byte (default: 95)",
     )
     parser.add_argument(
         "--on_bad_image",

@@ -46,7 +46,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     arguments = recipe.parse(parser, argv)
     given = (arguments.config, arguments.seeds, arguments.grid, arguments.changes)
     if arguments.table and any(given):
-        parser.error("with --table give only --workdir: DIR contains the list of its runs")
+        parser.error("with --table give only --workdir: the sweep in it already has a list of runs")
     if not arguments.table and not arguments.config:
         parser.error("the following arguments are required: --config")
     if arguments.accelerators < 0:

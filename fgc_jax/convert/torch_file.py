@@ -94,7 +94,7 @@ class _Unpickler(pickle.Unpickler):
             return self.allowed[module, name]
         except KeyError:
             raise ValueError(
-                f"the file asks to load {module}.{name}, which is not allowed: only tensors in "
+                f"the file refers to {module}.{name}, which is not allowed: only tensors in "
                 "plain dicts are read, because a pickle can execute any code. If you trust the "
                 "file, load it with torch and save its state_dict() again"
             ) from None
@@ -109,12 +109,12 @@ class _Unpickler(pickle.Unpickler):
             or not isinstance(key, str)
             or not _is_count(numel)
         ):
-            raise ValueError("a stored object is not a storage of a known type")
+            raise ValueError("a stored object is not a tensor storage of a known type")
         storage = _Storage(key, _DTYPES[type_.name], numel)
         if view and view[0] is not None:
             _, start, numel = view[0]
             if not (_is_count(start) and _is_count(numel) and start + numel <= storage.numel):
-                raise ValueError(f"a view is outside its storage {key}")
+                raise ValueError(f"a view reaches beyond its storage {key}")
             return dataclasses.replace(storage, numel=numel, start=start)
         return storage
 
@@ -173,11 +173,11 @@ def _check_members(archive, size):
     members = archive.infolist()
     for info in members:
         if info.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{info.filename} is compressed, which torch.save never does")
+            raise ValueError(f"{info.filename} is compressed, but files from torch.save are not")
         if info.file_size != info.compress_size:
             raise ValueError(f"{info.filename} is not compressed, but its two sizes differ")
     if sum(info.file_size for info in members) > size:
-        raise ValueError("the members of the archive are larger than the archive")
+        raise ValueError("the members of the archive are together larger than the archive")
 
 
 def _read_legacy(file):

@@ -99,7 +99,7 @@ def _in_package(name):
     try:
         files = importlib.metadata.distribution(name).files or ()
     except importlib.metadata.PackageNotFoundError:
-        raise ValueError(f"the package is not installed: pip install {name}") from None
+        raise ValueError(f"the package {name} is not installed: pip install {name}") from None
     # Located through the package's list of files, so that none of its code is imported.
     found = [Path(file.locate()) for file in files if Path(file.name).suffix in SUFFIXES]
     return _choose([path for path in found if path.is_file()], f"package {name}")
@@ -127,7 +127,7 @@ def _from_hub(repo, revision):
                 continue
             except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
                 raise ValueError(f"{repo}: {error}") from error
-    raise ValueError(f"{repo} contains neither {' nor '.join(_PREFERRED)}")
+    raise ValueError(f"the hub repository {repo} contains neither {' nor '.join(_PREFERRED)}")
 
 
 def _read_safetensors(path):

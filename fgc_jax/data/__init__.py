@@ -109,7 +109,7 @@ def image_files(path, *, path_column=None, image_root=None, delimiter=None):
         names = sorted(os.path.relpath(file, path) for file in folder.image_files(path))
         if not names:
             raise ValueError(
-                f"{path}: the folder has no images; their endings are {' '.join(images.EXTENSIONS)}"
+                f"{path}: the folder has no images; extensions are {' '.join(images.EXTENSIONS)}"
             )
         return [name.replace(os.sep, "/") for name in names], [f"{path}/{name}" for name in names]
     if not os.path.isfile(path):

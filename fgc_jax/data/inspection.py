@@ -19,7 +19,7 @@ def check_folder(folder: Path) -> None:
     names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
     strays = {name for name in names - set(FILES) if not name.endswith(files.UNFINISHED)}
     if strays:
-        raise ValueError(f"{folder} contains other files ({sorted(strays)[0]}); use an empty one")
+        raise ValueError(f"{folder} contains other files ({sorted(strays)[0]}); choose another")
 
 
 def report(facts: Mapping[str, Any]) -> str:

@@ -276,7 +276,7 @@ class _Stream:
         data = self._source.read(size)
         self._position += len(data)
         if self._position > self.limit:
-            raise ValueError(f"it holds more than the {self.limit:,} bytes allowed")
+            raise ValueError(f"it contains more than the {self.limit:,} bytes allowed")
         return data
 
     def read(self, size):

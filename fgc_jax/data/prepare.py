@@ -104,7 +104,7 @@ def _verify(folder, threads, remove=False):
         counts = np.bincount(split.labels, minlength=len(facts["dataset"]["class_names"]))
         if counts.tolist() != facts["splits"][name]["class_counts"]:
             raise ValueError(
-                f"{folder}: the classes of {name!r} have other numbers of images than in the source"
+                f"{folder}: the classes of {name!r} have other image counts than the source"
             )
     return total
 

@@ -20,7 +20,7 @@ def stratified_split(labels, fraction, seed, groups=None):
     whole, so the numbers above are met only up to about half a group.
     """
     if not 0 < fraction < 1:
-        raise ValueError(f"the fraction must lie between 0 and 1, got {fraction}")
+        raise ValueError(f"the fraction must be between 0 and 1, got {fraction}")
     labels = np.asarray(labels)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(labels))

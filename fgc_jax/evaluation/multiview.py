@@ -69,7 +69,7 @@ def attention(out: dict[str, jax.Array], feature_map: str) -> jax.Array:
         if name in out and out[name].shape[1] * out[name].shape[2] > 1:
             strength = jnp.abs(out[name].astype(jnp.float32)).mean(-1)
             return strength - strength.min((1, 2), keepdims=True)
-    raise ValueError("crop(...) needs attention or feature maps with more than one position")
+    raise ValueError("crop(...) needs attention maps, or feature maps with more than one position")
 
 
 def scores(views: Views, forward: Forward, images: jax.Array) -> jax.Array:

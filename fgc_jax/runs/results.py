@@ -180,8 +180,8 @@ def chosen_epochs(workdir: Path, config: Mapping[str, Any]) -> list[int]:
     by_hand = [phase.name for phase in found.phases if phase.lr_by_hand]
     if by_hand:
         raise ValueError(
-            f"config.search={workdir}: the learning rate of {', '.join(by_hand)} was changed by "
-            "hand, which a final run does not repeat"
+            f"config.search={workdir}: the learning rate of {', '.join(by_hand)} was changed "
+            "with override.json, which a final run does not repeat"
         )
     chosen = []
     for index, phase in enumerate(found.phases):

@@ -90,7 +90,7 @@ def plan(
     given = {change.partition("=")[0].removeprefix("--config.") for change in changes}
     twice = sorted({key for key in keys if keys.count(key) > 1} | given & {*keys, "seed"})
     if twice:
-        raise ValueError(f"given twice: {', '.join(twice)} (seeds are --seeds=0,1,2)")
+        raise ValueError(f"keys given twice: {', '.join(twice)} (give seeds as --seeds=0,1,2)")
     base = config.resolved(read(changes))
     directory.check(folder, base)
     jobs: list[Job] = []

@@ -64,7 +64,9 @@ def _check_phase(at: str, settings: config.Settings, phase: config.Phase, *, fir
     _check_optimiser(at, phase)
     for number, (_, _, multiplier, *own) in enumerate(phase.groups):
         if own and not multiplier:
-            raise ValueError(f"{at}: groups[{number}]: {own[0]!r} has no effect: 0 freezes")
+            raise ValueError(
+                f"{at}: groups[{number}]: {own[0]!r} has no effect, because multiplier 0 freezes"
+            )
         if own:
             _check_group(f"{at}: groups[{number}]", phase, *own)
     _check_average(at, phase)
@@ -134,7 +136,7 @@ def _check_lora(model: config.ModelSettings, trained: set[str]) -> None:
             raise ValueError("train='lora' needs config.model.lora_rank, for example 8")
     elif trained <= {"head", "bias"}:
         raise ValueError(
-            f"config.model.lora_rank={model.lora_rank} has no effect: no phase trains 'lora'"
+            f"config.model.lora_rank={model.lora_rank} has no effect: no phase has train='lora'"
         )
 
 

@@ -75,7 +75,7 @@ def scan(root, below=""):
             raise ValueError(f"{start}: the image {entry.name!r} is not in a class folder")
     if not any(classes.values()):
         raise ValueError(
-            f"{start}: no images in class folders; their endings are {' '.join(images.EXTENSIONS)}"
+            f"{start}: no images in class folders; extensions are {' '.join(images.EXTENSIONS)}"
         )
     return classes
 

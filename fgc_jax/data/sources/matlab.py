@@ -33,7 +33,7 @@ def read(path, *names):
     found = _variables(path, names)
     structs = [name for name in names if isinstance(found[name], dict)]
     if structs:
-        raise ValueError(f"{path}: {structs[0]!r} is a struct")
+        raise ValueError(f"{path}: {structs[0]!r} is a struct, not an array")
     return [np.atleast_1d(np.squeeze(found[name])) for name in names]
 
 

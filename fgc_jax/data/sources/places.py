@@ -131,7 +131,7 @@ def _begin(home, archive):
     except OSError as error:
         raise ValueError(
             f"{os.path.join(home, archive.file)}: cannot be unpacked there ({error.strerror}): "
-            "unpack it elsewhere and give that folder as data.root"
+            "unpack it in another folder and set data.root to that folder"
         ) from error
 
 

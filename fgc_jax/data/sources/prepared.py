@@ -89,7 +89,7 @@ def read_split(root, facts, name):
     index = read_index(root, name)
     records = tuple(shard["records"] for shard in facts["splits"][name]["shards"])
     if not len(index["labels"]) == len(index["names"]) == sum(records):
-        raise ValueError(f"{os.path.join(root, INDEX)}: damaged, {name!r} has another length")
+        raise ValueError(f"{os.path.join(root, INDEX)}: damaged, {name!r} has the wrong length")
     files = tuple(
         os.path.join(os.path.abspath(root), shard["file"])
         for shard in facts["splits"][name]["shards"]

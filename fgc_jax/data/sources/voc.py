@@ -26,7 +26,7 @@ def read(path):
     if len(data) > LARGEST:
         raise ValueError(f"{path}: not an annotation of one picture, larger than {LARGEST} bytes")
     if b"<!DOCTYPE" in data:
-        raise ValueError(f"{path}: refused, the XML declares a DTD")
+        raise ValueError(f"{path}: the XML declares a DTD, which is not allowed")
     if b"\0" in data:
         raise ValueError(f"{path}: not XML in UTF-8")
     try:

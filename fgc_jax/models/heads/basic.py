@@ -56,7 +56,7 @@ def check_grids(maps):
     first, last = maps[0].shape[1:3], maps[-1].shape[1:3]
     if first != last:
         raise ValueError(
-            f"the two streams have different grids, {first} and {last} (rows, columns): choose "
+            f"the maps of the two streams differ in size, {first} and {last} (rows, columns): use "
             "maps with the same stride"
         )
 
