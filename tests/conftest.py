@@ -28,6 +28,22 @@ def pytest_configure() -> None:
         flags.FLAGS.mark_as_parsed()
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A folder with `run`, a run directory as if trained, and its `data`: see tests/tiny_run.py."""
+    from tests import tiny_run
+
+    return tiny_run.write_both(tmp_path_factory.mktemp("tiny"), feature_map="stage1")
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """24 images of three classes, of which 6 become the validation split, and 15 to test."""
+    from tests import tiny_run
+
+    return tiny_run.write_images(tmp_path_factory.mktemp("images"))
+
+
 @pytest.fixture(scope="module")
 def compiled_quickly():
     """Programs are compiled without LLVM's optimisations: for modules whose programs run once.

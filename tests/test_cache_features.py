@@ -1,14 +1,11 @@
 """Training a head on cached embeddings: as on images, exact after stops, refused where it would
 not be the same."""
 
-import contextlib
-
 import numpy as np
 import pytest
 
 from configs import common
 from fgc_jax import train, trees
-from fgc_jax.runs import stop
 from fgc_jax.training import embeddings, rules
 from tests import commands, watched
 from tests.watched import STEPS, TEST_IMAGES, make_recipe, stored, watched_run
@@ -25,11 +22,6 @@ def recipe(root, cached):
     made.data.update(augment=(), random_crop=False)
     made.model.head_options = {}  # dropout draws other numbers where no backbone draws before it
     return made
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return watched.write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(autouse=True)
@@ -60,15 +52,7 @@ def test_as_on_images_and_exact_after_a_stop(images, tmp_path, monkeypatch):
     )
     head = {path: leaf for path, leaf in trees.flatten(cached.starts[0].params["head"]).items()}
     assert all((found[f"head/{path}"] != leaf).any() for path, leaf in head.items())
-    for moment in (2, 4):
-
-        @contextlib.contextmanager
-        def requests(manager, moment=moment):
-            yield lambda number: number == moment
-
-        with monkeypatch.context() as patch, pytest.raises(stop.Stopped):
-            patch.setattr(stop, "requests", requests)
-            train.run(recipe(images, True), tmp_path / "stopped")
+    watched.stopped(recipe(images, True), tmp_path / "stopped", 2, 4)
     # Without the files: what is computed anew is the same, to the bit.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     train.run(recipe(images, True), tmp_path / "stopped")

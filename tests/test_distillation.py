@@ -1,6 +1,5 @@
 """A run that learns from another: the loss by its formula, refusals, a whole run, its resume."""
 
-import contextlib
 import dataclasses
 import types
 
@@ -8,21 +7,17 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from scipy import special
 
 from configs import common
 from fgc_jax import methods, models, train, trees
 from fgc_jax.data import dataset
-from fgc_jax.runs import checkpoint, results, stop
+from fgc_jax.runs import checkpoint, results
 from fgc_jax.training import phases, plans, restored, rules
-from tests import commands, data_files, made_up, test_losses, test_train, tiny_run
+from tests import commands, made_up, test_losses, tiny_run, watched
 
 SHARE, TEMPERATURE = 0.75, 4.0
 OPTIONS = {"teacher_share": SHARE, "temperature": TEMPERATURE, "label_smoothing": 0.1}
-
-
-def softmax(x):
-    exp = np.exp(np.float64(x) - np.max(x, axis=-1, keepdims=True))
-    return exp / exp.sum(-1, keepdims=True)
 
 
 @pytest.fixture
@@ -56,8 +51,9 @@ def test_the_loss_is_its_formula_whatever_normalisation_the_teacher_has(finished
     pixels = batch["image"] * 0.25 + 0.5
     seen = (pixels - np.reshape(mean, (1, 1, 1, 3))) / np.reshape(std, (1, 1, 1, 3))
     layer = jax.tree.map(np.asarray, run.params["fc"])
-    wanted = softmax((seen.mean((1, 2)) @ layer["kernel"] + layer["bias"][None]) / TEMPERATURE)
-    given = softmax(logits / TEMPERATURE)
+    taught = seen.mean((1, 2)) @ layer["kernel"] + layer["bias"][None]
+    wanted = special.softmax(taught / TEMPERATURE, axis=-1)
+    given = special.softmax(logits / TEMPERATURE, axis=-1)
     divergence = (wanted * np.log(wanted / given)).sum(-1)
     teacher_loss = TEMPERATURE**2 * (divergence * batch["mask"]).sum() / batch["mask"].sum()
     label_loss = test_losses.expected(logits, batch, {"label_smoothing": 0.1}, False)
@@ -106,16 +102,9 @@ def test_a_teacher_must_have_finished(tmp_path):
         methods.build("plain", OPTIONS | {"teacher": str(tmp_path)}, facts_with(one_layer_run()))
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return data_files.write_folder(
-        tmp_path_factory.mktemp("images"), classes=tiny_run.CLASSES, splits={"train": 8, "test": 1}
-    )
-
-
 def small_recipe(images):
     """An epoch of 3 steps, of the head alone."""
-    recipe = test_train.make_recipe(
+    recipe = watched.make_recipe(
         images, {"name": "small", "train": "head", "epochs": 1, "lr": 0.02}
     )
     recipe.model.head_options = {}
@@ -147,26 +136,18 @@ def fingerprint(workdir):
     return trees.fingerprint(state)
 
 
-def test_a_taught_run_trains_and_continues_to_the_same_bits(images, teacher, tmp_path, monkeypatch):
+def test_a_taught_run_trains_and_continues_to_the_same_bits(images, teacher, tmp_path):
     before = fingerprint(teacher)
-    straight = test_train.watched_run(taught(images, teacher), tmp_path / "straight", ())
+    straight = watched.watched_run(taught(images, teacher), tmp_path / "straight", ())
     split = plans.prepare(rules.parse(taught(images, teacher))).dataset.splits["train"]
     for positions in straight.batches[0]:
         np.testing.assert_array_equal(np.bincount(split.labels[positions]), [2, 2, 2])
     rows = [row for row in commands.logged(tmp_path / "straight") if "teacher_loss" in row]
-    assert len(rows) == test_train.STEPS
+    assert len(rows) == watched.STEPS
     for row in rows:
         mean = (1 - SHARE) * row["label_loss"] + SHARE * row["teacher_loss"]
         np.testing.assert_allclose(row["loss"], mean, rtol=1e-5)
-
-    @contextlib.contextmanager
-    def requests(manager):
-        yield lambda number: number == 2
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stop, "requests", requests)
-        with pytest.raises(stop.Stopped):
-            train.run(taught(images, teacher), tmp_path / "stopped")
+    watched.stopped(taught(images, teacher), tmp_path / "stopped", 2)
     continued = train.run(taught(images, teacher), tmp_path / "stopped")
     assert fingerprint(tmp_path / "stopped") == fingerprint(tmp_path / "straight")
     assert continued.test == straight.results.test

@@ -13,13 +13,12 @@ from fgc_jax import models
 from fgc_jax.evaluation import metrics
 from fgc_jax.training import embeddings, inputs, plans, restored
 from tests import tiny_run
-from tests.tiny_run import run  # noqa: F401  (a fixture)
 
 
 @pytest.fixture(scope="module")
-def plan(run):  # noqa: F811
+def plan(tiny):
     """(plan with data, params, stats, phase) of the small run."""
-    trained = restored.load_run(run / "run")
+    trained = restored.load_run(tiny / "run")
     found = plans.load_data(trained.plan.settings)
     plan = dataclasses.replace(trained.plan, dataset=found)
     return plan, trained.params, trained.stats, trained.phase
@@ -152,8 +151,8 @@ def test_unreadable_images_are_listed(plan, tmp_path, monkeypatch):
     assert list(found.index) == [0, 1, 3, 4, 5] and list(found.unreadable) == [2]
 
 
-def test_other_heads_have_the_mean_of_their_maps(run):  # noqa: F811
-    settings = restored.load_run(run / "run").plan.settings.model
+def test_other_heads_have_the_mean_of_their_maps(tiny):
+    settings = restored.load_run(tiny / "run").plan.settings.model
     images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
     for head, options, size in (("bilinear", {}, 512), ("gap", {"pool": "avgmax"}, 1024)):
         changed = dataclasses.replace(settings, head=head, head_options=options)

@@ -16,7 +16,6 @@ from fgc_jax.cli import evaluate
 from fgc_jax.evaluation import scores
 from fgc_jax.plots import style
 from tests import commands, data_files, tiny_run
-from tests.tiny_run import run  # noqa: F401  (a fixture)
 
 SCRIPT = commands.ROOT / "scripts" / "evaluate.py"
 
@@ -28,10 +27,10 @@ def no_pictures(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def expected(run):  # noqa: F811
+def expected(tiny):
     """Metrics of the test split from the Predictor's probabilities."""
-    predictor = predict.Predictor(run / "run")
-    files = sorted((run / "data" / "test").rglob("*.jpg"))
+    predictor = predict.Predictor(tiny / "run")
+    files = sorted((tiny / "data" / "test").rglob("*.jpg"))
     labels = np.array([tiny_run.CLASSES.index(file.parent.name) for file in files])
     probabilities = predictor(files).astype(np.float64)
     hits = probabilities.argmax(1) == labels
@@ -65,9 +64,9 @@ def table(path, root, columns):
     return path
 
 
-def test_the_test_split_of_the_best_checkpoint(run, expected, capsys):  # noqa: F811
-    called(f"--workdir={run / 'run'}")
-    folder = run / "run" / "evaluation" / "test"
+def test_the_test_split_of_the_best_checkpoint(tiny, expected, capsys):
+    called(f"--workdir={tiny / 'run'}")
+    folder = tiny / "run" / "evaluation" / "test"
     assert sorted(entry.name for entry in folder.iterdir()) == sorted(scores.FILES)
     metrics = metrics_in(folder)
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-4)
@@ -82,18 +81,18 @@ def test_the_test_split_of_the_best_checkpoint(run, expected, capsys):  # noqa: 
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_other_split_and_checkpoint_have_a_folder_of_their_own(run):  # noqa: F811
-    called(f"--workdir={run / 'run'}", "--split=val", "--checkpoint=last", "--batch_size=5")
-    metrics = metrics_in(run / "run" / "evaluation" / "val-last")
+def test_other_split_and_checkpoint_have_a_folder_of_their_own(tiny):
+    called(f"--workdir={tiny / 'run'}", "--split=val", "--checkpoint=last", "--batch_size=5")
+    metrics = metrics_in(tiny / "run" / "evaluation" / "val-last")
     assert (metrics["images"], metrics["checkpoint"]) == (6, tiny_run.LAST)
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_folder_of_other_images(run, expected, tmp_path, capsys):  # noqa: F811
-    images = shutil.copytree(run / "data" / "test", tmp_path / "mine")
+def test_a_folder_of_other_images(tiny, expected, tmp_path, capsys):
+    images = shutil.copytree(tiny / "data" / "test", tmp_path / "mine")
     (images / "gull" / "broken.jpg").write_bytes(b"")
-    called(f"--workdir={run / 'run'}", f"--input={images}")
-    metrics = metrics_in(run / "run" / "evaluation" / "mine")
+    called(f"--workdir={tiny / 'run'}", f"--input={images}")
+    metrics = metrics_in(tiny / "run" / "evaluation" / "mine")
     wanted = expected | {"unreadable": 1}
     assert {name: metrics[name] for name in wanted} == pytest.approx(wanted, rel=1e-4)
     assert metrics["unreadable_images"] == ["gull/broken.jpg"]
@@ -129,8 +128,8 @@ def test_where_the_files_go(flags, folder):
         ["--label_column=3", "--path_column=same", "--first_label=1"],
     ],
 )
-def test_a_table_of_other_images(run, expected, tmp_path, flags):  # noqa: F811
-    root = run / "data" / "test"
+def test_a_table_of_other_images(tiny, expected, tmp_path, flags):
+    root = tiny / "data" / "test"
     columns = {
         "file": lambda image, label: image.relative_to(root),
         "kind": lambda image, label: image.parent.name,
@@ -140,7 +139,7 @@ def test_a_table_of_other_images(run, expected, tmp_path, flags):  # noqa: F811
     path = table(tmp_path / "photos.csv", root, columns)
     output = tmp_path / "out" / "here"
     called(
-        f"--workdir={run / 'run'}",
+        f"--workdir={tiny / 'run'}",
         f"--input={path}",
         f"--image_root={root}",
         f"--output={output}",
@@ -150,11 +149,11 @@ def test_a_table_of_other_images(run, expected, tmp_path, flags):  # noqa: F811
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-4)
 
 
-def wrong_calls(run, tmp_path):  # noqa: F811
+def wrong_calls(tiny, tmp_path):
     """Name -> (flags, what the message must say)."""
-    workdir = f"--workdir={run / 'run'}"
+    workdir = f"--workdir={tiny / 'run'}"
     data_files.write_folder(tmp_path / "owls", classes=("gull", "owl"), splits=1)
-    table(tmp_path / "a.csv", run / "data" / "test", {"path": lambda image, label: image})
+    table(tmp_path / "a.csv", tiny / "data" / "test", {"path": lambda image, label: image})
     for name in ("empty", "full", "broken/gull"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "full" / "thesis.tex").write_text("")
@@ -178,16 +177,16 @@ def wrong_calls(run, tmp_path):  # noqa: F811
     }
 
 
-def test_errors_are_one_line_and_leave_nothing_behind(run, tmp_path, capsys):  # noqa: F811
-    calls = wrong_calls(run, tmp_path)
-    before = sorted(map(str, (*run.rglob("*"), *tmp_path.rglob("*"))))
+def test_errors_are_one_line_and_leave_nothing_behind(tiny, tmp_path, capsys):
+    calls = wrong_calls(tiny, tmp_path)
+    before = sorted(map(str, (*tiny.rglob("*"), *tmp_path.rglob("*"))))
     for name, (flags, message) in calls.items():
         assert evaluate.main(flags) == 1, name
         captured = capsys.readouterr()
         errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1 and message in errors[0], (name, captured.err)
         assert captured.out == "", name
-    assert sorted(map(str, (*run.rglob("*"), *tmp_path.rglob("*")))) == before
+    assert sorted(map(str, (*tiny.rglob("*"), *tmp_path.rglob("*")))) == before
 
 
 @pytest.mark.parametrize(
@@ -220,11 +219,11 @@ def test_help_names_every_file_and_flag(capsys):
         assert name in " ".join(out.split())
 
 
-def test_on_four_devices_from_another_folder(run, expected, tmp_path):  # noqa: F811
+def test_on_four_devices_from_another_folder(tiny, expected, tmp_path):
     environment = {**os.environ, **commands.devices(4)}
     environment.pop("PYTHONPATH", None)
     finished = subprocess.run(
-        [sys.executable, "-W", "error", SCRIPT, f"--workdir={run / 'run'}", "--output=here"],
+        [sys.executable, "-W", "error", SCRIPT, f"--workdir={tiny / 'run'}", "--output=here"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

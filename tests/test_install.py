@@ -146,38 +146,30 @@ def installs(checkout: Path) -> list[str]:
 
 
 def test_environment_is_made_once_and_again_after_a_change(checkout: Path) -> None:
-    assert make(checkout, "env").returncode == 0
-    assert make(checkout, "env").returncode == 0
-    assert len(installs(checkout)) == 1
-    assert "requirements.lock" in installs(checkout)[0]
-    later = (checkout / ".venv/installed-cpu").stat().st_mtime + 10
-    os.utime(checkout / "requirements.lock", (later, later))
-    assert make(checkout, "env").returncode == 0
-    assert len(installs(checkout)) == 2
-
-
-def test_failed_install_is_not_taken_for_an_environment(checkout: Path) -> None:
     (checkout / "fail").touch()
     assert make(checkout, "env").returncode != 0
     (checkout / "fail").unlink()
-    assert make(checkout, "env").returncode == 0
-    assert len(installs(checkout)) == 2
-
-
-def test_another_python_makes_the_environment_anew(checkout: Path) -> None:
-    make(checkout, "env")
+    for made in (2, 2):  # a failed installation is not taken for an environment
+        assert make(checkout, "env").returncode == 0
+        assert len(installs(checkout)) == made
+    assert "requirements.lock" in installs(checkout)[0]
+    stamp = checkout / ".venv/installed-cpu"
+    later = stamp.stat().st_mtime + 10
+    os.utime(checkout / "requirements.lock", (later, later))
     (checkout / "version").write_text("3.13\n")
-    (checkout / ".venv/installed-cpu").unlink()
-    make(checkout, "env")
+    assert make(checkout, "env").returncode == 0
+    assert len(installs(checkout)) == 3
     assert [path.name for path in (checkout / ".venv/lib").iterdir()] == ["python3.13"]
 
 
-def test_accelerator_picks_the_extra(checkout: Path) -> None:
+def test_accelerator_and_parity_are_installed_from_the_lock(checkout: Path) -> None:
     assert make(checkout, "env", "ACCELERATOR=cuda12").returncode == 0
     assert installs(checkout)[0].endswith(".[cuda12,quickstart,test]")
     refused = make(checkout, "env", "ACCELERATOR=abacus")
-    assert refused.returncode != 0
-    assert "allowed are cpu and cuda12" in refused.stderr
+    assert refused.returncode != 0 and "allowed are cpu and cuda12" in refused.stderr
+    assert make(checkout, "parity-env").returncode == 0
+    assert "--constraint requirements.lock" in installs(checkout)[1]
+    assert "--requirement requirements-parity.txt" in installs(checkout)[1]
 
 
 def test_no_suitable_python_is_said_clearly(checkout: Path) -> None:
@@ -186,12 +178,6 @@ def test_no_suitable_python_is_said_clearly(checkout: Path) -> None:
     assert result.returncode != 0
     assert "Python 3.11, 3.12 or 3.13" in result.stderr
     assert not (checkout / ".venv").exists()
-
-
-def test_parity_adds_the_oracles_to_the_lock(checkout: Path) -> None:
-    assert make(checkout, "parity-env").returncode == 0
-    assert "--constraint requirements.lock" in installs(checkout)[0]
-    assert "--requirement requirements-parity.txt" in installs(checkout)[0]
 
 
 def test_help_lists_every_target(checkout: Path) -> None:

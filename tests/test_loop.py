@@ -12,7 +12,7 @@ from fgc_jax import config, train, trees
 from fgc_jax.runs import checkpoint, override, results, stop
 from fgc_jax.runs.results import LrByHand
 from fgc_jax.training import averaging, plans, rules
-from tests import commands, made_up, watched
+from tests import commands, made_up
 from tests.watched import (
     STEPS,
     TEST_IMAGES,
@@ -25,16 +25,7 @@ from tests.watched import (
 
 LR = 0.02
 # (loss, top-1) of the weights and of their average, epoch by epoch.
-ONE = [
-    (0.5, 1.0),
-    (1.0, 1.0),
-    (0.4, 1.0),
-    (1.1, 1.0),
-    (0.6, 1.0),
-    (0.9, 1.0),
-    (0.3, 1.0),
-    (1.2, 1.0),
-]
+ONE = [(loss, 1.0) for loss in (0.5, 1.0, 0.4, 1.1, 0.6, 0.9, 0.3, 1.2)]
 TWO = [(1.0, 10.0), (1.0, 20.0), (1.0, 5.0), (1.0, 30.0)]  # no mean before the third epoch
 RATES = [LR] * 6 + [0.5 * 0.01] * 3 + [0.5 * LR] * 3 + [LR] * 9  # by hand in the third epoch
 
@@ -78,11 +69,6 @@ def by_hand(workdir, stops=()):
         yield asked
 
     return requests
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return watched.write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")

@@ -7,96 +7,96 @@ import jax
 import numpy as np
 import pytest
 
+from configs import quickstart
 from fgc_jax import models
-from tests import commands, device_losses
+from tests import commands, data_files, on_devices, test_bad_input
 
-# SGD: Adam divides tiny gradients by their own size, which blows rounding up.
-OPTIONS = (
-    "--config.phases[0].optimizer=sgd",
-    "--config.phases[0].lr=0.02",
-    "--config.phases[1].optimizer=sgd",
-    "--config.phases[1].lr=0.02",
-    "--config.phases[1].batch_size=16",
-    "--config.phases[1].accumulate=2",
-    "--config.phases[1].average=ema 0.9",
-    "--config.data.augment=(('flip', {}), ('rotate', {}), ('mixup_or_cutmix', {}))",
-)
+NAMES = ("transformer", "cal")
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
-def losses(workdir):
-    rows = commands.logged(workdir)
-    names = ("loss", "val_loss", "val_average_loss")
-    return {name: np.array([row[name] for row in rows if name in row]) for name in names}
+@pytest.fixture(autouse=True)
+def networks(monkeypatch):
+    """Puts back what `on_devices.losses` puts there."""
+    for name in ("vit", "basic"):
+        monkeypatch.setitem(models.BACKBONES, name, None)
 
 
 @pytest.fixture(scope="module")
-def one_device(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("one") / "run"
-    commands.run(*commands.SMALL, *OPTIONS, f"--workdir={workdir}", env=commands.devices(1))
-    return losses(workdir)
+def eight(tmp_path_factory):
+    """(what the program says, what it computes) on eight devices."""
+    workdir = tmp_path_factory.mktemp("eight") / "run"
+    return on_eight(*NAMES, "views", f"train={workdir}")
 
 
-def test_devices_agree(one_device, tmp_path):
-    workdir = tmp_path / "run"
-    out, _ = commands.run(
-        *commands.SMALL, *OPTIONS, f"--workdir={workdir}", env=commands.devices(8)
-    )
-    assert "devices  8 x" in out
-    got = losses(workdir)
-    for name, expected in one_device.items():
-        assert len(expected), name
-        np.testing.assert_allclose(got[name], expected, rtol=1e-5)
+def on_eight(*words):
+    out, _ = commands.run(*words, module="tests.on_devices", env=commands.devices(8))
+    *said, found = out.splitlines()
+    return said, json.loads(found)
 
 
-@pytest.mark.parametrize(
-    "names",
-    [("transformer", "cal"), pytest.param(("api_net", "pmg", "herbs"), marks=pytest.mark.slow)],
-)
-def test_a_transformer_and_the_methods_agree(names, monkeypatch):
-    for name in ("vit", "basic"):
-        monkeypatch.setitem(models.BACKBONES, name, None)  # put back what the program puts there
-    assert jax.device_count() == 1
-    out, _ = commands.run(*names, module="tests.device_losses", env=commands.devices(8))
-    found = json.loads(out)
-    assert found["devices"] == 8
-    for name in names:
-        eight = found[name]
-        assert len(set(eight)) == 3, "nothing is learned"
-        np.testing.assert_allclose(eight, device_losses.losses(name), rtol=1e-5)
+def assert_same_losses(found, expected):
+    """That rows of metrics.jsonl have the same losses."""
+    for name in ("loss", "val_loss", "val_average_loss"):
+        mine, theirs = ([row[name] for row in rows if name in row] for rows in (found, expected))
+        assert theirs or "average" in name
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+
+
+def test_a_run_agrees(eight, tmp_path):
+    said, found = eight
+    assert any("devices  8 x" in line for line in said)
+    assert_same_losses(found["train"], on_devices.train(str(tmp_path / "run")))
+
+
+def test_views_agree(eight):
+    np.testing.assert_allclose(eight[1]["views"], on_devices.views(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_transformer_and_a_method_agree(eight, name):
+    assert_same_steps(name, eight[1][name])
 
 
 @pytest.mark.slow
-def test_two_processes_agree(one_device, tmp_path):
-    workdir = tmp_path / "run"
+def test_other_methods_agree():
+    _, found = on_eight("api_net", "pmg", "herbs")
+    assert found.pop("devices") == 8
+    for name, losses in found.items():
+        assert_same_steps(name, losses)
+
+
+def assert_same_steps(name, found):
+    assert len(set(found)) == 3, "nothing is learned"
+    np.testing.assert_allclose(found, on_devices.losses(name), rtol=1e-5)
+
+
+@pytest.mark.parametrize("job", ["short", pytest.param("train", marks=pytest.mark.slow)])
+def test_two_processes_agree(job, tmp_path):
+    data_files.write_folder(tmp_path / "images", splits={"train": 8})
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         port = listener.getsockname()[1]
     processes = [
         commands.start(
-            *commands.SMALL,
-            *OPTIONS,
-            f"--workdir={workdir}",
             f"--multi_host=localhost:{port},2,{index}",
-            env=commands.devices(2),
+            f"{job}={tmp_path / 'together'}",
+            module="tests.on_devices",
+            env=commands.devices(2) | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
         )
         for index in range(2)
     ]
-    outputs = [process.communicate(timeout=600) for process in processes]
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    assert "2 processes" in outputs[0][0] or "processes: 2" in outputs[0][0]
-    assert "phase" not in outputs[1][0]  # the second one is silent
-    got = losses(workdir)
-    for name, expected in one_device.items():
-        np.testing.assert_allclose(got[name], expected, rtol=1e-5)
+    assert "processes: 2" in outputs[0] and "4 x" in outputs[0]
+    assert "phase" not in outputs[1]  # the second one is silent
+    expected = on_devices.JOBS[job](str(tmp_path / "alone"))
+    assert_same_losses(commands.logged(tmp_path / "together"), expected)
 
 
-def test_a_batch_that_cannot_be_cut_is_an_error(tmp_path):
-    _, err = commands.run(
-        *commands.SMALL,
-        "--config.phases[0].batch_size=6",
-        f"--workdir={tmp_path / 'run'}",
-        env=commands.devices(4),
-        code=1,
-    )
-    assert "batch_size=6 cannot be split evenly over 4 devices" in err
-    assert not (tmp_path / "run").exists()
+def test_a_batch_that_cannot_be_cut_is_an_error(tmp_path, monkeypatch):
+    recipe = quickstart.get_config("tiny")
+    recipe.phases[0].batch_size = 6
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    message = "batch_size=6 cannot be split evenly over 4 devices"
+    test_bad_input.refused(recipe, tmp_path / "run", message)

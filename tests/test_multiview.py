@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from fgc_jax.config.views import ViewSpec
 from fgc_jax.evaluation import multiview, views
-from tests import commands, seeded
+from tests import seeded
 
 GRID, CLASSES, MAPS = 8, 5, 4
 RNG = np.random.default_rng(0)
@@ -81,13 +82,8 @@ def reference(image, spec, *, crop, average="logits", effect=False, plain=False)
             seen = antialiased(seen, round(view.numbers[0] * crop / 8) * 8)
         logits, out = network(seen[None], np, plain)
         logits = (out["head/effect"] if effect else logits)[0]
-        total = total + weight * (logits if average == "logits" else softmax(logits))
+        total = total + weight * (logits if average == "logits" else special.softmax(logits))
     return total if average == "logits" else np.log(total)
-
-
-def softmax(logits):
-    exponents = np.exp(logits - logits.max())
-    return exponents / exponents.sum()
 
 
 def antialiased(image, size):
@@ -116,7 +112,7 @@ def scored(images, spec, *, crop, plain=False, **choices):
         **choices,
     )
     forward = functools.partial(network, xp=jnp, plain=plain)
-    return jax.jit(lambda images: multiview.scores(made, forward, images))(np.float32(images))
+    return jax.jit(lambda images: multiview.scores(made, forward, images))(jnp.float32(images))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +160,8 @@ def test_means_of_logits_and_of_probabilities():
     np.testing.assert_allclose(logits[0], (3 * a + b) / 4, rtol=1e-6)
     made = views.make(ViewSpec.parse("3*raw + mirror(raw)"), average="probabilities", **sizes)
     found = jax.nn.softmax(multiview.scores(made, forward, image))
-    np.testing.assert_allclose(found[0], (3 * softmax(a) + softmax(b)) / 4, rtol=1e-6)
+    expected = (3 * special.softmax(a) + special.softmax(b)) / 4
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6)
 
 
 def test_a_mirrored_crop_is_cut_by_the_mirrored_image_s_own_attention():
@@ -247,27 +244,3 @@ def test_where_attention_comes_from():
 def test_attention_needs_positions():
     with pytest.raises(ValueError, match="more than one position"):
         multiview.attention({"features": jnp.ones((1, 1, 1, 3))}, "features")
-
-
-def on_eight_devices():
-    """What the test below has another process print."""
-    devices = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
-    cut = jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec("data"))
-    made = views.make(ViewSpec.parse("crop3_flip"), crop=32, resize=32, stride=8)
-    forward = functools.partial(network, xp=jnp)
-    score = jax.jit(
-        lambda images: multiview.scores(made, forward, images), in_shardings=cut, out_shardings=cut
-    )
-    print(len(devices.devices), *np.asarray(score(np.float32(pictures(32, 8)))).ravel())
-
-
-def test_eight_devices_agree():
-    out, _ = commands.run(module="tests.test_multiview", env={"JAX_NUM_CPU_DEVICES": "8"})
-    devices, *found = out.split()
-    expected = scored(pictures(32, 8), "crop3_flip", crop=32)
-    assert devices == "8"
-    np.testing.assert_allclose(np.float32(found), np.ravel(expected), atol=1e-5)
-
-
-if __name__ == "__main__":
-    on_eight_devices()

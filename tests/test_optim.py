@@ -12,22 +12,11 @@ from configs import common
 from fgc_jax import config, trees
 from fgc_jax.training import optim, schedules, trainable
 from tests import test_trainable
-from tests.test_trainable import PATHS
 
 
 def plain(groups):
     """Labels of these paths: path -> (group, factor)."""
     return {path: trainable.Label(*each) for path, each in groups.items()}
-
-
-def test_a_step_is_scaled_by_each_layers_factor():
-    phase = test_trainable.make_phase(optimizer="sgd", lr=1.0, momentum=0.0, layer_decay=0.5)
-    labels = test_trainable.labels_of(phase)
-    optimizer = optim.make(phase, schedules.build(phase, 10), labels)
-    tree = trees.unflatten(dict.fromkeys(PATHS, jnp.ones(2)))
-    updates, _ = optimizer.update(tree, optimizer.init(tree), tree)
-    for path, update in trees.flatten(updates).items():
-        np.testing.assert_allclose(update, -labels[path].factor * np.ones(2), rtol=1e-6)
 
 
 def run(phase, params, grads, groups, steps=3, updates=1):
@@ -180,15 +169,6 @@ def test_norm_and_bias_need_not_decay(name):
     assert (got["fc"]["kernel"] < 1).all()
     got = run(phase, tree, jax.tree.map(jnp.ones_like, tree), groups, steps=1)
     np.testing.assert_allclose(got["fc"]["bias"], 3.9, rtol=1e-5)  # not in the ratio of its norm
-
-
-def test_groups_scale_the_learning_rate():
-    phase = test_trainable.make_phase(lr=0.1, momentum=0.0)
-    tree = {"a": {"k": jnp.zeros(2)}, "b": {"k": jnp.zeros(2)}}
-    grads = jax.tree.map(jnp.ones_like, tree)
-    got = run(phase, tree, grads, {"a/k": ("slow", 0.1), "b/k": ("fast", 1.0)}, steps=1)
-    np.testing.assert_allclose(got["a"]["k"], -0.01, rtol=1e-6)
-    np.testing.assert_allclose(got["b"]["k"], -0.1, rtol=1e-6)
 
 
 def test_clipping_limits_the_norm_over_all_groups():

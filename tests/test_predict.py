@@ -8,27 +8,27 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import special
 
 from fgc_jax import models, predict
 from fgc_jax.data import augment, dataset, images, pipeline
 from fgc_jax.evaluation import metrics
 from fgc_jax.training import restored
 from tests import data_files, tiny_run
-from tests.tiny_run import run  # noqa: F401  (a fixture)
 
 
 @pytest.fixture(scope="module")
-def predictor(run):  # noqa: F811
-    return predict.Predictor(run / "run")
+def predictor(tiny):
+    return predict.Predictor(tiny / "run")
 
 
 @pytest.fixture(scope="module")
-def files(run):  # noqa: F811
-    return sorted((run / "data" / "test").rglob("*.jpg"))
+def files(tiny):
+    return sorted((tiny / "data" / "test").rglob("*.jpg"))
 
 
-def copy_of(run, tmp_path):  # noqa: F811
-    return shutil.copytree(run / "run", tmp_path / "run")
+def copy_of(tiny, tmp_path):
+    return shutil.copytree(tiny / "run", tmp_path / "run")
 
 
 def edit_json(path, change):
@@ -40,7 +40,7 @@ def edit_json(path, change):
 def probabilities_by_hand(trained, files):
     """One forward pass over all images at once, softmax in float64."""
     pixels = [pipeline.transform_image(trained.transform, images.decode(file)) for file in files]
-    return softmax(logits_by_hand(trained, np.stack(pixels)))
+    return special.softmax(logits_by_hand(trained, np.stack(pixels)), axis=1)
 
 
 def logits_by_hand(trained, pixels):
@@ -53,11 +53,6 @@ def logits_by_hand(trained, pixels):
         return models.apply(graphdef, variables, stats, lambda model: model(inputs)[0])[0]
 
     return np.asarray(forward(trained.params, trained.stats), np.float64)
-
-
-def softmax(logits):
-    exponents = np.exp(logits - logits.max(1, keepdims=True))
-    return exponents / exponents.sum(1, keepdims=True)
 
 
 def test_probabilities_are_the_networks_in_the_order_given(predictor, files):
@@ -129,24 +124,24 @@ def test_wrong_views_are_refused_before_anything_is_read(tmp_path):
         ({"average": "median"}, "unknown average 'median', allowed: logits, probabilities"),
     ],
 )
-def test_views_that_the_run_cannot_have(run, choices, message):  # noqa: F811
+def test_views_that_the_run_cannot_have(tiny, choices, message):
     with pytest.raises(ValueError, match=message):
-        predict.Predictor(run / "run", **choices)
+        predict.Predictor(tiny / "run", **choices)
 
 
-def test_five_crops_of_the_resized_square(run, predictor, files):  # noqa: F811
-    found = predict.Predictor(run / "run", views="five_crop")
+def test_five_crops_of_the_resized_square(tiny, predictor, files):
+    found = predict.Predictor(tiny / "run", views="five_crop")
     assert str(found.run.views) == "five_crop (5 forward passes an image)"
     whole = dataclasses.replace(predictor.run.transform, crop=72)
     squares = [pipeline.transform_image(whole, images.decode(file)) for file in files[:4]]
     corners = ((0, 0), (0, 8), (8, 0), (8, 8), (4, 4))
     cut = [each[top : top + 64, left : left + 64] for top, left in corners for each in squares]
     logits = logits_by_hand(predictor.run, np.stack(cut)).reshape(5, 4, 3).mean(0)
-    np.testing.assert_allclose(found(files[:4]), softmax(logits), atol=2e-4)
+    np.testing.assert_allclose(found(files[:4]), special.softmax(logits, axis=1), atol=2e-4)
 
 
-def test_an_image_s_prediction_does_not_depend_on_its_batch_mates(run, files):  # noqa: F811
-    predictor = predict.Predictor(run / "run", views="raw_crop")
+def test_an_image_s_prediction_does_not_depend_on_its_batch_mates(tiny, files):
+    predictor = predict.Predictor(tiny / "run", views="raw_crop")
     noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
     expected = predictor([files[0]] * 4)
     for mates in ([*noise], files[1:4], [np.zeros((5, 9, 3), np.uint8)] * 3):
@@ -155,21 +150,21 @@ def test_an_image_s_prediction_does_not_depend_on_its_batch_mates(run, files):  
             np.testing.assert_allclose(together[place], expected[0], atol=1e-5)
 
 
-def test_checkpoints_and_the_image_size_of_their_phase(run):  # noqa: F811
+def test_checkpoints_and_the_image_size_of_their_phase(tiny):
     for name, number, crop in (
         ("best", tiny_run.BEST, 64),
         ("last", tiny_run.LAST, 64),
         (str(tiny_run.PHASE_0), tiny_run.PHASE_0, 32),
     ):
-        trained = restored.load_run(run / "run", name)
+        trained = restored.load_run(tiny / "run", name)
         expected = np.random.default_rng(number).normal(size=3).astype(np.float32)
         np.testing.assert_array_equal(trained.params["head"]["fc"]["bias"], expected)
         assert (trained.step, trained.transform.crop) == (number, crop)
         assert not trained.transform.random_crop
 
 
-def test_a_run_loads_without_its_data(run, tmp_path, files):  # noqa: F811
-    directory = copy_of(run, tmp_path)
+def test_a_run_loads_without_its_data(tiny, tmp_path, files):
+    directory = copy_of(tiny, tmp_path)
     edit_json(directory / "config.json", lambda it: it["data"].update(root="/does/not/exist"))
     predictor = predict.Predictor(directory, batch_size=2)
     assert predictor(files[:3]).shape == (3, 3)
@@ -177,53 +172,53 @@ def test_a_run_loads_without_its_data(run, tmp_path, files):  # noqa: F811
         restored.load_split(predictor.run, directory, "test")
 
 
-def test_training_batch_sizes_need_not_fit_the_devices(run, tmp_path, monkeypatch):  # noqa: F811
+def test_training_batch_sizes_need_not_fit_the_devices(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 8)
-    assert restored.load_run(run / "run").plan.settings.eval_batch_size == 8
+    assert restored.load_run(tiny / "run").plan.settings.eval_batch_size == 8
     with pytest.raises(ValueError, match="eval_batch_size=4 cannot be split evenly over 8 devices"):
-        restored.load_run(run / "run", batch_size=4)
+        restored.load_run(tiny / "run", batch_size=4)
 
 
-def test_no_run_and_no_such_checkpoint(run, tmp_path):  # noqa: F811
+def test_no_run_and_no_such_checkpoint(tiny, tmp_path):
     with pytest.raises(ValueError, match="config.json does not exist: is .* the right folder"):
         restored.load_run(tmp_path)
     with pytest.raises(
         ValueError, match=r"checkpoint '8' is not one of 'best', 'last', \[3, 7, 9\]"
     ):
-        restored.load_run(run / "run", "8")
+        restored.load_run(tiny / "run", "8")
 
 
-def test_checkpoint_of_another_model(run, tmp_path):  # noqa: F811
-    directory = copy_of(run, tmp_path)
+def test_checkpoint_of_another_model(tiny, tmp_path):
+    directory = copy_of(tiny, tmp_path)
     edit_json(directory / "dataset.json", lambda it: it["class_names"].append("owl"))
     with pytest.raises(ValueError, match="step 7 does not fit .* 2 arrays .*head/fc/bias"):
         restored.load_run(directory)
 
 
-def test_splits_are_those_of_the_run(run, tmp_path):  # noqa: F811
-    trained = restored.load_run(run / "run")
+def test_splits_are_those_of_the_run(tiny, tmp_path):
+    trained = restored.load_run(tiny / "run")
     assert {
-        name: len(restored.load_split(trained, run / "run", name))
+        name: len(restored.load_split(trained, tiny / "run", name))
         for name in ("train", "val", "test")
     } == {"train": 18, "val": 6, "test": 15}
-    moved = shutil.copytree(run / "data", tmp_path / "moved")
-    names = restored.load_split(trained, run / "run", "val").names
-    again = restored.load_split(trained, run / "run", "val", str(moved))
+    moved = shutil.copytree(tiny / "data", tmp_path / "moved")
+    names = restored.load_split(trained, tiny / "run", "val").names
+    again = restored.load_split(trained, tiny / "run", "val", str(moved))
     assert list(again.names) == list(names)
     assert again.read(0).shape == (50, 60, 3)
     (moved / "train" / "gull" / "000.jpg").unlink()
     with pytest.raises(ValueError, match="the val split .* has other classes, images or labels"):
-        restored.load_split(trained, run / "run", "val", str(moved))
-    restored.load_split(trained, run / "run", "test", str(moved))  # still the same
+        restored.load_split(trained, tiny / "run", "val", str(moved))
+    restored.load_split(trained, tiny / "run", "test", str(moved))  # still the same
     shutil.rmtree(moved / "test")
     with pytest.raises(ValueError, match="has no split 'test', only train, val"):
-        restored.load_split(trained, run / "run", "test", str(moved))
+        restored.load_split(trained, tiny / "run", "test", str(moved))
 
 
-def test_evaluation_and_predictor_agree(run, predictor, files):  # noqa: F811
-    split = restored.load_split(predictor.run, run / "run", "test")
+def test_evaluation_and_predictor_agree(tiny, predictor, files):
+    split = restored.load_split(predictor.run, tiny / "run", "test")
     results = restored.evaluate_split(predictor.run, split)
-    found = predictor([run / "data" / name for name in split.names])
+    found = predictor([tiny / "data" / name for name in split.names])
     np.testing.assert_array_equal(results.classes, np.argsort(-found, axis=1))
     np.testing.assert_allclose(results.probabilities, -np.sort(-found, axis=1), atol=1e-5)
     assert metrics.summarise(results, 3).top1 == pytest.approx(
@@ -231,8 +226,8 @@ def test_evaluation_and_predictor_agree(run, predictor, files):  # noqa: F811
     )
 
 
-def test_unreadable_images_do_not_stop_an_evaluation(run, predictor):  # noqa: F811
-    split = restored.load_split(predictor.run, run / "run", "test")
+def test_unreadable_images_do_not_stop_an_evaluation(tiny, predictor):
+    split = restored.load_split(predictor.run, tiny / "run", "test")
 
     def read(index):
         if index == 4:

@@ -10,7 +10,6 @@ from fgc_jax import predict
 from fgc_jax.cli import predict as script
 from fgc_jax.evaluation import predictions
 from tests import tiny_run
-from tests.tiny_run import run  # noqa: F401  (a fixture)
 
 CLASSES = ("gull", "tern, arctic", "wren")
 ROWS = [
@@ -112,11 +111,11 @@ def test_what_a_format_cannot_hold(file_format, top_k, names, message):
 
 
 @pytest.fixture(scope="module")
-def expected(run):  # noqa: F811
+def expected(tiny):
     """Best class of each test image, by its path below the folder."""
-    files = sorted((run / "data" / "test").rglob("*.jpg"))
-    best = predict.Predictor(run / "run")(files).argmax(1)
-    names = [file.relative_to(run / "data" / "test").as_posix() for file in files]
+    files = sorted((tiny / "data" / "test").rglob("*.jpg"))
+    best = predict.Predictor(tiny / "run")(files).argmax(1)
+    names = [file.relative_to(tiny / "data" / "test").as_posix() for file in files]
     return {name: tiny_run.CLASSES[number] for name, number in zip(names, best, strict=True)}
 
 
@@ -124,11 +123,11 @@ def called(*arguments, code=0):
     assert script.main([str(argument) for argument in arguments]) == code
 
 
-def test_a_folder(run, expected, tmp_path, capsys):  # noqa: F811
-    photos = shutil.copytree(run / "data" / "test", tmp_path / "photos")
+def test_a_folder(tiny, expected, tmp_path, capsys):
+    photos = shutil.copytree(tiny / "data" / "test", tmp_path / "photos")
     (photos / "notes.md").write_text("no image")
     (photos / "tern" / "000_broken.jpg").write_bytes(b"broken")
-    called(f"--workdir={run / 'run'}", f"--input={photos}", f"--output={tmp_path / 'it.csv'}")
+    called(f"--workdir={tiny / 'run'}", f"--input={photos}", f"--output={tmp_path / 'it.csv'}")
     header, *lines = (tmp_path / "it.csv").read_text().splitlines()
     assert header.endswith("class_3,probability_3,error")
     found = {line.split(",")[0]: line.split(",")[1] for line in lines}
@@ -141,17 +140,17 @@ def test_a_folder(run, expected, tmp_path, capsys):  # noqa: F811
 
 
 @pytest.mark.parametrize("kind", ["txt", "csv"])
-def test_an_order_file(run, expected, tmp_path, kind):  # noqa: F811
+def test_an_order_file(tiny, expected, tmp_path, kind):
     order = sorted(expected, key=lambda name: name[::-1])
     listed = tmp_path / f"order.{kind}"
     lines = (
         order if kind == "txt" else ["id;image", *(f"{i};{name}" for i, name in enumerate(order))]
     )
     listed.write_text("\n".join(lines))
-    (tmp_path / "test").symlink_to(run / "data" / "test")
+    (tmp_path / "test").symlink_to(tiny / "data" / "test")
     flags = [] if kind == "txt" else ["--path_column=image", "--delimiter=;"]
     called(
-        f"--workdir={run / 'run'}",
+        f"--workdir={tiny / 'run'}",
         f"--input={listed}",
         "--image_root=test",
         "--format=answer",
@@ -159,24 +158,24 @@ def test_an_order_file(run, expected, tmp_path, kind):  # noqa: F811
         f"--output={tmp_path / 'answer.txt'}",
         *flags,
     )
-    predictor = predict.Predictor(run / "run", views="flip")
-    best = predictor([run / "data" / "test" / name for name in order]).argmax(1)
+    predictor = predict.Predictor(tiny / "run", views="flip")
+    best = predictor([tiny / "data" / "test" / name for name in order]).argmax(1)
     wanted = "\n".join(f"{name} {tiny_run.CLASSES[k]}" for name, k in zip(order, best, strict=True))
     assert (tmp_path / "answer.txt").read_text() == wanted
 
 
-def test_one_image(run, expected, tmp_path):  # noqa: F811
+def test_one_image(tiny, expected, tmp_path):
     name = next(iter(expected))
     called(
-        f"--workdir={run / 'run'}",
-        f"--input={run / 'data' / 'test' / name}",
+        f"--workdir={tiny / 'run'}",
+        f"--input={tiny / 'data' / 'test' / name}",
         "--format=cars",
         f"--output={tmp_path / 'cars.txt'}",
     )
     assert (tmp_path / "cars.txt").read_text() == f"{tiny_run.CLASSES.index(expected[name]) + 1}\n"
 
 
-def test_errors_are_clear_and_leave_nothing_behind(run, tmp_path, capsys):  # noqa: F811
+def test_errors_are_clear_and_leave_nothing_behind(tiny, tmp_path, capsys):
     inputs = tmp_path / "inputs"
     inputs.mkdir()
     (inputs / "empty").mkdir()
@@ -185,7 +184,7 @@ def test_errors_are_clear_and_leave_nothing_behind(run, tmp_path, capsys):  # no
     (inputs / "twice.txt").write_text("a.jpg\nb.jpg\na.jpg\n")
     (inputs / "gone.csv").write_text("path\na.jpg\n")
     (inputs / "broken.jpg").write_bytes(b"broken")
-    images = run / "data" / "test"
+    images = tiny / "data" / "test"
     calls = [
         ("missing", [], "no such folder, table, list or image"),
         ("empty", [], "the folder has no images"),
@@ -206,7 +205,7 @@ def test_errors_are_clear_and_leave_nothing_behind(run, tmp_path, capsys):  # no
     before = sorted(map(str, tmp_path.rglob("*")))
     for name, flags, message in calls:
         output = f"--output={tmp_path / 'new' / 'it'}"
-        called(f"--workdir={run / 'run'}", f"--input={inputs / name}", output, *flags, code=1)
+        called(f"--workdir={tiny / 'run'}", f"--input={inputs / name}", output, *flags, code=1)
         captured = capsys.readouterr()
         errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1 and message in captured.err, (name, flags, captured.err)

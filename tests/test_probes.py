@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from scipy import special
 
 from fgc_jax.cli import probe
 from fgc_jax.training import probes
 from fgc_jax.training.embeddings import Embedded
-from tests.tiny_run import run  # noqa: F401  (a fixture)
 
 CLASSES = 4
 
@@ -28,15 +28,10 @@ def splits():
     return embedded(90, 0), embedded(60, 1), embedded(50, 2)
 
 
-def softmax(logits):
-    shares = np.exp(logits - logits.max(1, keepdims=True))
-    return shares / shares.sum(1, keepdims=True)
-
-
 def gradient(weights, inputs, labels, l2):
     """Of mean cross-entropy + l2 / 2 |W|^2, in float64; the last row is the bias."""
     ones = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1).astype(np.float64)
-    error = softmax(ones @ weights) - np.eye(CLASSES)[labels]
+    error = special.softmax(ones @ weights, axis=1) - np.eye(CLASSES)[labels]
     return ones.T @ error / len(labels) + l2 * np.append(weights[:-1], [[0] * CLASSES], axis=0)
 
 
@@ -70,7 +65,7 @@ def test_linear_probe_by_the_formula(splits):
     logits = (test.vectors - mean) / deviation @ weights[:-1] + weights[-1]
     hits = logits.argmax(1) == test.labels
     assert outcome.test.top1 == pytest.approx(100 * hits.mean(), abs=2.1)
-    loss = -np.log(softmax(logits)[np.arange(50), test.labels]).mean()
+    loss = -special.log_softmax(logits, axis=1)[np.arange(50), test.labels].mean()
     assert outcome.test.loss == pytest.approx(loss, rel=0.02)
     assert outcome.test.images == 50 and outcome.test.top1 > 50
 
@@ -131,9 +126,9 @@ def test_the_test_split_is_looked_at_once_and_last(splits, method, monkeypatch):
     assert probes.linear(*splits[:2], None, CLASSES, [1.0]).test is None
 
 
-def test_a_run_as_a_user_probes_it(run, tmp_path, capsys):  # noqa: F811
+def test_a_run_as_a_user_probes_it(tiny, tmp_path, capsys):
     output = tmp_path / "probe.json"
-    flags = [f"--workdir={run / 'run'}", f"--cache={tmp_path / 'cache'}"]
+    flags = [f"--workdir={tiny / 'run'}", f"--cache={tmp_path / 'cache'}"]
     assert probe.main([*flags, f"--output={output}"]) == 0
     found = json.loads(output.read_text())
     assert (found["checkpoint"], found["test"]["images"], found["method"]) == (7, 15, "linear")

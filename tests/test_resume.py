@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from fgc_jax import trees
+from fgc_jax.cli import train
 from fgc_jax.runs import checkpoint
 from fgc_jax.runs import directory as folders
+from fgc_jax.runs.writer import Writer
 from tests import commands
 
 OPTIONS = (
@@ -56,26 +58,36 @@ def last_step(workdir):
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("straight") / "run"
-    commands.run(*commands.SMALL, *OPTIONS, f"--workdir={workdir}")
+    assert train.main([*commands.SMALL, *OPTIONS, f"--workdir={workdir}"]) == 0
     return workdir
 
 
-def test_stopped_in_one_phase_and_killed_in_the_next(straight, tmp_path):
+@pytest.fixture
+def sigterm(monkeypatch):
+    """Whatever trains in this process is asked to stop when it has logged its second step."""
+    real = Writer.scalars
+
+    def scalars(writer, step, values):
+        real(writer, step, values)
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Writer, "scalars", scalars)
+
+
+def test_stopped_in_one_phase_and_killed_in_the_next(straight, tmp_path, sigterm, capsys):
     workdir = tmp_path / "run"
-    command = (*commands.SMALL, *OPTIONS, "--config.checkpoint_every=1000", f"--workdir={workdir}")
-    process = commands.start(*command)
-    wait_for(lambda: last_step(workdir) >= 2, process)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 143
-    assert "the same command continues" in err
+    arguments = [*commands.SMALL, *OPTIONS, f"--workdir={workdir}"]
+    arguments.append("--config.checkpoint_every=1000")
+    assert train.main(arguments) == 143
+    assert "the same command continues" in capsys.readouterr().err
     assert checkpoint.any_in(workdir)
-    process = commands.start(*command)
+    process = commands.start(*arguments)
     # The mean of weights holds those of the epoch before.
     wait_for(lambda: last_step(workdir) >= 26, process)
     process.kill()
     process.communicate()
-    commands.run(*command)
+    assert train.main(arguments) == 0
     assert fingerprints(workdir) == fingerprints(straight)
     assert commands.logged(workdir) == commands.logged(straight)
 
@@ -132,8 +144,8 @@ def test_a_killed_sweep_continues(straight, tmp_path):
     assert "2 runs, 2 of them finished before" in out
 
 
-def test_a_finished_run_is_not_trained_again(straight):
+def test_a_finished_run_is_not_trained_again(straight, capsys):
     before = fingerprints(straight)
-    out, _ = commands.run(*commands.SMALL, *OPTIONS, f"--workdir={straight}")
-    assert "finished already" in out
+    assert train.main([*commands.SMALL, *OPTIONS, f"--workdir={straight}"]) == 0
+    assert "finished already" in capsys.readouterr().out
     assert fingerprints(straight) == before

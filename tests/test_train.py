@@ -3,7 +3,6 @@
 What validation measures is scripted where a test is about what follows from it.
 """
 
-import contextlib
 import dataclasses
 
 import jax
@@ -11,8 +10,8 @@ import numpy as np
 import pytest
 
 from fgc_jax import train, trees
-from fgc_jax.runs import checkpoint, results, stop
-from tests import commands, tiny_run, watched
+from fgc_jax.runs import checkpoint, results
+from tests import commands, tiny_run
 from tests.tiny_run import run  # noqa: F401  (a fixture)
 from tests.watched import (
     MEASURED,
@@ -20,9 +19,11 @@ from tests.watched import (
     TEST_IMAGES,
     Watched,
     differing,
+    fingerprint,
     make_recipe,
     of_state,
     scripted,
+    stopped,
     stored,
     watched_run,
 )
@@ -48,11 +49,6 @@ def two_phases(root):
             "lr": 1e-3,
         },
     )
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return watched.write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
@@ -189,29 +185,16 @@ def test_each_epoch_of_each_phase_has_its_own_order(straight, slow):
     assert len(set(epochs)) == len(epochs)
 
 
-def fingerprints(workdir):
-    with checkpoint.opened(workdir) as manager:
-        state = manager.restore(manager.latest_step()).state
-    return trees.fingerprint(state), trees.fingerprint(stored(workdir, 5 * STEPS))
-
-
-def test_stopped_runs_continue_to_the_same_bits(straight, images, tmp_path, monkeypatch):
+def test_stopped_runs_continue_to_the_same_bits(straight, images, tmp_path):
     """Stopped between the phases, just after re-initialisation, and an epoch before the early
     stop: nothing of what these rest on may be lost."""
     workdir = tmp_path / "run"
-    moments = [3 * STEPS, 3 * STEPS + 1, 6 * STEPS + 2]
-
-    @contextlib.contextmanager
-    def requests(manager):
-        yield lambda number: number in moments
-
-    monkeypatch.setattr(stop, "requests", requests)
+    moments = (3 * STEPS, 3 * STEPS + 1, 6 * STEPS + 2)
     with scripted(FIRST + SECOND):
-        for moment in moments:
-            with pytest.raises(stop.Stopped, match=f"step {moment}$"):
-                train.run(two_phases(images), workdir)
+        stopped(two_phases(images), workdir, *moments)
         found = train.run(two_phases(images), workdir)
-    assert fingerprints(workdir) == fingerprints(straight.workdir)
+    assert fingerprint(workdir) == fingerprint(straight.workdir)
+    assert not differing(stored(workdir, 5 * STEPS), stored(straight.workdir, 5 * STEPS))
     assert commands.logged(workdir) == commands.logged(straight.workdir)
     timed = ("seconds", "images_per_second")
     for mine, theirs in zip(found.phases, straight.results.phases, strict=True):

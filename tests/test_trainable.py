@@ -65,56 +65,44 @@ def trained(**changes):
     return {path: (each.group, each.factor) for path, each in labels.items() if each.trains}
 
 
-def test_head_phase_trains_the_head_only():
-    assert trained(train="head") == {"head/fc/kernel": ("all", 1.0)}
-
-
-def test_layer_decay_falls_from_the_head_to_the_stem():
-    found = trained(train="all", layer_decay=0.5)
-    assert found == {
-        "backbone/bn1/bias": ("all", 0.5**4),
-        "backbone/bn1/scale": ("all", 0.5**4),
-        "backbone/conv1/kernel": ("all", 0.5**4),
-        "backbone/layer1/0/kernel": ("all", 0.5**3),
-        "backbone/layer1/1/kernel": ("all", 0.5**2),
-        "backbone/layer2/0/kernel": ("all", 0.5),
-        "head/fc/kernel": ("all", 1.0),
-    }
-    groups = (("head/.*", "head", 10.0), (".*", "backbone", 1.0))
-    found = trained(train="last 1", layer_decay=0.5, groups=groups)
-    assert found == {"backbone/layer2/0/kernel": ("backbone", 0.5), "head/fc/kernel": ("head", 10)}
+HEAD, LAST = "head/fc/kernel", "backbone/layer2/0/kernel"
+THIRDS = (0.1, 0.25, 0.5)
+GROUPS = (("head/.*", "head", 10.0), (".*", "backbone", 1.0))
+SOME_FROZEN = (("head/.*", "head", 10.0), (".*/layer2/.*", "frozen", 0.0), (".*", "rest", 0.1))
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "expected"),
     [
-        ({"train": "head", "layer_decay": 0.5}, "layer_decay=0.5 has no effect: train='head'"),
-        ({"train": "head", "lr_thirds": (0.1, 0.3, 1.0)}, "has no effect: train='head' trai"),
+        ({"train": "head"}, {HEAD: ("all", 1)}),
+        ({"train": "last 1", "head_lr": 10.0}, {LAST: ("all", 1), HEAD: ("all", 10)}),
         (
-            {"head_lr": 2.0, "groups": (("head/.*", "head", 0.0), (".*", "rest", 1.0))},
-            "head_lr=2.0 has no effect: train='all' and these groups keep the head frozen",
+            {"train": "last 1", "layer_decay": 0.5, "groups": GROUPS},
+            {LAST: ("backbone", 0.5), HEAD: ("head", 10)},
+        ),
+        (
+            {"train": "last 2", "groups": SOME_FROZEN},
+            {"backbone/layer1/1/kernel": ("rest", 0.1), HEAD: ("head", 10)},
         ),
     ],
 )
-def test_rates_without_an_effect_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        trained(**changes)
+def test_what_trains_and_how(changes, expected):
+    assert trained(**changes) == expected
 
 
-THIRDS = (0.1, 0.25, 0.5)
-
-
-def test_thirds_of_the_layers_have_rates_of_their_own():
-    """Four layers: two, one and one; the head belongs to the last third."""
-    assert trained(train="all", lr_thirds=THIRDS, head_lr=2.0) == {
-        "backbone/bn1/bias": ("all", 0.1),
-        "backbone/bn1/scale": ("all", 0.1),
-        "backbone/conv1/kernel": ("all", 0.1),
-        "backbone/layer1/0/kernel": ("all", 0.1),
-        "backbone/layer1/1/kernel": ("all", 0.25),
-        "backbone/layer2/0/kernel": ("all", 0.5),
-        "head/fc/kernel": ("all", 1.0),
-    }
+@pytest.mark.parametrize(
+    ("changes", "rates"),  # of the stem, the three layers behind it and the head
+    [
+        ({"layer_decay": 0.5}, (0.5**4, 0.5**3, 0.5**2, 0.5, 1)),
+        # Four layers: two, one and one; the head belongs to the last third.
+        ({"lr_thirds": THIRDS, "head_lr": 2.0}, (0.1, 0.1, 0.25, 0.5, 1)),
+    ],
+)
+def test_rates_fall_from_the_head_to_the_stem(changes, rates):
+    stem, *others = rates
+    factors = [stem] * 3 + others
+    expected = {path: ("all", factor) for path, factor in zip(PATHS, factors, strict=True)}
+    assert trained(train="all", **changes) == expected
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 9])
@@ -127,27 +115,8 @@ def test_thirds_are_as_equal_as_layers_allow(total):
     assert factor("head/fc/kernel") == 3
 
 
-def test_heads_own_rate():
-    assert trained(train="last 1", head_lr=10.0) == {
-        "backbone/layer2/0/kernel": ("all", 1.0),
-        "head/fc/kernel": ("all", 10.0),
-    }
-
-
 def test_batch_norm_can_train_while_its_layer_is_frozen():
     assert set(trained(train="head", train_bn_while_frozen=True)) == {"head/fc/kernel"} | BN_PATHS
-
-
-def test_groups_give_multipliers_and_zero_freezes():
-    groups = (
-        ("head/.*", "head", 10.0),
-        (".*/layer2/.*", "frozen", 0.0),
-        (".*", "rest", 0.1),
-    )
-    assert trained(train="last 2", groups=groups) == {
-        "backbone/layer1/1/kernel": ("rest", 0.1),
-        "head/fc/kernel": ("head", 10.0),
-    }
 
 
 @pytest.mark.parametrize(
@@ -158,6 +127,12 @@ def test_groups_give_multipliers_and_zero_freezes():
         ({"train": "from layer9"}, "no layer 'layer9'"),
         ({"groups": ((".*", "all", 0.0),)}, "trains nothing"),
         ({"groups": (("head/.*", "a", 1.0), (".*", "a", 2.0))}, "two multipliers"),
+        ({"train": "head", "layer_decay": 0.5}, "layer_decay=0.5 has no effect: train='head'"),
+        ({"train": "head", "lr_thirds": (0.1, 0.3, 1.0)}, "has no effect: train='head' trai"),
+        (
+            {"head_lr": 2.0, "groups": (("head/.*", "head", 0.0), (".*", "rest", 1.0))},
+            "head_lr=2.0 has no effect: train='all' and these groups keep the head frozen",
+        ),
     ],
 )
 def test_phases_that_cannot_train_are_errors(changes, message):

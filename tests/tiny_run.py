@@ -32,12 +32,22 @@ def recipe(root: Path):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A folder with `run` (the run directory) and `data` (24 train and 15 test images)."""
-    folder = tmp_path_factory.mktemp("tiny")
-    data_files.write_folder(
-        folder / "data", classes=CLASSES, splits={"train": 8, "test": 5}, size=(60, 50)
+    """As the fixture `tiny`, with the whole network, which other programs know."""
+    return write_both(tmp_path_factory.mktemp("tiny"))
+
+
+def write_images(folder: Path, **options) -> Path:
+    """24 images of three classes to train on and 15 to test."""
+    return data_files.write_folder(
+        folder, classes=CLASSES, splits={"train": 8, "test": 5}, **options
     )
-    write(folder / "run", recipe(folder / "data"))
+
+
+def write_both(folder: Path, **model) -> Path:
+    """Writes `data` (images) and `run` (the run directory) into a folder; returns the folder."""
+    settings = recipe(write_images(folder / "data", size=(60, 50)))
+    settings.model.update(model)
+    write(folder / "run", settings)
     return folder
 
 

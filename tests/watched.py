@@ -16,10 +16,10 @@ from configs import common
 from fgc_jax import methods, train, trees
 from fgc_jax.evaluation import metrics
 from fgc_jax.methods import plain
-from fgc_jax.runs import checkpoint
+from fgc_jax.runs import checkpoint, stop
 from fgc_jax.runs.results import Results
 from fgc_jax.training import step
-from tests import data_files, tiny_run
+from tests import tiny_run
 
 STEPS = 3  # an epoch: 18 training images in batches of 6
 TEST_IMAGES = 15
@@ -116,6 +116,26 @@ def stored(workdir, number) -> dict[str, np.ndarray]:
     return variables(checkpoint.load_variables(workdir, number))
 
 
+def fingerprint(workdir) -> str:
+    """sha256 of the whole last state."""
+    with checkpoint.opened(workdir) as manager:
+        return trees.fingerprint(manager.restore(manager.latest_step()).state)
+
+
+def stopped(recipe, workdir, *moments) -> None:
+    """Trains a run that is stopped after each of these steps."""
+
+    @contextlib.contextmanager
+    def requests(manager):
+        yield lambda number: number in moments
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stop, "requests", requests)
+        for moment in moments:
+            with pytest.raises(stop.Stopped, match=f"step {moment}$"):
+                train.run(recipe, workdir)
+
+
 def differing(first, second) -> set[str]:
     assert first.keys() == second.keys()
     return {path for path in first if first[path].tobytes() != second[path].tobytes()}
@@ -131,9 +151,3 @@ def make_recipe(root, *phases):
     recipe.checkpoint_every = 2
     recipe.log_every = 1
     return recipe
-
-
-def write_images(folder: Path) -> Path:
-    """24 images of three classes, of which 6 become the validation split, and 15 to test."""
-    splits = {"train": 8, "test": TEST_IMAGES // 3}
-    return data_files.write_folder(folder, classes=tiny_run.CLASSES, splits=splits)

@@ -1,17 +1,47 @@
-"""Training losses of small recipes; as a program, on however many devices there are.
+"""What must not depend on the number of devices and processes; as a program, on those there are.
 
-python -m tests.device_losses NAME...
+python -m tests.on_devices NAME[=ARGUMENT]...
 """
 
 import dataclasses
+import functools
 import json
 import sys
+from pathlib import Path
 
 import jax
 
 from configs import common
-from fgc_jax import models
-from tests import small_networks, step_trainer, tiny_run
+from fgc_jax import mesh, models
+from fgc_jax import train as trainer
+from fgc_jax.cli import train as command
+from tests import commands, small_networks, step_trainer, test_multiview, tiny_run, watched
+
+AUGMENT = (("flip", {}), ("rotate", {}), ("mixup_or_cutmix", {}))
+# SGD: Adam divides tiny gradients by their own size, which blows rounding up.
+OPTIONS = (
+    *commands.SMALL,
+    "--config.phases[0].optimizer=sgd",
+    "--config.phases[0].lr=0.02",
+    "--config.phases[1].optimizer=sgd",
+    "--config.phases[1].lr=0.02",
+    "--config.phases[1].batch_size=16",
+    "--config.phases[1].accumulate=2",
+    "--config.phases[1].average=ema 0.9",
+    f"--config.data.augment={AUGMENT}",
+)
+
+
+def train(workdir: str) -> list[dict[str, float]]:
+    """What a run through the command logs."""
+    assert command.main([*OPTIONS, f"--workdir={workdir}"]) == 0
+    return commands.logged(Path(workdir))
+
+
+def views() -> list[list[float]]:
+    """Scores over several views of eight images."""
+    images = jax.device_put(test_multiview.pictures(32, 8), mesh.sharded(mesh.make()))
+    return test_multiview.scored(images, "crop3_flip", crop=32).tolist()
 
 
 def transformer(recipe):
@@ -68,6 +98,25 @@ def losses(name: str, steps: int = 3) -> list[float]:
     return [float(metrics["loss"]) for _, metrics in trained]
 
 
+def short(workdir: str) -> list[dict[str, float]]:
+    """What a run of one epoch logs: the smallest network on the images beside the run directory,
+    without a test."""
+    phase = {"name": "all", "epochs": 1, "batch_size": 8, "accumulate": 2, "lr": 0.02}
+    recipe = watched.make_recipe(Path(workdir).parent / "images", phase)
+    recipe.model.feature_map = "stem"
+    recipe.data.augment = AUGMENT
+    trainer.run(recipe, workdir)
+    return commands.logged(Path(workdir))
+
+
+JOBS = {"train": train, "views": views, "short": short}
+JOBS |= {name: functools.partial(losses, name) for name in CHANGES}
+
+
 if __name__ == "__main__":
-    found = {name: losses(name) for name in sys.argv[1:]}
+    words = sys.argv[1:]
+    if words[0].startswith("--multi_host="):
+        mesh.join_cluster(words.pop(0).partition("=")[2])
+    jobs = (word.partition("=") for word in words)
+    found = {name: JOBS[name](*filter(None, [argument])) for name, _, argument in jobs}
     print(json.dumps({"devices": jax.device_count(), **found}))
