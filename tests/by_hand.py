@@ -48,3 +48,19 @@ def with_random_norms(head):
                 leaf = getattr(module, name)
                 leaf[...] = jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32))
     return nnx.view(head, use_running_average=True)
+
+
+def resized(image, rows, columns):
+    """Bilinear with aligned corners, pixel by pixel."""
+    h, w = image.shape[:2]
+    result = np.zeros((rows, columns, *image.shape[2:]))
+    for i in range(rows):
+        for j in range(columns):
+            y, x = i * (h - 1) / max(rows - 1, 1), j * (w - 1) / max(columns - 1, 1)
+            top, left = min(int(y), h - 1), min(int(x), w - 1)
+            below, right = min(top + 1, h - 1), min(left + 1, w - 1)
+            fy, fx = y - top, x - left
+            upper = (1 - fx) * image[top, left] + fx * image[top, right]
+            lower = (1 - fx) * image[below, left] + fx * image[below, right]
+            result[i, j] = (1 - fy) * upper + fy * lower
+    return result

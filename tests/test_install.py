@@ -1,4 +1,4 @@
-"""The lock files fit pyproject.toml, and the Makefile's environments are made once and repaired."""
+"""The lock files fit pyproject.toml, and an installed package is complete."""
 
 import os
 import re
@@ -8,7 +8,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -106,81 +105,3 @@ def test_an_installed_package_has_its_recipes_and_its_program(tmp_path: Path) ->
         text=True,
     ).stdout
     assert "evaluate" in out
-
-
-# Stands in for Python: answers the version check, makes an "environment" that holds itself, and
-# records pip's arguments; pip fails while FAIL exists.
-FAKE_PYTHON = """#!/bin/sh
-case "$1 $2" in
-"-c "*) cat "{version}" ;;
-"-m venv") mkdir -p "$3/bin" "$3/lib/python$(cat "{version}")" && cp "$0" "$3/bin/python" ;;
-"-m pip") echo "$@" >> "{log}"; [ ! -e "{fail}" ] ;;
-*) echo "unexpected: $@" >&2; exit 2 ;;
-esac
-"""
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A copy of what `make` reads, with a stand-in for Python."""
-    for name in ("Makefile", "pyproject.toml", *LOCKS):
-        shutil.copy(ROOT / name, tmp_path)
-    names = {name: tmp_path / name for name in ("version", "log", "fail")}
-    names["version"].write_text("3.12\n")
-    python = tmp_path / "python"
-    python.write_text(FAKE_PYTHON.format(**names))
-    python.chmod(0o755)
-    return tmp_path
-
-
-def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
-    command = ["make", f"PYTHON={checkout / 'python'}", *arguments]
-    return subprocess.run(
-        command, cwd=checkout, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def installs(checkout: Path) -> list[str]:
-    return (checkout / "log").read_text().splitlines()
-
-
-def test_environment_is_made_once_and_again_after_a_change(checkout: Path) -> None:
-    (checkout / "fail").touch()
-    assert make(checkout, "env").returncode != 0
-    (checkout / "fail").unlink()
-    for made in (2, 2):  # a failed installation is not taken for an environment
-        assert make(checkout, "env").returncode == 0
-        assert len(installs(checkout)) == made
-    assert "requirements.lock" in installs(checkout)[0]
-    stamp = checkout / ".venv/installed-cpu"
-    later = stamp.stat().st_mtime + 10
-    os.utime(checkout / "requirements.lock", (later, later))
-    (checkout / "version").write_text("3.13\n")
-    assert make(checkout, "env").returncode == 0
-    assert len(installs(checkout)) == 3
-    assert [path.name for path in (checkout / ".venv/lib").iterdir()] == ["python3.13"]
-
-
-def test_accelerator_and_parity_are_installed_from_the_lock(checkout: Path) -> None:
-    assert make(checkout, "env", "ACCELERATOR=cuda12").returncode == 0
-    assert installs(checkout)[0].endswith(".[cuda12,quickstart,test]")
-    refused = make(checkout, "env", "ACCELERATOR=abacus")
-    assert refused.returncode != 0 and "allowed are cpu and cuda12" in refused.stderr
-    assert make(checkout, "parity-env").returncode == 0
-    assert "--constraint requirements.lock" in installs(checkout)[1]
-    assert "--requirement requirements-parity.txt" in installs(checkout)[1]
-
-
-def test_no_suitable_python_is_said_clearly(checkout: Path) -> None:
-    (checkout / "python").write_text("#!/bin/sh\nexit 1\n")
-    result = make(checkout, "env")
-    assert result.returncode != 0
-    assert "Python 3.11, 3.12 or 3.13" in result.stderr
-    assert not (checkout / ".venv").exists()
-
-
-def test_help_lists_every_target(checkout: Path) -> None:
-    text = make(checkout).stdout
-    targets = re.findall(r"^([a-z][a-z-]*):", (checkout / "Makefile").read_text(), re.MULTILINE)
-    assert [target for target in targets if f"make {target} " not in text] == []

@@ -1,7 +1,6 @@
 """Scores over several views, against one image at a time in NumPy."""
 
 import functools
-import itertools
 import math
 
 import jax
@@ -12,7 +11,7 @@ from scipy import special
 
 from fgc_jax.config.views import ViewSpec
 from fgc_jax.evaluation import multiview, views
-from tests import seeded
+from tests import by_hand, seeded
 
 GRID, CLASSES, MAPS = 8, 5, 4
 RNG = np.random.default_rng(0)
@@ -33,32 +32,17 @@ def network(images, xp, plain=False):
     return logits, {"features": cells - 0.5, "pooled": cells[:, :1, :1]} | named
 
 
-def align_corners(image, size):
-    """float64 [h, w, ...] -> [size, size, ...], a loop over pixels."""
-    h, w = image.shape[:2]
-    found = np.zeros((size, size, *image.shape[2:]))
-    for y, x in itertools.product(range(size), range(size)):
-        v, u = y * (h - 1) / (size - 1), x * (w - 1) / (size - 1)
-        v0, u0 = min(int(v), max(h - 2, 0)), min(int(u), max(w - 2, 0))
-        v1, u1 = min(v0 + 1, h - 1), min(u0 + 1, w - 1)
-        a, b = v - v0, u - u0
-        top = (1 - b) * image[v0, u0] + b * image[v0, u1]
-        bottom = (1 - b) * image[v1, u0] + b * image[v1, u1]
-        found[y, x] = (1 - a) * top + a * bottom
-    return found
-
-
 def crop_by_hand(image, attention, threshold, padding):
     """What CAL cuts out of one image: the box of the positions that reach the threshold."""
     size = len(image)
-    inside = align_corners(attention, size) >= threshold * attention.max() - 1e-12
+    inside = by_hand.resized(attention, size, size) >= threshold * attention.max() - 1e-12
     spans = []
     for axis in (1, 0):
         places = np.flatnonzero(inside.any(axis))
         low = max(int(places[0] - padding * size), 0)
         spans.append((low, min(int(places[-1] + padding * size), size)))
     (y0, y1), (x0, x1) = spans
-    return align_corners(image[y0:y1, x0:x1], size)
+    return by_hand.resized(image[y0:y1, x0:x1], size, size)
 
 
 def reference(image, spec, *, crop, average="logits", effect=False, plain=False):

@@ -62,20 +62,8 @@ def test_every_option_says_what_it_may_be_and_so_does_its_default(table):
         ("method", "pmg", "tiles", (8, 1), "a tuple, each a whole number at least 2"),
         ("method", "pmg", "concat_weight", 0.0, "a number above 0"),
         ("method", "cross_x", "gamma_low", -0.1, "a number at least 0"),
-        (
-            "method",
-            "wsdan",
-            "crop_threshold",
-            (0.6, 0.4),
-            "a tuple of 2 entries in ascending order, each",
-        ),
-        (
-            "method",
-            "wsdan",
-            "drop_threshold",
-            (0.5,),
-            "a tuple of 2 entries in ascending order, each a number from 0 to 1",
-        ),
+        ("method", "wsdan", "crop_threshold", (0.6, 0.4), "2 entries in ascending order, each"),
+        ("method", "wsdan", "drop_threshold", (0.5,), "2 entries in .* each a number from 0 to 1"),
         ("method", "wsdan", "centre_rate", 0.0, "a number above 0 and at most 1"),
         ("data", "aircraft", "level", ["variant"], "'variant' or 'family' or 'manufacturer'"),
         ("data", "aircraft", "train_split", "test", "'train' or 'trainval'"),
@@ -86,13 +74,7 @@ def test_every_option_says_what_it_may_be_and_so_does_its_default(table):
         ("data", "csv", "box_origin", 2, "0 or 1"),
         ("data", "aircraft", "level", "plane", "'variant' or 'family' or 'manufacturer'"),
         ("data", "synthetic_birds", "species", 33, "a whole number from 2 to 32"),
-        (
-            "data",
-            "csv",
-            "box_columns",
-            ("x", "y"),
-            "None or a tuple of 4 entries, each a",
-        ),
+        ("data", "csv", "box_columns", ("x", "y"), "None or a tuple of 4 entries, each a"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(table, name, option, value, message):

@@ -93,10 +93,6 @@ def make_batch(mask=(1, 1, 1, 1), mixed=False):
     return test_losses.of_five_classes(seeded.images(4, 8, 8), mask, mixed)
 
 
-def stem_of(path):
-    return "/".join(path.split("/")[:3])
-
-
 PARTS = {
     0: {"backbone/0", "head/blocks/0", "head/classifiers/0"},
     1: {"backbone/0", "backbone/1", "head/blocks/1", "head/classifiers/1"},

@@ -6,26 +6,11 @@ import numpy as np
 import pytest
 
 from fgc_jax.models import regions
-
-
-def resized(image, rows, columns):
-    """Bilinear with aligned corners, pixel by pixel."""
-    h, w = image.shape[:2]
-    result = np.zeros((rows, columns, *image.shape[2:]))
-    for i in range(rows):
-        for j in range(columns):
-            y, x = i * (h - 1) / max(rows - 1, 1), j * (w - 1) / max(columns - 1, 1)
-            top, left = min(int(y), h - 1), min(int(x), w - 1)
-            below, right = min(top + 1, h - 1), min(left + 1, w - 1)
-            fy, fx = y - top, x - left
-            upper = (1 - fx) * image[top, left] + fx * image[top, right]
-            lower = (1 - fx) * image[below, left] + fx * image[below, right]
-            result[i, j] = (1 - fy) * upper + fy * lower
-    return result
+from tests import by_hand
 
 
 def box_by_hand(attention, threshold, padding, size):
-    mask = resized(np.float64(attention), *size) >= threshold * attention.max()
+    mask = by_hand.resized(np.float64(attention), *size) >= threshold * attention.max()
     if not mask.any():
         return (0, size[0], 0, size[1])
     rows, columns = np.nonzero(mask)
@@ -44,7 +29,7 @@ def attention(seed=0, shape=(4, 5, 6)):
 @pytest.mark.parametrize("size", [(20, 20), (33, 17), (5, 6), (3, 40)])
 def test_upsample_is_bilinear_with_aligned_corners(size):
     maps = attention()
-    expected = np.stack([resized(np.float64(each), *size) for each in maps])
+    expected = np.stack([by_hand.resized(np.float64(each), *size) for each in maps])
     np.testing.assert_allclose(regions.upsample(maps, size), expected, atol=1e-6)
 
 
@@ -97,7 +82,7 @@ def test_crops_are_boxes_resized(box):
     other = (1, 9, 2, 6)
     found = regions.crop(images, np.int32([box, other]))
     for image, (top, bottom, left, right), got in zip(images, (box, other), found, strict=True):
-        expected = resized(np.float64(image[top:bottom, left:right]), 12, 9)
+        expected = by_hand.resized(np.float64(image[top:bottom, left:right]), 12, 9)
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
@@ -106,7 +91,7 @@ def test_drop_zeroes_what_a_map_covers():
     images = np.random.default_rng(1).normal(size=(2, 13, 11, 3)).astype(np.float32)
     found = regions.drop(images, maps, thresholds)
     for image, each, threshold, got in zip(images, maps, thresholds, found, strict=True):
-        keep = resized(np.float64(each), 13, 11) < threshold * each.max()
+        keep = by_hand.resized(np.float64(each), 13, 11) < threshold * each.max()
         assert 0 < keep.mean() < 1
         np.testing.assert_array_equal(got, image * keep[..., None])
 

@@ -4,6 +4,7 @@
 methods or data sets: `fgc_jax.training.rules` checks their names and the rules between keys.
 Commands call its function `parse`.
 """
+# ruff: noqa: F401  (these are its names for the rest of the project)
 
 from fgc_jax.config.fields import defaults, options, read
 from fgc_jax.config.languages import (
@@ -30,29 +31,3 @@ from fgc_jax.config.settings import (
     with_changes,
 )
 from fgc_jax.config.views import ViewSpec
-
-__all__ = (
-    "NO_AVERAGE",
-    "Average",
-    "DataSettings",
-    "Duration",
-    "FeatureMaps",
-    "Layers",
-    "ModelSettings",
-    "Monitor",
-    "NewLayers",
-    "Phase",
-    "ResizeMode",
-    "Seed",
-    "Sampling",
-    "Settings",
-    "SplitName",
-    "ViewSpec",
-    "Weights",
-    "defaults",
-    "options",
-    "parse",
-    "read",
-    "resolved",
-    "with_changes",
-)
