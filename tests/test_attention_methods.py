@@ -14,8 +14,9 @@ from fgc_jax.methods import attention
 from fgc_jax.models.classifier import Classifier
 from fgc_jax.models.heads import attention_pooling
 from tests import networks, slopes, test_losses
+from tests.by_hand import resized
 from tests.test_attention_pooling import pooled
-from tests.test_regions import box_by_hand, resized
+from tests.test_regions import box_by_hand
 
 MAPS, SIZE, CLASSES = 4, 12, 3
 WIDTH = MAPS * 3  # of an embedding

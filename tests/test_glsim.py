@@ -13,8 +13,8 @@ from fgc_jax.models import regions
 from fgc_jax.models.classifier import Classifier
 from fgc_jax.models.heads import glsim
 from tests import networks, seeded, slopes, small_networks
+from tests.by_hand import resized
 from tests.test_parts import numpy_block
-from tests.test_regions import resized
 
 
 def box_by_hand(grid, token, top, size):
