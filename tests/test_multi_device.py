@@ -12,7 +12,6 @@ from fgc_jax import models
 from tests import commands, data_files, on_devices, test_bad_input
 
 NAMES = ("transformer", "cal")
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +81,7 @@ def test_two_processes_agree(job, tmp_path):
             f"--multi_host=localhost:{port},2,{index}",
             f"{job}={tmp_path / 'together'}",
             module="tests.on_devices",
-            env=commands.devices(2) | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+            env=commands.devices(2),
         )
         for index in range(2)
     ]
