@@ -43,12 +43,18 @@ def progress(
         yield bar
 
 
-def counted(items: Iterable, description: str, total: int) -> Iterator:
-    """The items; a progress bar moves after the caller has finished with each."""
-    with progress(description, total) as bar:
+@contextlib.contextmanager
+def counted(items: Iterable, description: str, total: int) -> Iterator[Iterator]:
+    """Yields an iterator over the items; a progress bar moves after the caller has finished with
+    each."""
+
+    def each(bar):
         for item in items:
             yield item
             bar.update()
+
+    with progress(description, total) as bar:
+        yield each(bar)
 
 
 class _Lines:

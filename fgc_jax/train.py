@@ -18,8 +18,8 @@ def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
     """Trains all phases in `workdir`, or continues an unfinished run there. Returns its results.
 
     Raises:
-        ValueError: the config, the data, the weights or the directory are wrong. Nothing is
-            written.
+        ValueError: the config, the data, the weights or the directory are wrong. Nothing but the
+            lock is written.
         meter.NonFiniteLoss, checkpoint.CheckpointError, stop.Stopped: see these classes.
     """
     workdir = Path(workdir).absolute()

@@ -155,11 +155,11 @@ def _words(values: list[float]) -> str:
 def run(arguments: argparse.Namespace) -> None:
     """Draws, trains and prints."""
     from fgc_jax import console, train
-    from fgc_jax.cli import convert_weights, sweep
+    from fgc_jax.cli import convert_weights, run_flags
     from fgc_jax.runs import checkpoint
 
     checkpoint.mute_leftover_writes()
-    seeds = sweep.seeds(arguments.seeds)
+    seeds = run_flags.numbers("--seeds", arguments.seeds)
     if PRETRAINING_SEED in seeds:
         raise ValueError(
             f"--seeds: {PRETRAINING_SEED} is the seed of the pretraining; it would give the same "

@@ -105,3 +105,13 @@ def test_an_installed_package_has_its_recipes_and_its_program(tmp_path: Path) ->
         text=True,
     ).stdout
     assert "evaluate" in out
+
+
+def test_make_lists_its_targets_and_refuses_an_unknown_accelerator() -> None:
+    targets = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    listing, refusal = (
+        subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        for words in ([], ["env", "ACCELERATOR=abacus"])
+    )
+    assert [target for target in targets if f"make {target} " not in listing.stdout] == []
+    assert refusal.returncode != 0 and "allowed are cpu and cuda12" in refusal.stderr

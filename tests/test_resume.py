@@ -10,8 +10,7 @@ import pytest
 
 from fgc_jax import trees
 from fgc_jax.cli import train
-from fgc_jax.runs import checkpoint
-from fgc_jax.runs import directory as folders
+from fgc_jax.runs import checkpoint, results
 from fgc_jax.runs.writer import Writer
 from tests import commands
 
@@ -134,7 +133,7 @@ def test_a_killed_sweep_continues(straight, tmp_path):
     process.kill()
     os.kill(int(child), signal.SIGKILL)
     process.communicate()
-    assert not folders.finished_results(first)
+    assert not results.finished(first)
     out, _ = commands.run(*command, module="scripts/sweep.py")
     assert "2 runs, 0 of them finished before" in out
     assert "Continuing from step" in (folder / "logs" / f"{first.name}.log").read_text()

@@ -67,7 +67,7 @@ def test_what_cannot_be_used_is_named_before_anything_is_drawn(tmp_path, capsys)
     bad = {
         (f"--output={tmp_path / 'file'}",): str(tmp_path / "file"),
         (f"--output={tmp_path / 'out'}", "--seeds=1,0"): "--seeds: 0 is the seed of",
-        (f"--output={tmp_path / 'out'}", "--seeds=1,1"): "--seeds=1,1: a seed is given twice",
+        (f"--output={tmp_path / 'out'}", "--seeds=1,1"): "--seeds=1,1: a number is given twice",
     }
     for flags, message in bad.items():
         assert demonstration.main(flags) == 1

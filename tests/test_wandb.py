@@ -90,6 +90,7 @@ def test_a_missing_login_is_one_error_before_anything_is_written(tmp_path, calls
         raise Error("no API key")
 
     monkeypatch.setattr(sys.modules["wandb"], "login", refuse)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     recipe = tiny_run.recipe(tmp_path / "data")
     recipe.wandb = "birds"
     with pytest.raises(ValueError, match="no API key; .*WANDB_MODE=offline"):

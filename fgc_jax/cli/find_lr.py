@@ -51,7 +51,10 @@ def run(arguments: argparse.Namespace) -> None:
     from fgc_jax import console
     from fgc_jax.training import lr_finder, phases, plans, rules
 
-    rates = lr_finder.growing(arguments.lowest, arguments.highest, arguments.steps)
+    try:
+        rates = lr_finder.growing(arguments.lowest, arguments.highest, arguments.steps)
+    except ValueError as error:
+        raise ValueError(f"--lowest, --highest, --steps: {error}") from None
     settings = rules.parse(recipe.read(arguments.config, arguments.changes))
     names = [phase.name for phase in settings.phases]
     if arguments.phase not in ("", *names):

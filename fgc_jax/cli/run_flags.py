@@ -107,11 +107,14 @@ def positive(text: str) -> int:
 
 
 def numbers(flag: str, text: str) -> list[int]:
-    """The numbers of a flag such as --k=10,20. Raises ValueError."""
+    """The different numbers of a flag such as --k=10,20. Raises ValueError."""
     try:
-        return [int(part) for part in text.split(",")]
+        found = [int(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"{flag}={text} must be whole numbers, separated by commas") from None
+    if len(set(found)) < len(found):
+        raise ValueError(f"{flag}={text}: a number is given twice")
+    return found
 
 
 def suffix(arguments: argparse.Namespace) -> str:

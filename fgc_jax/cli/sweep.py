@@ -64,8 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.table:
         read = functools.partial(recipe.read, arguments.config)
         seeds = run_flags.numbers("--seeds", arguments.seeds or "0")
-        if len(set(seeds)) < len(seeds):
-            raise ValueError(f"--seeds={arguments.seeds}: a seed is given twice")
         base, jobs = sweep.plan(read, changes, seeds, arguments.grid or [], folder)
         environments = sweep.environments(arguments.accelerators)
         training = ["-m", "fgc_jax.main", f"--config={arguments.config}", *changes]

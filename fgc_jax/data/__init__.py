@@ -79,6 +79,8 @@ def labelled_split(path, class_names, *, label_column=None, first_label=None, **
         raise ValueError(f"{path}: no such folder or CSV file")
     if label_column is None:
         raise ValueError(f"{path}: give the label column, by name or by number from 0")
+    if columns.get("split_column") is not None:
+        raise ValueError("split_column does not apply: all rows are one split")
     columns = csv_file.Columns(label_column=label_column, **columns)
     return csv_file.labelled_split(path, class_names, columns, first_label)
 

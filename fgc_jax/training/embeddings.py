@@ -131,8 +131,8 @@ def compute(
     total = pipeline.steps_per_epoch(len(split), settings.eval_batch_size)
     transform = inputs.eval_transform(settings.data, phase)
     with inputs.eval_batches(settings, split, transform) as batches:
-        counted = console.counted(batches, title, total)
-        rows, unreadable = inference.rows(infer, *variables, counted, plan.mesh, len(split))
+        with console.counted(batches, title, total) as counted:
+            rows, unreadable = inference.rows(infer, *variables, counted, plan.mesh, len(split))
     return Embedded(rows["vectors"], rows["label"], rows["index"], unreadable)
 
 

@@ -123,8 +123,8 @@ def evaluate_split(run: Restored, split: dataset.Split) -> metrics.Rows:
     total = pipeline.steps_per_epoch(len(split), settings.eval_batch_size)
     infer = metrics.compiled(run.plan.network, run.plan.mesh, run.views)
     with inputs.eval_batches(settings, split, run.transform) as batches:
-        counted = console.counted(batches, "evaluating", total)
-        return metrics.run(infer, run.params, run.stats, counted, run.plan.mesh, len(split))
+        with console.counted(batches, "evaluating", total) as counted:
+            return metrics.run(infer, run.params, run.stats, counted, run.plan.mesh, len(split))
 
 
 def check_fit(network: Network, params: Any, stats: Any, number: int) -> None:
