@@ -43,7 +43,8 @@ def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
         *start, told = plans.initial_variables(plan)
 
     def check():
-        _check_continues(plan, method, task, workdir)
+        if begun:
+            _check_continues(plan, method, task, workdir)
 
     facts = plan.dataset.facts()
     with session.opened(workdir, resolved, facts, settings.wandb, check) as opened:
@@ -66,9 +67,7 @@ def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
 
 
 def _check_continues(plan, method: methods.Method, task: methods.Task, workdir: Path) -> None:
-    """Raises ValueError if there is a checkpoint, and the newest cannot be continued from."""
-    if not checkpoint.any_in(workdir):
-        return
+    """Raises ValueError if the newest checkpoint cannot be continued from."""
     newest = checkpoint.find_step(workdir, "last")
     progress = checkpoint.load_progress(workdir, newest)
     ready = phases.prepare(plan, progress.phase, method, task, start=progress.phase_start)
