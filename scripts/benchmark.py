@@ -71,14 +71,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         choices=PASSES,
         help="inference, and a step of SGD with momentum (default: both, or train alone)",
     )
-    sides.number(parser, "batch_size", 16, "images of a step")
+    sides.number(parser, "--batch_size --batch-size", 16, "images of a step")
     sides.number(
         parser,
-        "image_size",
+        "--image_size",
         None,
         "side of the square images in pixels (default: that of the model's weights; Lite0: 160)",
     )
-    sides.number(parser, "rounds", 5, "timed turns of each pass")
+    sides.number(parser, "--rounds", 5, "timed turns of each pass")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),

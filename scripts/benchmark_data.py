@@ -49,10 +49,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--input", metavar="DIR", help="folder of class folders (default: generated photos)"
     )
     parser.add_argument("--size", default="640x512", metavar="WxH", help="of these photos")
-    sides.number(parser, "images", 400, "number of these photos")
-    sides.number(parser, "batch_size", 16, "images of a batch")
-    sides.number(parser, "jobs", 2, "threads, or workers")
-    sides.number(parser, "rounds", 5, "turns of each side")
+    sides.number(parser, "--images", 400, "number of these photos")
+    sides.number(parser, "--batch_size", 16, "images of a batch")
+    sides.number(parser, "--jobs", 2, "threads, or workers")
+    sides.number(parser, "--rounds", 5, "turns of each side")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", arguments.size):

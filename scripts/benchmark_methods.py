@@ -32,9 +32,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model", default="resnet18", metavar="RESNET", help="backbone (default: resnet18)"
     )
-    sides.number(parser, "batch_size", 16, "images of a step")
-    sides.number(parser, "image_size", 224, "side of the square images in pixels")
-    sides.number(parser, "rounds", 5, "timed turns of each")
+    sides.number(parser, "--batch_size", 16, "images of a step")
+    sides.number(parser, "--image_size", 224, "side of the square images in pixels")
+    sides.number(parser, "--rounds", 5, "timed turns of each")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if not all(map(importlib.util.find_spec, ("torch", "timm"))):

@@ -75,12 +75,11 @@ def answer(start: Callable[[], tuple[Mapping[str, Callable[[], None]], Mapping]]
         say(seconds=time.perf_counter() - begin, cpu=_cpu() - cpu)
 
 
-def number(parser: argparse.ArgumentParser, name: str, default: int | None, what: str) -> None:
-    """Adds the flag --`name`, a whole number above 0."""
+def number(parser: argparse.ArgumentParser, names: str, default: int | None, what: str) -> None:
+    """Adds a flag, a whole number above 0; `names` are its names, separated by spaces."""
     shown = "" if default is None else f" (default: {default})"
-    parser.add_argument(
-        f"--{name}", type=run_flags.positive, default=default, metavar="N", help=f"{what}{shown}"
-    )
+    kind = {"type": run_flags.positive, "default": default, "metavar": "N"}
+    parser.add_argument(*names.split(), **kind, help=f"{what}{shown}")
 
 
 def main(arguments: argparse.Namespace, compare: Callable, start: Callable) -> int:

@@ -45,13 +45,14 @@ def run(*arguments: str, code: int = 0, **options) -> tuple[str, str]:
 
 def devices(count: int) -> dict[str, str]:
     """Environment variables for so many devices on the CPU, which wait for each other long enough
-    on a busy machine. NPROC is the number of threads that they share: a thread waits in each sum
-    over devices, so with only one for each device two sums can wait for each other for ever."""
-    return {
-        "JAX_NUM_CPU_DEVICES": str(count),
-        "NPROC": "64",
-        "XLA_FLAGS": "--xla_cpu_collective_call_terminate_timeout_seconds=600",
-    }
+    on a busy machine. Two sums over devices can wait for each other for ever if a device starts
+    them in another order, or if no thread is left for the second one: so operations keep the order
+    of the program, and the devices share NPROC threads, more than one for each."""
+    flags = (
+        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+        "--xla_cpu_enable_concurrency_optimized_scheduler=false",
+    )
+    return {"JAX_NUM_CPU_DEVICES": str(count), "NPROC": "64", "XLA_FLAGS": " ".join(flags)}
 
 
 def logged(workdir: Path) -> list[dict]:

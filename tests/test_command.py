@@ -62,6 +62,67 @@ def test_an_unknown_command_names_the_nearest(capsys):
     assert "did you mean 'evaluate'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("compare a --output=b.jpg", "must end in .png"),
+        ("convert_weights --output=a.safetensors", "give either --model and --input, or --workdir"),
+        ("convert_weights --output=a.safetensors --input=b --workdir=c", "give either --model and"),
+        ("convert_weights --output=a.safetensors --input=b", "--input needs --model"),
+        (
+            "convert_weights --output=a.safetensors --input=b --model=vgg11 --checkpoint=last",
+            "--input needs --model, and has no",
+        ),
+        (
+            "convert_weights --output=a.safetensors --workdir=b --model=vgg11",
+            "--model has no effect with --workdir",
+        ),
+        (
+            "convert_weights --output=a.pth --input=b --model=resnet18",
+            "--output must end in .safetensors, not 'a.pth'",
+        ),
+        (
+            "convert_weights --output=a.safetensors --input=b --model=resnet19",
+            "--model=resnet19 is unknown; similar: 'resnet1",
+        ),
+        ("evaluate", "required: --workdir"),
+        ("evaluate --workdir=a stray", "unrecognized arguments: stray"),
+        ("evaluate --workdir=a --chekpoint=best", "unrecognized arguments"),
+        ("evaluate --workdir=a --check=best", "unrecognized arguments"),  # no abbreviations
+        ("evaluate --workdir=a --split=dev", "invalid choice: 'dev'"),
+        ("evaluate --workdir=a --average=mean", "invalid choice: 'mean'"),
+        ("evaluate --workdir=a --split=val --input=b", "--input replaces --split"),
+        ("evaluate --workdir=a --label_column=1", "--label_column needs a CSV file"),
+        ("evaluate --workdir=a --batch_size=0", "--batch_size: must be a whole number of at least"),
+        ("inspect_dataset --name=folder --output=a --near_distance=17", "--near_distance"),
+        ("list_models --tag", "unrecognized arguments: --tag"),
+        ("plot_schedule --config=quickstart --epochs=3", "unrecognized arguments: --epochs=3"),
+        ("prepare_dataset --output=a", "either --name"),
+        ("prepare_dataset --output=a --verify --name=b", "either --name"),
+        ("prepare_dataset --name=folder", "--output"),
+        ("prepare_dataset --output=a --verify --threads=2 --root b", "--root has no effect"),
+        ("prepare_dataset --output=a --verify --jpeg_quality=95", "--jpeg_quality has no effect"),
+        ("prepare_dataset --output=a --name=b --resize_mode=short_side", "needs --resize"),
+        ("probe", "one of the arguments --config --workdir is required"),
+        ("probe --config=a --workdir=b", "not allowed with"),
+        ("probe --workdir=a --config.seed=1", "has no effect with --workdir"),
+        ("probe --config=a --checkpoint=best", "need --workdir"),
+        ("probe --config=a --k=3", "need --method=knn"),
+        ("probe --config=a stray", "unrecognized arguments: stray"),
+        ("sweep", "required: --workdir"),
+        ("sweep --workdir=a", "required: --config"),
+        ("sweep --workdir=a --config=b stray", "unrecognized arguments: stray"),
+        ("sweep --workdir=a --config=b --accelerators=-1", "must not be negative"),
+        ("sweep --workdir=a --table --seeds=1", "give only --workdir"),
+    ],
+)
+def test_wrong_usage_exits_with_2(words, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        program.main(words.split())
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err.rsplit("error: ", 1)[1]
+
+
 def test_training_lists_the_recipes(capsys):
     with pytest.raises(SystemExit):
         program.main(["train", "--help"])

@@ -87,32 +87,6 @@ def test_unusable_weights_exit_with_1(tmp_path, capsys):
     failed_with_one_line(code, capsys, "not a PyTorch checkpoint")
 
 
-def test_wrong_flags_exit_with_2(convert, tmp_path, capsys):
-    for output, model, message in (
-        ("a.pth", "resnet18", "--output must end in .safetensors, not 'a.pth'"),
-        ("a.safetensors", "resnet19", "--model=resnet19 is unknown; similar: 'resnet1"),
-    ):
-        with pytest.raises(SystemExit) as stopped:
-            convert(tmp_path / output, model)
-        assert stopped.value.code == 2
-        assert message in capsys.readouterr().err
-
-
-def test_the_two_kinds_of_input_exclude_each_other(tmp_path, capsys):
-    output = f"--output={tmp_path / 'a.safetensors'}"
-    for flags, message in (
-        ([], "give either --model and --input, or --workdir"),
-        (["--input=a", "--workdir=b"], "give either --model and --input, or --workdir"),
-        (["--input=a"], "--input needs --model"),
-        (["--model=vgg11", "--input=a", "--checkpoint=last"], "--input needs --model, and has no"),
-        (["--workdir=a", "--model=vgg11"], "--model has no effect with --workdir"),
-    ):
-        with pytest.raises(SystemExit) as stopped:
-            convert_weights.main([*flags, output])
-        assert stopped.value.code == 2
-        assert message in capsys.readouterr().err
-
-
 def test_a_run_goes_to_timms_names_and_back_bit_for_bit(run, tmp_path, capsys):  # noqa: F811
     output = tmp_path / "birds.safetensors"
     assert convert_weights.main([f"--workdir={run / 'run'}", f"--output={output}"]) == 0

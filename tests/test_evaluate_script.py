@@ -27,6 +27,12 @@ def no_pictures(monkeypatch):
 
 
 @pytest.fixture(scope="module")
+def tiny(tiny, tmp_path_factory):
+    """A copy, into whose run the evaluations are written."""
+    return shutil.copytree(tiny, tmp_path_factory.mktemp("evaluated") / "tiny")
+
+
+@pytest.fixture(scope="module")
 def expected(tiny):
     """Metrics of the test split from the Predictor's probabilities."""
     predictor = predict.Predictor(tiny / "run")
@@ -187,27 +193,6 @@ def test_errors_are_one_line_and_leave_nothing_behind(tiny, tmp_path, capsys):
         assert len(errors) == 1 and message in errors[0], (name, captured.err)
         assert captured.out == "", name
     assert sorted(map(str, (*tiny.rglob("*"), *tmp_path.rglob("*")))) == before
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ([], "required: --workdir"),
-        (["--workdir=a", "stray"], "unrecognized arguments: stray"),
-        (["--workdir=a", "--chekpoint=best"], "unrecognized arguments"),
-        (["--workdir=a", "--check=best"], "unrecognized arguments"),  # no abbreviations
-        (["--workdir=a", "--split=dev"], "invalid choice: 'dev'"),
-        (["--workdir=a", "--average=mean"], "invalid choice: 'mean'"),
-        (["--workdir=a", "--split=val", "--input=b"], "--input replaces --split"),
-        (["--workdir=a", "--label_column=1"], "--label_column needs a CSV file"),
-        (["--workdir=a", "--batch_size=0"], "--batch_size: must be a whole number of at least 1"),
-    ],
-)
-def test_wrong_usage(flags, message, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        evaluate.main(flags)
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
 
 
 def test_help_names_every_file_and_flag(capsys):

@@ -228,6 +228,4 @@ def test_nothing_is_written_on_bad_input(tmp_path, capsys):
     ):
         assert inspect_dataset.main(["--name=folder", *wrong]) == 1
         assert message in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        inspect_dataset.main(["--name=folder", "--output=a", "--near_distance=17"])
     assert sorted(tmp_path.rglob("*")) == before

@@ -1,8 +1,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from fgc_jax import models
 from fgc_jax.cli import list_models
 
@@ -72,10 +70,3 @@ def test_an_unknown_word_is_one_line(capsys):
     out, err = capsys.readouterr()
     assert not out
     assert err == "error: no backbone has 'resnot' in its name\n"
-
-
-def test_wrong_flags_exit_with_2(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        list_models.main(["--tag"])
-    assert stopped.value.code == 2
-    assert "unrecognized arguments" in capsys.readouterr().err

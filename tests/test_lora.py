@@ -1,7 +1,5 @@
 """LoRA and biases alone: what they compute, what trains, what it costs, and how they leave."""
 
-import contextlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,9 +13,9 @@ from fgc_jax.cli import convert_weights, estimate_memory, evaluate
 from fgc_jax.convert import timm
 from fgc_jax.data import dataset
 from fgc_jax.models import layers, lora
-from fgc_jax.runs import checkpoint, stop
+from fgc_jax.runs import checkpoint
 from fgc_jax.training import memory, plans, restored, rules, trainable
-from tests import data_files, seeded, small_networks, tiny_run
+from tests import data_files, seeded, small_networks, tiny_run, watched
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -233,16 +231,9 @@ def test_a_phase_changes_what_it_trains_and_nothing_else(images, finished):
     assert changed(bias, last) == lora.paths(trees.unflatten(start)) | head
 
 
-def test_a_stopped_run_continues_to_the_same_bits(images, finished, tmp_path, monkeypatch):
-    @contextlib.contextmanager
-    def requests(manager):
-        yield lambda number: number == 8  # in the middle of an epoch of the second phase
-
+def test_a_stopped_run_continues_to_the_same_bits(images, finished, tmp_path):
     workdir = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(stop, "requests", requests)
-        with pytest.raises(stop.Stopped):
-            train.run(two_phases(images), workdir)
+    watched.stopped(two_phases(images), workdir, 8)  # in an epoch of the second phase
     train.run(two_phases(images), workdir)
     assert trees.fingerprint(stored(workdir, 12)) == trees.fingerprint(stored(finished[0], 12))
 

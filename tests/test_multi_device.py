@@ -73,8 +73,7 @@ def assert_same_steps(name, found):
     np.testing.assert_allclose(found, on_devices.losses(name), rtol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("job", ["short", "train"])
+@pytest.mark.parametrize("job", ["short", pytest.param("train", marks=pytest.mark.slow)])
 def test_two_processes_agree(job, tmp_path):
     data_files.write_folder(tmp_path / "images", splits={"train": 8})
     with socket.socket() as listener:

@@ -66,24 +66,6 @@ def test_what_is_downloaded(tmp_path, monkeypatch, capsys, name, options, files)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--output=a"], "either --name"),
-        (["--output=a", "--verify", "--name=b"], "either --name"),
-        (["--name=folder"], "--output"),
-        (["--output=a", "--verify", "--threads=2", "--root", "b"], "--root has no effect"),
-        (["--output=a", "--verify", "--jpeg_quality=95"], "--jpeg_quality has no effect"),
-        (["--output=a", "--name=b", "--resize_mode=short_side"], "--resize_mode needs --resize"),
-    ],
-)
-def test_wrong_usage(words, message, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        prepare_dataset.main(words)
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err.rsplit("error: ", 1)[1]
-
-
-@pytest.mark.parametrize(
     ("text", "value"),
     [
         ("(1,2,3,4)", (1, 2, 3, 4)),

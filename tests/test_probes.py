@@ -138,20 +138,3 @@ def test_a_run_as_a_user_probes_it(tiny, tmp_path, capsys):
     assert "train, val, test from" in capsys.readouterr().out
     assert probe.main([*flags, "--method=knn", "--k=99"]) == 1
     assert "must be 1 to 18" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ([], "one of the arguments --config --workdir is required"),
-        (["--config=a", "--workdir=b"], "not allowed with"),
-        (["--workdir=a", "--config.seed=1"], "has no effect with --workdir"),
-        (["--config=a", "--checkpoint=best"], "need --workdir"),
-        (["--config=a", "--k=3"], "need --method=knn"),
-        (["--config=a", "stray"], "unrecognized arguments: stray"),
-    ],
-)
-def test_wrong_usage(flags, message, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        probe.main(flags)
-    assert stopped.value.code == 2 and message in capsys.readouterr().err

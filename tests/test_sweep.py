@@ -253,22 +253,6 @@ def test_the_table_is_sorted_by_validation_with_deviations_over_seeds(tmp_path):
     assert "lr=2" in text and "15.00 ± 7.07" in text and "1/2" in text
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ([], "required: --workdir"),
-        (["--workdir=a"], "required: --config"),
-        (["--workdir=a", "--config=b", "stray"], "unrecognized arguments: stray"),
-        (["--workdir=a", "--config=b", "--accelerators=-1"], "must not be negative"),
-        (["--workdir=a", "--table", "--seeds=1"], "give only --workdir"),
-    ],
-)
-def test_wrong_usage(flags, message, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        command.main(flags)
-    assert stopped.value.code == 2 and message in capsys.readouterr().err
-
-
 def test_errors_are_one_line_and_leave_nothing_behind(tmp_path, capsys, monkeypatch):
     monkeypatch.syspath_prepend(commands.ROOT)
     target = [f"--workdir={tmp_path / 'new'}", f"--config={RECIPE}"]

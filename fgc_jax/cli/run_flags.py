@@ -78,7 +78,7 @@ def add_table(parser: argparse.ArgumentParser) -> None:
         help="folder of these files (default: the folder of the table or list)",
     )
     parser.add_argument(
-        "--delimiter", metavar="CHARACTER", help="between the CSV's columns (default: ,)"
+        "--delimiter", metavar="CHARACTER", help="character between the CSV's columns (default: ,)"
     )
 
 
