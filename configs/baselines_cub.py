@@ -1,4 +1,4 @@
-"""Strong plain baselines on CUB-200-2011, to compare methods for similar classes with.
+"""Strong plain baselines on CUB-200-2011, for comparison with the methods for similar classes.
 
     python -m fgc_jax.main --config=configs/baselines_cub.py --workdir=runs/cub_swin \\
         --config.data.root=DIR      # DIR contains CUB_200_2011

@@ -11,7 +11,7 @@ from fgc_jax.runs import checkpoint, directory, results, session
 from fgc_jax.runs.progress import Progress
 from fgc_jax.runs.results import Evaluation, Logits, Results
 from fgc_jax.runs.writer import check_wandb
-from fgc_jax.training import averaging, loop, overview, phases, plans, rules
+from fgc_jax.training import averaging, loop, overview, phases, plans, restored, rules
 
 
 def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
@@ -61,7 +61,7 @@ def run(recipe: ml_collections.ConfigDict, workdir: str | Path) -> Results:
         begin = progress.phase_start if opened.latest is None else opened.latest
         _run_phases(live, begin, start, gflops)
         test, chosen = task.test(opened, live.phase, live.progress.history[-1].best.step)
-        found = _write_results(live, gflops, test=test, logits=chosen)
+        found = _write_results(live, gflops, complete=True, test=test, logits=chosen)
         console.say(f"\n{results.table(found)}\n\nEverything is in {workdir}")
         return found
 
@@ -99,19 +99,22 @@ def _next_phase(live: loop.Run) -> list:
     method's state comes from the same checkpoint."""
     live.progress = live.progress.next_phase()
     live.progress.averaged = averaging.is_result(live.phase)
-    entry, workdir = live.progress.history[-1], live.session.workdir
-    last = live.progress.phase_start
-    source = entry.best.step if live.phase.start_from == "best" else last
-    params, stats, _ = checkpoint.load_variables(workdir, source)
-    live.method = dataclasses.replace(live.method, state=checkpoint.load_method(workdir, source))
-    return list(plans.reinitialised(live.plan, live.progress.phase, params, stats))
+    best, last = live.progress.history[-1].best.step, live.progress.phase_start
+    source = best if live.phase.start_from == "best" else last
+    workdir, index = live.session.workdir, live.progress.phase
+    *variables, state = restored.load_start(live.plan, index, workdir, source)
+    live.method = dataclasses.replace(live.method, state=state)
+    return variables
 
 
 def _write_results(
-    live: loop.Run, gflops: float, test: Evaluation | None = None, logits: Logits | None = None
+    live: loop.Run,
+    gflops: float,
+    complete: bool = False,
+    test: Evaluation | None = None,
+    logits: Logits | None = None,
 ) -> Results:
     plan, progress = live.plan, live.progress
-    last = progress.phase + 1 == len(plan.settings.phases)
     found = Results(
         config=live.session.config,
         dataset=plan.dataset.name,
@@ -121,7 +124,7 @@ def _write_results(
         forward_gflops=gflops,
         phases=tuple(progress.history),
         bad_images=tuple(sorted(set(progress.bad_images))),
-        complete=last and (test is not None or "test" not in plan.dataset.splits),
+        complete=complete,
         logits=logits,
         test=test,
     )

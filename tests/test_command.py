@@ -108,6 +108,7 @@ def test_an_unknown_command_names_the_nearest(capsys):
         ("probe --workdir=a --config.seed=1", "has no effect with --workdir"),
         ("probe --config=a --checkpoint=best", "need --workdir"),
         ("probe --config=a --k=3", "need --method=knn"),
+        ("probe --config=a --method=knn --temperature=0", "--temperature must be above 0"),
         ("probe --config=a stray", "unrecognized arguments: stray"),
         ("sweep", "required: --workdir"),
         ("sweep --workdir=a", "required: --config"),
@@ -150,6 +151,19 @@ def test_a_recipe_is_found_by_its_name_or_file(folder):
     assert "cannot be read" in recipe.listing()["broken"]
 
 
+def test_a_recipe_starts_from_the_files_beside_it(folder):
+    """Those of the package from the package's common.py, whatever the user's configs/ contains."""
+    (folder / "configs").mkdir()
+    (folder / "configs" / "common.py").write_text("from ml_collections import ConfigDict as get")
+    own = (
+        "from configs import common\n\ndef get_config(variant=''):\n    return common.get({'a': 1})"
+    )
+    (folder / "configs" / "mine.py").write_text(own)
+    for _ in range(2):
+        assert recipe.read("mine").to_dict() == {"a": 1}
+        assert recipe.read("quickstart:tiny", ["--config.seed=3"]).seed == 3
+
+
 def test_a_run_goes_to_a_directory_named_after_its_recipe(folder, monkeypatch, capsys):
     trained = []
     monkeypatch.setattr(train, "run", lambda settings, workdir: trained.append(str(workdir)))
@@ -172,6 +186,7 @@ def test_a_run_goes_to_a_directory_named_after_its_recipe(folder, monkeypatch, c
         (FileNotFoundError(2, "gone", "a.jpg"), 1, "error: [Errno 2] gone: 'a.jpg'\n"),
         (meter.NonFiniteLoss("nan"), 1, "error: nan\n"),
         (checkpoint.CheckpointError("disk full"), 1, "error: disk full\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
         (stop.Stopped("stopped at step 3"), 143, "stopped at step 3; the same command continues\n"),
     ],
 )

@@ -89,6 +89,17 @@ def test_resolved_config_is_plain_json():
         ({"0__lr": float("inf")}, "lr=inf must be a number"),
         ({"model__pretrained_b": "x"}, "no effect without config.model.backbone_b"),
         ({"1__train_bn_while_frozen": True}, "no effect with train='all'"),
+        ({"method_options": {"teechr": ""}}, "config.method_options.teechr is unknown: did you m"),
+        ({"model__head_options": {"dropout": 5}}, "config.model.head_options.dropout=5 must be"),
+        ({"model__backbone_options": {"x": 1}}, "config.model.backbone_options.x is unknown"),
+        ({"model__feature_map": "stage9"}, "stage9"),
+        ({"data__name": "foldr"}, "unknown data set 'foldr'"),
+        ({"data__options": {"species": 900}}, "species=900 must be a whole number from 2 to 32"),
+        ({"final": True, "data__box_crop": ("train",)}, "crop both train and val, or neither"),
+        (
+            {"1__schedule": "step", "1__schedule_options": {"every": "200%", "factor": 0.1}},
+            "every='200%' must be .* as long as the phase: 1 epochs$",
+        ),
         ({"phases": ()}, "with at least one entry, each a dictionary with the keys of Phase"),
         ({"phases": (1,)}, "must be a dict with the keys of Phase"),
     ],
@@ -102,6 +113,7 @@ def test_what_is_wrong_is_named(changes, message):
 def test_methods_of_one_label_refuse_mixed_images(name):
     head, *_ = *methods.METHODS[name].heads, "gap"
     changes = {"method": name, "model__head": head, "data__sampling": "4 classes x 2"}
+    changes |= {"model__head_options": {}, "method_options": {}}
     got = recipe(**changes, data__augment=(("resized_crop", {}), ("mixup", {})))
     if name in ("plain", "pim", "herbs", "pmg", "dcl", "cross_x"):
         rules.parse(got)
@@ -112,7 +124,7 @@ def test_methods_of_one_label_refuse_mixed_images(name):
 
 def test_heads_that_learn_with_one_method_alone():
     for head in models.HEADS:
-        got = recipe(model__head=head)
+        got = recipe(model__head=head, model__head_options={})
         if head in ("dcl", "api_net", "pim", "herbs", "pmg"):
             with pytest.raises(ValueError, match=f"needs config.method='{head}', not 'plain'"):
                 rules.parse(got)

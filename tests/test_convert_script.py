@@ -123,7 +123,9 @@ def test_a_file_says_whose_weights_it_holds_and_how_they_see(tmp_path):
         return models.initialise(config, 7, seed=0)
 
     # A run's config shows how its images go in: the file may refuse, not choose.
-    message = f"was normalised as '{ap}', .* not those of 'ns_jft_in1k': set .*weights_tag='{ap}'"
+    message = (
+        f"mean and std of '{ap}', .* not those of .*weights_tag='ns_jft_in1k': set it to '{ap}'"
+    )
     for tag in ("", "ns_jft_in1k"):
         with pytest.raises(ValueError, match=message):
             fill(weights_tag=tag)
@@ -135,7 +137,7 @@ def test_a_file_says_whose_weights_it_holds_and_how_they_see(tmp_path):
         initialise(config)
     assert "fills backbone" in initialise(config, own_input=True)[2]
     two = {"backbone_b": name, "pretrained_b": str(second), "head": "bilinear"}
-    with pytest.raises(ValueError, match=f"as '{ap}', .* not those of its first tag, as which a"):
+    with pytest.raises(ValueError, match=f"of '{ap}', .* not those of the first tag of its"):
         initialise(seeded.config(name, weights_tag=ap, **two))
     with pytest.raises(ValueError, match=f"are weights of {name}.* shapes as efficientnet_b0 but"):
         models.load("efficientnet_b0", str(second))

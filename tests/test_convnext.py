@@ -87,7 +87,7 @@ def test_weights_of_masked_autoencoding_have_no_norm_behind_the_pooling(tmp_path
     kept = {key: x for key, x in state.items() if not key.startswith("head.")}
     safetensors.save_file(kept, path)
     loaded = models.load(name, str(path), num_classes=10)
-    told = f"{path} fills backbone; not in the weights, new: backbone/head/norm"
+    told = f"{path} fills backbone; random, because the weights lack them: backbone/head/norm"
     assert loaded.report == f"backbone ({name}): {told}"
     found = loaded.params["backbone"]
     assert (found["head"]["norm"]["scale"] == 1).all() and not found["head"]["norm"]["bias"].any()

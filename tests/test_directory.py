@@ -47,6 +47,9 @@ def test_damaged_json_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json is not valid JSON"):
         directory.check(tmp_path, CONFIG)
+    files.write_json(tmp_path / "dataset.json", {"name": "folder", "notes": ""})
+    with pytest.raises(ValueError, match=r"dataset.json is damaged: it has no class_names, splits"):
+        directory.read_dataset(tmp_path)
 
 
 def test_changed_data_are_refused(tmp_path):

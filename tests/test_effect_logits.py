@@ -104,14 +104,23 @@ def test_validation_chooses_the_logits_of_the_test(root, tmp_path, monkeypatch, 
 
 
 @pytest.mark.usefixtures("small")
-def test_equal_logits_and_no_validation_mean_the_plain_ones(root, tmp_path, monkeypatch):
-    """Effect logits are the plain ones here."""
+def test_equal_logits_and_no_validation_mean_the_plain_ones(tmp_path, monkeypatch):
+    """Effect logits are the plain ones here, and there is no test split: a run is complete when
+    the logits are chosen, not before."""
+    data_files.write_folder(
+        tmp_path / "images", classes=CLASSES, splits={"train": 8}, size=(48, 44)
+    )
     monkeypatch.setattr(multiview, "_chosen", lambda seen, logits, out: logits)
-    settings = recipe(root)
+    written, write = [], results.write
+    monkeypatch.setattr(results, "write", lambda *words: written.append(words[1]) or write(*words))
+    settings = recipe(tmp_path / "images")
     settings.views = "raw"
     found = train.run(settings, tmp_path / "run")
-    assert found.logits.chosen == "plain" and found.test.views == "raw"
+    assert found.logits.chosen == "plain" and found.test is None
     assert len(set(found.logits.val_top1.values())) == 1
+    assert [(each.complete, each.logits) for each in written] == [
+        (False, None), (True, found.logits)
+    ]  # fmt: skip
     settings.final = True
     found = train.run(settings, tmp_path / "final")
     assert found.logits == results.Logits("plain", None)

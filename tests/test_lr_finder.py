@@ -200,7 +200,11 @@ def saved_run(plan, directory, initial, phase, history, best):
             checkpoint.save(
                 manager,
                 number,
-                {"params": tiny_run.shaken(variables, number), "stats": stats},
+                {
+                    "params": tiny_run.shaken(variables, number),
+                    "stats": stats,
+                    "method": {"steps": np.int32(number)},
+                },
                 Progress(phase=phase, best=best, history=history),
                 score=1 / number,
             )
@@ -209,13 +213,16 @@ def saved_run(plan, directory, initial, phase, history, best):
 
 def test_where_a_phase_starts(plan, initial, tmp_path):
     variables, stats = initial
-    same, _, source = lr_finder.start(plan, 0, None)
+    method = phases.method_of(plan)
+    same, _, unchanged, source = lr_finder.start(plan, 0, method, None)
+    assert unchanged is method
     assert trees.fingerprint(same) == trees.fingerprint(variables)
     assert source == "the initial weights"
     finished = [made_up.phase(steps=6)]
     run = saved_run(plan, tmp_path / "run", initial, 0, finished, made_up.best())
     files = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    found, _, source = lr_finder.start(plan, 1, run)
+    found, _, begun, source = lr_finder.start(plan, 1, method, run)
+    assert begun.state == {"steps": 4}
     assert source == f"step 4 of {run}"
     expected = tiny_run.shaken(variables, 4)
     # Phase 1 draws its last layer anew, as it does in training.
@@ -223,20 +230,20 @@ def test_where_a_phase_starts(plan, initial, tmp_path):
     assert trees.fingerprint(found) == trees.fingerprint(redrawn)
     assert trees.fingerprint(found) != trees.fingerprint(expected)
     unfinished = saved_run(plan, tmp_path / "half", initial, 0, [], made_up.best())
-    assert lr_finder.start(plan, 1, unfinished)[2] == f"step 4 of {unfinished}"
-    phases = (
+    assert lr_finder.start(plan, 1, method, unfinished)[-1] == f"step 4 of {unfinished}"
+    levels = (
         plan.settings.phases[0],
         dataclasses.replace(plan.settings.phases[1], start_from="last"),
     )
     from_last = dataclasses.replace(
-        plan, settings=dataclasses.replace(plan.settings, phases=phases)
+        plan, settings=dataclasses.replace(plan.settings, phases=levels)
     )
     for folder in (run, unfinished):
-        assert lr_finder.start(from_last, 1, folder)[2] == f"step 6 of {folder}"
+        assert lr_finder.start(from_last, 1, method, folder)[-1] == f"step 6 of {folder}"
     early = saved_run(plan, tmp_path / "early", initial, 0, [], None)
     with pytest.raises(ValueError, match="'open' starts from the phase before .* not trained yet"):
-        lr_finder.start(plan, 1, early)
-    assert lr_finder.start(from_last, 1, early)[2] == f"step 6 of {early}"
+        lr_finder.start(plan, 1, method, early)
+    assert lr_finder.start(from_last, 1, method, early)[-1] == f"step 6 of {early}"
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == files
 
 

@@ -216,3 +216,17 @@ def test_images_grow_and_batches_follow():
 )
 def test_a_phases_rates_are_described(changes, text):
     assert optim.describe(test_trainable.make_phase(**changes)) == text
+
+
+@pytest.mark.parametrize(
+    ("own", "phase"),
+    [
+        ({"weight_decay": 0.0}, {"weight_decay": 0.1, "decay_norm_and_bias": False}),
+        ({"optimizer": "adam"}, {"nesterov": True}),
+        ({"momentum": 0.0}, {"nesterov": True}),
+    ],
+)
+def test_what_a_group_has_from_its_phase_may_be_without_effect(own, phase):
+    groups = (("head/.*", "head", 1.0, own), (".*", "rest", 1.0))
+    (found,) = test_trainable.parsed((common.phase("test", groups=groups, **phase),))
+    assert found.groups[0][3] == own

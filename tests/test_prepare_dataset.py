@@ -45,10 +45,10 @@ def test_the_command(tmp_path, capsys):
     [
         ("aircraft", [], {"fgvc-aircraft-2013b.tar.gz"}),
         ("inaturalist", ["year=2021", "train=mini"], {"train_mini.tar.gz", "val.tar.gz"}),
-        ("inaturalist", [], "do not select a download"),
+        ("inaturalist", [], "year must be given"),
         ("inaturalist", ["year=2020"], "unknown year 2020, allowed: 2017"),
         ("folder", [], "no archives"),
-        ("coffee", [], "no archives"),
+        ("coffee", [], "unknown data set 'coffee'"),
     ],
 )
 def test_what_is_downloaded(tmp_path, monkeypatch, capsys, name, options, files):

@@ -126,8 +126,10 @@ def test_long_values_have_names_of_their_own(tmp_path):
         (["phases[1].lr"], [], "KEY=VALUE,VALUE"),
         (["phases[2].lr=1"], [], "its tuple does not have"),
         (["phases[1].rate=1"], [], "no key 'rate'"),
+        (["phases.lr=1"], [], "a number after the name of a tuple"),
+        (["model.head_options={'dropout': 2}"], [], "dropout=2 must be"),
         (["model.head=gap,bilin"], [], "'bilin' is unknown"),
-        (["phases[1].lr=1e-3,x"], [], "could not convert string to float"),
+        (["phases[1].lr=1e-3,x"], [], "could not convert string to float: 'x'$"),
         (["phases[1].lr=1e-3,-1"], [], "must be a number at least 0"),
         (["phases[1].lr=1e-3,0.001"], [], "are equal"),
         (
@@ -253,14 +255,20 @@ def test_the_table_is_sorted_by_validation_with_deviations_over_seeds(tmp_path):
     assert "lr=2" in text and "15.00 ± 7.07" in text and "1/2" in text
 
 
-def test_errors_are_one_line_and_leave_nothing_behind(tmp_path, capsys, monkeypatch):
+def test_errors_are_one_line_and_leave_nothing_behind(
+    tmp_path, tmp_path_factory, capsys, monkeypatch
+):
     monkeypatch.syspath_prepend(commands.ROOT)
     target = [f"--workdir={tmp_path / 'new'}", f"--config={RECIPE}"]
+    (damaged := tmp_path_factory.mktemp("damaged")).joinpath("sweep.json").write_text(
+        '{"runs": [{}]}'
+    )
     for flags, message in (
         ([*target, "--seeds=0,x"], "whole numbers"),
         ([*target, "--grid=model.head=x"], "'x' is unknown"),
         ([*target[:1], "--config=configs/gone.py"], "configs/gone.py"),
         ([f"--workdir={tmp_path}", "--table"], "is not a sweep"),
+        ([f"--workdir={damaged}", "--table"], "sweep.json is damaged"),
     ):
         assert command.main(flags) == 1
         err = capsys.readouterr().err
@@ -268,12 +276,17 @@ def test_errors_are_one_line_and_leave_nothing_behind(tmp_path, capsys, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sweep_of_real_runs(tmp_path, capsys):
-    options = [*commands.SMALL, f"--workdir={tmp_path}", "--grid=phases[1].patience=7"]
+def test_a_sweep_of_real_runs(tmp_path, monkeypatch, capsys):
+    """With this fgc_jax, though the current folder has something else of its name."""
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (elsewhere / "fgc_jax.py").write_text("raise SystemExit('not fgc_jax')")
+    monkeypatch.chdir(elsewhere)
+    folder = tmp_path / "sweep"
+    options = [*commands.SMALL, f"--workdir={folder}", "--grid=phases[1].patience=7"]
     assert command.main(options) == 0
     out = capsys.readouterr().out
     assert "[1/1] phases1.patience=7,seed=0: val" in out
-    stored = json.loads((tmp_path / "runs/phases1.patience=7,seed=0/config.json").read_text())
+    stored = json.loads((folder / "runs/phases1.patience=7,seed=0/config.json").read_text())
     assert [phase["patience"] for phase in stored["phases"]] == [0, 7]
-    assert command.main([f"--workdir={tmp_path}", "--table"]) == 0
-    assert "1/1" in capsys.readouterr().out and (tmp_path / "results.csv").exists()
+    assert command.main([f"--workdir={folder}", "--table"]) == 0
+    assert "1/1" in capsys.readouterr().out and (folder / "results.csv").exists()

@@ -47,10 +47,13 @@ def run(work: Callable[[argparse.Namespace], int | None], arguments: argparse.Na
 
     For an error that the user can correct it prints one line on stderr and returns 1; with
     `--traceback` it raises the error. If `work` was asked to stop it returns 143, like a process
-    that SIGTERM has ended, so that schedulers see that the job is not finished.
+    that SIGTERM has ended, so that schedulers see that the job is not finished; after Ctrl-C 130.
     """
     try:
         return work(arguments) or 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except Exception as error:
         code = _exit_code(error)
         if not code or (arguments.traceback and code == 1):

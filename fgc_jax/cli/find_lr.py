@@ -66,8 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
     for index, phase in enumerate(settings.phases):
         if arguments.phase not in ("", phase.name):
             continue
-        *variables, source = lr_finder.start(plan, index, arguments.start)
-        curve = lr_finder.sweep(plan, index, method, task, variables, rates)
+        *variables, begun, source = lr_finder.start(plan, index, method, arguments.start)
+        curve = lr_finder.sweep(plan, index, begun, task, variables, rates)
         title = f"{phase.name}: {settings.model.backbone}, {plan.dataset.name}, from {source}"
         png, table = lr_finder.write(curve, arguments.output, title)
         console.say(f"phase {phase.name}, from {source}: {png}, {table}")

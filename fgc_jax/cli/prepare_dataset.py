@@ -89,7 +89,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prepares or verifies. Raises ValueError if the data, output or options cannot be used."""
-    from fgc_jax.data import prepare, records
+    from fgc_jax import data as datasets
+    from fgc_jax.data import download, prepare, records
 
     if arguments.verify:
         number = prepare.verify(arguments.output, threads=arguments.threads)
@@ -99,7 +100,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.name == "folder":  # its next load would read the result as classes
         prepare.check_outside(arguments.output, arguments.root)
     if arguments.download:
-        download(arguments.name, arguments.root, data_flags.parse_options(arguments.options))
+        archives = datasets.archives_of(arguments.name, data_flags.parse_options(arguments.options))
+        download.download_archives(archives, arguments.root)
     data, options = data_flags.dataset(arguments)
     facts = prepare.prepare(
         data,
@@ -117,26 +119,6 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"  {name}: {number} images, {size / 1e6:.1f} MB, {len(split['shards'])} files")
     for name, reason in list(facts["skipped"].items())[:20]:
         print(f"  left out: {name} ({reason})")
-
-
-def download(name: str, folder: str, options: dict) -> None:
-    """Downloads the archives of a data set. Raises ValueError if this is not possible."""
-    import inspect
-
-    from fgc_jax import data
-    from fgc_jax.data import download as downloads
-
-    source = inspect.getmodule(data.DATASETS.get(name))
-    if hasattr(source, "archives_of"):
-        try:
-            archives = source.archives_of(**options)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"--options {options} do not select a download: {error}") from error
-    else:
-        archives = getattr(source, "ARCHIVES", ())
-    if not archives:
-        raise ValueError(f"the data set {name!r} has no archives to download")
-    downloads.download_archives(archives, folder)
 
 
 main = command.main(parse, run)

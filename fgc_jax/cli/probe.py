@@ -50,6 +50,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--checkpoint and --data_root need --workdir")
     if arguments.method != "knn" and (arguments.k or arguments.temperature is not None):
         parser.error("--k and --temperature need --method=knn")
+    if arguments.temperature is not None and not arguments.temperature > 0:
+        parser.error("--temperature must be above 0")
     return arguments
 
 

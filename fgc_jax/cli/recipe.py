@@ -52,8 +52,9 @@ def read(config: str, changes: Sequence[str] = ()):
     from ml_collections import config_flags
 
     path, colon, variants = config.partition(":")
-    _bind_configs()
-    argv = ["recipe", f"--config={find(path)}{colon}{variants}", *changes]
+    file = find(path)
+    _bind_configs(file)
+    argv = ["recipe", f"--config={file}{colon}{variants}", *changes]
     values = flags.FlagValues()
     try:
         holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
@@ -68,17 +69,24 @@ def read(config: str, changes: Sequence[str] = ()):
     return holder.value
 
 
-def _bind_configs() -> None:
-    """Makes `from configs import ...` in a recipe find the files of ./configs and then those of the
-    package, whatever else is installed under that name."""
-    folders = list(dict.fromkeys(str(place / "configs") for place in (Path.cwd(), BUNDLE)))
-    if list(getattr(sys.modules.get("configs"), "__path__", ())) == folders:
+def _bind_configs(recipe: Path) -> None:
+    """Makes `from configs import ...` in the file `recipe` find the files beside it if its folder
+    is a configs/, then those of ./configs, then those of the package, whatever else is installed
+    under that name. So a recipe of the package starts from the package's common.py."""
+    beside = [recipe.resolve().parent] if recipe.resolve().parent.name == "configs" else []
+    folders = dict.fromkeys([*beside, Path.cwd() / "configs", BUNDLE / "configs"])
+    if list(getattr(sys.modules.get("configs"), "__path__", ())) == list(map(str, folders)):
         return
     package = types.ModuleType("configs")
-    package.__path__ = folders
+    package.__path__ = list(map(str, folders))
     for name, module in list(sys.modules.items()):
         if name.startswith("configs."):
-            setattr(package, name.partition(".")[2], module)
+            short = name.partition(".")[2]
+            places = (folder / f"{short}.py" for folder in folders)
+            if str(next(filter(Path.is_file, places), "")) == module.__file__:
+                setattr(package, short, module)
+            else:
+                del sys.modules[name]  # of the same name, for a recipe in another folder
     sys.modules["configs"] = package
 
 
@@ -127,8 +135,11 @@ def _one_line(error: Exception) -> str:
     """An error of ml_collections or absl as one line for the user."""
     if isinstance(error, IndexError):
         return "a --config.KEY has a number that its tuple does not have, e.g. phases[9]"
-    # ml_collections returns the text of a KeyError with its quotes and escapes.
-    text = str(error).strip("\"'").replace("\\n", " ").replace("\\'", "'").strip()
+    if "tuple indices must be" in str(error):
+        return "a --config.KEY needs a number after the name of a tuple, e.g. phases[0].lr"
+    text = str(error).replace("\\n", " ").replace("\\'", "'").strip()
+    while text[:1] in ("'", '"') and text[:1] == text[1:][-1:]:  # quoted: a KeyError
+        text = text[1:-1].strip()
     if "Traceback" in text:  # an error in the recipe itself; the last line is its message
         text = re.sub(r"^\w+: ", "", text.splitlines()[-1])
     text = " ".join(text.split())

@@ -112,6 +112,8 @@ def numbers(flag: str, text: str) -> list[int]:
         found = [int(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"{flag}={text} must be whole numbers, separated by commas") from None
+    if min(found) < 0:
+        raise ValueError(f"{flag}={text} must not be negative")
     if len(set(found)) < len(found):
         raise ValueError(f"{flag}={text}: a number is given twice")
     return found

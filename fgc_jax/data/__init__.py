@@ -1,6 +1,7 @@
 """Data sets: their sources (DATASETS), and images given by path for evaluation and prediction."""
 
 import functools
+import inspect
 import os
 
 from fgc_jax import config
@@ -43,8 +44,9 @@ DATASETS = {
 }
 
 
-def load(name, root, options):
-    """The Dataset `name` at `root`; the `load` function of its source documents the `options`.
+def load(name, root, given):
+    """The Dataset `name` at `root`; the `load` function of its source documents the options that
+    may be `given`.
 
     `name` is a key of DATASETS, or "tfds:NAME" for a data set of TensorFlow Datasets.
 
@@ -52,14 +54,36 @@ def load(name, root, options):
         ValueError: the name or an option is unknown, a required option is missing, or the data are
             missing or inconsistent.
     """
+    return _source(name)(root, **options(name, given))
+
+
+def options(name, given):
+    """All options of the data set `name`: the `given` ones and defaults. Raises ValueError."""
+    return config.options(_source(name), given, f"data set {name!r}: ")
+
+
+def archives_of(name, given):
+    """The official archives of the data set `name` with the options `given`, for a download.
+
+    Raises:
+        ValueError: the name or an option is wrong, or the data set has no archives.
+    """
+    chosen, source = options(name, given), inspect.getmodule(DATASETS[name.partition(":")[0]])
+    if hasattr(source, "archives_of"):
+        wanted = inspect.signature(source.archives_of).parameters
+        return source.archives_of(**{key: chosen[key] for key in wanted})
+    if not getattr(source, "ARCHIVES", ()):
+        raise ValueError(f"the data set {name!r} has no archives to download")
+    return source.ARCHIVES
+
+
+def _source(name):
+    """The `load` function of a data set."""
     key, _, of_tfds = name.partition(":")
     if key not in DATASETS or (of_tfds != "") != (key == "tfds"):
         allowed = ", ".join(DATASETS).replace("tfds", "tfds:NAME")
         raise ValueError(f"unknown data set {name!r}, allowed: {allowed}")
-    source = DATASETS[key]
-    if of_tfds:
-        source = functools.partial(source, tfds_name=of_tfds)
-    return source(root, **config.options(source, options, f"data set {name!r}: "))
+    return functools.partial(DATASETS[key], tfds_name=of_tfds) if of_tfds else DATASETS[key]
 
 
 def labelled_split(path, class_names, *, label_column=None, first_label=None, **columns):

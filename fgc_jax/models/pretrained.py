@@ -182,7 +182,7 @@ def describe(
     unused = [name for name in left_out if any(key.startswith(name + ".") for key in state)]
     left = f"; left out on purpose: {', '.join(unused)}" if unused else ""
     lacking = [ours for ours, theirs in pairs if theirs is None]
-    anew = f"; not in the weights, new: {', '.join(lacking)}" if lacking else ""
+    anew = f"; random, because the weights lack them: {', '.join(lacking)}" if lacking else ""
     return f"fills {', '.join(ours for ours, theirs in pairs if theirs is not None)}{anew}{left}"
 
 

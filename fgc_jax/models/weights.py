@@ -29,15 +29,15 @@ def _read_all(config: ModelSettings, own_input):
             continue
         if len(states) == 1:
             seen = table.preprocess(config)
-            told = f"{table.weights_tag(config)!r}: set config.model.weights_tag={tag!r}"
+            told = f"config.model.weights_tag={table.weights_tag(config)!r}: set it to {tag!r}"
         else:
             seen = pretrained.facts_of(stream.row.weights, stream.pretrained)
-            told = "its first tag, as which a second stream's images are normalised"
+            told = "the first tag of its network, which a second stream uses"
         if seen.rescale(stream.row.weights[tag]):
             # A run must not depend on the content of a file: its config defines the input.
             raise ValueError(
-                f"{stream.pretrained} was normalised as {tag!r}, whose mean and std are not those "
-                f"of {told}"
+                f"{stream.pretrained} needs images with the mean and std of {tag!r}, which are not "
+                f"those of {told}"
             )
     return states
 

@@ -43,7 +43,7 @@ def check_dataset(workdir: Path, facts: Mapping[str, Any]) -> None:
     """
     if not (workdir / DATASET).exists():
         return
-    stored = files.read_json(workdir / DATASET)
+    stored = read_dataset(workdir)
     differing = [key for key in ("class_names", "splits") if stored[key] != facts[key]]
     if differing:
         raise ValueError(
@@ -51,6 +51,16 @@ def check_dataset(workdir: Path, facts: Mapping[str, Any]) -> None:
             f"({' and '.join(differing)} differ from its {DATASET}): restore the data, or start a "
             "new run in another directory"
         )
+
+
+def read_dataset(workdir: Path) -> Mapping[str, Any]:
+    """The facts of a run's data set (`data.dataset.Dataset.facts`). Raises ValueError if the file
+    is missing, damaged or from another version."""
+    stored = files.read_json(workdir / DATASET)
+    lacking = [key for key in ("name", "class_names", "notes", "splits") if key not in stored]
+    if lacking:
+        raise ValueError(f"{workdir / DATASET} is damaged: it has no {', '.join(lacking)}")
+    return stored
 
 
 @contextlib.contextmanager

@@ -126,7 +126,13 @@ def note(folder: Path, base: Mapping, jobs: Sequence[Job]) -> None:
 def noted(folder: Path) -> list[Job]:
     """The runs that `note` has written; [] if there is no list."""
     path = folder / comparison.SWEEP
-    return [Job(**entry) for entry in files.read_json(path)["runs"]] if path.exists() else []
+    if not path.exists():
+        return []
+    stored = files.read_json(path)
+    try:
+        return [results.parse(Job, entry) for entry in stored["runs"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged or from another version: {error}") from None
 
 
 def run(
@@ -256,10 +262,19 @@ def _next(waiting: list[Job], folder: Path, told: set[str], say) -> Job | None:
 def _start(job: Job, folder: Path, command: Sequence[str], environment: Mapping[str, str]):
     log = folder / "logs" / f"{job.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    # The runs use this fgc_jax, whatever is installed or in the current folder (-P).
+    here = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     with log.open("a", encoding="utf-8") as output:
         return subprocess.Popen(
-            [sys.executable, *command, f"--workdir={folder / 'runs' / job.name}", *job.changes],
-            env={**os.environ, **environment},
+            [
+                sys.executable,
+                "-P",
+                *command,
+                f"--workdir={folder / 'runs' / job.name}",
+                *job.changes,
+            ],
+            env={**os.environ, "PYTHONPATH": path, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -50,27 +50,25 @@ def growing(lowest: float, highest: float, steps: int) -> np.ndarray:
     return lowest * (highest / lowest) ** (np.arange(steps) / (steps - 1))
 
 
-def start(plan: plans.Plan, index: int, workdir: Path | None) -> tuple[Any, Any, str]:
-    """(params, stats, a text about their source) at the start of phase `index`, after its
-    re-initialisation.
+def start(
+    plan: plans.Plan, index: int, method: methods.Method, workdir: Path | None
+) -> tuple[Any, Any, methods.Method, str]:
+    """(params, stats, the method with its state, a text about their source) at the start of phase
+    `index`, after its re-initialisation.
 
-    Without a `workdir` these are the initial weights. With one, they are from the checkpoint of
-    that run from which its phase `index` starts.
+    Without a `workdir` these are the initial weights and the `method` as given. With one, they are
+    from the checkpoint of that run from which its phase `index` starts.
 
     Raises:
         ValueError: the run has not reached this phase, or its parameters do not fit `plan`.
     """
     if index == 0 or workdir is None:
         params, stats, _ = plans.initial_variables(plan)
-        source = "the initial weights"
-    else:
-        number = _step_before(plan, index, workdir)
-        params, stats, _ = checkpoint.load_variables(workdir, number)
-        restored.check_fit(plan.network, params, stats, number)
-        source = f"step {number} of {workdir}"
-    if plan.settings.phases[index].reinit:
         params, stats = plans.reinitialised(plan, index, params, stats)
-    return params, stats, source
+        return params, stats, method, "the initial weights"
+    number = _step_before(plan, index, workdir)
+    params, stats, state = restored.load_start(plan, index, workdir, number)
+    return params, stats, dataclasses.replace(method, state=state), f"step {number} of {workdir}"
 
 
 def sweep(

@@ -58,34 +58,28 @@ def prepare(settings: config.Settings) -> Plan:
     return plan
 
 
-def load_data(run: config.Settings) -> datasets.Dataset:
+def load_data(settings: config.Settings) -> datasets.Dataset:
     """The data set with a train and a validation split; in a final run train contains both.
 
     Raises:
         ValueError: missing or wrong data, or no validation split and no val_fraction.
     """
-    settings = run.data
-    dataset = data.load(settings.name, settings.root, settings.options)
+    chosen = settings.data
+    dataset = data.load(chosen.name, chosen.root, chosen.options)
     if "train" not in dataset.splits:
         raise ValueError(
             f"data set {dataset.name!r} has no train split, only {list(dataset.splits)}"
         )
-    if "val" not in dataset.splits and not settings.val_fraction:
+    if "val" not in dataset.splits and not chosen.val_fraction:
         raise ValueError(
             f"data set {dataset.name!r} has no validation split: set config.data.val_fraction, the "
             "share of train that is used for model selection instead of the test split"
         )
-    dataset = splitting.with_validation(dataset, settings.val_fraction, settings.split_seed)
-    crops = settings.box_crop
-    if run.final and ("train" in crops) != ("val" in crops):
-        raise ValueError(
-            f"config.data.box_crop={crops!r}: a final run also trains on the images of val, so "
-            "crop both train and val, or neither"
-        )
+    dataset = splitting.with_validation(dataset, chosen.val_fraction, chosen.split_seed)
     dataset = boxes.with_box_crops(
-        dataset, settings.box_crop, margin=settings.box_margin, square=settings.box_square
+        dataset, chosen.box_crop, margin=chosen.box_margin, square=chosen.box_square
     )
-    return datasets.with_validation_in_train(dataset) if run.final else dataset
+    return datasets.with_validation_in_train(dataset) if settings.final else dataset
 
 
 def assemble(settings: config.Settings, dataset: datasets.Dataset) -> Plan:

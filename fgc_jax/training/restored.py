@@ -71,7 +71,7 @@ def load_run(
         eval_batch_size=batch_size,
         data=dataclasses.replace(settings.data, on_bad_image="skip"),
     )
-    facts = files.read_json(workdir / directory.DATASET)
+    facts = directory.read_dataset(workdir)
     classes = dataset.Dataset(facts["name"], tuple(facts["class_names"]), {}, facts["notes"])
     plan = plans.assemble(settings, classes)
     if logits == "auto":
@@ -100,7 +100,7 @@ def load_split(run: Restored, workdir: str | Path, name: str, root: str = "") ->
         raise ValueError(
             f"data set {found.name!r} has no split {name!r}, only {', '.join(found.splits)}"
         )
-    now, then = found.facts(), files.read_json(Path(workdir) / directory.DATASET)
+    now, then = found.facts(), directory.read_dataset(Path(workdir))
     if now["class_names"] != then["class_names"] or now["splits"][name] != then["splits"].get(name):
         raise ValueError(
             f"the {name} split of {found.name!r} at {settings.data.root!r} has other classes, "
@@ -125,6 +125,19 @@ def evaluate_split(run: Restored, split: dataset.Split) -> metrics.Rows:
     with inputs.eval_batches(settings, split, run.transform) as batches:
         with console.counted(batches, "evaluating", total) as counted:
             return metrics.run(infer, run.params, run.stats, counted, run.plan.mesh, len(split))
+
+
+def load_start(plan: plans.Plan, index: int, workdir: Path, number: int) -> tuple[Any, Any, Any]:
+    """What phase `index` starts from: (params, stats, the method's state) of the checkpoint of step
+    `number`, after the re-initialisation of the phase.
+
+    Raises:
+        ValueError: the checkpoint does not fit the plan's network.
+    """
+    params, stats, _ = checkpoint.load_variables(workdir, number)
+    check_fit(plan.network, params, stats, number)
+    params, stats = plans.reinitialised(plan, index, params, stats)
+    return params, stats, checkpoint.load_method(workdir, number)
 
 
 def check_fit(network: Network, params: Any, stats: Any, number: int) -> None:

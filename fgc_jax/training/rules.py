@@ -1,9 +1,12 @@
 """Checks of a config beyond the types of its keys: names that must be in a table, and rules between
 keys."""
 
+from collections.abc import Iterator
+
 import ml_collections
 
 from fgc_jax import config, console, methods, models
+from fgc_jax import data as sources
 from fgc_jax.data import augment
 from fgc_jax.training import schedules
 
@@ -28,7 +31,16 @@ def parse(recipe: ml_collections.ConfigDict) -> config.Settings:
         raise ValueError(
             "config.data.box_margin and config.data.box_square have no effect without box_crop"
         )
+    if settings.final and ("train" in data.box_crop) != ("val" in data.box_crop):
+        raise ValueError(
+            f"config.data.box_crop={data.box_crop!r}: a final run also trains on the images of "
+            "val, so crop both train and val, or neither"
+        )
     _check_method(settings)
+    config.options(models.HEADS[model.head], model.head_options, "config.model.head_options.")
+    config.options(methods.METHODS[settings.method].make, settings.method_options, methods.AT)
+    models.table.streams(model)
+    sources.options(data.name, data.options)
     if settings.search and not settings.final:
         raise ValueError("config.search has no effect without config.final=True")
     _check_lora(model, {phase.train.kind for phase in settings.phases})
@@ -162,24 +174,32 @@ def _check_average(at: str, phase: config.Phase) -> None:
 
 
 def _check_optimiser(at: str, phase: config.Phase) -> None:
-    schedules.build(phase, steps_per_epoch=10**9)  # so many steps that no duration is too long
+    schedules.build(phase, schedules.UNCOUNTED)
     if phase.lr_thirds and phase.layer_decay != 1:
         raise ValueError(f"{at}: lr_thirds and layer_decay both set the rates of layers: use one")
+    for key, why in _without_effect(phase):
+        raise ValueError(f"{at}: {key} has no effect {why}")
+
+
+def _without_effect(phase: config.Phase) -> Iterator[tuple[str, str]]:
+    """(key, reason) for each key of the optimiser that has a value but no effect."""
     if phase.nesterov and phase.optimizer != "sgd":
-        raise ValueError(f"{at}: nesterov has no effect with optimizer={phase.optimizer!r}")
+        yield "nesterov", f"with optimizer={phase.optimizer!r}"
+    elif phase.nesterov and not phase.momentum:
+        yield "nesterov", "without momentum"
     if phase.beta2 != 0.999 and phase.optimizer == "sgd":
-        raise ValueError(f"{at}: beta2 has no effect with optimizer='sgd'")
-    if phase.nesterov and not phase.momentum:
-        raise ValueError(f"{at}: nesterov has no effect without momentum")
+        yield "beta2", "with optimizer='sgd'"
     spared = phase.weight_decay or phase.optimizer == "lamb"  # lamb scales only what decays
     if not phase.decay_norm_and_bias and not spared:
-        raise ValueError(f"{at}: decay_norm_and_bias has no effect without weight_decay")
+        yield "decay_norm_and_bias", "without weight_decay"
 
 
 def _check_group(at: str, phase: config.Phase, own: dict) -> None:
     changed = config.with_changes(phase, own, f"{at}: ")
-    _check_optimiser(at, changed)
-    if "momentum" in own and schedules.build(changed, steps_per_epoch=10**9).momentum:
+    for key, why in _without_effect(changed):
+        if key in own:  # what the group has from its phase may be without effect
+            raise ValueError(f"{at}: {key} has no effect {why}")
+    if "momentum" in own and schedules.build(changed, schedules.UNCOUNTED).momentum:
         raise ValueError(f"{at}: momentum has no effect with schedule={phase.schedule!r}")
     if not own:
         raise ValueError(f"{at}: {{}} has no effect: leave it out")

@@ -23,6 +23,9 @@ Momentum = Annotated[float, between(0, 0.9999)]
 AtLeastOne = Annotated[float, at_least(1)]
 
 
+UNCOUNTED = 10**9  # stands for the steps of an epoch before the images are counted
+
+
 @dataclasses.dataclass(frozen=True)
 class Span:
     """The steps of a phase, which convert durations to steps."""
@@ -40,9 +43,11 @@ class Span:
         units = {"": 0, "step": 1, "epoch": self.per_epoch, "%": self.total / 100}
         steps = duration.number * units[duration.unit]
         if not 0 < steps <= self.total:
+            epochs = f"{self.total // self.per_epoch} epochs"
+            counted = f" of {self.per_epoch} steps" if self.per_epoch != UNCOUNTED else ""
             raise ValueError(
                 f"{name}={duration!r} must be longer than 0 and at most as long as the "
-                f"phase: {self.total // self.per_epoch} epochs of {self.per_epoch} steps"
+                f"phase: {epochs}{counted}"
             )
         return steps
 
