@@ -1,7 +1,6 @@
 """The contact sheet of `fgc plot_augmentations`."""
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from fgc_jax.cli import plot_augmentations
@@ -41,18 +40,8 @@ def test_sheet_shows_the_picture_and_the_draws(tmp_path, monkeypatch, capsys):
     assert (tile(1, 1)[:4] == 255).all() and (tile(1, 1)[4:-4, 4:-4] < 255).any()
 
 
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--input=nowhere.jpg", "nowhere.jpg: cannot be read"),
-        ("--output=sheet.jpg", "--output=sheet.jpg: must end in .png"),
-        ("--draws=0", "--draws=0: must be at least 1"),
-        ("--size=8", "--size=8: must be at least 32"),
-        ("--seed=-1", "--seed=-1: must be at least 0"),
-    ],
-)
-def test_what_it_refuses(flag, message, tmp_path, monkeypatch, capsys):
+def test_a_missing_picture_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert plot_augmentations.main([flag]) == 1
-    assert message in capsys.readouterr().err
+    assert plot_augmentations.main(["--input=nowhere.jpg"]) == 1
+    assert "nowhere.jpg: cannot be read" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -117,10 +117,6 @@ def small_images(recipe, images):
         phase.update(resize=16, crop=16)
 
 
-def frozen_reinit(recipe, images):
-    recipe.phases[1].update(train="last 1", reinit="last 2")
-
-
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -130,7 +126,6 @@ def frozen_reinit(recipe, images):
         (missing_weights, "nowhere.safetensors"),
         (other_weights, "conv1"),
         (small_images, "crop=16 is too small for vgg11"),
-        (frozen_reinit, "leaves frozen"),
     ],
 )
 def test_nothing_begins_with(spoil, message, images, tmp_path):

@@ -10,6 +10,7 @@ from fgc_jax.cli import command, program, recipe
 from fgc_jax.runs import checkpoint, meter, stop
 from tests import commands
 
+CONVERT = "convert_weights --output=a.safetensors"
 OWN = """'''My birds.
 
 More of it.'''
@@ -66,25 +67,13 @@ def test_an_unknown_command_names_the_nearest(capsys):
     ("words", "message"),
     [
         ("compare a --output=b.jpg", "must end in .png"),
-        ("convert_weights --output=a.safetensors", "give either --model and --input, or --workdir"),
-        ("convert_weights --output=a.safetensors --input=b --workdir=c", "give either --model and"),
-        ("convert_weights --output=a.safetensors --input=b", "--input needs --model"),
-        (
-            "convert_weights --output=a.safetensors --input=b --model=vgg11 --checkpoint=last",
-            "--input needs --model, and has no",
-        ),
-        (
-            "convert_weights --output=a.safetensors --workdir=b --model=vgg11",
-            "--model has no effect with --workdir",
-        ),
-        (
-            "convert_weights --output=a.pth --input=b --model=resnet18",
-            "--output must end in .safetensors, not 'a.pth'",
-        ),
-        (
-            "convert_weights --output=a.safetensors --input=b --model=resnet19",
-            "--model=resnet19 is unknown; similar: 'resnet1",
-        ),
+        (CONVERT, "give either --model and --input, or --workdir"),
+        (f"{CONVERT} --input=b --workdir=c", "give either --model and --input, or --workdir"),
+        (f"{CONVERT} --input=b", "--input needs --model"),
+        (f"{CONVERT} --input=b --model=vgg11 --checkpoint=last", "needs --model, and has no"),
+        (f"{CONVERT} --workdir=b --model=vgg11", "--model has no effect with --workdir"),
+        ("convert_weights --output=a.pth --input=b --model=vgg11", "must end in .safetensors"),
+        (f"{CONVERT} --input=b --model=resnet19", "--model=resnet19 is unknown; similar: 'resnet1"),
         ("evaluate", "required: --workdir"),
         ("evaluate --workdir=a stray", "unrecognized arguments: stray"),
         ("evaluate --workdir=a --chekpoint=best", "unrecognized arguments"),
@@ -96,6 +85,12 @@ def test_an_unknown_command_names_the_nearest(capsys):
         ("evaluate --workdir=a --batch_size=0", "--batch_size: must be a whole number of at least"),
         ("inspect_dataset --name=folder --output=a --near_distance=17", "--near_distance"),
         ("list_models --tag", "unrecognized arguments: --tag"),
+        ("plot_augmentations --output=a.jpg", "--output: 'a.jpg' must end in .png"),
+        ("plot_augmentations --draws=0", "--draws: must be a whole number of at least 1"),
+        ("plot_augmentations --size=8", "--size: must be a whole number of at least 32"),
+        ("plot_augmentations --seed=-1", "--seed: must be a whole number of at least 0"),
+        ("plot_schedule --config=a --output=b.pdf", "--output: 'b.pdf' must end in .png"),
+        ("plot_schedule --config=a --train_images=0", "--train_images: must be a whole number"),
         ("plot_schedule --config=quickstart --epochs=3", "unrecognized arguments: --epochs=3"),
         ("prepare_dataset --output=a", "either --name"),
         ("prepare_dataset --output=a --verify --name=b", "either --name"),
@@ -113,7 +108,7 @@ def test_an_unknown_command_names_the_nearest(capsys):
         ("sweep", "required: --workdir"),
         ("sweep --workdir=a", "required: --config"),
         ("sweep --workdir=a --config=b stray", "unrecognized arguments: stray"),
-        ("sweep --workdir=a --config=b --accelerators=-1", "must not be negative"),
+        ("sweep --workdir=a --config=b --accelerators=-1", "a whole number of at least 0"),
         ("sweep --workdir=a --table --seeds=1", "give only --workdir"),
     ],
 )

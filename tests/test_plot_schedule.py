@@ -105,8 +105,6 @@ def test_command_counts_the_images_and_writes_the_picture(tmp_path, capsys):
     ("flags", "message"),
     [
         (["--config=configs/nowhere.py"], "nowhere.py"),
-        ([RECIPE, "--output=schedule.pdf"], "--output=schedule.pdf: must end in .png"),
-        ([RECIPE, "--train_images=0"], "--train_images=0: must be at least 1"),
         ([RECIPE, "--config.phases[1].schedule=cosin"], "schedule='cosin' is unknown; allowed:"),
         (
             [RECIPE, "--config.phases[1].warmup=900 steps", "--train_images=80"],
@@ -119,8 +117,7 @@ def test_command_counts_the_images_and_writes_the_picture(tmp_path, capsys):
     ],
 )
 def test_what_it_refuses(flags, message, tmp_path, capsys):
-    output = [] if flags[-1].startswith("--output") else [f"--output={tmp_path / 'a.png'}"]
-    assert plot_schedule.main([*flags, *output]) == 1
+    assert plot_schedule.main([*flags, f"--output={tmp_path / 'a.png'}"]) == 1
     assert not list(tmp_path.iterdir())
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1

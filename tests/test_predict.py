@@ -11,8 +11,7 @@ from PIL import Image
 from scipy import special
 
 from fgc_jax import models, predict
-from fgc_jax.data import augment, dataset, images, pipeline
-from fgc_jax.evaluation import metrics
+from fgc_jax.data import augment, images, pipeline
 from fgc_jax.training import restored
 from tests import data_files, tiny_run
 
@@ -179,15 +178,6 @@ def test_training_batch_sizes_need_not_fit_the_devices(tiny, tmp_path, monkeypat
         restored.load_run(tiny / "run", batch_size=4)
 
 
-def test_no_run_and_no_such_checkpoint(tiny, tmp_path):
-    with pytest.raises(ValueError, match="config.json does not exist: is .* the right folder"):
-        restored.load_run(tmp_path)
-    with pytest.raises(
-        ValueError, match=r"checkpoint '8' is not one of 'best', 'last', \[3, 7, 9\]"
-    ):
-        restored.load_run(tiny / "run", "8")
-
-
 def test_checkpoint_of_another_model(tiny, tmp_path):
     directory = copy_of(tiny, tmp_path)
     edit_json(directory / "dataset.json", lambda it: it["class_names"].append("owl"))
@@ -213,27 +203,3 @@ def test_splits_are_those_of_the_run(tiny, tmp_path):
     shutil.rmtree(moved / "test")
     with pytest.raises(ValueError, match="has no split 'test', only train, val"):
         restored.load_split(trained, tiny / "run", "test", str(moved))
-
-
-def test_evaluation_and_predictor_agree(tiny, predictor, files):
-    split = restored.load_split(predictor.run, tiny / "run", "test")
-    results = restored.evaluate_split(predictor.run, split)
-    found = predictor([tiny / "data" / name for name in split.names])
-    np.testing.assert_array_equal(results.classes, np.argsort(-found, axis=1))
-    np.testing.assert_allclose(results.probabilities, -np.sort(-found, axis=1), atol=1e-5)
-    assert metrics.summarise(results, 3).top1 == pytest.approx(
-        100 * np.mean(found.argmax(1) == split.labels)
-    )
-
-
-def test_unreadable_images_do_not_stop_an_evaluation(tiny, predictor):
-    split = restored.load_split(predictor.run, tiny / "run", "test")
-
-    def read(index):
-        if index == 4:
-            raise ValueError("damaged")
-        return split.read(index)
-
-    results = restored.evaluate_split(predictor.run, dataset.Split(split.labels, split.names, read))
-    assert results.unreadable.tolist() == [4]
-    assert len(results.label) == 14

@@ -11,7 +11,7 @@ Examples:
 import argparse
 from pathlib import Path
 
-from fgc_jax.cli import command
+from fgc_jax.cli import command, run_flags
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -19,7 +19,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = command.parser(__doc__)
     parser.add_argument("workdirs", type=Path, nargs="+", metavar="WORKDIR", help="run directories")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE.png", help="draw accuracy against cost into this file"
+        "--output",
+        type=run_flags.png,
+        metavar="FILE.png",
+        help="draw accuracy against cost into this file",
     )
     parser.add_argument(
         "--cost",
@@ -28,10 +31,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="horizontal axis of the picture: GFLOP of a forward pass, number of parameters, or "
         "training time (default: gflops)",
     )
-    arguments = parser.parse_args(argv)
-    if arguments.output and arguments.output.suffix.lower() != ".png":
-        parser.error(f"--output={arguments.output} must end in .png")
-    return arguments
+    return parser.parse_args(argv)
 
 
 def run(arguments: argparse.Namespace) -> None:

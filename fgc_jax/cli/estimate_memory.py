@@ -21,15 +21,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     recipe.add(parser)
     parser.add_argument(
         "--classes",
-        type=run_flags.positive,
+        type=run_flags.at_least(2),
         default=200,
         metavar="N",
         help="number of classes, at least 2 (default: 200)",
     )
-    arguments = recipe.parse(parser, argv)
-    if arguments.classes < 2:
-        parser.error("--classes must be at least 2")
-    return arguments
+    return recipe.parse(parser, argv)
 
 
 def run(arguments: argparse.Namespace) -> None:

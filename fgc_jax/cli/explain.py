@@ -16,14 +16,12 @@ from pathlib import Path
 
 from fgc_jax.cli import command, run_flags
 
-METHODS = ("attention",)
-
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; exits with code 2 if they are wrong."""
     parser = command.parser(__doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="run directory of the training")
-    parser.add_argument("--method", choices=METHODS, default="attention")
+    parser.add_argument("--method", choices=("attention",), default="attention")
     run_flags.add_checkpoint(parser)
     parser.add_argument(
         "--input",

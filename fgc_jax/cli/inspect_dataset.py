@@ -31,12 +31,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="near duplicates: at most BITS of the 64 bits of their perceptual hashes differ "
         "(default: 4)",
     )
-    parser.add_argument(
-        "--threads",
-        type=run_flags.positive,
-        metavar="N",
-        help="number of threads (default: one for each core)",
-    )
+    run_flags.add_threads(parser)
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.near_distance <= 16:
         parser.error("--near_distance must be 0 to 16")

@@ -11,7 +11,7 @@ Examples:
 import argparse
 from pathlib import Path
 
-from fgc_jax.cli import command
+from fgc_jax.cli import command, run_flags
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -22,32 +22,27 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=run_flags.png,
         default=Path("augmentations.png"),
         metavar="FILE.png",
         help="the picture to write (default: augmentations.png)",
     )
-    parser.add_argument(
-        "--draws", type=int, default=7, help="number of random results in each row (default: 7)"
-    )
-    parser.add_argument(
-        "--size", type=int, default=128, help="height and width in pixels (default: 128)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the results (default: 0)")
+    for flag, least, default, text in (
+        ("--draws", 1, 7, "number of random results in each row"),
+        ("--size", 32, 128, "height and width in pixels"),
+        ("--seed", 0, 0, "seed of the results"),
+    ):
+        kind = {"type": run_flags.at_least(least), "default": default, "metavar": "N"}
+        parser.add_argument(flag, **kind, help=f"{text} (default: {default})")
     return parser.parse_args(argv)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the sheet. Raises ValueError if a flag or the picture cannot be used."""
+    """Writes the sheet. Raises ValueError if the picture cannot be used."""
     from fgc_jax import files
     from fgc_jax.data.augment import examples
     from fgc_jax.plots import augmentations
 
-    if arguments.output.suffix.lower() != ".png":
-        raise ValueError(f"--output={arguments.output}: must end in .png")
-    for flag, least in (("draws", 1), ("size", 32), ("seed", 0)):
-        if getattr(arguments, flag) < least:
-            raise ValueError(f"--{flag}={getattr(arguments, flag)}: must be at least {least}")
     batch = examples.batch(arguments.input, arguments.size)
     rows = list(examples.rows(batch, arguments.draws, arguments.seed))
     with files.whole(arguments.output) as temporary:

@@ -13,7 +13,7 @@ Examples:
 import argparse
 from pathlib import Path
 
-from fgc_jax.cli import command, recipe
+from fgc_jax.cli import command, recipe, run_flags
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -22,14 +22,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     recipe.add(parser)
     parser.add_argument(
         "--output",
-        type=Path,
+        type=run_flags.png,
         default=Path("schedule.png"),
         metavar="FILE.png",
         help="the picture to write (default: schedule.png)",
     )
     parser.add_argument(
         "--train_images",
-        type=int,
+        type=run_flags.positive,
         metavar="N",
         help="number of training images, without validation images (default: that of the data)",
     )
@@ -37,16 +37,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the picture. Raises ValueError if the recipe, data or output cannot be used."""
+    """Writes the picture. Raises ValueError if the recipe or the data cannot be used."""
     from fgc_jax.data import dataset
     from fgc_jax.plots import schedule, style
     from fgc_jax.training import curves, plans, rules
 
     output, images = arguments.output, arguments.train_images
-    if output.suffix.lower() != ".png":
-        raise ValueError(f"--output={output}: must end in .png")
-    if images is not None and images < 1:
-        raise ValueError(f"--train_images={images}: must be at least 1")
     settings = rules.parse(recipe.read(arguments.config, arguments.changes))
     if images is None:
         try:

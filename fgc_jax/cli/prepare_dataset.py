@@ -58,12 +58,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default="raise",
         help="raise: list unreadable images at the end and stop (default); skip: leave them out",
     )
-    parser.add_argument(
-        "--threads",
-        type=run_flags.positive,
-        metavar="N",
-        help="number of threads (default: one for each core)",
-    )
+    run_flags.add_threads(parser)
     parser.add_argument(
         "--download",
         action="store_true",

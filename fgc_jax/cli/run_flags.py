@@ -2,6 +2,8 @@
 
 import argparse
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 NAMES = ("checkpoint", "views", "average", "logits")
 SPLITS = ("test", "val", "train")
@@ -82,6 +84,12 @@ def add_table(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Adds --threads."""
+    text = "number of threads (default: one for each core)"
+    parser.add_argument("--threads", type=positive, metavar="N", help=text)
+
+
 def add_multi_host(parser: argparse.ArgumentParser) -> None:
     """Adds --multi_host, for `mesh.join_cluster`."""
     parser.add_argument(
@@ -99,11 +107,25 @@ def choices(arguments: argparse.Namespace) -> dict:
     return {name: getattr(arguments, name) for name in ("views", "average", "logits", "batch_size")}
 
 
-def positive(text: str) -> int:
-    """The type of a flag that is a whole number above 0."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError("must be a whole number of at least 1")
-    return int(text)
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of a flag that is a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}")
+        return int(text)
+
+    return parse
+
+
+positive = at_least(1)
+
+
+def png(text: str) -> Path:
+    """The type of a flag that names the picture to write."""
+    if not text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in .png")
+    return Path(text)
 
 
 def numbers(flag: str, text: str) -> list[int]:

@@ -37,7 +37,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--accelerators",
-        type=int,
+        type=run_flags.at_least(0),
         default=0,
         metavar="N",
         help="train N runs at a time, each on its own GPU (default: one run on all devices)",
@@ -49,8 +49,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("with --table give only --workdir: the sweep in it already has a list of runs")
     if not arguments.table and not arguments.config:
         parser.error("the following arguments are required: --config")
-    if arguments.accelerators < 0:
-        parser.error("--accelerators must not be negative")
     return arguments
 
 
